@@ -1,0 +1,173 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"ferry/internal/backup"
+)
+
+// Root is a source's folder. Nothing outside it can be reached through it: not by "..", not by absolute paths, not by
+// symbolic links. Paths are slash-separated and relative to it.
+type Root struct {
+	root *os.Root
+	path string
+	name string
+	read atomic.Int64
+}
+
+// OpenRoot opens the folder at path. An empty name means the folder's base name.
+func OpenRoot(path, name string) (*Root, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(absolute)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		name = filepath.Base(absolute)
+	}
+	return &Root{root: root, path: absolute, name: name}, nil
+}
+
+// Name is the source's name, which takes part in the identity of machines whose format states no UUID.
+func (r *Root) Name() string { return r.name }
+
+// Path is the absolute path of the folder, for messages and for programs that open a repository in it.
+func (r *Root) Path() string { return r.path }
+
+// BytesRead counts the bytes read through files of this root since it was opened.
+func (r *Root) BytesRead() int64 { return r.read.Load() }
+
+// Close releases the folder. Files opened through it stay open.
+func (r *Root) Close() error { return r.root.Close() }
+
+// FileIdentity is what tells whether a file is still the one that was seen before.
+type FileIdentity struct {
+	Path    string    `json:"path"`
+	Size    int64     `json:"size"`
+	ModTime time.Time `json:"modTime"`
+	Device  uint64    `json:"device"`
+	Inode   uint64    `json:"inode"`
+}
+
+// Same is true if nothing about the file changed: path, size, mtime, inode.
+func (id FileIdentity) Same(other FileIdentity) bool {
+	return id.Path == other.Path && id.Size == other.Size && id.ModTime.Equal(other.ModTime) &&
+		id.Inode == other.Inode && id.Device == other.Device
+}
+
+// File is an open regular file of a source. Reads count towards the root's BytesRead.
+type File struct {
+	file     *os.File
+	root     *Root
+	identity FileIdentity
+}
+
+// Open opens a regular file for reading. Anything else (a pipe, a device, a folder) is refused without blocking.
+// Symbolic links are followed within the root.
+func (r *Root) Open(path string) (*File, error) {
+	file, err := r.root.OpenFile(filepath.FromSlash(path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %w", backup.ErrVanished, err)
+		}
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", backup.EncodeName(path))
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &File{file: file, root: r, identity: identify(path, info)}, nil
+}
+
+// Identify looks at a file without opening it. A file that is gone gives an error wrapping backup.ErrVanished.
+func (r *Root) Identify(path string) (FileIdentity, error) {
+	info, err := r.root.Stat(filepath.FromSlash(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return FileIdentity{}, fmt.Errorf("%w: %w", backup.ErrVanished, err)
+	}
+	if err != nil {
+		return FileIdentity{}, err
+	}
+	return identify(path, info), nil
+}
+
+// Revalidate returns an error wrapping backup.ErrChanged or backup.ErrVanished unless every file is as it was.
+func (r *Root) Revalidate(files []FileIdentity) error {
+	for _, before := range files {
+		now, err := r.Identify(before.Path)
+		if err != nil {
+			return err
+		}
+		if !now.Same(before) {
+			return fmt.Errorf("%s: %w", backup.EncodeName(before.Path), backup.ErrChanged)
+		}
+	}
+	return nil
+}
+
+// ReadFile reads a small file whole. A file larger than limit bytes is refused.
+func (r *Root) ReadFile(path string, limit int64) ([]byte, FileIdentity, error) {
+	file, err := r.Open(path)
+	if err != nil {
+		return nil, FileIdentity{}, err
+	}
+	defer file.Close()
+	if file.Size() > limit {
+		return nil, file.identity, fmt.Errorf("%s has %d bytes, more than the %d allowed", backup.EncodeName(path), file.Size(), limit)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(content)) != file.Size() {
+		err = fmt.Errorf("%s: %w", backup.EncodeName(path), backup.ErrChanged)
+	}
+	return content, file.identity, err
+}
+
+func identify(path string, info fs.FileInfo) FileIdentity {
+	id := FileIdentity{Path: path, Size: info.Size(), ModTime: info.ModTime().UTC()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		id.Device, id.Inode = uint64(stat.Dev), stat.Ino
+	}
+	return id
+}
+
+// Identity of the file when it was opened.
+func (f *File) Identity() FileIdentity { return f.identity }
+
+// Size when the file was opened, in bytes.
+func (f *File) Size() int64 { return f.identity.Size }
+
+// ReadAt reads as io.ReaderAt.
+func (f *File) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := f.file.ReadAt(p, offset)
+	f.root.read.Add(int64(n))
+	return n, err
+}
+
+// Read reads as io.Reader.
+func (f *File) Read(p []byte) (int, error) {
+	n, err := f.file.Read(p)
+	f.root.read.Add(int64(n))
+	return n, err
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.file.Close() }
+
+// Fd is the file's descriptor, for system calls that Go's library lacks (seeking data and holes, locks).
+// It is valid until Close.
+func (f *File) Fd() uintptr { return f.file.Fd() }
