@@ -1,0 +1,209 @@
+// Package commitlog holds the repository's log: a chain of commits, each created only if absent, that says what the
+// repository is (docs/format.md section 4). It knows bytes and state; storing them is the repository's.
+package commitlog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/format"
+)
+
+// Payload is what one entry says, and in a checkpoint what all entries up to it say.
+type Payload struct {
+	Time    time.Time `json:"time"`
+	Writer  string    `json:"writer"`
+	Program string    `json:"program,omitempty"`
+
+	Repository       *Repository      `json:"repository,omitempty"`
+	Domains          []Domain         `json:"domains,omitempty"`
+	Packs            []Pack           `json:"packs,omitempty"`
+	Condemned        []format.Name    `json:"condemned,omitempty"`
+	Deleted          []format.Name    `json:"deleted,omitempty"`
+	Index            []Segment        `json:"index,omitempty"`
+	IndexRemoved     []format.Name    `json:"indexRemoved,omitempty"`
+	Points           []Point          `json:"points,omitempty"`
+	PointsRemoved    []backup.PointID `json:"pointsRemoved,omitempty"`
+	Claims           []Claim          `json:"claims,omitempty"`
+	ClaimsWithdrawn  []Claim          `json:"claimsWithdrawn,omitempty"`
+	Holds            []Hold           `json:"holds,omitempty"`
+	HoldsReleased    []Hold           `json:"holdsReleased,omitempty"`
+	Tombstones       []Tombstone      `json:"tombstones,omitempty"`
+	TombstonesLifted []backup.PointID `json:"tombstonesLifted,omitempty"`
+	Bad              []Bad            `json:"bad,omitempty"`
+	BadHealed        []Bad            `json:"badHealed,omitempty"`
+	Partials         []Partial        `json:"partials,omitempty"`
+	PartialsEnded    []format.Name    `json:"partialsEnded,omitempty"`
+}
+
+// Repository binds the log to its repository.json.
+type Repository struct {
+	ID       format.Name `json:"id"`
+	Checksum format.ID   `json:"checksum"`
+}
+
+// Domain is a border of deduplication and trust.
+type Domain struct {
+	ID     format.Name `json:"id"`
+	Sealed bool        `json:"sealed,omitempty"`
+}
+
+// Pack is a sealed pack.
+type Pack struct {
+	ID     format.Name `json:"id"`
+	Kind   string      `json:"kind"`
+	Domain format.Name `json:"domain"`
+	// Size of the file in bytes.
+	Size   int64     `json:"size"`
+	Frames int       `json:"frames"`
+	Root   format.ID `json:"root"`
+}
+
+// Segment is an index segment and the packs it covers.
+type Segment struct {
+	ID       format.Name   `json:"id"`
+	Size     int64         `json:"size"`
+	Checksum format.ID     `json:"checksum"`
+	Packs    []format.Name `json:"packs"`
+}
+
+// Point is a restore point: enough to plan with, without reading its file.
+type Point struct {
+	ID       backup.PointID `json:"id"`
+	Machine  format.Name    `json:"machine"`
+	Created  time.Time      `json:"created"`
+	File     string         `json:"file"`
+	Checksum format.ID      `json:"checksum"`
+}
+
+// Claim is a job's wish to keep a point.
+type Claim struct {
+	Point  backup.PointID `json:"point"`
+	Job    string         `json:"job"`
+	Reason string         `json:"reason,omitempty"`
+	Flags  []string       `json:"flags,omitempty"`
+}
+
+// Hold keeps a point while something reads it, or because a person said so.
+type Hold struct {
+	Point  backup.PointID `json:"point"`
+	ID     string         `json:"id"`
+	Reason string         `json:"reason,omitempty"`
+	Until  *time.Time     `json:"until,omitempty"`
+}
+
+// Tombstone is a removed point that must not be copied again.
+type Tombstone struct {
+	ID      backup.PointID `json:"id"`
+	Machine format.Name    `json:"machine"`
+	Created time.Time      `json:"created"`
+	Reason  string         `json:"reason,omitempty"`
+}
+
+// Bad is a frame known to be damaged.
+type Bad struct {
+	Pack   format.Name `json:"pack"`
+	Offset int64       `json:"offset"`
+	Length int64       `json:"length"`
+	ID     format.ID   `json:"id"`
+}
+
+// Partial is a part of an unfinished copy.
+type Partial struct {
+	Task     format.Name    `json:"task"`
+	Point    backup.PointID `json:"point"`
+	Machine  format.Name    `json:"machine"`
+	File     string         `json:"file"`
+	Checksum format.ID      `json:"checksum"`
+}
+
+// Head identifies a state of the log: the number of its last entry and that entry's checksum.
+type Head struct {
+	N        uint64    `json:"n"`
+	Checksum format.ID `json:"checksum"`
+}
+
+// EntryName and CheckpointName are the names of log entry n and of the checkpoint after it.
+func EntryName(n uint64) string { return fmt.Sprintf("log/%012d", n) }
+
+// CheckpointName is the name of the checkpoint after entry n.
+func CheckpointName(n uint64) string { return fmt.Sprintf("checkpoints/%012d", n) }
+
+// ParseNumber reads n from the last element of a name that EntryName or CheckpointName made.
+func ParseNumber(base string) (uint64, bool) {
+	n, err := strconv.ParseUint(base, 10, 64)
+	return n, err == nil && len(base) == 12 && n > 0
+}
+
+const (
+	headerSize = 68
+	tailSize   = 64
+	// MaxSize bounds what is read as one entry or checkpoint, in bytes.
+	MaxSize = 1 << 30
+)
+
+// Encode makes the bytes of entry n after the entry whose checksum is previous. It returns them with the new head.
+func Encode(hasher *format.Hasher, n uint64, previous format.ID, payload *Payload) ([]byte, Head, error) {
+	return encode(hasher, format.MagicLog, format.ContextLogEntry, n, previous, payload)
+}
+
+// EncodeCheckpoint makes the bytes of the checkpoint after the head.
+func EncodeCheckpoint(hasher *format.Hasher, head Head, state *Payload) ([]byte, error) {
+	raw, _, err := encode(hasher, format.MagicCheckpoint, format.ContextCheckpoint, head.N, head.Checksum, state)
+	return raw, err
+}
+
+func encode(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, link format.ID, payload *Payload) ([]byte, Head, error) {
+	body, err := json.Marshal(payload)
+	if err != nil {
+		return nil, Head{}, err
+	}
+	raw := format.AppendPrelude(make([]byte, 0, headerSize+len(body)+tailSize), magic)
+	raw = append(raw, 0, 0, 0, 0)
+	raw = binary.LittleEndian.AppendUint64(raw, n)
+	raw = append(raw, link[:]...)
+	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(body)))
+	raw = append(raw, body...)
+	raw = append(raw, make([]byte, 32)...) // no MAC without a key
+	sum := hasher.Sum(context, raw)
+	return append(raw, sum[:]...), Head{N: n, Checksum: sum}, nil
+}
+
+// Decode reads entry n. The caller compares link with the checksum of the entry before.
+func Decode(hasher *format.Hasher, n uint64, raw []byte) (payload Payload, link format.ID, head Head, err error) {
+	return decode(hasher, format.MagicLog, format.ContextLogEntry, n, raw)
+}
+
+// DecodeCheckpoint reads the checkpoint after entry n; link is that entry's checksum.
+func DecodeCheckpoint(hasher *format.Hasher, n uint64, raw []byte) (state Payload, link format.ID, err error) {
+	state, link, _, err = decode(hasher, format.MagicCheckpoint, format.ContextCheckpoint, n, raw)
+	return state, link, err
+}
+
+func decode(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, raw []byte) (payload Payload, link format.ID, head Head, err error) {
+	if err := format.CheckPrelude(raw, magic); err != nil {
+		return payload, link, head, err
+	}
+	corrupt := func(what string) error { return fmt.Errorf("%w: %s", format.ErrCorrupt, what) }
+	if len(raw) < headerSize+tailSize {
+		return payload, link, head, corrupt("shorter than any log entry")
+	}
+	body := raw[:len(raw)-32]
+	sum := hasher.Sum(context, body)
+	switch {
+	case sum != format.ID(raw[len(body):]):
+		return payload, link, head, corrupt("checksum differs")
+	case binary.LittleEndian.Uint64(raw[24:]) != n:
+		return payload, link, head, corrupt("entry has another number than its name")
+	case uint64(binary.LittleEndian.Uint32(raw[64:])) != uint64(len(raw)-headerSize-tailSize):
+		return payload, link, head, corrupt("payload length differs from the file's")
+	}
+	if err := json.Unmarshal(raw[headerSize:len(raw)-tailSize], &payload); err != nil {
+		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
+	}
+	return payload, format.ID(raw[32:64]), Head{N: n, Checksum: sum}, nil
+}

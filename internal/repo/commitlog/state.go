@@ -1,0 +1,166 @@
+package commitlog
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/format"
+)
+
+// State is what the entries up to a head say, added up.
+type State struct {
+	Head       Head
+	Repository Repository
+	Domains    map[format.Name]Domain
+	Packs      map[format.Name]Pack
+	Condemned  map[format.Name]bool
+	Index      map[format.Name]Segment
+	Points     map[backup.PointID]Point
+	Claims     map[backup.PointID][]Claim
+	Holds      map[backup.PointID][]Hold
+	Tombstones map[backup.PointID]Tombstone
+	Bad        map[Bad]bool
+	Partials   map[format.Name][]Partial
+}
+
+// NewState is the state before the first entry.
+func NewState() *State {
+	return &State{
+		Domains: map[format.Name]Domain{}, Packs: map[format.Name]Pack{}, Condemned: map[format.Name]bool{},
+		Index: map[format.Name]Segment{}, Points: map[backup.PointID]Point{}, Claims: map[backup.PointID][]Claim{},
+		Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{},
+		Partials: map[format.Name][]Partial{},
+	}
+}
+
+// Apply adds an entry to the state.
+func (s *State) Apply(p *Payload, head Head) {
+	s.Head = head
+	if p.Repository != nil {
+		s.Repository = *p.Repository
+	}
+	for _, d := range p.Domains {
+		s.Domains[d.ID] = d
+	}
+	for _, pack := range p.Packs {
+		s.Packs[pack.ID] = pack
+	}
+	for _, id := range p.Condemned {
+		s.Condemned[id] = true
+	}
+	for _, id := range p.Deleted {
+		delete(s.Packs, id)
+		delete(s.Condemned, id)
+		maps.DeleteFunc(s.Bad, func(bad Bad, _ bool) bool { return bad.Pack == id })
+	}
+	for _, id := range p.IndexRemoved {
+		delete(s.Index, id)
+	}
+	for _, segment := range p.Index {
+		s.Index[segment.ID] = segment
+	}
+	s.applyPoints(p)
+	for _, bad := range p.Bad {
+		s.Bad[bad] = true
+	}
+	for _, bad := range p.BadHealed {
+		delete(s.Bad, bad)
+	}
+	for _, task := range p.PartialsEnded {
+		delete(s.Partials, task)
+	}
+	for _, partial := range p.Partials {
+		s.Partials[partial.Task] = append(s.Partials[partial.Task], partial)
+	}
+}
+
+func (s *State) applyPoints(p *Payload) {
+	for _, id := range p.PointsRemoved {
+		delete(s.Points, id)
+		delete(s.Claims, id)
+		delete(s.Holds, id)
+	}
+	for _, point := range p.Points {
+		s.Points[point.ID] = point
+	}
+	for _, claim := range p.ClaimsWithdrawn {
+		s.Claims[claim.Point] = slices.DeleteFunc(s.Claims[claim.Point], func(c Claim) bool { return c.Job == claim.Job })
+	}
+	for _, claim := range p.Claims {
+		kept := slices.DeleteFunc(s.Claims[claim.Point], func(c Claim) bool { return c.Job == claim.Job })
+		s.Claims[claim.Point] = append(kept, claim)
+	}
+	for _, hold := range p.HoldsReleased {
+		s.Holds[hold.Point] = slices.DeleteFunc(s.Holds[hold.Point], func(h Hold) bool { return h.ID == hold.ID })
+	}
+	for _, hold := range p.Holds {
+		kept := slices.DeleteFunc(s.Holds[hold.Point], func(h Hold) bool { return h.ID == hold.ID })
+		s.Holds[hold.Point] = append(kept, hold)
+	}
+	for _, id := range p.TombstonesLifted {
+		delete(s.Tombstones, id)
+	}
+	for _, tombstone := range p.Tombstones {
+		s.Tombstones[tombstone.ID] = tombstone
+	}
+}
+
+// Payload returns the state as a checkpoint says it, in a fixed order.
+func (s *State) Payload() *Payload {
+	p := &Payload{Repository: &s.Repository}
+	p.Domains = sorted(s.Domains, func(d Domain) format.Name { return d.ID })
+	p.Packs = sorted(s.Packs, func(pack Pack) format.Name { return pack.ID })
+	p.Index = sorted(s.Index, func(segment Segment) format.Name { return segment.ID })
+	for id := range s.Condemned {
+		p.Condemned = append(p.Condemned, id)
+	}
+	slices.SortFunc(p.Condemned, compareNames)
+	p.Points = slices.SortedFunc(maps.Values(s.Points), func(a, b Point) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	for _, point := range p.Points {
+		p.Claims = append(p.Claims, s.Claims[point.ID]...)
+		p.Holds = append(p.Holds, s.Holds[point.ID]...)
+	}
+	p.Tombstones = slices.SortedFunc(maps.Values(s.Tombstones), func(a, b Tombstone) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	p.Bad = slices.SortedFunc(maps.Keys(s.Bad), func(a, b Bad) int {
+		return cmp.Or(compareNames(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset))
+	})
+	for _, task := range slices.SortedFunc(maps.Keys(s.Partials), compareNames) {
+		p.Partials = append(p.Partials, s.Partials[task]...)
+	}
+	return p
+}
+
+func sorted[T any](m map[format.Name]T, id func(T) format.Name) []T {
+	return slices.SortedFunc(maps.Values(m), func(a, b T) int { return compareNames(id(a), id(b)) })
+}
+
+func compareNames(a, b format.Name) int { return bytes.Compare(a[:], b[:]) }
+
+// Live returns the packs that may be deduplicated against: those that are not condemned.
+func (s *State) Live(pack format.Name) bool {
+	_, known := s.Packs[pack]
+	return known && !s.Condemned[pack]
+}
+
+// PointsOf returns the machine's points, oldest first.
+func (s *State) PointsOf(machine format.Name) []Point {
+	var points []Point
+	for _, point := range s.Points {
+		if point.Machine == machine {
+			points = append(points, point)
+		}
+	}
+	SortPoints(points)
+	return points
+}
+
+// SortPoints sorts by time, then by id.
+func SortPoints(points []Point) {
+	slices.SortFunc(points, func(a, b Point) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID.String(), b.ID.String()))
+	})
+}

@@ -1,0 +1,65 @@
+package format
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/bits"
+	"time"
+)
+
+// Description is repository.json: what never changes about a repository (section 3).
+type Description struct {
+	Format           string    `json:"format"`
+	Version          int       `json:"version"`
+	RequiredFeatures uint32    `json:"requiredFeatures"`
+	OptionalFeatures uint32    `json:"optionalFeatures"`
+	ID               Name      `json:"id"`
+	Created          time.Time `json:"created"`
+	Hash             string    `json:"hash"`
+	BlockSize        int       `json:"blockSize"`
+	Encrypted        bool      `json:"encrypted"`
+}
+
+const descriptionFormat = "ferry-repository"
+
+// DescriptionName is the name of the file that makes a folder a repository.
+const DescriptionName = "repository.json"
+
+// NewDescription describes a new repository with a random id.
+func NewDescription(algorithm Hash, blockSize int, now time.Time) Description {
+	return Description{
+		Format: descriptionFormat, Version: Version, ID: RandomName(), Created: now.UTC().Truncate(time.Second),
+		Hash: algorithm.String(), BlockSize: blockSize,
+	}
+}
+
+// ParseDescription reads repository.json.
+func ParseDescription(content []byte) (Description, Hash, error) {
+	var d Description
+	if err := json.Unmarshal(content, &d); err != nil {
+		return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	switch {
+	case d.Format != descriptionFormat:
+		return d, 0, fmt.Errorf("%w: not the description of a ferry repository", ErrCorrupt)
+	case d.Version > Version:
+		return d, 0, fmt.Errorf("%w: format version %d", ErrNewer, d.Version)
+	case d.Encrypted || d.RequiredFeatures&RequiredEncrypted != 0:
+		return d, 0, ErrNeedsKey
+	case d.RequiredFeatures != 0:
+		return d, 0, fmt.Errorf("%w: required features %#x", ErrNewer, d.RequiredFeatures)
+	}
+	if err := CheckBlockSize(d.BlockSize); err != nil {
+		return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	algorithm, err := ParseHash(d.Hash)
+	return d, algorithm, err
+}
+
+// CheckBlockSize returns an error unless the size is a power of two from 4 KiB to 4 MiB.
+func CheckBlockSize(size int) error {
+	if size < MinBlockSize || size > MaxBlockSize || bits.OnesCount(uint(size)) != 1 {
+		return fmt.Errorf("block size %d is not a power of two from %d to %d bytes", size, MinBlockSize, MaxBlockSize)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package format
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"sync"
+
+	"github.com/zeebo/blake3"
+)
+
+// Hash names the algorithm that a repository's ids and checksums are made with (section 3).
+type Hash uint8
+
+// The algorithms, with their values in pack headers.
+const (
+	HashBLAKE3     Hash = 1
+	HashHMACSHA256 Hash = 2
+)
+
+// String returns the name in repository.json.
+func (h Hash) String() string {
+	switch h {
+	case HashBLAKE3:
+		return "blake3-256"
+	case HashHMACSHA256:
+		return "hmac-sha-256"
+	}
+	return fmt.Sprintf("hash %d", uint8(h))
+}
+
+// ParseHash reads the name in repository.json.
+func ParseHash(name string) (Hash, error) {
+	for _, h := range []Hash{HashBLAKE3, HashHMACSHA256} {
+		if h.String() == name {
+			return h, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: hash %q", ErrNewer, name)
+}
+
+// Context separates the uses of the hash from each other (section 3).
+type Context uint8
+
+// The contexts. Those up to ContextMachine are keyed with the id key.
+const (
+	ContextBlock Context = iota
+	ContextLeaf
+	ContextParent
+	ContextStreamLeaf
+	ContextStreamParent
+	ContextRoot
+	ContextMachine
+	ContextChunker
+	ContextFrame
+	ContextPack
+	ContextLogEntry
+	ContextCheckpoint
+	ContextPoint
+	ContextIndex
+	ContextPartial
+	ContextRepository
+	contexts
+)
+
+var contextNames = [contexts]string{
+	"ferry v1 block", "ferry v1 leaf", "ferry v1 parent", "ferry v1 stream leaf", "ferry v1 stream parent", "ferry v1 root",
+	"ferry v1 machine", "ferry v1 chunker", "ferry v1 frame", "ferry v1 pack", "ferry v1 log entry", "ferry v1 checkpoint",
+	"ferry v1 point", "ferry v1 index", "ferry v1 partial", "ferry v1 repository",
+}
+
+// String returns the context string of the specification.
+func (c Context) String() string { return contextNames[c] }
+
+// keyed is true for contexts whose hash depends on the id key.
+func (c Context) keyed() bool { return c <= ContextChunker }
+
+// Hasher computes ids and checksums of one repository. It is safe for parallel use and does not allocate per call.
+type Hasher struct {
+	hash  Hash
+	idKey [32]byte
+	pools [contexts]sync.Pool
+}
+
+// NewHasher makes a hasher. The id key is zeros where the repository is not encrypted.
+func NewHasher(algorithm Hash, idKey [32]byte) *Hasher {
+	h := &Hasher{hash: algorithm, idKey: idKey}
+	for c := range contexts {
+		h.pools[c].New = func() any { return h.newState(c) }
+	}
+	return h
+}
+
+// Algorithm returns the hash's algorithm.
+func (h *Hasher) Algorithm() Hash { return h.hash }
+
+// Sum hashes the parts, one after the other, in a context: K for keyed contexts, U for others.
+func (h *Hasher) Sum(context Context, parts ...[]byte) ID {
+	state := h.pools[context].Get().(*state)
+	state.Reset()
+	for _, part := range parts {
+		state.Write(part) // a hash's Write never fails
+	}
+	copy(state.sum[:], state.Hash.Sum(state.sum[:0]))
+	id := state.sum
+	h.pools[context].Put(state)
+	return id
+}
+
+// Stream returns a hash for content that comes in pieces. It belongs to one goroutine.
+func (h *Hasher) Stream(context Context) hash.Hash { return h.newState(context).Hash }
+
+type state struct {
+	hash.Hash
+	sum ID
+}
+
+// newState implements U and K of section 3.
+func (h *Hasher) newState(context Context) *state {
+	name := context.String()
+	switch h.hash {
+	case HashBLAKE3:
+		if !context.keyed() {
+			return &state{Hash: blake3.NewDeriveKey(name)}
+		}
+		var key [32]byte
+		blake3.DeriveKey(name, h.idKey[:], key[:])
+		keyed, err := blake3.NewKeyed(key[:])
+		if err != nil {
+			panic(err) // only for keys that are not 32 bytes
+		}
+		return &state{Hash: keyed}
+	case HashHMACSHA256:
+		if !context.keyed() {
+			return &state{Hash: hmac.New(sha256.New, []byte(name))}
+		}
+		outer := hmac.New(sha256.New, []byte(name))
+		outer.Write(h.idKey[:])
+		return &state{Hash: hmac.New(sha256.New, outer.Sum(nil))}
+	}
+	panic("format: hasher without algorithm")
+}
+
+// RandomName makes a fresh name.
+func RandomName() Name {
+	var name Name
+	rand.Read(name[:]) // never fails: crypto/rand ends the program instead
+	return name
+}

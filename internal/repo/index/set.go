@@ -1,0 +1,117 @@
+package index
+
+import (
+	"sync"
+
+	"ferry/internal/repo/format"
+)
+
+// Set finds ids in all segments of a repository and in packs that no segment covers yet. It is safe for parallel use.
+type Set struct {
+	mu       sync.RWMutex
+	segments map[format.Name]*Segment
+	order    []*Segment
+	recent   map[format.ID]Place
+	byPack   map[format.Name][]Entry
+	hidden   map[format.Name]bool
+}
+
+// NewSet makes an empty set.
+func NewSet() *Set {
+	return &Set{
+		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{},
+		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{},
+	}
+}
+
+// AddSegment adds a segment and forgets what was kept in memory for its packs.
+func (s *Set) AddSegment(name format.Name, segment *Segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.segments[name] = segment
+	s.order = append(s.order, segment)
+	for _, pack := range segment.Packs() {
+		s.dropRecent(pack)
+	}
+}
+
+// RemoveSegment removes a segment that others replace.
+func (s *Set) RemoveSegment(name format.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone := s.segments[name]
+	delete(s.segments, name)
+	for i, segment := range s.order {
+		if segment == gone {
+			s.order = append(s.order[:i:i], s.order[i+1:]...)
+			return
+		}
+	}
+}
+
+// AddPack adds the entries of a pack that no segment covers yet.
+func (s *Set) AddPack(pack format.Name, entries []Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.byPack[pack]; known {
+		return
+	}
+	for _, e := range entries {
+		s.recent[e.ID] = e.Place
+	}
+	s.byPack[pack] = entries
+}
+
+// Hide makes the set never find anything in a pack again: it is condemned or gone.
+func (s *Set) Hide(pack format.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hidden[pack] = true
+	s.dropRecent(pack)
+}
+
+func (s *Set) dropRecent(pack format.Name) {
+	for _, e := range s.byPack[pack] {
+		if s.recent[e.ID].Pack == pack {
+			delete(s.recent, e.ID)
+		}
+	}
+	delete(s.byPack, pack)
+}
+
+// Uncovered returns the entries of all packs that no segment covers, and how many packs that are.
+func (s *Set) Uncovered() (entries []Entry, packs int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, some := range s.byPack {
+		entries = append(entries, some...)
+	}
+	return entries, len(s.byPack)
+}
+
+// Find returns a place of an id.
+func (s *Set) Find(id format.ID) (Place, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if place, ok := s.recent[id]; ok {
+		return place, true
+	}
+	var found Place
+	for i := len(s.order) - 1; i >= 0; i-- {
+		ok := s.order[i].Lookup(&id, func(place Place) bool {
+			found = place
+			return !s.hidden[place.Pack]
+		})
+		if ok {
+			return found, true
+		}
+	}
+	return Place{}, false
+}
+
+// Segment returns a segment that was added, or nil.
+func (s *Set) Segment(name format.Name) *Segment {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.segments[name]
+}

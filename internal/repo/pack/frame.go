@@ -1,0 +1,231 @@
+// Package pack writes and reads packs: immutable files of self-contained frames with a table of their own
+// (docs/format.md section 7).
+package pack
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+
+	"ferry/internal/repo/format"
+)
+
+// Kind says what a frame holds; packs hold frames of one kind only.
+type Kind uint8
+
+// The kinds of frames and packs.
+const (
+	KindBlock Kind = 1
+	KindNode  Kind = 2
+)
+
+// String returns the kind's name in the log.
+func (k Kind) String() string {
+	switch k {
+	case KindBlock:
+		return "data"
+	case KindNode:
+		return "nodes"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// ParseKind reads the name in the log.
+func ParseKind(name string) (Kind, error) {
+	switch name {
+	case "data":
+		return KindBlock, nil
+	case "nodes":
+		return KindNode, nil
+	}
+	return 0, fmt.Errorf("%w: pack kind %q", format.ErrNewer, name)
+}
+
+// Codec says how a frame's content is compressed.
+type Codec uint8
+
+// The codecs.
+const (
+	CodecNone Codec = 0
+	CodecS2   Codec = 1
+	CodecZstd Codec = 2
+)
+
+// String returns the codec's name.
+func (c Codec) String() string {
+	switch c {
+	case CodecNone:
+		return "none"
+	case CodecS2:
+		return "s2"
+	case CodecZstd:
+		return "zstd"
+	}
+	return fmt.Sprintf("codec %d", uint8(c))
+}
+
+const (
+	// FrameHeaderSize is the size of a frame's header in bytes.
+	FrameHeaderSize = 96
+	frameMagic      = "FRM1"
+	checksumOffset  = 80
+	checksumSize    = 16
+)
+
+// MaxFrame is the largest frame with its header: content that does not shrink is stored as it is.
+const MaxFrame = FrameHeaderSize + format.MaxBlock
+
+// Checksum of a frame's header and stored bytes.
+type Checksum [checksumSize]byte
+
+// Frame is a frame's header.
+type Frame struct {
+	Kind   Kind
+	Codec  Codec
+	Plain  uint32
+	Stored uint32
+	ID     format.ID
+	Sum    Checksum
+}
+
+// Size of the whole frame in bytes.
+func (f Frame) Size() int { return FrameHeaderSize + int(f.Stored) }
+
+var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true))
+	if err != nil {
+		panic(err) // only for impossible options
+	}
+	return encoder
+})
+
+var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(format.MaxBlock), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		panic(err) // only for impossible options
+	}
+	return decoder
+})
+
+// AppendFrame appends a whole frame to dst. The id must be the content's id. Content that does not shrink is stored
+// with CodecNone. With MaxFrame bytes of room in dst nothing is allocated.
+func AppendFrame(dst []byte, hasher *format.Hasher, kind Kind, codec Codec, id format.ID, plain []byte) []byte {
+	start := len(dst)
+	dst = append(dst, make([]byte, FrameHeaderSize)...)
+	body := len(dst)
+	switch codec {
+	case CodecS2:
+		dst = appendS2(dst, plain)
+	case CodecZstd:
+		dst = zstdEncoder().EncodeAll(plain, dst)
+	}
+	if codec == CodecNone || len(dst)-body >= len(plain) {
+		codec = CodecNone
+		dst = append(dst[:body], plain...)
+	}
+	header := dst[start:body]
+	copy(header, frameMagic)
+	header[4], header[5] = byte(kind), byte(codec)
+	binary.LittleEndian.PutUint32(header[8:], uint32(len(plain)))
+	binary.LittleEndian.PutUint32(header[12:], uint32(len(dst)-body))
+	copy(header[48:], id[:])
+	sum := hasher.Sum(format.ContextFrame, header[:checksumOffset], dst[body:])
+	copy(header[checksumOffset:], sum[:checksumSize])
+	return dst
+}
+
+func appendS2(dst, plain []byte) []byte {
+	need := s2.MaxEncodedLen(len(plain))
+	if cap(dst)-len(dst) < need {
+		grown := make([]byte, len(dst), len(dst)+need)
+		copy(grown, dst)
+		dst = grown
+	}
+	encoded := s2.Encode(dst[len(dst):len(dst)+need], plain)
+	return dst[:len(dst)+len(encoded)]
+}
+
+// ParseFrame reads a frame's header. It checks everything that the header alone can show.
+func ParseFrame(header []byte) (Frame, error) {
+	var f Frame
+	if len(header) < FrameHeaderSize || string(header[:4]) != frameMagic {
+		return f, fmt.Errorf("%w: no frame here", format.ErrCorrupt)
+	}
+	f.Kind, f.Codec = Kind(header[4]), Codec(header[5])
+	f.Plain = binary.LittleEndian.Uint32(header[8:])
+	f.Stored = binary.LittleEndian.Uint32(header[12:])
+	copy(f.ID[:], header[48:])
+	copy(f.Sum[:], header[checksumOffset:])
+	switch {
+	case f.Kind != KindBlock && f.Kind != KindNode:
+		return f, fmt.Errorf("%w: frame of %s", format.ErrCorrupt, f.Kind)
+	case f.Codec > CodecZstd:
+		return f, fmt.Errorf("%w: frame with %s", format.ErrNewer, f.Codec)
+	case f.Plain == 0 || f.Plain > format.MaxBlock || f.Stored == 0 || f.Stored > f.Plain:
+		return f, fmt.Errorf("%w: frame with impossible lengths %d and %d", format.ErrCorrupt, f.Plain, f.Stored)
+	case binary.LittleEndian.Uint32(header[16:]) != 0:
+		return f, format.ErrNeedsKey
+	}
+	return f, nil
+}
+
+// CheckFrame checks a whole frame's checksum: that its stored bytes are what was written. It needs no key.
+func CheckFrame(frame []byte, hasher *format.Hasher) (Frame, error) {
+	f, err := ParseFrame(frame)
+	if err != nil {
+		return f, err
+	}
+	if len(frame) != f.Size() {
+		return f, fmt.Errorf("%w: frame of %d bytes in %d", format.ErrCorrupt, f.Size(), len(frame))
+	}
+	sum := hasher.Sum(format.ContextFrame, frame[:checksumOffset], frame[FrameHeaderSize:])
+	if Checksum(sum[:checksumSize]) != f.Sum {
+		return f, fmt.Errorf("%w: frame checksum differs", format.ErrCorrupt)
+	}
+	return f, nil
+}
+
+// DecodeFrame appends a frame's plain content to dst. It does not check the content's id: the caller knows the
+// context to hash it in. A frame that decodes to another length than it says is corrupt.
+func DecodeFrame(dst, frame []byte) (Frame, []byte, error) {
+	f, err := ParseFrame(frame)
+	if err != nil {
+		return f, dst, err
+	}
+	if len(frame) != f.Size() {
+		return f, dst, fmt.Errorf("%w: frame of %d bytes in %d", format.ErrCorrupt, f.Size(), len(frame))
+	}
+	stored, start := frame[FrameHeaderSize:], len(dst)
+	if need := start + int(f.Plain); cap(dst) < need {
+		grown := make([]byte, start, need)
+		copy(grown, dst)
+		dst = grown
+	}
+	switch f.Codec {
+	case CodecNone:
+		dst = append(dst, stored...)
+	case CodecS2:
+		length, err := s2.DecodedLen(stored)
+		if err != nil || length != int(f.Plain) {
+			return f, dst, fmt.Errorf("%w: s2 content does not have the stated length", format.ErrCorrupt)
+		}
+		decoded, err := s2.Decode(dst[start:start+length], stored)
+		if err != nil {
+			return f, dst, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
+		}
+		dst = dst[:start+len(decoded)]
+	case CodecZstd:
+		decoded, err := zstdDecoder().DecodeAll(stored, dst[start:start:start+int(f.Plain)])
+		if err != nil {
+			return f, dst, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
+		}
+		dst = dst[:start+len(decoded)]
+	}
+	if len(dst)-start != int(f.Plain) {
+		return f, dst, fmt.Errorf("%w: frame decodes to %d bytes, not %d", format.ErrCorrupt, len(dst)-start, f.Plain)
+	}
+	return f, dst, nil
+}

@@ -1,0 +1,284 @@
+package pack
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+
+	"ferry/internal/repo/format"
+)
+
+const (
+	headerSize  = 64
+	entrySize   = 64
+	trailerSize = 64
+	endMagic    = "FerryEnd"
+	// maxSize keeps offsets in 32 bits.
+	maxSize = math.MaxUint32
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Header is a pack's header.
+type Header struct {
+	Kind   Kind
+	Hash   format.Hash
+	ID     format.Name
+	Domain format.Name
+}
+
+// Entry is one line of a pack's table.
+type Entry struct {
+	ID format.ID
+	// Offset of the frame's header in the pack, in bytes.
+	Offset uint32
+	Stored uint32
+	Plain  uint32
+	Kind   Kind
+	Codec  Codec
+	Sum    Checksum
+}
+
+// FrameSize is the size of the entry's frame with its header, in bytes.
+func (e Entry) FrameSize() int { return FrameHeaderSize + int(e.Stored) }
+
+// ObjectName returns the name of a pack in its repository.
+func ObjectName(id format.Name) string {
+	text := id.String()
+	return "packs/" + text[:2] + "/" + text
+}
+
+// Writer writes one pack. It belongs to one goroutine.
+type Writer struct {
+	out    io.Writer
+	hasher *format.Hasher
+	header []byte
+	table  []byte
+	offset int64
+	frames int
+	plain  int64
+}
+
+// NewWriter writes a pack's header to out.
+func NewWriter(out io.Writer, hasher *format.Hasher, header Header) (*Writer, error) {
+	bytes := format.AppendPrelude(make([]byte, 0, headerSize), format.MagicPack)
+	bytes = append(bytes, byte(header.Kind), byte(header.Hash), 0, 0)
+	bytes = append(bytes, header.ID[:]...)
+	bytes = append(bytes, header.Domain[:]...)
+	bytes = append(bytes, 0, 0, 0, 0)
+	bytes = binary.LittleEndian.AppendUint32(bytes, crc32.Checksum(bytes, castagnoli))
+	if _, err := out.Write(bytes); err != nil {
+		return nil, err
+	}
+	return &Writer{out: out, hasher: hasher, header: bytes, offset: headerSize}, nil
+}
+
+// Append writes a frame that AppendFrame made and returns its entry.
+func (w *Writer) Append(frame []byte) (Entry, error) {
+	f, err := ParseFrame(frame)
+	if err != nil {
+		return Entry{}, err
+	}
+	entry := Entry{ID: f.ID, Offset: uint32(w.offset), Stored: f.Stored, Plain: f.Plain, Kind: f.Kind, Codec: f.Codec, Sum: f.Sum}
+	after := w.offset + int64(len(frame))
+	if after+int64(len(w.table))+entrySize+trailerSize > maxSize {
+		return Entry{}, fmt.Errorf("pack would exceed %d bytes", int64(maxSize))
+	}
+	if _, err := w.out.Write(frame); err != nil {
+		return Entry{}, err
+	}
+	w.table = appendEntry(w.table, entry)
+	w.offset = after
+	w.frames++
+	w.plain += int64(f.Plain)
+	return entry, nil
+}
+
+// Size is what has been written so far, in bytes.
+func (w *Writer) Size() int64 { return w.offset }
+
+// Plain is the length of all frames' content before compression, in bytes.
+func (w *Writer) Plain() int64 { return w.plain }
+
+// Frames counts the frames written so far.
+func (w *Writer) Frames() int { return w.frames }
+
+// Finish writes table and trailer, and returns the pack's root and size. Publishing the file is the caller's.
+func (w *Writer) Finish() (root format.ID, size int64, err error) {
+	root = w.hasher.Sum(format.ContextPack, w.header, w.table)
+	tail := append(w.table, endMagic...)
+	tail = binary.LittleEndian.AppendUint32(tail, uint32(w.frames))
+	tail = append(tail, 0, 0, 0, 0)
+	tail = binary.LittleEndian.AppendUint64(tail, uint64(w.offset))
+	tail = append(tail, 0, 0, 0, 0, 0, 0, 0, 0)
+	tail = append(tail, root[:]...)
+	_, err = w.out.Write(tail)
+	return root, w.offset + int64(len(tail)), err
+}
+
+func appendEntry(dst []byte, e Entry) []byte {
+	dst = append(dst, e.ID[:]...)
+	dst = binary.LittleEndian.AppendUint32(dst, e.Offset)
+	dst = binary.LittleEndian.AppendUint32(dst, e.Stored)
+	dst = binary.LittleEndian.AppendUint32(dst, e.Plain)
+	dst = append(dst, byte(e.Kind), byte(e.Codec), 0, 0)
+	return append(dst, e.Sum[:]...)
+}
+
+func parseEntry(raw []byte) Entry {
+	e := Entry{
+		ID: format.ID(raw[:32]), Offset: binary.LittleEndian.Uint32(raw[32:]), Stored: binary.LittleEndian.Uint32(raw[36:]),
+		Plain: binary.LittleEndian.Uint32(raw[40:]), Kind: Kind(raw[44]), Codec: Codec(raw[45]),
+	}
+	copy(e.Sum[:], raw[48:])
+	return e
+}
+
+// Table is what a pack says about itself, proven by its root.
+type Table struct {
+	Header  Header
+	Entries []Entry
+	Root    format.ID
+}
+
+// ReadTable reads a pack's header, table and trailer and checks that the root covers them and that the frames lie back
+// to back. Comparing the root with the log is the caller's. Errors wrap format.ErrCorrupt.
+func ReadTable(r io.ReaderAt, size int64, hasher *format.Hasher) (Table, error) {
+	var t Table
+	if size < headerSize+trailerSize || size > maxSize {
+		return t, fmt.Errorf("%w: a pack of %d bytes", format.ErrCorrupt, size)
+	}
+	header := make([]byte, headerSize)
+	if err := readFull(r, header, 0); err != nil {
+		return t, err
+	}
+	var err error
+	if t.Header, err = parseHeader(header, hasher); err != nil {
+		return t, err
+	}
+	trailer := make([]byte, trailerSize)
+	if err := readFull(r, trailer, size-trailerSize); err != nil {
+		return t, err
+	}
+	frames := int64(binary.LittleEndian.Uint32(trailer[8:]))
+	tableOffset := binary.LittleEndian.Uint64(trailer[16:])
+	if binary.LittleEndian.Uint32(trailer[12:]) != 0 || binary.LittleEndian.Uint64(trailer[24:]) != 0 {
+		return t, fmt.Errorf("%w: pack trailer has reserved bytes set", format.ErrCorrupt)
+	}
+	if string(trailer[:8]) != endMagic || tableOffset != uint64(size-trailerSize-frames*entrySize) {
+		return t, fmt.Errorf("%w: pack has no trailer", format.ErrCorrupt)
+	}
+	table := make([]byte, frames*entrySize)
+	if err := readFull(r, table, int64(tableOffset)); err != nil {
+		return t, err
+	}
+	t.Root = hasher.Sum(format.ContextPack, header, table)
+	if t.Root != format.ID(trailer[32:]) {
+		return t, fmt.Errorf("%w: pack root differs from header and table", format.ErrCorrupt)
+	}
+	t.Entries = make([]Entry, frames)
+	next := int64(headerSize)
+	for i := range t.Entries {
+		e := parseEntry(table[i*entrySize:])
+		if int64(e.Offset) != next || e.Kind != t.Header.Kind {
+			return t, fmt.Errorf("%w: pack table entry %d is out of place", format.ErrCorrupt, i)
+		}
+		next += int64(e.FrameSize())
+		t.Entries[i] = e
+	}
+	if next != int64(tableOffset) {
+		return t, fmt.Errorf("%w: pack has bytes that no frame covers", format.ErrCorrupt)
+	}
+	return t, nil
+}
+
+func parseHeader(raw []byte, hasher *format.Hasher) (Header, error) {
+	if err := format.CheckPrelude(raw, format.MagicPack); err != nil {
+		return Header{}, err
+	}
+	h := Header{Kind: Kind(raw[20]), Hash: format.Hash(raw[21]), ID: format.Name(raw[24:40]), Domain: format.Name(raw[40:56])}
+	switch {
+	case crc32.Checksum(raw[:60], castagnoli) != binary.LittleEndian.Uint32(raw[60:]):
+		return h, fmt.Errorf("%w: pack header checksum differs", format.ErrCorrupt)
+	case h.Kind != KindBlock && h.Kind != KindNode:
+		return h, fmt.Errorf("%w: pack of %s", format.ErrNewer, h.Kind)
+	case h.Hash != hasher.Algorithm():
+		return h, fmt.Errorf("%w: pack made with %s in a repository of %s", format.ErrCorrupt, h.Hash, hasher.Algorithm())
+	}
+	return h, nil
+}
+
+func readFull(r io.ReaderAt, p []byte, offset int64) error {
+	n, err := r.ReadAt(p, offset)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = fmt.Errorf("%w: ends at byte %d", format.ErrCorrupt, offset+int64(n))
+	}
+	return err
+}
+
+// Check reads a whole pack and checks every byte of it: table, root and each frame's checksum. For each frame that is
+// good, visit is called with its entry and bytes, valid until it returns; for each that is not, damaged. Errors are
+// of the pack as a whole. It needs no key.
+func Check(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, []byte) error, damaged func(Entry, error)) (Table, error) {
+	table, err := ReadTable(r, size, hasher)
+	if err != nil {
+		return table, err
+	}
+	buffer := make([]byte, 0, MaxFrame)
+	for _, entry := range table.Entries {
+		frame := buffer[:min(entry.FrameSize(), MaxFrame)]
+		err := readFull(r, frame, int64(entry.Offset))
+		if err == nil {
+			err = matchFrame(frame, entry, hasher)
+		}
+		if err != nil {
+			damaged(entry, err)
+			continue
+		}
+		if err := visit(entry, frame); err != nil {
+			return table, err
+		}
+	}
+	return table, nil
+}
+
+// matchFrame checks a frame's checksum and that its header says what the table says.
+func matchFrame(frame []byte, entry Entry, hasher *format.Hasher) error {
+	f, err := CheckFrame(frame, hasher)
+	if err == nil && (f.ID != entry.ID || f.Sum != entry.Sum || f.Plain != entry.Plain || f.Stored != entry.Stored || f.Kind != entry.Kind || f.Codec != entry.Codec) {
+		err = fmt.Errorf("%w: frame differs from the pack's table", format.ErrCorrupt)
+	}
+	return err
+}
+
+// Scan rebuilds a pack's entries from its frames alone, for a pack whose table is lost. It stops at the first place
+// that is no good frame and returns what it found before.
+func Scan(r io.ReaderAt, size int64, hasher *format.Hasher) []Entry {
+	var entries []Entry
+	header := make([]byte, FrameHeaderSize)
+	buffer := make([]byte, 0, MaxFrame)
+	for offset := int64(headerSize); offset+FrameHeaderSize <= size && offset <= maxSize; {
+		if readFull(r, header, offset) != nil {
+			break
+		}
+		f, err := ParseFrame(header)
+		if err != nil {
+			break
+		}
+		frame := buffer[:f.Size()]
+		if readFull(r, frame, offset) != nil {
+			break
+		}
+		if _, err := CheckFrame(frame, hasher); err != nil {
+			break
+		}
+		entries = append(entries, Entry{ID: f.ID, Offset: uint32(offset), Stored: f.Stored, Plain: f.Plain, Kind: f.Kind, Codec: f.Codec, Sum: f.Sum})
+		offset += int64(f.Size())
+	}
+	return entries
+}
