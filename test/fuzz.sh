@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the module: its corpus first, then new input for some seconds.
+# usage: fuzz.sh SECONDS [PATTERN]     PATTERN: only targets whose name matches this regular expression
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+seconds=${1:?usage: fuzz.sh SECONDS [PATTERN]}
+pattern=${2:-.}
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+fuzz() { # PACKAGE TARGET
+	go test -run='^$' -fuzz="^$2\$" -fuzztime="${seconds}s" -parallel=2 -timeout=0 "$1" >"$output" 2>&1
+}
+
+# When the time is up while an input runs, go test may report a failure that is none: it names no input. Asked again, it
+# says whether there is one.
+only_out_of_time() {
+	grep -q 'context deadline exceeded' "$output" && ! grep -q 'Failing input written' "$output"
+}
+
+passed=0
+failures=()
+while IFS=: read -r file name; do
+	package=./$(dirname "$file")
+	status=0
+	fuzz "$package" "$name" || status=$?
+	if [ "$status" -ne 0 ] && only_out_of_time; then
+		status=0
+		fuzz "$package" "$name" || status=$?
+	fi
+	if [ "$status" -eq 0 ]; then
+		passed=$((passed + 1))
+		echo "ok    $package $name: $({ grep '^fuzz: elapsed' "$output" || echo 'no line'; } | tail -n 1 | sed 's/^fuzz: //')"
+	else
+		failures+=("$package $name")
+		cat "$output"
+		echo "FAIL  $package $name"
+	fi
+done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd internal test 2>/dev/null |
+	sed 's/:func /:/' | grep -E ":.*($pattern)" | LC_ALL=C sort)
+
+if [ $((passed + ${#failures[@]})) -eq 0 ]; then
+	echo "no fuzz target found"
+	exit 1
+fi
+echo "fuzz targets: $passed passed, ${#failures[@]} failed"
+[ "${#failures[@]}" -eq 0 ]
