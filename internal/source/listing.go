@@ -52,6 +52,8 @@ func List(ctx context.Context, root *Root) (*Listing, error) {
 			}
 			listing.Problems = append(listing.Problems, err)
 		}
+		// A Ferry repository is known by one file; its many packs are nobody's to look through.
+		repository := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "repository.json" && e.Type().IsRegular() })
 		var files []Entry
 		for _, dirEntry := range entries {
 			if count++; count > listingLimit {
@@ -68,7 +70,7 @@ func List(ctx context.Context, root *Root) (*Listing, error) {
 			switch {
 			case info.Mode().IsRegular():
 			case dirEntry.IsDir():
-				if depth < SearchDepth {
+				if depth < SearchDepth && !repository {
 					if err := walk(entryPath, depth+1); err != nil {
 						return err
 					}

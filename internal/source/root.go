@@ -48,6 +48,9 @@ func (r *Root) Path() string { return r.path }
 // BytesRead counts the bytes read through files of this root since it was opened.
 func (r *Root) BytesRead() int64 { return r.read.Load() }
 
+// CountRead adds to BytesRead what was read of the folder by other means than its files.
+func (r *Root) CountRead(n int) { r.read.Add(int64(n)) }
+
 // Close releases the folder. Files opened through it stay open.
 func (r *Root) Close() error { return r.root.Close() }
 

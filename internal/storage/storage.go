@@ -42,9 +42,9 @@ type Info struct {
 }
 
 // Store keeps objects. All methods may be used from several goroutines at once. Names are relative, slash-separated,
-// of letters, digits and "-_.", without empty elements, "." or "..".
+// of letters, digits and "-_.", without empty elements, "." or "..", as CheckName has it.
 type Store interface {
-	// Create begins an object that becomes visible, whole, with Commit.
+	// Create begins an object that becomes visible, whole, with Commit. Writes fail once ctx is cancelled.
 	Create(ctx context.Context, name string) (Writer, error)
 	// Put creates a small object in one call: the same promises as Create and Commit.
 	Put(ctx context.Context, name string, content []byte) error
@@ -68,7 +68,8 @@ type Store interface {
 type Writer interface {
 	io.Writer
 	// Commit publishes the object durably; ErrExists if the name was taken meanwhile. The object's bytes are
-	// then released, whatever is returned.
+	// then released, whatever is returned. After an error other than ErrExists it may be published or not: the answer
+	// of the medium can be what was lost.
 	Commit(ctx context.Context) error
 	// Abort drops what was written.
 	Abort()

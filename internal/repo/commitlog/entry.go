@@ -201,6 +201,10 @@ func decode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 		return payload, link, head, corrupt("entry has another number than its name")
 	case uint64(binary.LittleEndian.Uint32(raw[64:])) != uint64(len(raw)-headerSize-tailSize):
 		return payload, link, head, corrupt("payload length differs from the file's")
+	case binary.LittleEndian.Uint32(raw[20:]) != 0:
+		return payload, link, head, format.ErrNeedsKey
+	case [32]byte(raw[len(raw)-tailSize:]) != [32]byte{}:
+		return payload, link, head, corrupt("has a MAC without a key")
 	}
 	if err := json.Unmarshal(raw[headerSize:len(raw)-tailSize], &payload); err != nil {
 		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)

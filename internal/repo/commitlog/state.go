@@ -37,7 +37,7 @@ func NewState() *State {
 	}
 }
 
-// Apply adds an entry to the state.
+// Apply adds an entry to the state: first what it removes, then what it adds.
 func (s *State) Apply(p *Payload, head Head) {
 	s.Head = head
 	if p.Repository != nil {
@@ -46,16 +46,16 @@ func (s *State) Apply(p *Payload, head Head) {
 	for _, d := range p.Domains {
 		s.Domains[d.ID] = d
 	}
+	for _, id := range p.Deleted {
+		delete(s.Packs, id)
+		delete(s.Condemned, id)
+		maps.DeleteFunc(s.Bad, func(bad Bad, _ bool) bool { return bad.Pack == id })
+	}
 	for _, pack := range p.Packs {
 		s.Packs[pack.ID] = pack
 	}
 	for _, id := range p.Condemned {
 		s.Condemned[id] = true
-	}
-	for _, id := range p.Deleted {
-		delete(s.Packs, id)
-		delete(s.Condemned, id)
-		maps.DeleteFunc(s.Bad, func(bad Bad, _ bool) bool { return bad.Pack == id })
 	}
 	for _, id := range p.IndexRemoved {
 		delete(s.Index, id)
@@ -64,11 +64,11 @@ func (s *State) Apply(p *Payload, head Head) {
 		s.Index[segment.ID] = segment
 	}
 	s.applyPoints(p)
-	for _, bad := range p.Bad {
-		s.Bad[bad] = true
-	}
 	for _, bad := range p.BadHealed {
 		delete(s.Bad, bad)
+	}
+	for _, bad := range p.Bad {
+		s.Bad[bad] = true
 	}
 	for _, task := range p.PartialsEnded {
 		delete(s.Partials, task)
@@ -88,18 +88,18 @@ func (s *State) applyPoints(p *Payload) {
 		s.Points[point.ID] = point
 	}
 	for _, claim := range p.ClaimsWithdrawn {
-		s.Claims[claim.Point] = slices.DeleteFunc(s.Claims[claim.Point], func(c Claim) bool { return c.Job == claim.Job })
+		without(s.Claims, claim.Point, func(c Claim) bool { return c.Job == claim.Job })
 	}
 	for _, claim := range p.Claims {
-		kept := slices.DeleteFunc(s.Claims[claim.Point], func(c Claim) bool { return c.Job == claim.Job })
-		s.Claims[claim.Point] = append(kept, claim)
+		without(s.Claims, claim.Point, func(c Claim) bool { return c.Job == claim.Job })
+		s.Claims[claim.Point] = append(s.Claims[claim.Point], claim)
 	}
 	for _, hold := range p.HoldsReleased {
-		s.Holds[hold.Point] = slices.DeleteFunc(s.Holds[hold.Point], func(h Hold) bool { return h.ID == hold.ID })
+		without(s.Holds, hold.Point, func(h Hold) bool { return h.ID == hold.ID })
 	}
 	for _, hold := range p.Holds {
-		kept := slices.DeleteFunc(s.Holds[hold.Point], func(h Hold) bool { return h.ID == hold.ID })
-		s.Holds[hold.Point] = append(kept, hold)
+		without(s.Holds, hold.Point, func(h Hold) bool { return h.ID == hold.ID })
+		s.Holds[hold.Point] = append(s.Holds[hold.Point], hold)
 	}
 	for _, id := range p.TombstonesLifted {
 		delete(s.Tombstones, id)
@@ -107,6 +107,16 @@ func (s *State) applyPoints(p *Payload) {
 	for _, tombstone := range p.Tombstones {
 		s.Tombstones[tombstone.ID] = tombstone
 	}
+}
+
+// without takes what gone says from a point's list. A list that others may hold does not change.
+func without[T any](lists map[backup.PointID][]T, point backup.PointID, gone func(T) bool) {
+	kept := slices.DeleteFunc(slices.Clone(lists[point]), gone)
+	if len(kept) == 0 {
+		delete(lists, point)
+		return
+	}
+	lists[point] = kept
 }
 
 // Payload returns the state as a checkpoint says it, in a fixed order.
@@ -119,14 +129,16 @@ func (s *State) Payload() *Payload {
 		p.Condemned = append(p.Condemned, id)
 	}
 	slices.SortFunc(p.Condemned, compareNames)
-	p.Points = slices.SortedFunc(maps.Values(s.Points), func(a, b Point) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	for _, point := range p.Points {
-		p.Claims = append(p.Claims, s.Claims[point.ID]...)
-		p.Holds = append(p.Holds, s.Holds[point.ID]...)
+	p.Points = slices.SortedFunc(maps.Values(s.Points), func(a, b Point) int { return comparePoints(a.ID, b.ID) })
+	for _, point := range slices.SortedFunc(maps.Keys(s.Claims), comparePoints) {
+		p.Claims = append(p.Claims, s.Claims[point]...)
 	}
-	p.Tombstones = slices.SortedFunc(maps.Values(s.Tombstones), func(a, b Tombstone) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	for _, point := range slices.SortedFunc(maps.Keys(s.Holds), comparePoints) {
+		p.Holds = append(p.Holds, s.Holds[point]...)
+	}
+	p.Tombstones = slices.SortedFunc(maps.Values(s.Tombstones), func(a, b Tombstone) int { return comparePoints(a.ID, b.ID) })
 	p.Bad = slices.SortedFunc(maps.Keys(s.Bad), func(a, b Bad) int {
-		return cmp.Or(compareNames(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset))
+		return cmp.Or(compareNames(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	for _, task := range slices.SortedFunc(maps.Keys(s.Partials), compareNames) {
 		p.Partials = append(p.Partials, s.Partials[task]...)
@@ -137,6 +149,8 @@ func (s *State) Payload() *Payload {
 func sorted[T any](m map[format.Name]T, id func(T) format.Name) []T {
 	return slices.SortedFunc(maps.Values(m), func(a, b T) int { return compareNames(id(a), id(b)) })
 }
+
+func comparePoints(a, b backup.PointID) int { return bytes.Compare(a[:], b[:]) }
 
 func compareNames(a, b format.Name) int { return bytes.Compare(a[:], b[:]) }
 

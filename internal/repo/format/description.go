@@ -42,6 +42,8 @@ func ParseDescription(content []byte) (Description, Hash, error) {
 	switch {
 	case d.Format != descriptionFormat:
 		return d, 0, fmt.Errorf("%w: not the description of a ferry repository", ErrCorrupt)
+	case d.Version < 1 || d.ID.IsZero():
+		return d, 0, fmt.Errorf("%w: no version or no id", ErrCorrupt)
 	case d.Version > Version:
 		return d, 0, fmt.Errorf("%w: format version %d", ErrNewer, d.Version)
 	case d.Encrypted || d.RequiredFeatures&RequiredEncrypted != 0:

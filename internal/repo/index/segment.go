@@ -63,7 +63,11 @@ func Build(hasher *format.Hasher, entries []Entry) []byte {
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(packs)))
 	out = binary.LittleEndian.AppendUint64(out, uint64(len(entries)))
 	out = binary.LittleEndian.AppendUint32(out, fenceInterval)
-	out = append(out, filterBloom, filterProbes, 0, 0)
+	if len(filter) > 0 {
+		out = append(out, filterBloom, filterProbes, 0, 0)
+	} else {
+		out = append(out, 0, 0, 0, 0)
+	}
 	out = binary.LittleEndian.AppendUint64(out, uint64(len(filter)))
 	out = append(out, make([]byte, 16)...)
 	for _, pack := range packs {
@@ -134,6 +138,9 @@ func Open(raw []byte, hasher *format.Hasher) (*Segment, error) {
 	body := raw[:len(raw)-checksumSize]
 	if hasher.Sum(format.ContextIndex, body) != format.ID(raw[len(body):]) {
 		return nil, fmt.Errorf("%w: index segment checksum differs", format.ErrCorrupt)
+	}
+	if raw[38] != 0 || raw[39] != 0 || [16]byte(raw[48:64]) != [16]byte{} {
+		return nil, fmt.Errorf("%w: index segment has reserved bytes set", format.ErrCorrupt)
 	}
 	packs := uint64(binary.LittleEndian.Uint32(raw[20:]))
 	count := binary.LittleEndian.Uint64(raw[24:])

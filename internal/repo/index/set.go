@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"sync"
 
 	"ferry/internal/repo/format"
@@ -12,14 +13,16 @@ type Set struct {
 	segments map[format.Name]*Segment
 	order    []*Segment
 	recent   map[format.ID]Place
-	byPack   map[format.Name][]Entry
-	hidden   map[format.Name]bool
+	// others are further places of ids in recent, of packs that hold the same block.
+	others map[format.ID][]Place
+	byPack map[format.Name][]Entry
+	hidden map[format.Name]bool
 }
 
 // NewSet makes an empty set.
 func NewSet() *Set {
 	return &Set{
-		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{},
+		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
 		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{},
 	}
 }
@@ -53,10 +56,13 @@ func (s *Set) RemoveSegment(name format.Name) {
 func (s *Set) AddPack(pack format.Name, entries []Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.byPack[pack]; known {
+	if _, known := s.byPack[pack]; known || s.hidden[pack] {
 		return
 	}
 	for _, e := range entries {
+		if other, known := s.recent[e.ID]; known {
+			s.others[e.ID] = append(s.others[e.ID], other)
+		}
 		s.recent[e.ID] = e.Place
 	}
 	s.byPack[pack] = entries
@@ -72,8 +78,18 @@ func (s *Set) Hide(pack format.Name) {
 
 func (s *Set) dropRecent(pack format.Name) {
 	for _, e := range s.byPack[pack] {
+		others := slices.DeleteFunc(s.others[e.ID], func(place Place) bool { return place.Pack == pack })
 		if s.recent[e.ID].Pack == pack {
 			delete(s.recent, e.ID)
+			if last := len(others) - 1; last >= 0 {
+				s.recent[e.ID] = others[last]
+				others = others[:last]
+			}
+		}
+		if len(others) > 0 {
+			s.others[e.ID] = others
+		} else {
+			delete(s.others, e.ID)
 		}
 	}
 	delete(s.byPack, pack)
@@ -107,6 +123,27 @@ func (s *Set) Find(id format.ID) (Place, bool) {
 		}
 	}
 	return Place{}, false
+}
+
+// FindAll returns every place of an id, packs that are given up included.
+func (s *Set) FindAll(id format.ID) []Place {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var places []Place
+	for _, entries := range s.byPack {
+		for i := range entries {
+			if entries[i].ID == id {
+				places = append(places, entries[i].Place)
+			}
+		}
+	}
+	for _, segment := range s.order {
+		segment.Lookup(&id, func(place Place) bool {
+			places = append(places, place)
+			return false
+		})
+	}
+	return places
 }
 
 // Segment returns a segment that was added, or nil.

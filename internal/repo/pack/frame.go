@@ -111,7 +111,8 @@ var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 })
 
 // AppendFrame appends a whole frame to dst. The id must be the content's id. Content that does not shrink is stored
-// with CodecNone. With MaxFrame bytes of room in dst nothing is allocated.
+// with CodecNone. Nothing is allocated if dst has room: for MaxFrame bytes, or with CodecS2 for what
+// s2.MaxEncodedLen says and the header.
 func AppendFrame(dst []byte, hasher *format.Hasher, kind Kind, codec Codec, id format.ID, plain []byte) []byte {
 	start := len(dst)
 	dst = append(dst, make([]byte, FrameHeaderSize)...)
@@ -164,12 +165,24 @@ func ParseFrame(header []byte) (Frame, error) {
 		return f, fmt.Errorf("%w: frame of %s", format.ErrCorrupt, f.Kind)
 	case f.Codec > CodecZstd:
 		return f, fmt.Errorf("%w: frame with %s", format.ErrNewer, f.Codec)
+	case binary.LittleEndian.Uint32(header[16:]) != 0:
+		return f, format.ErrNeedsKey // before the lengths: encryption makes content longer
+	case anySet(header[6:8]) || anySet(header[20:48]):
+		return f, fmt.Errorf("%w: frame has reserved bytes set", format.ErrCorrupt)
 	case f.Plain == 0 || f.Plain > format.MaxBlock || f.Stored == 0 || f.Stored > f.Plain:
 		return f, fmt.Errorf("%w: frame with impossible lengths %d and %d", format.ErrCorrupt, f.Plain, f.Stored)
-	case binary.LittleEndian.Uint32(header[16:]) != 0:
-		return f, format.ErrNeedsKey
 	}
 	return f, nil
+}
+
+// anySet is true if a byte is not zero.
+func anySet(reserved []byte) bool {
+	for _, b := range reserved {
+		if b != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // CheckFrame checks a whole frame's checksum: that its stored bytes are what was written. It needs no key.

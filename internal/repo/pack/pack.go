@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"slices"
 
 	"ferry/internal/repo/format"
 )
@@ -164,10 +165,10 @@ func ReadTable(r io.ReaderAt, size int64, hasher *format.Hasher) (Table, error) 
 	}
 	frames := int64(binary.LittleEndian.Uint32(trailer[8:]))
 	tableOffset := binary.LittleEndian.Uint64(trailer[16:])
-	if binary.LittleEndian.Uint32(trailer[12:]) != 0 || binary.LittleEndian.Uint64(trailer[24:]) != 0 {
+	if anySet(trailer[12:16]) || anySet(trailer[24:32]) {
 		return t, fmt.Errorf("%w: pack trailer has reserved bytes set", format.ErrCorrupt)
 	}
-	if string(trailer[:8]) != endMagic || tableOffset != uint64(size-trailerSize-frames*entrySize) {
+	if string(trailer[:8]) != endMagic || frames > (size-headerSize-trailerSize)/entrySize || tableOffset != uint64(size-trailerSize-frames*entrySize) {
 		return t, fmt.Errorf("%w: pack has no trailer", format.ErrCorrupt)
 	}
 	table := make([]byte, frames*entrySize)
@@ -181,8 +182,9 @@ func ReadTable(r io.ReaderAt, size int64, hasher *format.Hasher) (Table, error) 
 	t.Entries = make([]Entry, frames)
 	next := int64(headerSize)
 	for i := range t.Entries {
-		e := parseEntry(table[i*entrySize:])
-		if int64(e.Offset) != next || e.Kind != t.Header.Kind {
+		raw := table[i*entrySize:]
+		e := parseEntry(raw)
+		if int64(e.Offset) != next || e.Kind != t.Header.Kind || anySet(raw[46:48]) {
 			return t, fmt.Errorf("%w: pack table entry %d is out of place", format.ErrCorrupt, i)
 		}
 		next += int64(e.FrameSize())
@@ -202,6 +204,10 @@ func parseHeader(raw []byte, hasher *format.Hasher) (Header, error) {
 	switch {
 	case crc32.Checksum(raw[:60], castagnoli) != binary.LittleEndian.Uint32(raw[60:]):
 		return h, fmt.Errorf("%w: pack header checksum differs", format.ErrCorrupt)
+	case binary.LittleEndian.Uint32(raw[56:]) != 0:
+		return h, format.ErrNeedsKey
+	case anySet(raw[22:24]):
+		return h, fmt.Errorf("%w: pack header has reserved bytes set", format.ErrCorrupt)
 	case h.Kind != KindBlock && h.Kind != KindNode:
 		return h, fmt.Errorf("%w: pack of %s", format.ErrNewer, h.Kind)
 	case h.Hash != hasher.Algorithm():
@@ -229,9 +235,11 @@ func Check(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, [
 	if err != nil {
 		return table, err
 	}
-	buffer := make([]byte, 0, MaxFrame)
+	var buffer []byte
 	for _, entry := range table.Entries {
-		frame := buffer[:min(entry.FrameSize(), MaxFrame)]
+		length := min(entry.FrameSize(), MaxFrame)
+		buffer = slices.Grow(buffer[:0], length)
+		frame := buffer[:length]
 		err := readFull(r, frame, int64(entry.Offset))
 		if err == nil {
 			err = matchFrame(frame, entry, hasher)
@@ -261,7 +269,7 @@ func matchFrame(frame []byte, entry Entry, hasher *format.Hasher) error {
 func Scan(r io.ReaderAt, size int64, hasher *format.Hasher) []Entry {
 	var entries []Entry
 	header := make([]byte, FrameHeaderSize)
-	buffer := make([]byte, 0, MaxFrame)
+	var buffer []byte
 	for offset := int64(headerSize); offset+FrameHeaderSize <= size && offset <= maxSize; {
 		if readFull(r, header, offset) != nil {
 			break
@@ -270,6 +278,7 @@ func Scan(r io.ReaderAt, size int64, hasher *format.Hasher) []Entry {
 		if err != nil {
 			break
 		}
+		buffer = slices.Grow(buffer[:0], f.Size())
 		frame := buffer[:f.Size()]
 		if readFull(r, frame, offset) != nil {
 			break

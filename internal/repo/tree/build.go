@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"ferry/internal/repo/format"
@@ -34,8 +35,11 @@ func BuildFixed(ctx context.Context, nodes Nodes, base *Root, size, blockSize in
 	next, stop := iter.Pull2(changes)
 	defer stop()
 	b := &builder{ctx: ctx, nodes: nodes, blocks: root.Blocks(), next: next}
-	if err := b.advance(); err != nil || root.Height == 0 {
+	if err := b.advance(); err != nil {
 		return root, err
+	}
+	if root.Height == 0 {
+		return root, b.finished()
 	}
 	from := baseRef{}
 	if base != nil && !base.Top.IsZero() {
@@ -49,8 +53,10 @@ func BuildFixed(ctx context.Context, nodes Nodes, base *Root, size, blockSize in
 		}
 	}
 	var err error
-	root.Top, err = b.build(root.Height-1, 0, from)
-	return root, err
+	if root.Top, err = b.build(root.Height-1, 0, from); err != nil {
+		return root, err
+	}
+	return root, b.finished()
 }
 
 // baseRef is a node of the base. Its level may be below the one asked for: then it stands for a chain of parents that
@@ -73,6 +79,14 @@ func (b *builder) advance() error {
 	change, err, ok := b.next()
 	b.change, b.pending = change, ok && err == nil
 	return err
+}
+
+// finished returns an error if a change is left over: it would be lost without a word.
+func (b *builder) finished() error {
+	if b.pending {
+		return fmt.Errorf("tree: change of block %d is out of order, or behind the object's %d blocks", b.change.Block, b.blocks)
+	}
+	return nil
 }
 
 func (b *builder) load(ref baseRef) (Node, error) {
@@ -148,8 +162,11 @@ type StreamBuilder struct {
 // NewStreamBuilder begins a stream.
 func NewStreamBuilder(nodes Nodes) *StreamBuilder { return &StreamBuilder{nodes: nodes} }
 
-// Add appends a block; the zero id means zeros.
+// Add appends a block of at most format.MaxBlock bytes; the zero id means zeros.
 func (s *StreamBuilder) Add(ctx context.Context, id format.ID, length int64) error {
+	if length < 1 || length > format.MaxBlock {
+		return fmt.Errorf("tree: stream block of %d bytes", length)
+	}
 	s.size += length
 	return s.add(ctx, 0, Entry{ID: id, Length: length})
 }

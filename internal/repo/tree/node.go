@@ -246,6 +246,9 @@ func parseStream(raw []byte, level int) (Node, error) {
 		if length == 0 || length > 1<<62 || (level == 0 && length > format.MaxBlock) {
 			return Node{}, fmt.Errorf("%w: stream node entry of %d bytes", format.ErrCorrupt, length)
 		}
+		if level > 0 && format.ID(entry[:32]).IsZero() {
+			return Node{}, fmt.Errorf("%w: stream node with a child that is nothing", format.ErrCorrupt)
+		}
 		node.Entries[i] = Entry{ID: format.ID(entry[:32]), Length: int64(length)}
 	}
 	return node, nil

@@ -59,7 +59,7 @@ type walker struct {
 
 // walk visits the node that covers length bytes from offset; false ends the iteration.
 func (w *walker) walk(id format.ID, level int, offset, length int64) bool {
-	children, err := loadChildren(w.ctx, w.load, w.root, id, level, offset, length)
+	children, err := Children(w.ctx, w.load, w.root, id, level, offset, length)
 	if err != nil {
 		return w.yield(nil, &Damage{Offset: offset, Length: length, Err: err}) && w.ctx.Err() == nil
 	}
@@ -74,8 +74,9 @@ func (w *walker) walk(id format.ID, level int, offset, length int64) bool {
 	return true
 }
 
-// loadChildren reads a node and returns its existing children as ranges of the object, clipped to its size.
-func loadChildren(ctx context.Context, load Loader, root Root, id format.ID, level int, offset, length int64) ([]Block, error) {
+// Children reads a node of an object, which covers length bytes from offset, and returns its existing children as ranges
+// of the object, clipped to its size. Errors of content wrap format.ErrCorrupt.
+func Children(ctx context.Context, load Loader, root Root, id format.ID, level int, offset, length int64) ([]Block, error) {
 	raw, err := load(ctx, id)
 	if err != nil {
 		return nil, err
@@ -88,6 +89,9 @@ func loadChildren(ctx context.Context, load Loader, root Root, id format.ID, lev
 	if root.Kind == KindStream {
 		at := offset
 		for _, e := range node.Entries {
+			if e.Length > offset+length-at { // here and not at the end: sums of hostile lengths overflow
+				return nil, fmt.Errorf("%w: stream node covers more than %d bytes", format.ErrCorrupt, length)
+			}
 			if !e.ID.IsZero() || level > 0 {
 				children = append(children, Block{Offset: at, Length: e.Length, ID: e.ID})
 			}
@@ -103,10 +107,10 @@ func loadChildren(ctx context.Context, load Loader, root Root, id format.ID, lev
 		if child.IsZero() {
 			continue
 		}
-		at := offset + int64(i)*span
-		if at >= root.Size {
+		if int64(i) > (length-1)/span { // not by its offset, which can overflow
 			return nil, fmt.Errorf("%w: tree node with a child behind the object's end", format.ErrCorrupt)
 		}
+		at := offset + int64(i)*span
 		children = append(children, Block{Offset: at, Length: min(span, root.Size-at), ID: child})
 	}
 	return children, nil
@@ -143,7 +147,7 @@ func (c *Cursor) At(ctx context.Context, offset int64) (Block, error) {
 		}
 		here := &c.path[level]
 		if here.children == nil || here.Block != at {
-			children, err := loadChildren(ctx, c.load, c.root, at.ID, level, at.Offset, at.Length)
+			children, err := Children(ctx, c.load, c.root, at.ID, level, at.Offset, at.Length)
 			if err != nil {
 				return at, &Damage{Offset: at.Offset, Length: at.Length, Err: err}
 			}
@@ -221,10 +225,10 @@ func (d *differ) walk(a, b format.ID, level int, offset, length int64) bool {
 	}
 	span := d.root.BlockSize << (8 * level)
 	for i := range sides[0] {
-		at := offset + int64(i)*span
-		if at >= d.root.Size {
+		if int64(i) > (length-1)/span {
 			break
 		}
+		at := offset + int64(i)*span
 		if !d.walk(sides[0][i], sides[1][i], level-1, at, min(span, d.root.Size-at)) {
 			return false
 		}

@@ -1,0 +1,297 @@
+// Package mover copies one restore point from a source into a repository.
+//
+// The path of a disk's block, stage by stage:
+//
+//	extents (what may have changed)          random.go
+//	  -> readers, in parallel                random.go     one-pass sources: assembler, onepass.go
+//	  -> workers: zero? id, known?, encode   pipeline.go   streams that shift: cut by content, chunker.go
+//	  -> open pack, sealed and synced        package repo
+//	  -> tree, point, log                    object.go, package repo
+//
+// Between the stages are bounded queues of pooled buffers: memory does not depend on the size of a disk. What must be
+// kept for each block until the tree is built is sorted in temporary files when it is much.
+package mover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+)
+
+// Codec names how new blocks are compressed.
+type Codec string
+
+// The codecs. CodecAuto takes s2 for the first copy of a machine, where the processor is the bottleneck, and zstd for
+// the increments after it, which are small and kept long.
+const (
+	CodecAuto Codec = "auto"
+	CodecNone Codec = "none"
+	CodecS2   Codec = "s2"
+	CodecZstd Codec = "zstd"
+)
+
+// Options of a mover.
+type Options struct {
+	Codec Codec
+	// TempDir takes what does not fit in memory; empty means the system's folder for temporary files.
+	TempDir string
+	// Job claims the points; "manual" for copies by hand.
+	Job string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Progress, if set, is given each task's counters when it begins.
+	Progress func(source.Point, *Progress)
+}
+
+// Progress counts while a point is copied. All may be read at any time.
+type Progress struct {
+	// Total is the size of the point's objects in bytes as far as known; Done is how much of it is dealt with: read,
+	// known to be zeros, or unchanged.
+	Total, Done atomic.Int64
+}
+
+// Mover copies points into one repository through one ingest.
+type Mover struct {
+	ingest  *repo.Ingest
+	options Options
+	workers int
+}
+
+// New makes a mover.
+func New(ingest *repo.Ingest, options Options) *Mover {
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if options.Codec == "" {
+		options.Codec = CodecAuto
+	}
+	return &Mover{ingest: ingest, options: options, workers: runtime.GOMAXPROCS(0)}
+}
+
+// Result says what copying a point took.
+type Result struct {
+	// Base is the point that unchanged ranges were taken from; zero if none was.
+	Base backup.PointID
+	// Logical is the size of all objects; Read what was read of them; Unchanged what was taken over unread. In bytes.
+	Logical, Read, Unchanged int64
+	// NewBlocks and NewBytes were not in the repository before; Stored is what they take there, with their frames.
+	NewBlocks, NewBytes, Stored int64
+	// Resumed is how many bytes an earlier, interrupted copy had stored.
+	Resumed int64
+	Took    time.Duration
+}
+
+// Copy copies a point. It returns when everything of the point is handed to the ingest; the point exists when committed
+// is called, which needs a Flush or Close of the ingest, from another goroutine.
+//
+// An error says what keeps this point from being copied; nothing of the point is visible then. If the source changed
+// while it was read, the error wraps backup.ErrChanged or backup.ErrVanished.
+func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result, error)) error {
+	if p.Opener == nil {
+		return &backup.Error{Machine: p.Machine.Name, Point: p.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %s", p.State, p.Reason)}
+	}
+	content, err := p.Opener.Open(ctx)
+	if err != nil {
+		return place(p, "", backup.NoOffset, err)
+	}
+	defer content.Close()
+	t := &task{
+		mover: m, point: p, content: content, started: m.options.Now(),
+		before: snapshot(m.ingest.Stats()),
+	}
+	err = t.run(ctx)
+	if err != nil {
+		if changed := content.Revalidate(context.WithoutCancel(ctx)); changed != nil && ctx.Err() == nil {
+			err = changed // what was read while it changed says nothing about the source
+		}
+		return place(p, "", backup.NoOffset, err)
+	}
+	if err := content.Revalidate(ctx); err != nil {
+		return place(p, "", backup.NoOffset, err)
+	}
+	stored := t.finished()
+	result := t.result()
+	m.ingest.CommitPoint(stored, m.options.Job, "", t.record, func(err error) {
+		if err != nil {
+			err = place(p, "", backup.NoOffset, err)
+		}
+		committed(result, err)
+	})
+	return nil
+}
+
+// place adds machine, point and object to an error that does not name them yet.
+func place(p source.Point, object string, offset int64, err error) error {
+	var there *backup.Error
+	if errors.As(err, &there) && there.Machine != "" {
+		return err
+	}
+	name := p.Machine.Name
+	if name == "" {
+		name = p.Machine.Key.String()
+	}
+	return &backup.Error{Machine: name, Point: p.ID.Short(), Object: object, Offset: offset, Err: err}
+}
+
+// task is the copy of one point while it runs.
+type task struct {
+	mover    *Mover
+	point    source.Point
+	content  source.Content
+	record   *repo.Task
+	objects  []*object
+	base     *repo.Point
+	codec    repo.Codec
+	progress Progress
+	started  time.Time
+	before   counts
+
+	read, unchanged, resumed atomic.Int64
+
+	checkpointing sync.Mutex
+	checkpointed  time.Time
+}
+
+type counts struct{ newBlocks, newBytes, stored int64 }
+
+func snapshot(s *repo.Stats) counts {
+	return counts{s.NewBlocks.Load(), s.NewBytes.Load(), s.Stored.Load()}
+}
+
+func (t *task) run(ctx context.Context) (err error) {
+	if err := t.prepare(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		for _, o := range t.objects {
+			err = errors.Join(err, o.close())
+		}
+	}()
+	if t.mover.options.Progress != nil {
+		t.mover.options.Progress(t.point, &t.progress)
+	}
+	if err := t.move(ctx); err != nil {
+		return err
+	}
+	for _, o := range t.objects {
+		if err := o.build(ctx, t.mover.ingest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare lists the objects, finds a base, and takes up what an interrupted copy left.
+func (t *task) prepare(ctx context.Context) error {
+	ingest := t.mover.ingest
+	repository := ingest.Repository()
+	t.chooseBase(ctx)
+	t.chooseCodec(repository)
+	for i, described := range t.content.Objects() {
+		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir)
+		if t.base != nil {
+			o.base = t.baseRoot(described.Object, repository.BlockSize())
+		}
+		t.objects = append(t.objects, o)
+		if described.Size > 0 {
+			t.progress.Total.Add(described.Size)
+		}
+	}
+	t.checkpointed = t.mover.options.Now()
+	var err error
+	t.record, err = ingest.BeginTask(ctx, t.point.ID, t.point.Machine.Key, t.content.Validator(), func(done repo.Done) error {
+		if done.Object < 0 || done.Object >= len(t.objects) {
+			return nil
+		}
+		return t.objects[done.Object].resume(done)
+	})
+	return err
+}
+
+// chooseBase takes the nearest ancestor that the repository has.
+func (t *task) chooseBase(ctx context.Context) {
+	repository := t.mover.ingest.Repository()
+	for _, ancestor := range t.content.Ancestors() {
+		if !repository.Has(ancestor) {
+			continue
+		}
+		if point, err := repository.ReadPoint(ctx, ancestor); err == nil {
+			t.base = point
+			return
+		}
+	}
+}
+
+func (t *task) chooseCodec(repository *repo.Repository) {
+	switch t.mover.options.Codec {
+	case CodecNone:
+		t.codec = repo.CodecNone
+	case CodecS2:
+		t.codec = repo.CodecS2
+	case CodecZstd:
+		t.codec = repo.CodecZstd
+	case CodecAuto:
+		t.codec = repo.CodecS2
+		if repository.HasMachine(t.point.Machine.Key) {
+			t.codec = repo.CodecZstd
+		}
+	}
+}
+
+// finished is the point as it is stored.
+func (t *task) finished() *repo.Point {
+	p := t.point.Point
+	p.State, p.Reason, p.Proven = backup.StateComplete, "", true
+	p.Objects = nil
+	if len(p.Hops) == 0 { // else the origin is another than this source, and stays
+		p.Origin.Validator = t.content.Validator()
+		p.Origin.SourceVerified = t.content.SourceVerified()
+	}
+	stored := &repo.Point{Point: p}
+	for _, o := range t.objects {
+		stored.Objects = append(stored.Objects, o.Object.Object)
+		stored.Roots = append(stored.Roots, o.root)
+	}
+	return stored
+}
+
+func (t *task) result() Result {
+	now := snapshot(t.mover.ingest.Stats())
+	r := Result{
+		Read: t.read.Load(), Unchanged: t.unchanged.Load(), Resumed: t.resumed.Load(),
+		NewBlocks: now.newBlocks - t.before.newBlocks, NewBytes: now.newBytes - t.before.newBytes, Stored: now.stored - t.before.stored,
+		Took: t.mover.options.Now().Sub(t.started),
+	}
+	if t.base != nil && r.Unchanged > 0 {
+		r.Base = t.base.ID
+	}
+	for _, o := range t.objects {
+		r.Logical += max(o.Size, 0)
+	}
+	return r
+}
+
+// checkpointEvery is how long a copy goes on without writing down what it has stored, if no pack is full before.
+const checkpointEvery = time.Minute
+
+// checkpoint writes down what is stored, if it is time. Several goroutines may call it; one does it.
+func (t *task) checkpoint(ctx context.Context) error {
+	if !t.checkpointing.TryLock() {
+		return nil
+	}
+	defer t.checkpointing.Unlock()
+	now := t.mover.options.Now()
+	if now.Sub(t.checkpointed) < checkpointEvery {
+		return nil
+	}
+	t.checkpointed = now
+	return t.record.Checkpoint(ctx)
+}

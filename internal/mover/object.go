@@ -1,0 +1,134 @@
+package mover
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"sync"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/tree"
+	"ferry/internal/source"
+	"ferry/internal/spill"
+)
+
+// object is an object of the point while it is copied: what is known of its blocks, until its tree is built.
+type object struct {
+	source.Object
+	index     int
+	blockSize int64
+	base      *tree.Root
+	root      *tree.Root
+
+	mu     sync.Mutex // guards blocks and done
+	blocks *spill.Sorter
+	done   bitmap
+}
+
+func newObject(index int, described source.Object, blockSize int64, tempDir string) *object {
+	return &object{Object: described, index: index, blockSize: blockSize, blocks: spill.NewSorter(tempDir)}
+}
+
+func (o *object) close() error { return o.blocks.Close() }
+
+// baseRoot finds the tree of the same object in the base.
+func (t *task) baseRoot(described backup.Object, blockSize int64) *tree.Root {
+	for i, o := range t.base.Objects {
+		if o.Role == described.Role && o.Name == described.Name {
+			if root := t.base.Roots[i]; root != nil && root.Kind == tree.KindFixed && root.BlockSize == blockSize && !described.Shifting {
+				return root
+			}
+		}
+	}
+	return nil
+}
+
+// put notes a block's id. For streams number counts the blocks in order; length is the block's.
+func (o *object) put(number int64, id format.ID, length int64) error {
+	record := spill.Record{Key: uint64(number)}
+	copy(record.Value[:], id[:])
+	binary.LittleEndian.PutUint64(record.Value[32:], uint64(length))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.blocks.Add(record)
+}
+
+// resume takes over a block that an interrupted copy stored.
+func (o *object) resume(done repo.Done) error {
+	if o.Access != source.AccessRandom || o.Shifting || done.Block < 0 || done.Block*o.blockSize >= o.Size || o.done.get(done.Block) {
+		return nil
+	}
+	o.done.set(done.Block)
+	return o.put(done.Block, done.ID, 0)
+}
+
+// build makes the object's tree of all that was put.
+func (o *object) build(ctx context.Context, nodes tree.Nodes) error {
+	if o.Access == source.AccessInline || o.Size == 0 {
+		return nil
+	}
+	if o.Size < 0 {
+		return fmt.Errorf("the source did not end object %s", backup.EncodeName(o.Name))
+	}
+	var root tree.Root
+	var err error
+	if o.Shifting {
+		root, err = o.buildStream(ctx, nodes)
+	} else {
+		root, err = tree.BuildFixed(ctx, nodes, o.base, o.Size, o.blockSize, o.changes())
+	}
+	if err != nil {
+		return err
+	}
+	o.root = &root
+	return nil
+}
+
+func (o *object) changes() iter.Seq2[tree.Change, error] {
+	return func(yield func(tree.Change, error) bool) {
+		for record, err := range o.blocks.Sorted() {
+			if !yield(tree.Change{Block: int64(record.Key), ID: format.ID(record.Value[:32])}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (o *object) buildStream(ctx context.Context, nodes tree.Nodes) (tree.Root, error) {
+	builder := tree.NewStreamBuilder(nodes)
+	for record, err := range o.blocks.Sorted() {
+		if err == nil {
+			err = builder.Add(ctx, format.ID(record.Value[:32]), int64(binary.LittleEndian.Uint64(record.Value[32:])))
+		}
+		if err != nil {
+			return tree.Root{}, err
+		}
+	}
+	return builder.Finish(ctx)
+}
+
+// bitmap is a set of numbers that takes memory only where it has members: 4 KiB for 32,768 neighbours.
+type bitmap struct {
+	pages map[int64]*[bitmapPage]uint64
+}
+
+const bitmapPage = 512
+
+func (b *bitmap) set(n int64) {
+	page := n / (bitmapPage * 64)
+	if b.pages == nil {
+		b.pages = map[int64]*[bitmapPage]uint64{}
+	}
+	if b.pages[page] == nil {
+		b.pages[page] = new([bitmapPage]uint64)
+	}
+	b.pages[page][n/64%bitmapPage] |= 1 << (n % 64)
+}
+
+func (b *bitmap) get(n int64) bool {
+	page := b.pages[n/(bitmapPage*64)]
+	return page != nil && page[n/64%bitmapPage]&(1<<(n%64)) != 0
+}

@@ -1,0 +1,229 @@
+package mover
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/format"
+	"ferry/internal/source"
+)
+
+// readers of one disk at a time. More than processors, because they wait.
+const readers = 4
+
+// readRandom reads what may have changed of an object that can be read at random.
+func (p *pipeline) readRandom(ctx context.Context, o *object) error {
+	disk, err := p.task.content.Disk(o.index)
+	if err != nil {
+		return place(p.task.point, o.Name, backup.NoOffset, err)
+	}
+	o.Size = disk.Size()
+	if o.Shifting {
+		return p.readShifting(ctx, o, disk)
+	}
+	ranges := make(chan blockRange)
+	group, ctx := errgroup.WithContext(ctx)
+	for range readers {
+		group.Go(func() error {
+			for r := range ranges {
+				if err := p.readRange(ctx, o, disk, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(ranges)
+		return p.planRanges(ctx, o, disk, ranges)
+	})
+	return group.Wait()
+}
+
+// planRanges sends the ranges that must be read, in order, and notes what need not be.
+func (p *pipeline) planRanges(ctx context.Context, o *object, disk source.Disk, ranges chan<- blockRange) error {
+	perRun := max(runBytes/o.blockSize, 1)
+	for r, err := range blockRanges(o, disk.Extents(ctx, p.task.proofFor(o))) {
+		if err != nil {
+			return place(p.task.point, o.Name, backup.NoOffset, err)
+		}
+		switch r.kind {
+		case backup.ExtentUnchanged:
+			p.task.unchanged.Add(o.bytes(r))
+			p.task.progress.Done.Add(o.bytes(r))
+		case backup.ExtentZero:
+			p.task.progress.Done.Add(o.bytes(r))
+			if o.base == nil {
+				continue
+			}
+			for n := r.first; n < r.first+r.count; n++ {
+				if err := o.put(n, format.ID{}, 0); err != nil {
+					return err
+				}
+			}
+		case backup.ExtentData:
+			for first := r.first; first < r.first+r.count; {
+				count := p.resumed(o, first, min(perRun, r.first+r.count-first))
+				if count < 0 {
+					first += -count
+					continue
+				}
+				select {
+				case ranges <- blockRange{first: first, count: count}:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				first += count
+			}
+		}
+	}
+	return nil
+}
+
+// resumed looks at up to count blocks from first. If the first is stored already it returns, negative, how many are in
+// a row; else how many must be read in a row.
+func (p *pipeline) resumed(o *object, first, count int64) int64 {
+	have := o.done.get(first)
+	n := int64(1)
+	for n < count && o.done.get(first+n) == have {
+		n++
+	}
+	if !have {
+		return n
+	}
+	bytes := o.bytes(blockRange{first: first, count: n})
+	p.task.resumed.Add(bytes)
+	p.task.progress.Done.Add(bytes)
+	return -n
+}
+
+// proofFor returns what the source is asked to compare with: the base, if it has a tree of this object.
+func (t *task) proofFor(o *object) *backup.Base {
+	if t.base == nil || o.base == nil {
+		return nil
+	}
+	return &backup.Base{ID: t.base.ID, Validator: t.base.Origin.Validator, Roots: t.mover.ingest.Repository().ContentRoots(t.base)}
+}
+
+func (p *pipeline) readRange(ctx context.Context, o *object, disk source.Disk, r blockRange) error {
+	buffer := p.buffer()
+	length, offset := o.bytes(r), r.first*o.blockSize
+	*buffer = (*buffer)[:length]
+	n, err := disk.ReadAt(*buffer, offset)
+	if int64(n) < length {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return place(p.task.point, o.Name, offset+int64(n), err)
+	}
+	p.task.read.Add(length)
+	p.task.progress.Done.Add(length)
+	return p.send(ctx, run{object: o, number: r.first, data: buffer})
+}
+
+// blockRange is a run of blocks of which the source says the same.
+type blockRange struct {
+	first, count int64
+	kind         backup.ExtentKind
+}
+
+// bytes of the range, the object's last block with its true length.
+func (o *object) bytes(r blockRange) int64 {
+	return min((r.first+r.count)*o.blockSize, o.Size) - r.first*o.blockSize
+}
+
+// blockRanges turns extents, which end anywhere, into ranges of whole blocks. A block is unchanged or zeros only if all
+// of it is; a block whose length differs from the base's is read.
+//
+//	extents:  zero zero|data .. unchanged|unchanged
+//	blocks:   [   zero ][ data ][  data  ][unchanged]
+func blockRanges(o *object, extents iter.Seq2[backup.Extent, error]) iter.Seq2[blockRange, error] {
+	return func(yield func(blockRange, error) bool) {
+		b := &blocker{object: o, yield: yield}
+		for e, err := range extents {
+			if err == nil && (e.Offset != b.at || e.Length < 0 || e.End() > o.Size) {
+				err = errBadExtents
+			}
+			if err != nil {
+				yield(blockRange{}, err)
+				return
+			}
+			if !b.add(e) {
+				return
+			}
+		}
+		if b.at != o.Size {
+			yield(blockRange{}, errBadExtents)
+			return
+		}
+		b.flush()
+	}
+}
+
+var errBadExtents = errors.New("the source's extents do not cover the disk")
+
+// blocker collects extents into the range that is being made, and a block that is not whole yet.
+type blocker struct {
+	object *object
+	yield  func(blockRange, error) bool
+	at     int64 // offset that extents have reached
+	open   blockRange
+	mixed  bool // at is inside a block
+	kind   backup.ExtentKind
+}
+
+func (b *blocker) add(e backup.Extent) bool {
+	size := b.object.blockSize
+	for b.at < e.End() {
+		if b.at%size == 0 && e.End()-b.at >= size {
+			whole := (e.End() - b.at) / size
+			if !b.push(blockRange{first: b.at / size, count: whole, kind: e.Kind}) {
+				return false
+			}
+			b.at += whole * size
+			continue
+		}
+		if !b.mixed {
+			b.mixed, b.kind = true, e.Kind
+		} else if b.kind != e.Kind {
+			b.kind = backup.ExtentData
+		}
+		number := b.at / size
+		end := min((number+1)*size, b.object.Size)
+		b.at = min(e.End(), end)
+		if b.at < end {
+			return true
+		}
+		b.mixed = false
+		kind := b.kind
+		if base := b.object.base; kind == backup.ExtentUnchanged && base != nil && base.Size != b.object.Size && end-number*size < size {
+			kind = backup.ExtentData
+		}
+		if !b.push(blockRange{first: number, count: 1, kind: kind}) {
+			return false
+		}
+	}
+	return true
+}
+
+// push adds a range, joining it with the one before if it goes on with the same.
+func (b *blocker) push(r blockRange) bool {
+	if b.open.count > 0 && b.open.kind == r.kind && b.open.first+b.open.count == r.first {
+		b.open.count += r.count
+		return true
+	}
+	ok := b.flush()
+	b.open = r
+	return ok
+}
+
+func (b *blocker) flush() bool {
+	r := b.open
+	b.open = blockRange{}
+	return r.count == 0 || b.yield(r, nil)
+}

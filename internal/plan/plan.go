@@ -1,0 +1,155 @@
+// Package plan decides what a copy does, and says why for every point. It is pure: what a source offers, what a target
+// has and what was asked for go in, steps with reasons come out. The same input gives the same plan, and after a plan
+// has been carried out the next one is empty.
+package plan
+
+import (
+	"cmp"
+	"slices"
+
+	"ferry/internal/backup"
+)
+
+// Action is what happens to a point.
+type Action string
+
+// The actions. Only ActionCopy moves data.
+const (
+	ActionCopy         Action = "copy"
+	ActionAlreadyThere Action = "already there"
+	ActionOlder        Action = "older"
+	ActionLocked       Action = "locked"
+	ActionBroken       Action = "broken"
+	ActionUnsupported  Action = "unsupported"
+	ActionEncrypted    Action = "encrypted"
+)
+
+// Step is what happens to one point, and why.
+type Step struct {
+	Point  backup.Point
+	Action Action
+	// Reason in words for a person; empty where the action says it all.
+	Reason string
+	// Failure is true if not copying this point is a failure of its machine rather than something to mention.
+	Failure bool
+}
+
+// Request says what is wanted.
+type Request struct {
+	// All takes every complete point, oldest first; else the newest complete point of each machine is taken.
+	All bool
+	// Machines are globs; a machine is taken if one of them matches its id, native id or name. None means all.
+	Machines []string
+}
+
+// Plan is the steps for every point of the machines that were asked for.
+type Plan struct {
+	Steps []Step
+}
+
+// Copies are the steps that move data, in order.
+func (p Plan) Copies() []Step {
+	var copies []Step
+	for _, step := range p.Steps {
+		if step.Action == ActionCopy {
+			copies = append(copies, step)
+		}
+	}
+	return copies
+}
+
+// Make plans a copy of points to a target that has those for which has returns true. Machines keep the order in which
+// they first occur; a machine's points go by time.
+func Make(points []backup.Point, has func(backup.PointID) bool, request Request) Plan {
+	order := map[backup.MachineKey]int{}
+	var chosen []backup.Point
+	for _, p := range points {
+		if !Selected(p.Machine, request.Machines) {
+			continue
+		}
+		if _, seen := order[p.Machine.Key]; !seen {
+			order[p.Machine.Key] = len(order)
+		}
+		chosen = append(chosen, p)
+	}
+	slices.SortStableFunc(chosen, func(a, b backup.Point) int {
+		return cmp.Or(cmp.Compare(order[a.Machine.Key], order[b.Machine.Key]), a.Created.Compare(b.Created))
+	})
+	newest := map[backup.MachineKey]int{}
+	for i, p := range chosen {
+		if p.State == backup.StateComplete {
+			newest[p.Machine.Key] = i
+		}
+	}
+	var plan Plan
+	for i, p := range chosen {
+		taken, any := newest[p.Machine.Key]
+		step := decide(p, has)
+		if step.Action == ActionCopy && !request.All && i != taken {
+			step.Action, step.Reason = ActionOlder, "a newer complete point is taken; --all takes this one too"
+		}
+		// A point that is broken fails its machine if it was asked for, or if what is copied is older than it.
+		step.Failure = step.Action == ActionBroken && (request.All || len(request.Machines) > 0 || !any || i > taken)
+		plan.Steps = append(plan.Steps, step)
+	}
+	return plan
+}
+
+func decide(p backup.Point, has func(backup.PointID) bool) Step {
+	step := Step{Point: p, Reason: p.Reason}
+	switch {
+	case has(p.ID):
+		step.Action, step.Reason = ActionAlreadyThere, ""
+	case p.State == backup.StateLocked:
+		step.Action = ActionLocked
+	case p.State == backup.StateBroken:
+		step.Action = ActionBroken
+	case p.State == backup.StateUnsupported:
+		step.Action = ActionUnsupported
+	case p.State == backup.StateEncrypted:
+		step.Action = ActionEncrypted
+	default:
+		step.Action = ActionCopy
+	}
+	return step
+}
+
+// Selected is true if a machine matches one of the globs, or there are none.
+func Selected(m backup.Machine, globs []string) bool {
+	if len(globs) == 0 {
+		return true
+	}
+	for _, glob := range globs {
+		for _, name := range []string{m.Key.String(), m.Key.NativeID, m.Name, backup.EncodeName(m.Name)} {
+			if Glob(glob, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Glob matches name with a pattern in which '*' is any number of bytes and '?' is one.
+func Glob(pattern, name string) bool {
+	star, retry := -1, 0
+	p, n := 0, 0
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, retry = p, n
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[n]):
+			p++
+			n++
+		case star >= 0:
+			retry++
+			p, n = star+1, retry
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}

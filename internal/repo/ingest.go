@@ -1,0 +1,404 @@
+package repo
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
+)
+
+// Codec says how new blocks are compressed.
+type Codec = pack.Codec
+
+// The codecs of new blocks.
+const (
+	CodecNone = pack.CodecNone
+	CodecS2   = pack.CodecS2
+	CodecZstd = pack.CodecZstd
+)
+
+const (
+	// packTarget is the stored size at which a data pack is sealed; packPlain the content, so that what an interruption
+	// loses is bounded for content that compresses well, too.
+	packTarget = 64 << 20
+	packPlain  = 256 << 20
+	// nodePackTarget is below the format's 16 MiB.
+	nodePackTarget = 15 << 20
+)
+
+// Ingest stores content in a repository. Any number of goroutines may use one; it has one open pack of each kind. Begin
+// it with NewIngest and end it with Close.
+//
+// The path of a block:
+//
+//	StoreBlock: id -> known? -> encode -> append to the open pack
+//	pack full:  table, sync, publish -> index -> log entry with the pack, the partials and the points that waited
+//
+// Sealing runs behind: while one pack is synced the next is filled, and no more than that.
+type Ingest struct {
+	repo  *Repository
+	index *index.Set
+
+	mu      sync.Mutex // guards what follows, and appending
+	pending map[format.ID]bool
+	// published counts the times that pending ids became known to the index.
+	published int
+	data      *openPack
+	nodes     *openPack
+	tasks     []*Task // that have records since the last seal
+	points    []readyPoint
+	relied    map[format.Name]bool
+	// queue holds the seals in the order in which they were taken: a point in one may refer to packs in those before.
+	queue   []*seal
+	closing bool
+	changed *sync.Cond // of queue and closing, with mu
+
+	sealer  sync.WaitGroup
+	failed  atomic.Pointer[error]
+	buffers sync.Pool
+
+	stats Stats
+}
+
+// Stats counts what an ingest did. All are bytes or frames since it began.
+type Stats struct {
+	// NewBlocks and NewBytes were not in the repository; Stored is what they took, headers included.
+	NewBlocks, NewBytes, Stored atomic.Int64
+	// KnownBlocks and KnownBytes were there already.
+	KnownBlocks, KnownBytes atomic.Int64
+	// NodeBytes is what new tree nodes took.
+	NodeBytes atomic.Int64
+	// Packs counts packs sealed.
+	Packs atomic.Int64
+}
+
+type openPack struct {
+	out  storage.Writer
+	pack *pack.Writer
+	id   format.Name
+	kind pack.Kind
+	// entries of the frames so far.
+	entries []pack.Entry
+}
+
+// readyPoint is a point whose blocks and nodes are all appended. It is committed with the packs they are in.
+type readyPoint struct {
+	point *Point
+	claim commitlog.Claim
+	task  *Task
+	done  func(error)
+}
+
+// seal is one batch on its way to durability: packs, and what may be said once they are durable.
+type seal struct {
+	packs    []*openPack
+	partials []partialBatch
+	points   []readyPoint
+	// last makes an index segment of what none covers, however little.
+	last bool
+	done chan error
+}
+
+// NewIngest begins to store. It refuses a repository whose history diverged.
+func (r *Repository) NewIngest(ctx context.Context) (*Ingest, error) {
+	if err := r.Diverged(); err != nil {
+		return nil, err
+	}
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in := &Ingest{repo: r, index: set, pending: map[format.ID]bool{}, relied: map[format.Name]bool{}}
+	in.changed = sync.NewCond(&in.mu)
+	in.buffers.New = func() any {
+		size := r.description.BlockSize
+		buffer := make([]byte, 0, pack.FrameHeaderSize+size+size/4+64)
+		return &buffer
+	}
+	in.sealer.Go(func() { in.runSealer(context.WithoutCancel(ctx)) })
+	return in, nil
+}
+
+// runSealer publishes seals in order until the ingest is closed. A stop asked for by the user does not interrupt it:
+// what is full is worth a second.
+func (in *Ingest) runSealer(ctx context.Context) {
+	for {
+		in.mu.Lock()
+		for len(in.queue) == 0 && !in.closing {
+			in.changed.Wait()
+		}
+		if len(in.queue) == 0 {
+			in.mu.Unlock()
+			return
+		}
+		s := in.queue[0]
+		in.mu.Unlock()
+		err := in.failure()
+		if err == nil {
+			err = in.publish(ctx, s)
+		} else {
+			abort(s.packs)
+		}
+		if err != nil {
+			in.fail(err)
+		}
+		for _, p := range s.points {
+			p.done(err)
+		}
+		if s.done != nil {
+			s.done <- err
+		}
+		in.mu.Lock()
+		in.queue = in.queue[1:]
+		in.changed.Broadcast()
+		in.mu.Unlock()
+	}
+}
+
+func abort(packs []*openPack) {
+	for _, open := range packs {
+		open.out.Abort()
+	}
+}
+
+// Stats of this ingest; they may be read at any time.
+func (in *Ingest) Stats() *Stats { return &in.stats }
+
+func (in *Ingest) fail(err error) { in.failed.CompareAndSwap(nil, &err) }
+
+func (in *Ingest) failure() error {
+	if err := in.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// BlockID computes a block's id.
+func (in *Ingest) BlockID(plain []byte) format.ID {
+	return in.repo.hasher.Sum(format.ContextBlock, plain)
+}
+
+// StoreBlock makes sure that a block is stored. The id must be BlockID's of this very buffer. It returns false if the
+// block was there already.
+func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, codec Codec) (stored bool, err error) {
+	stored, size, err := in.store(ctx, pack.KindBlock, id, plain, codec)
+	if err != nil {
+		return false, err
+	}
+	if stored {
+		in.stats.NewBlocks.Add(1)
+		in.stats.NewBytes.Add(int64(len(plain)))
+		in.stats.Stored.Add(int64(size))
+	} else {
+		in.stats.KnownBlocks.Add(1)
+		in.stats.KnownBytes.Add(int64(len(plain)))
+	}
+	return stored, nil
+}
+
+// Load reads a tree node. With Store it makes an Ingest the tree.Nodes of its repository.
+func (in *Ingest) Load(ctx context.Context, id format.ID) ([]byte, error) {
+	return in.repo.LoadNode(ctx, id)
+}
+
+// Store stores a tree node and returns its id.
+func (in *Ingest) Store(ctx context.Context, node []byte) (format.ID, error) {
+	id := tree.NodeID(in.repo.hasher, node)
+	stored, size, err := in.store(ctx, pack.KindNode, id, node, pack.CodecNone)
+	if stored {
+		in.stats.NodeBytes.Add(int64(size))
+	}
+	return id, err
+}
+
+// store appends a frame unless its id is known. Of several callers with one id, one encodes and appends.
+func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain []byte, codec Codec) (bool, int, error) {
+	if err := in.failure(); err != nil {
+		return false, 0, err
+	}
+	if known := in.reserve(id); known {
+		return false, 0, nil
+	}
+	buffer := in.buffers.Get().(*[]byte)
+	defer in.buffers.Put(buffer)
+	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, kind, codec, id, plain)
+
+	in.mu.Lock()
+	err := in.append(ctx, kind, *buffer)
+	in.mu.Unlock()
+	if err != nil {
+		in.fail(err)
+		return false, 0, err
+	}
+	return true, len(*buffer), nil
+}
+
+// reserve is true if the id is stored or is being stored; else it is the caller's to store now.
+func (in *Ingest) reserve(id format.ID) (known bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for !in.pending[id] {
+		published := in.published
+		in.mu.Unlock()
+		place, found := in.index.Find(id)
+		in.mu.Lock()
+		if found {
+			in.relied[place.Pack] = true
+			return true
+		}
+		if published == in.published && !in.pending[id] {
+			in.pending[id] = true
+			return false
+		}
+	}
+	return true
+}
+
+// append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the
+// lock, which is let go while the sealer is behind.
+func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) error {
+	slot, target := &in.data, int64(packTarget)
+	if kind == pack.KindNode {
+		slot, target = &in.nodes, nodePackTarget
+	}
+	if *slot == nil {
+		opened, err := in.openPack(ctx, kind)
+		if err != nil {
+			return err
+		}
+		*slot = opened
+	}
+	open := *slot
+	entry, err := open.pack.Append(frame)
+	if err != nil {
+		return err
+	}
+	open.entries = append(open.entries, entry)
+	if open.pack.Size() >= target || open.pack.Plain() >= packPlain {
+		in.send(in.take(kind == pack.KindNode))
+	}
+	return nil
+}
+
+func (in *Ingest) openPack(ctx context.Context, kind pack.Kind) (*openPack, error) {
+	id := format.RandomName()
+	out, err := in.repo.store.Create(ctx, pack.ObjectName(id))
+	if err != nil {
+		return nil, err
+	}
+	writer, err := pack.NewWriter(out, in.repo.hasher, pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.repo.domain()})
+	if err != nil {
+		out.Abort()
+		return nil, err
+	}
+	return &openPack{out: out, pack: writer, id: id, kind: kind}, nil
+}
+
+// take makes a seal of the open packs and of all that may be said once they are durable. A full node pack goes alone:
+// nothing refers to its nodes yet. The caller holds the lock.
+func (in *Ingest) take(nodesOnly bool) *seal {
+	if nodesOnly {
+		s := &seal{packs: []*openPack{in.nodes}}
+		in.nodes = nil
+		return s
+	}
+	s := &seal{points: in.points}
+	if in.data != nil {
+		s.packs = append(s.packs, in.data)
+	}
+	if in.nodes != nil && len(in.points) > 0 {
+		s.packs = append(s.packs, in.nodes)
+		in.nodes = nil
+	}
+	for _, task := range in.tasks {
+		s.partials = append(s.partials, task.take())
+	}
+	in.data, in.points, in.tasks = nil, nil, nil
+	return s
+}
+
+// maxQueue is how many seals may wait or be on their way before those who fill packs wait.
+const maxQueue = 2
+
+// send queues a seal and waits while too many are on their way. The caller holds the lock; it is let go while waiting.
+func (in *Ingest) send(s *seal) {
+	in.queue = append(in.queue, s)
+	in.changed.Broadcast()
+	for len(in.queue) > maxQueue {
+		in.changed.Wait()
+	}
+}
+
+// Flush makes durable and commits all that was given so far.
+func (in *Ingest) Flush(ctx context.Context) error { return in.flush(ctx, false) }
+
+func (in *Ingest) flush(_ context.Context, last bool) error {
+	if err := in.failure(); err != nil {
+		return err
+	}
+	in.mu.Lock()
+	s := in.take(false)
+	s.last, s.done = last, make(chan error, 1)
+	in.send(s)
+	in.mu.Unlock()
+	return <-s.done
+}
+
+// Close ends the ingest. With a nil cause what was given is committed first; else it is dropped, except for what whole
+// packs already hold.
+func (in *Ingest) Close(ctx context.Context, cause error) error {
+	var err error
+	if cause == nil {
+		err = in.flush(ctx, true)
+	} else {
+		in.fail(cause)
+	}
+	in.mu.Lock()
+	in.closing = true
+	in.changed.Broadcast()
+	in.mu.Unlock()
+	in.sealer.Wait()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, open := range []*openPack{in.data, in.nodes} {
+		if open != nil {
+			open.out.Abort()
+		}
+	}
+	for _, p := range in.points {
+		p.done(errors.Join(cause, err))
+	}
+	in.data, in.nodes, in.points = nil, nil, nil
+	return err
+}
+
+// CommitPoint hands over a point whose objects are all stored. It is committed, claimed by the job, with the packs that
+// hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
+func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) {
+	claim := commitlog.Claim{Point: p.ID, Job: job, Reason: reason}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.points = append(in.points, readyPoint{point: p, claim: claim, task: task, done: done})
+}
+
+// ChunkerTable returns the 256 numbers by which streams that shift are cut. They depend on the id key, so that where
+// a stream is cut tells nothing to someone without it.
+func (in *Ingest) ChunkerTable() [256]uint64 {
+	var table [256]uint64
+	for i := range table {
+		sum := in.repo.hasher.Sum(format.ContextChunker, []byte{byte(i)})
+		table[i] = binary.LittleEndian.Uint64(sum[:])
+	}
+	return table
+}
+
+// Repository that the ingest stores in.
+func (in *Ingest) Repository() *Repository { return in.repo }

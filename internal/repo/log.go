@@ -1,0 +1,247 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// checkpointEvery is how many entries a reader replays at most, roughly.
+const checkpointEvery = 128
+
+// load reads the log: the newest good checkpoint, then the entries after it, then compares with the head that this
+// machine has seen.
+func (r *Repository) load(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.loadCheckpoint(ctx); err != nil {
+		return err
+	}
+	if _, err := r.follow(ctx); err != nil {
+		return err
+	}
+	if err := r.checkGap(ctx, r.state.Head.N+1); err != nil {
+		return err
+	}
+	seen, ok := r.cache.head()
+	if !ok || seen == r.state.Head {
+		return nil
+	}
+	if seen.N <= r.state.Head.N {
+		raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(seen.N), commitlog.MaxSize)
+		if err != nil && !errors.Is(err, storage.ErrNotExist) {
+			return err
+		}
+		if err == nil {
+			if _, _, head, err := commitlog.Decode(r.hasher, seen.N, raw); err == nil && head == seen {
+				return nil
+			}
+		}
+	}
+	what := fmt.Sprintf("has %d log entries where %d were seen before", r.state.Head.N, seen.N)
+	if seen.N <= r.state.Head.N {
+		what = fmt.Sprintf("has another log entry %d than was seen before", seen.N)
+	}
+	r.diverged = &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w: it %s; it was rolled back, or this is another copy of it", r.store.Location(), ErrDiverged, what),
+		Hint: "if this copy is the one to go on with, run: ferry adopt " + r.store.Location(),
+	}
+	return nil
+}
+
+// loadCheckpoint begins with the newest checkpoint that is good and belongs to the log; with none, from nothing.
+func (r *Repository) loadCheckpoint(ctx context.Context) error {
+	var numbers []uint64
+	for info, err := range r.store.List(ctx, "checkpoints/") {
+		if err != nil {
+			return err
+		}
+		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	for len(numbers) > 0 {
+		newest := 0
+		for i := range numbers {
+			if numbers[i] > numbers[newest] {
+				newest = i
+			}
+		}
+		n := numbers[newest]
+		numbers = append(numbers[:newest], numbers[newest+1:]...)
+		if state, err := r.readCheckpoint(ctx, n); err == nil {
+			r.state = state
+			return nil
+		} else if ctx.Err() != nil {
+			return ctx.Err()
+		} else {
+			r.warn("checkpoint %d is not used: %v", n, err)
+		}
+	}
+	return nil
+}
+
+func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.State, error) {
+	raw, err := storage.ReadAll(ctx, r.store, commitlog.CheckpointName(n), commitlog.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	payload, link, err := commitlog.DecodeCheckpoint(r.hasher, n, raw)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	_, _, head, err := commitlog.Decode(r.hasher, n, entry)
+	if err != nil {
+		return nil, err
+	}
+	if head.Checksum != link {
+		return nil, fmt.Errorf("%w: it belongs to another log", ErrCorrupt)
+	}
+	state := commitlog.NewState()
+	state.Apply(&payload, head)
+	return state, nil
+}
+
+// follow applies the entries after the head, and returns them. The caller holds r.mu.
+func (r *Repository) follow(ctx context.Context) ([]commitlog.Payload, error) {
+	var seen []commitlog.Payload
+	for {
+		n := r.state.Head.N + 1
+		raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
+		if errors.Is(err, storage.ErrNotExist) {
+			return seen, nil
+		}
+		if err != nil {
+			return seen, err
+		}
+		payload, link, head, err := commitlog.Decode(r.hasher, n, raw)
+		if err == nil && link != r.state.Head.Checksum {
+			err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
+		}
+		if err != nil {
+			return seen, &backup.Error{
+				Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w", commitlog.EntryName(n), r.store.Location(), err),
+				Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
+			}
+		}
+		r.state.Apply(&payload, head)
+		seen = append(seen, payload)
+	}
+}
+
+// checkGap looks for entries behind a missing one: a log with a hole is damaged, not short.
+func (r *Repository) checkGap(ctx context.Context, missing uint64) error {
+	for info, err := range r.store.List(ctx, "log/") {
+		if err != nil {
+			return err
+		}
+		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok && n > missing {
+			if _, err := r.store.Stat(ctx, commitlog.EntryName(missing)); err == nil {
+				return nil // another writer is just going on
+			}
+			return &backup.Error{
+				Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: it is missing, but entry %d exists", commitlog.EntryName(missing), r.store.Location(), ErrCorrupt, n),
+				Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
+			}
+		}
+	}
+	return nil
+}
+
+// Refresh reads what other writers have committed since.
+func (r *Repository) Refresh(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := r.follow(ctx)
+	return err
+}
+
+// commit appends an entry to the log. Everything the payload names must be durable already. If another writer was
+// first, its entries are read and it is tried again behind them; if one of them condemned a pack that relied says yes
+// to, the error wraps ErrCondemned and nothing was committed.
+func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, relied func(pack format.Name) bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.diverged != nil {
+		return r.diverged
+	}
+	payload.Time = r.env.now().UTC()
+	payload.Writer = r.writer.String()
+	payload.Program = r.env.Program
+	for {
+		previous := r.state.Head
+		raw, head, err := commitlog.Encode(r.hasher, previous.N+1, previous.Checksum, payload)
+		if err != nil {
+			return err
+		}
+		name := commitlog.EntryName(head.N)
+		err = r.store.Put(ctx, name, raw)
+		if errors.Is(err, storage.ErrExists) {
+			// It may be our own: a storage that answered too late.
+			if there, readErr := storage.ReadAll(ctx, r.store, name, commitlog.MaxSize); readErr == nil && bytes.Equal(there, raw) {
+				err = nil
+			}
+		}
+		if err == nil {
+			r.state.Apply(payload, head)
+			r.cache.setHead(head)
+			return r.checkpoint(ctx)
+		}
+		if !errors.Is(err, storage.ErrExists) {
+			return err
+		}
+		entries, err := r.follow(ctx)
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			for _, pack := range entry.Condemned {
+				if relied != nil && relied(pack) {
+					return fmt.Errorf("pack %s: %w", pack, ErrCondemned)
+				}
+			}
+		}
+	}
+}
+
+// checkpoint writes the state every so often. It is derived: failing to write one is not failing to commit.
+func (r *Repository) checkpoint(ctx context.Context) error {
+	if r.state.Head.N%checkpointEvery != 0 {
+		return nil
+	}
+	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
+	if err != nil {
+		return err
+	}
+	if err := r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw); err != nil && !errors.Is(err, storage.ErrExists) {
+		r.warn("checkpoint %d was not written: %v", r.state.Head.N, err)
+	}
+	return nil
+}
+
+// Diverged returns an error wrapping ErrDiverged if the repository's history is not the one this machine has seen.
+// Such a repository can be read; writing is refused until Adopt.
+func (r *Repository) Diverged() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.diverged
+}
+
+// Adopt makes the history that the repository has now the one this machine goes on with.
+func (r *Repository) Adopt() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.diverged = nil
+	return r.cache.setHead(r.state.Head)
+}

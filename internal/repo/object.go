@@ -1,0 +1,69 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/tree"
+)
+
+// RootID returns the id of a tree's root in hex. It proves the object's size and every byte.
+func (r *Repository) RootID(root tree.Root) string { return root.ID(r.hasher).String() }
+
+// ReadObject reads all blocks of an object that are not zeros, in parallel and in no order: use is called with each
+// block's proven content, from several goroutines. done is told how many bytes are dealt with, zeros included. The first
+// block that cannot be read ends it, with an error that wraps backup.ErrDamaged and has the offset.
+func (r *Repository) ReadObject(ctx context.Context, root tree.Root, use func(tree.Block, []byte) error, done func(int64)) error {
+	group, ctx := errgroup.WithContext(ctx)
+	leaves := make(chan []tree.Block)
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			reader := r.NewBlockReader()
+			for blocks := range leaves {
+				err := reader.Read(ctx, blocks, func(block tree.Block, plain []byte) error {
+					done(block.Length)
+					return use(block, plain)
+				}, func(block tree.Block, err error) error {
+					return &backup.Error{Offset: block.Offset, Err: err, Hint: damagedHint(r)}
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(leaves)
+		reached := int64(0)
+		for blocks, err := range tree.Leaves(ctx, r.LoadNode, root) {
+			var damage *tree.Damage
+			if errors.As(err, &damage) {
+				return &backup.Error{Offset: damage.Offset, Err: err, Hint: damagedHint(r)}
+			}
+			if err != nil {
+				return err
+			}
+			for _, block := range blocks {
+				done(block.Offset - reached) // the hole before it
+				reached = block.Offset + block.Length
+			}
+			select {
+			case leaves <- blocks:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		done(root.Size - reached)
+		return nil
+	})
+	return group.Wait()
+}
+
+func damagedHint(r *Repository) string {
+	return "ferry verify " + r.store.Location() + " lists all that is damaged; copying the point again from its source, or another copy of it, mends it"
+}

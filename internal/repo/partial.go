@@ -1,0 +1,228 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// Task is the copy of one point while it runs. What it has stored is written down with every pack, so that after an
+// interruption a copy of the same point from an unchanged source goes on behind it (docs/format.md section 9).
+type Task struct {
+	ingest    *Ingest
+	name      format.Name
+	point     backup.PointID
+	machine   format.Name
+	validator []byte
+	blockSize int64
+
+	// records since the last seal, guarded by ingest.mu.
+	records []byte
+	queued  bool
+	seq     int
+	// files written, and earlier tasks that this one goes on from. Touched by the sealer only.
+	files    []string
+	previous []format.Name
+}
+
+type partialHeader struct {
+	Task      format.Name    `json:"task"`
+	Point     backup.PointID `json:"point"`
+	Machine   format.Name    `json:"machine"`
+	Validator []byte         `json:"validator"`
+	BlockSize int64          `json:"blockSize"`
+}
+
+const (
+	partialFixed  = 32
+	partialRecord = 48
+	partialLimit  = 256 << 20
+)
+
+// Done is a run of blocks that an earlier, unfinished copy of the point has stored.
+type Done struct {
+	Object int
+	Block  int64
+	ID     format.ID
+}
+
+// BeginTask begins the copy of a point. With a validator it returns what earlier copies of the very same point from
+// the very same source had stored when they were interrupted, through visit; without one nothing is resumed.
+func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine backup.MachineKey, validator []byte, visit func(Done) error) (*Task, error) {
+	r := in.repo
+	t := &Task{
+		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: validator, blockSize: r.BlockSize(),
+	}
+	r.mu.Lock()
+	var earlier []commitlog.Partial
+	for _, partials := range r.state.Partials {
+		for _, partial := range partials {
+			if partial.Point == point {
+				earlier = append(earlier, partial)
+			}
+		}
+	}
+	r.mu.Unlock()
+	seen := map[format.Name]bool{}
+	for _, partial := range earlier {
+		if !seen[partial.Task] {
+			seen[partial.Task] = true
+			t.previous = append(t.previous, partial.Task)
+		}
+		t.files = append(t.files, partial.File)
+		if err := r.readPartial(ctx, partial, t, visit); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			// A partial that cannot be read costs reading again, nothing else.
+			r.warn("%s is not used: %v", partial.File, err)
+		}
+	}
+	return t, nil
+}
+
+// readPartial visits the records of one file whose blocks are all there.
+func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial, t *Task, visit func(Done) error) error {
+	raw, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
+	if err != nil {
+		return err
+	}
+	header, records, err := decodePartial(r.hasher, raw, partial.Checksum)
+	if err != nil {
+		return err
+	}
+	if len(t.validator) == 0 || header.Point != t.point || header.BlockSize != t.blockSize || !bytes.Equal(header.Validator, t.validator) {
+		return nil
+	}
+	for ; len(records) > 0; records = records[partialRecord:] {
+		done := Done{Object: int(binary.LittleEndian.Uint32(records)), ID: format.ID(records[16:48])}
+		if !done.ID.IsZero() {
+			if _, ok := t.ingest.index.Find(done.ID); !ok {
+				continue
+			}
+		}
+		first, count := int64(binary.LittleEndian.Uint64(records[8:])), int64(binary.LittleEndian.Uint32(records[4:]))
+		for done.Block = first; done.Block < first+count; done.Block++ {
+			if err := visit(done); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func decodePartial(hasher *format.Hasher, raw []byte, checksum format.ID) (partialHeader, []byte, error) {
+	var header partialHeader
+	if err := format.CheckPrelude(raw, format.MagicPartial); err != nil {
+		return header, nil, err
+	}
+	if len(raw) < partialFixed+32 {
+		return header, nil, fmt.Errorf("%w: shorter than any such file", ErrCorrupt)
+	}
+	sumAt := len(raw) - 32
+	if sum := hasher.Sum(format.ContextPartial, raw[:sumAt]); sum != format.ID(raw[sumAt:]) || sum != checksum {
+		return header, nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
+	}
+	headerSize, count := uint64(binary.LittleEndian.Uint32(raw[20:])), binary.LittleEndian.Uint64(raw[24:])
+	body := uint64(sumAt - partialFixed)
+	if headerSize > body || count > body/partialRecord || headerSize+count*partialRecord != body {
+		return header, nil, fmt.Errorf("%w: impossible counts", ErrCorrupt)
+	}
+	if err := json.Unmarshal(raw[partialFixed:partialFixed+headerSize], &header); err != nil {
+		return header, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return header, raw[partialFixed+headerSize : sumAt], nil
+}
+
+// recordsLimit is how many bytes of records wait for a pack to be full. A copy that finds everything known fills none.
+const recordsLimit = 1 << 20
+
+// Stored says that a block of the task's point is appended to a pack, or was known. With the next pack it is written
+// down. The zero id says that the block was read and is zeros.
+func (t *Task) Stored(object int, block int64, id format.ID) {
+	in := t.ingest
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !t.extend(object, block, id) {
+		t.records = binary.LittleEndian.AppendUint32(t.records, uint32(object))
+		t.records = binary.LittleEndian.AppendUint32(t.records, 1)
+		t.records = binary.LittleEndian.AppendUint64(t.records, uint64(block))
+		t.records = append(t.records, id[:]...)
+	}
+	if !t.queued {
+		t.queued = true
+		in.tasks = append(in.tasks, t)
+	}
+	if len(t.records) >= recordsLimit {
+		in.send(in.take(false))
+	}
+}
+
+// extend makes the last record a longer run of zeros, if that is what the block does.
+func (t *Task) extend(object int, block int64, id format.ID) bool {
+	if !id.IsZero() || len(t.records) == 0 {
+		return false
+	}
+	last := t.records[len(t.records)-partialRecord:]
+	count := binary.LittleEndian.Uint32(last[4:])
+	if format.ID(last[16:]) != id || binary.LittleEndian.Uint32(last) != uint32(object) ||
+		binary.LittleEndian.Uint64(last[8:])+uint64(count) != uint64(block) || count == math.MaxUint32 {
+		return false
+	}
+	binary.LittleEndian.PutUint32(last[4:], count+1)
+	return true
+}
+
+// Checkpoint makes what the task has stored so far durable, though no pack is full.
+func (t *Task) Checkpoint(ctx context.Context) error { return t.ingest.Flush(ctx) }
+
+type partialBatch struct {
+	task    *Task
+	records []byte
+	seq     int
+}
+
+// take hands over the records. The caller holds the ingest's lock.
+func (t *Task) take() partialBatch {
+	batch := partialBatch{task: t, records: t.records, seq: t.seq}
+	t.records, t.queued = nil, false
+	t.seq++
+	return batch
+}
+
+// write puts a batch into a file and names it in the payload.
+func (b partialBatch) write(ctx context.Context, r *Repository, payload *commitlog.Payload) error {
+	t := b.task
+	header, err := json.Marshal(partialHeader{Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize})
+	if err != nil {
+		return err
+	}
+	raw := format.AppendPrelude(make([]byte, 0, partialFixed+len(header)+len(b.records)+32), format.MagicPartial)
+	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(header)))
+	raw = binary.LittleEndian.AppendUint64(raw, uint64(len(b.records)/partialRecord))
+	raw = append(append(raw, header...), b.records...)
+	sum := r.hasher.Sum(format.ContextPartial, raw)
+	name := fmt.Sprintf("partials/%s-%08d", t.name, b.seq)
+	if err := r.store.Put(ctx, name, append(raw, sum[:]...)); err != nil {
+		return err
+	}
+	t.files = append(t.files, name)
+	payload.Partials = append(payload.Partials, commitlog.Partial{Task: t.name, Point: t.point, Machine: t.machine, File: name, Checksum: sum})
+	return nil
+}
+
+// end returns the files and tasks that the finished point makes needless.
+func (t *Task) end() (files []string, tasks []format.Name) {
+	if len(t.files) == 0 {
+		return nil, nil
+	}
+	return t.files, append(t.previous, t.name)
+}

@@ -1,0 +1,265 @@
+package repo
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/tree"
+)
+
+// Point is a restore point of a repository.
+type Point struct {
+	backup.Point
+	// Roots has the tree of each of the point's objects, nil for those that are inline or empty.
+	Roots []*tree.Root
+}
+
+// pointHeader and pointBody are the JSON of docs/format.md section 5.
+type pointHeader struct {
+	ID      backup.PointID `json:"id"`
+	Machine format.Name    `json:"machine"`
+	Created time.Time      `json:"created"`
+	Domain  format.Name    `json:"domain"`
+	Sealed  bool           `json:"sealed,omitempty"`
+	Trees   []treeRecord   `json:"trees"`
+}
+
+type treeRecord struct {
+	LeafKind  tree.Kind `json:"leafKind"`
+	Height    int       `json:"height"`
+	BlockSize int64     `json:"blockSize"`
+	Size      int64     `json:"size"`
+	Top       format.ID `json:"top"`
+	Root      format.ID `json:"root"`
+}
+
+type pointBody struct {
+	Machine machineRecord  `json:"machine"`
+	Zone    string         `json:"zone"`
+	Origin  originRecord   `json:"origin"`
+	Hops    []hopRecord    `json:"hops,omitempty"`
+	Objects []objectRecord `json:"objects"`
+}
+
+type machineRecord struct {
+	Platform   backup.Platform `json:"platform"`
+	NativeID   string          `json:"nativeId"`
+	UUID       string          `json:"uuid,omitempty"`
+	SourceName string          `json:"sourceName,omitempty"`
+	Instance   string          `json:"instance,omitempty"`
+	Name       string          `json:"name,omitempty"`
+	Labels     []string        `json:"labels,omitempty"`
+}
+
+type originRecord struct {
+	Format         string `json:"format"`
+	Source         string `json:"source"`
+	NativeID       string `json:"nativeId"`
+	Location       string `json:"location,omitempty"`
+	Validator      []byte `json:"validator,omitempty"`
+	SourceVerified bool   `json:"sourceVerified,omitempty"`
+}
+
+type hopRecord struct {
+	Repository string    `json:"repository"`
+	Time       time.Time `json:"time"`
+}
+
+type objectRecord struct {
+	Role       backup.Role `json:"role"`
+	Name       string      `json:"name"`
+	SectorSize int         `json:"sectorSize,omitempty"`
+	Format     string      `json:"format,omitempty"`
+	Tree       *int        `json:"tree,omitempty"`
+	Inline     []byte      `json:"inline,omitempty"`
+}
+
+const (
+	pointFixed = 48
+	pointTail  = 64
+	// pointLimit bounds a point file, in bytes.
+	pointLimit = 64 << 20
+)
+
+// pointName is the name of a point's file. A point copied again later (after it was removed) gets the same name, so
+// a file whose content differs gets a suffix from the caller.
+func pointName(machine format.Name, created time.Time, id backup.PointID) string {
+	return "points/" + machine.String() + "/" + created.UTC().Format("20060102T150405.000000000Z") + "-" + id.String()
+}
+
+// encodePoint makes a point's file.
+func encodePoint(hasher *format.Hasher, machine, domain format.Name, p *Point) ([]byte, error) {
+	header := pointHeader{ID: p.ID, Machine: machine, Created: p.Created.UTC(), Domain: domain, Trees: []treeRecord{}}
+	body := pointBody{
+		Machine: machineRecord{
+			Platform: p.Machine.Key.Platform, NativeID: backup.EncodeName(p.Machine.Key.NativeID), UUID: backup.EncodeName(p.Machine.Key.UUID),
+			SourceName: backup.EncodeName(p.Machine.Key.SourceName), Instance: backup.EncodeName(p.Machine.Key.Instance),
+			Name: backup.EncodeName(p.Machine.Name), Labels: encodeNames(p.Machine.Labels),
+		},
+		Zone: p.Zone,
+		Origin: originRecord{
+			Format: p.Origin.Format, Source: backup.EncodeName(p.Origin.Source), NativeID: backup.EncodeName(p.Origin.NativePointID),
+			Location: backup.EncodeName(p.Origin.Location), Validator: p.Origin.Validator, SourceVerified: p.Origin.SourceVerified,
+		},
+		Objects: []objectRecord{},
+	}
+	for _, hop := range p.Hops {
+		body.Hops = append(body.Hops, hopRecord{Repository: hop.RepositoryID, Time: hop.Time.UTC()})
+	}
+	for i, object := range p.Objects {
+		record := objectRecord{Role: object.Role, Name: backup.EncodeName(object.Name), SectorSize: object.SectorSize, Format: object.Format, Inline: object.Inline}
+		if root := p.Roots[i]; root != nil {
+			index := len(header.Trees)
+			record.Tree = &index
+			header.Trees = append(header.Trees, treeRecord{
+				LeafKind: root.Kind, Height: root.Height, BlockSize: root.BlockSize, Size: root.Size, Top: root.Top, Root: root.ID(hasher),
+			})
+		}
+		body.Objects = append(body.Objects, record)
+	}
+	headerJSON, err := json.Marshal(header)
+	if err != nil {
+		return nil, err
+	}
+	bodyJSON, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	raw := format.AppendPrelude(make([]byte, 0, pointFixed+len(headerJSON)+len(bodyJSON)+pointTail), format.MagicPoint)
+	raw = append(raw, make([]byte, 20)...) // no key generation, no salt
+	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(headerJSON)))
+	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(bodyJSON)))
+	raw = append(append(raw, headerJSON...), bodyJSON...)
+	raw = append(raw, make([]byte, 32)...) // no MAC without a key
+	sum := hasher.Sum(format.ContextPoint, raw)
+	return append(raw, sum[:]...), nil
+}
+
+func encodeNames(names []string) []string {
+	var encoded []string
+	for _, name := range names {
+		encoded = append(encoded, backup.EncodeName(name))
+	}
+	return encoded
+}
+
+// decodePoint reads a point's file and checks everything in it that can be checked without its blocks.
+func decodePoint(hasher *format.Hasher, raw []byte) (*Point, pointHeader, error) {
+	var header pointHeader
+	var body pointBody
+	if err := format.CheckPrelude(raw, format.MagicPoint); err != nil {
+		return nil, header, err
+	}
+	corrupt := func(what string) (*Point, pointHeader, error) {
+		return nil, header, fmt.Errorf("%w: point %s", format.ErrCorrupt, what)
+	}
+	if len(raw) < pointFixed+pointTail {
+		return corrupt("is shorter than any")
+	}
+	sumAt := len(raw) - 32
+	if hasher.Sum(format.ContextPoint, raw[:sumAt]) != format.ID(raw[sumAt:]) {
+		return corrupt("checksum differs")
+	}
+	if binary.LittleEndian.Uint32(raw[20:]) != 0 {
+		return nil, header, format.ErrNeedsKey
+	}
+	headerSize, bodySize := uint64(binary.LittleEndian.Uint32(raw[40:])), uint64(binary.LittleEndian.Uint32(raw[44:]))
+	if headerSize+bodySize != uint64(len(raw)-pointFixed-pointTail) {
+		return corrupt("has lengths that its file does not have")
+	}
+	if err := json.Unmarshal(raw[pointFixed:pointFixed+headerSize], &header); err != nil {
+		return corrupt(err.Error())
+	}
+	if err := json.Unmarshal(raw[pointFixed+headerSize:pointFixed+headerSize+bodySize], &body); err != nil {
+		return corrupt(err.Error())
+	}
+	p, err := body.point(header)
+	if err != nil {
+		return nil, header, err
+	}
+	if err := p.attach(hasher, header, body); err != nil {
+		return nil, header, err
+	}
+	return p, header, nil
+}
+
+// point turns the records into the vocabulary, decoding names.
+func (body pointBody) point(header pointHeader) (*Point, error) {
+	names := []string{
+		body.Machine.NativeID, body.Machine.UUID, body.Machine.SourceName, body.Machine.Instance, body.Machine.Name,
+		body.Origin.Source, body.Origin.NativeID, body.Origin.Location,
+	}
+	for i := range names {
+		decoded, err := backup.DecodeName(names[i])
+		if err != nil {
+			return nil, fmt.Errorf("%w: point: %w", format.ErrCorrupt, err)
+		}
+		names[i] = decoded
+	}
+	p := &Point{Point: backup.Point{
+		ID: header.ID, Created: header.Created.UTC(), Zone: body.Zone, State: backup.StateComplete, Proven: true,
+		Machine: backup.Machine{Name: names[4], Key: backup.MachineKey{
+			Platform: body.Machine.Platform, NativeID: names[0], UUID: names[1], SourceName: names[2], Instance: names[3],
+		}},
+		Origin: backup.Origin{
+			Format: body.Origin.Format, Source: names[5], NativePointID: names[6], Location: names[7],
+			Validator: body.Origin.Validator, SourceVerified: body.Origin.SourceVerified,
+		},
+	}}
+	for _, label := range body.Machine.Labels {
+		decoded, err := backup.DecodeName(label)
+		if err != nil {
+			return nil, fmt.Errorf("%w: point: %w", format.ErrCorrupt, err)
+		}
+		p.Machine.Labels = append(p.Machine.Labels, decoded)
+	}
+	for _, hop := range body.Hops {
+		p.Hops = append(p.Hops, backup.Hop{RepositoryID: hop.Repository, Time: hop.Time})
+	}
+	return p, nil
+}
+
+// attach adds the objects and checks their trees' roots.
+func (p *Point) attach(hasher *format.Hasher, header pointHeader, body pointBody) error {
+	for _, record := range body.Objects {
+		name, err := backup.DecodeName(record.Name)
+		if err != nil {
+			return fmt.Errorf("%w: point: %w", format.ErrCorrupt, err)
+		}
+		object := backup.Object{
+			Role: record.Role, Name: name, SectorSize: record.SectorSize, Format: record.Format, Inline: record.Inline, Size: int64(len(record.Inline)),
+		}
+		var root *tree.Root
+		if record.Tree != nil {
+			if *record.Tree < 0 || *record.Tree >= len(header.Trees) {
+				return fmt.Errorf("%w: point has an object of tree %d", format.ErrCorrupt, *record.Tree)
+			}
+			t := header.Trees[*record.Tree]
+			root = &tree.Root{Kind: t.LeafKind, Height: t.Height, BlockSize: t.BlockSize, Size: t.Size, Top: t.Top}
+			if err := root.Check(); err != nil {
+				return err
+			}
+			if root.ID(hasher) != t.Root {
+				return fmt.Errorf("%w: point has a tree whose root id differs", format.ErrCorrupt)
+			}
+			object.Size, object.Shifting = root.Size, root.Kind == tree.KindStream
+		}
+		p.Objects = append(p.Objects, object)
+		p.Roots = append(p.Roots, root)
+	}
+	return nil
+}
+
+// matches returns an error unless the file is the point that the log names.
+func (h pointHeader) matches(entry commitlog.Point) error {
+	if h.ID != entry.ID || h.Machine != entry.Machine || !h.Created.Equal(entry.Created) || !strings.HasPrefix(entry.File, "points/") {
+		return fmt.Errorf("%w: point file is another point than the log says", format.ErrCorrupt)
+	}
+	return nil
+}

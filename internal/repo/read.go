@@ -1,0 +1,341 @@
+package repo
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
+)
+
+// ErrMissing: a block or node that a point needs is in no pack.
+var ErrMissing = fmt.Errorf("%w: not in any pack", backup.ErrDamaged)
+
+// Entries returns the points as the log has them, oldest first: enough to plan with, without reading any file.
+func (r *Repository) Entries() []commitlog.Point {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	points := make([]commitlog.Point, 0, len(r.state.Points))
+	for _, point := range r.state.Points {
+		points = append(points, point)
+	}
+	commitlog.SortPoints(points)
+	return points
+}
+
+// Has is true if the repository has the point.
+func (r *Repository) Has(id backup.PointID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.state.Points[id]
+	return ok
+}
+
+// HasMachine is true if the repository has any point of the machine.
+func (r *Repository) HasMachine(machine backup.MachineKey) bool {
+	name := r.Pseudonym(machine)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, point := range r.state.Points {
+		if point.Machine == name {
+			return true
+		}
+	}
+	return false
+}
+
+// ReadPoint reads a point's file. A damaged one gives an error wrapping backup.ErrDamaged.
+func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, error) {
+	r.mu.Lock()
+	entry, ok := r.state.Points[id]
+	r.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("point %s is not in %s", id.Short(), r.store.Location())
+	}
+	raw, err := storage.ReadAll(ctx, r.store, entry.File, pointLimit)
+	var point *Point
+	if err == nil {
+		var header pointHeader
+		if point, header, err = decodePoint(r.hasher, raw); err == nil {
+			err = header.matches(entry)
+		}
+		if err == nil && !bytes.Equal(raw[len(raw)-32:], entry.Checksum[:]) {
+			err = fmt.Errorf("%w: it is not the file that the log names", ErrCorrupt)
+		}
+	}
+	if err != nil {
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
+		}
+		return nil, &backup.Error{Point: id.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File, err)}
+	}
+	return point, nil
+}
+
+// ContentRoots returns the ids that prove the content of a point's objects to another repository.
+func (r *Repository) ContentRoots(p *Point) []backup.ContentRoot {
+	var roots []backup.ContentRoot
+	for i, root := range p.Roots {
+		if root != nil {
+			roots = append(roots, backup.ContentRoot{
+				Role: p.Objects[i].Role, Name: p.Objects[i].Name, Scheme: r.description.Hash, ID: root.ID(r.hasher).String(),
+			})
+		}
+	}
+	return roots
+}
+
+// nodeCache keeps tree nodes that were read, within a bound.
+type nodeCache struct {
+	mu    sync.Mutex
+	nodes map[format.ID][]byte
+	size  int
+}
+
+const nodeCacheSize = 32 << 20
+
+func newNodeCache() *nodeCache { return &nodeCache{nodes: map[format.ID][]byte{}} }
+
+func (c *nodeCache) get(id format.ID) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[id]
+}
+
+func (c *nodeCache) put(id format.ID, node []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, old := range c.nodes { // in no order: as good as any for a walk
+		if c.size+len(node) <= nodeCacheSize {
+			break
+		}
+		delete(c.nodes, key)
+		c.size -= len(old)
+	}
+	if c.nodes[id] == nil {
+		c.nodes[id] = node
+		c.size += len(node)
+	}
+}
+
+// LoadNode reads a tree node and proves that it has the id. It is a tree.Loader.
+func (r *Repository) LoadNode(ctx context.Context, id format.ID) ([]byte, error) {
+	if node := r.nodes.get(id); node != nil {
+		return node, nil
+	}
+	node, err := r.readFrame(ctx, id, func(plain []byte) format.ID { return tree.NodeID(r.hasher, plain) })
+	if err != nil {
+		return nil, fmt.Errorf("tree node %s: %w", id, err)
+	}
+	r.nodes.put(id, node)
+	return node, nil
+}
+
+// readFrame reads one frame's content from wherever the index has it, and proves it. If a copy is damaged, others are
+// tried.
+func (r *Repository) readFrame(ctx context.Context, id format.ID, prove func([]byte) format.ID) ([]byte, error) {
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	place, ok := set.Find(id)
+	if !ok {
+		return nil, ErrMissing
+	}
+	plain, err := r.readPlace(ctx, id, place, prove)
+	if !errors.Is(err, backup.ErrDamaged) {
+		return plain, err
+	}
+	for _, other := range set.FindAll(id) {
+		if other == place {
+			continue
+		}
+		if plain, otherErr := r.readPlace(ctx, id, other, prove); otherErr == nil {
+			return plain, nil
+		}
+	}
+	return nil, err
+}
+
+// readPlace reads a frame's content from one place, and proves it.
+func (r *Repository) readPlace(ctx context.Context, id format.ID, place index.Place, prove func([]byte) format.ID) ([]byte, error) {
+	file, err := r.files.acquire(ctx, place.Pack)
+	if err != nil {
+		return nil, damagedPack(place, err)
+	}
+	defer r.files.release(file)
+	raw := make([]byte, pack.FrameHeaderSize+min(int(place.Stored), format.MaxBlock))
+	if err := readFull(file, raw, int64(place.Offset)); err != nil {
+		return nil, damagedPack(place, err)
+	}
+	_, plain, err := pack.DecodeFrame(nil, raw)
+	if err == nil && prove(plain) != id {
+		err = fmt.Errorf("%w: content differs from its id", ErrCorrupt)
+	}
+	if err != nil {
+		return nil, damagedPack(place, err)
+	}
+	return plain, nil
+}
+
+// damagedPack says where a frame could not be read. Only what cannot be mended by trying again is damage.
+func damagedPack(place index.Place, err error) error {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
+	}
+	return fmt.Errorf("pack %s at %d: %w", place.Pack, place.Offset, err)
+}
+
+// readRun is the most that is read from a pack at once: neighbours are fetched together.
+const (
+	readRun = 4 << 20
+	readGap = 64 << 10
+)
+
+// BlockReader reads many blocks with few reads. It belongs to one goroutine; make one for each.
+type BlockReader struct {
+	repo   *Repository
+	raw    []byte
+	plain  []byte
+	places []placed
+}
+
+type placed struct {
+	block tree.Block
+	place index.Place
+}
+
+// NewBlockReader makes a reader of blocks.
+func (r *Repository) NewBlockReader() *BlockReader { return &BlockReader{repo: r} }
+
+// Read reads the blocks in the order in which they lie in packs, and calls use with each block's proven content, valid
+// until it returns. For a block that cannot be read it calls failed and goes on; an error of either ends the read.
+func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
+	set, err := b.repo.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	b.places = b.places[:0]
+	for _, block := range blocks {
+		place, ok := set.Find(block.ID)
+		if !ok {
+			if err := failed(block, ErrMissing); err != nil {
+				return err
+			}
+			continue
+		}
+		b.places = append(b.places, placed{block, place})
+	}
+	slices.SortFunc(b.places, func(x, y placed) int {
+		return cmp.Or(bytes.Compare(x.place.Pack[:], y.place.Pack[:]), cmp.Compare(x.place.Offset, y.place.Offset), cmp.Compare(x.block.Offset, y.block.Offset))
+	})
+	for rest := b.places; len(rest) > 0; {
+		n := runLength(rest)
+		if err := b.readRun(ctx, rest[:n], use, failed); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+func frameEnd(p index.Place) int64 {
+	return int64(p.Offset) + pack.FrameHeaderSize + int64(min(p.Stored, format.MaxBlock))
+}
+
+// runLength is how many of the places, from the first, are read together.
+func runLength(places []placed) int {
+	first := places[0].place
+	end := frameEnd(first)
+	n := 1
+	for ; n < len(places); n++ {
+		p := places[n].place
+		if p.Pack != first.Pack || int64(p.Offset) > end+readGap || frameEnd(p)-int64(first.Offset) > readRun {
+			break
+		}
+		end = max(end, frameEnd(p))
+	}
+	return n
+}
+
+func (b *BlockReader) readRun(ctx context.Context, run []placed, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	start := int64(run[0].place.Offset)
+	end := start
+	for _, p := range run {
+		end = max(end, frameEnd(p.place))
+	}
+	file, err := b.repo.files.acquire(ctx, run[0].place.Pack)
+	n := 0
+	if err == nil {
+		defer b.repo.files.release(file)
+		b.raw = slices.Grow(b.raw[:0], int(end-start))[:end-start]
+		n, err = file.ReadAt(b.raw, start)
+		if n < len(b.raw) && (err == nil || errors.Is(err, io.EOF)) {
+			err = fmt.Errorf("%w: pack ends at byte %d", ErrCorrupt, start+int64(n))
+		}
+	}
+	for _, p := range run {
+		at := int64(p.place.Offset) - start
+		frameErr := err
+		if frameErr == nil || frameEnd(p.place)-start <= int64(n) {
+			frameErr = b.decode(p, b.raw[at:frameEnd(p.place)-start])
+		}
+		if frameErr != nil {
+			frameErr = b.elsewhere(ctx, p, damagedPack(p.place, frameErr))
+		}
+		if frameErr != nil {
+			frameErr = failed(p.block, frameErr)
+		} else {
+			frameErr = use(p.block, b.plain)
+		}
+		if frameErr != nil {
+			return frameErr
+		}
+	}
+	return nil
+}
+
+// elsewhere puts a block's content in b.plain from another copy of it, if there is one; else it returns err.
+func (b *BlockReader) elsewhere(ctx context.Context, p placed, err error) error {
+	if !errors.Is(err, backup.ErrDamaged) {
+		return err
+	}
+	plain, otherErr := b.repo.readFrame(ctx, p.block.ID, func(plain []byte) format.ID {
+		return b.repo.hasher.Sum(format.ContextBlock, plain)
+	})
+	if otherErr != nil || int64(len(plain)) != p.block.Length {
+		return err
+	}
+	b.plain = plain
+	return nil
+}
+
+// decode puts a block's proven content in b.plain.
+func (b *BlockReader) decode(p placed, frame []byte) error {
+	_, plain, err := pack.DecodeFrame(b.plain[:0], frame)
+	b.plain = plain
+	if err != nil {
+		return err
+	}
+	if int64(len(plain)) != p.block.Length {
+		return fmt.Errorf("%w: block of %d bytes where the tree needs %d", ErrCorrupt, len(plain), p.block.Length)
+	}
+	if b.repo.hasher.Sum(format.ContextBlock, plain) != p.block.ID {
+		return fmt.Errorf("%w: content differs from its id", ErrCorrupt)
+	}
+	return nil
+}

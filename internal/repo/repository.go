@@ -1,0 +1,220 @@
+// Package repo is the Ferry repository: what a backup copy is kept in (docs/format.md).
+//
+// The way in is [Init] and [Open]. To write, begin an [Ingest]: it stores blocks and nodes in packs, and commits
+// points. To read, list [Repository.Points] and open their objects. [Repository.Verify] proves that everything stored
+// is what was copied.
+//
+// The rooms behind it are for this package alone: format (prelude, ids), pack (frames), tree (nodes), index (where
+// a block is) and commitlog (what the repository is).
+package repo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/storage"
+)
+
+// Errors of opening and writing a repository.
+var (
+	// ErrNoRepository: there is no repository at the place.
+	ErrNoRepository = errors.New("no Ferry repository")
+	// ErrDiverged: the repository's history is not the one seen before; it was rolled back or forked.
+	ErrDiverged = errors.New("repository has another history than this machine has seen")
+	// ErrCondemned: blocks that a commit relies on were given up meanwhile by another writer. Copying again helps.
+	ErrCondemned = errors.New("blocks were given up by another writer meanwhile")
+	// ErrCorrupt: bytes of the repository are not what was written.
+	ErrCorrupt = format.ErrCorrupt
+	// ErrNewer: the repository needs a newer program.
+	ErrNewer = format.ErrNewer
+	// ErrNeedsKey: the repository is encrypted.
+	ErrNeedsKey = format.ErrNeedsKey
+)
+
+// DefaultBlockSize of new repositories, in bytes. docs/performance.md has the measurements behind it.
+const DefaultBlockSize = 128 << 10
+
+// Options of a new repository.
+type Options struct {
+	// SHA256 makes ids with HMAC-SHA-256 instead of BLAKE3.
+	SHA256 bool
+	// BlockSize in bytes: a power of two from 4 KiB to 4 MiB; 0 means DefaultBlockSize.
+	BlockSize int
+}
+
+// Environment is what a repository needs from the machine it is used on.
+type Environment struct {
+	// CacheDir keeps copies of index segments and the last head seen. Empty: nothing is kept, and nothing noticed.
+	CacheDir string
+	// Now is the clock; nil means time.Now. It is information in the log and decides nothing.
+	Now func() time.Time
+	// Program is written in the log, such as "ferry 0.1.0".
+	Program string
+}
+
+// Repository is an open repository. It is safe for parallel use.
+type Repository struct {
+	store       storage.Store
+	description format.Description
+	hasher      *format.Hasher
+	env         Environment
+	writer      format.Name
+	cache       *cache
+
+	mu       sync.Mutex // guards the state; held while committing
+	state    *commitlog.State
+	diverged error
+
+	indexing  sync.Mutex // held while the index is brought up to the state
+	index     *index.Set
+	indexedTo commitlog.Head
+	segments  map[format.Name]bool // segments that the index has, or that turned out damaged
+	packs     map[format.Name]bool // packs that the index has, or that turned out damaged
+
+	warnMu   sync.Mutex
+	warnings []string
+
+	files *packFiles
+	nodes *nodeCache
+}
+
+// Init makes a new repository in an empty store and opens it.
+func Init(ctx context.Context, store storage.Store, env Environment, options Options) (*Repository, error) {
+	algorithm := format.HashBLAKE3
+	if options.SHA256 {
+		algorithm = format.HashHMACSHA256
+	}
+	if options.BlockSize == 0 {
+		options.BlockSize = DefaultBlockSize
+	}
+	if err := format.CheckBlockSize(options.BlockSize); err != nil {
+		return nil, err
+	}
+	if prober, ok := store.(interface{ Probe(context.Context) error }); ok {
+		if err := prober.Probe(ctx); err != nil {
+			return nil, err
+		}
+	}
+	description := format.NewDescription(algorithm, options.BlockSize, env.now())
+	content, err := json.MarshalIndent(description, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	content = append(content, '\n')
+	hasher := format.NewHasher(algorithm, [32]byte{})
+	if err := store.Put(ctx, format.DescriptionName, content); err != nil {
+		if errors.Is(err, storage.ErrExists) {
+			return nil, fmt.Errorf("%s has a Ferry repository already", store.Location())
+		}
+		return nil, err
+	}
+	r := newRepository(store, env, description, hasher)
+	first := &commitlog.Payload{
+		Repository: &commitlog.Repository{ID: description.ID, Checksum: hasher.Sum(format.ContextRepository, content)},
+		Domains:    []commitlog.Domain{{ID: description.ID}},
+	}
+	if err := r.commit(ctx, first, nil); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Open opens the repository in a store. If it is not there, the error wraps ErrNoRepository.
+func Open(ctx context.Context, store storage.Store, env Environment) (*Repository, error) {
+	content, err := storage.ReadAll(ctx, store, format.DescriptionName, 1<<20)
+	if errors.Is(err, storage.ErrNotExist) {
+		return nil, &backup.Error{
+			Offset: backup.NoOffset, Err: fmt.Errorf("%w at %s", ErrNoRepository, store.Location()),
+			Hint: "is the disk mounted? To make a new repository there, add --create to ferry copy or use ferry repo init",
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	description, algorithm, err := format.ParseDescription(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s in %s: %w", format.DescriptionName, store.Location(), err)
+	}
+	r := newRepository(store, env, description, format.NewHasher(algorithm, [32]byte{}))
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	if r.state.Head.N == 0 {
+		// Init was interrupted between the description and the first entry: finish it.
+		first := &commitlog.Payload{
+			Repository: &commitlog.Repository{ID: description.ID, Checksum: r.hasher.Sum(format.ContextRepository, content)},
+			Domains:    []commitlog.Domain{{ID: description.ID}},
+		}
+		if err := r.commit(ctx, first, nil); err != nil {
+			return nil, err
+		}
+	}
+	if r.state.Repository.ID != description.ID || r.state.Repository.Checksum != r.hasher.Sum(format.ContextRepository, content) {
+		return nil, fmt.Errorf("%s in %s: %w: it is not the file that the log begins with", format.DescriptionName, store.Location(), ErrCorrupt)
+	}
+	return r, nil
+}
+
+func newRepository(store storage.Store, env Environment, description format.Description, hasher *format.Hasher) *Repository {
+	return &Repository{
+		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
+		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(),
+		index: index.NewSet(), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
+		files: newPackFiles(store), nodes: newNodeCache(),
+	}
+}
+
+// Close releases what the repository holds. The store is the caller's.
+func (r *Repository) Close() error {
+	r.files.close()
+	return r.cache.close()
+}
+
+// ID of the repository: 32 hex digits.
+func (r *Repository) ID() string { return r.description.ID.String() }
+
+// BlockSize for new objects, in bytes.
+func (r *Repository) BlockSize() int64 { return int64(r.description.BlockSize) }
+
+// Description returns what never changes about the repository.
+func (r *Repository) Description() format.Description { return r.description }
+
+// Location is what a person calls the place of the repository.
+func (r *Repository) Location() string { return r.store.Location() }
+
+// Warnings are things found while opening that did not keep it from working, such as a damaged index segment.
+func (r *Repository) Warnings() []string {
+	r.warnMu.Lock()
+	defer r.warnMu.Unlock()
+	return append([]string(nil), r.warnings...)
+}
+
+func (r *Repository) warn(message string, args ...any) {
+	r.warnMu.Lock()
+	defer r.warnMu.Unlock()
+	r.warnings = append(r.warnings, fmt.Sprintf(message, args...))
+}
+
+// Pseudonym is the name a machine has in this repository's clear files.
+func (r *Repository) Pseudonym(machine backup.MachineKey) format.Name {
+	sum := r.hasher.Sum(format.ContextMachine, machine.Canonical())
+	return format.Name(sum[:16])
+}
+
+// domain that everything belongs to.
+func (r *Repository) domain() format.Name { return r.description.ID }
+
+func (env Environment) now() time.Time {
+	if env.Now != nil {
+		return env.Now()
+	}
+	return time.Now()
+}

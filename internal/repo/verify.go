@@ -1,0 +1,398 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
+)
+
+// Damage is one thing that is not what was stored.
+type Damage struct {
+	// Machine (its name, or its id), Point and Object that cannot be restored whole because of it, with the range in
+	// bytes. Empty for damage to a file that no point needs, or that has not been followed to points.
+	Machine, Point, Object string
+	Offset, Length         int64
+	// File of the repository that is damaged.
+	File   string
+	Reason string
+}
+
+// VerifyProgress counts while a repository is verified; it may be read at any time.
+type VerifyProgress struct {
+	// TotalBytes of all packs, and how many were read.
+	TotalBytes, Bytes atomic.Int64
+}
+
+// VerifyReport says what was verified and what is damaged.
+type VerifyReport struct {
+	Entries, Packs, Points int
+	Frames, Bytes          int64
+	// Damage to points, and to files. A file that is derived and mends itself is in Damage too: it is not what was written.
+	Damage []Damage
+	// Pending counts packs that no log entry names: of a copy that runs now or was interrupted. They are not damage.
+	Pending  int
+	Warnings []string
+}
+
+// Verify proves that everything stored is what was copied: every log entry, every byte of every pack, every block by
+// its id, every point down to its last block. It needs no source and changes nothing.
+//
+//  1. The log is read from its first entry and its chain is checked.
+//  2. Every pack is read whole: table, root against the log, each frame's checksum, each content's id.
+//  3. Every point's file is read, and its trees are followed; a subtree that was good is not followed twice.
+//  4. Derived files (index segments, checkpoints, partials) are compared with their checksums.
+func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress)) (*VerifyReport, error) {
+	v := &verifier{repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[format.ID]bool{}}
+	if err := r.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	if progress != nil {
+		progress(&v.progress)
+	}
+	for _, step := range []func(context.Context) error{v.verifyLog, v.verifyPacks, v.verifyPoints, v.verifyDerived} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	v.report.Warnings = r.Warnings()
+	slices.SortStableFunc(v.report.Damage, func(a, b Damage) int {
+		return strings.Compare(a.Machine+a.Point+a.Object, b.Machine+b.Point+b.Object)
+	})
+	return v.report, nil
+}
+
+type badPlace struct {
+	pack   format.Name
+	offset uint32
+}
+
+type verifier struct {
+	repo     *Repository
+	progress VerifyProgress
+	report   *VerifyReport
+	head     commitlog.Head
+
+	mu  sync.Mutex // guards bad and the report while packs are read
+	bad map[badPlace]string
+	// good are nodes below which everything is good.
+	good map[format.ID]bool
+}
+
+func (v *verifier) damage(d Damage) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.report.Damage = append(v.report.Damage, d)
+}
+
+// verifyLog reads all entries again, whatever checkpoints say.
+func (v *verifier) verifyLog(ctx context.Context) error {
+	r := v.repo
+	r.mu.Lock()
+	end := r.state.Head
+	r.mu.Unlock()
+	for n := uint64(1); n <= end.N; n++ {
+		name := commitlog.EntryName(n)
+		raw, err := storage.ReadAll(ctx, r.store, name, commitlog.MaxSize)
+		var head commitlog.Head
+		if err == nil {
+			var link format.ID
+			_, link, head, err = commitlog.Decode(r.hasher, n, raw)
+			if err == nil && link != v.head.Checksum && v.head.N == n-1 {
+				err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			v.damage(Damage{File: name, Reason: err.Error()})
+			continue
+		}
+		v.head = head
+		v.report.Entries++
+	}
+	if v.head != end {
+		v.damage(Damage{File: commitlog.EntryName(end.N), Reason: "the log does not end as it did when the repository was opened"})
+	}
+	return nil
+}
+
+func (v *verifier) verifyPacks(ctx context.Context) error {
+	r := v.repo
+	r.mu.Lock()
+	var packs []commitlog.Pack
+	for _, p := range r.state.Packs {
+		packs = append(packs, p)
+		v.progress.TotalBytes.Add(p.Size)
+	}
+	r.mu.Unlock()
+	slices.SortFunc(packs, func(a, b commitlog.Pack) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, p := range packs {
+		group.Go(func() error { return v.verifyPack(ctx, p) })
+	}
+	return group.Wait()
+}
+
+// verifyPack reads a pack whole. Only trouble of the storage itself is an error; damage is noted.
+func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r, name := v.repo, pack.ObjectName(p.ID)
+	reader, err := r.store.Open(ctx, name)
+	if err != nil {
+		if !errors.Is(err, storage.ErrNotExist) {
+			return err
+		}
+		v.damage(Damage{File: name, Reason: "the file is missing"})
+		v.mu.Lock()
+		v.bad[badPlace{p.ID, wholePack}] = "the file is missing"
+		v.mu.Unlock()
+		return nil
+	}
+	defer reader.Close()
+	var plain []byte
+	frames := 0
+	noteBad := func(entry pack.Entry, err error) {
+		v.damage(Damage{File: name, Offset: int64(entry.Offset), Length: int64(entry.FrameSize()), Reason: err.Error()})
+		v.mu.Lock()
+		v.bad[badPlace{p.ID, entry.Offset}] = err.Error()
+		v.mu.Unlock()
+	}
+	table, err := pack.Check(reader, reader.Size(), r.hasher, func(entry pack.Entry, frame []byte) error {
+		frames++
+		var err error
+		_, plain, err = pack.DecodeFrame(plain[:0], frame)
+		if err == nil && r.contentID(entry.Kind, plain) != entry.ID {
+			err = fmt.Errorf("%w: content differs from its id", ErrCorrupt)
+		}
+		if err != nil {
+			noteBad(entry, err)
+		}
+		v.progress.Bytes.Add(int64(len(frame)))
+		return ctx.Err()
+	}, noteBad)
+	if err == nil {
+		err = matchLog(table, reader.Size(), p)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		v.damage(Damage{File: name, Reason: err.Error()})
+		v.salvage(reader, p)
+	}
+	v.mu.Lock()
+	v.report.Packs++
+	v.report.Frames += int64(frames)
+	v.report.Bytes += reader.Size()
+	v.mu.Unlock()
+	return nil
+}
+
+// salvage notes which frames of a pack without a good table cannot be read: all that the index has in it and that are
+// not good where they lie.
+func (v *verifier) salvage(reader storage.Reader, p commitlog.Pack) {
+	readable := map[uint32]bool{}
+	for _, entry := range pack.Scan(reader, reader.Size(), v.repo.hasher) {
+		readable[entry.Offset] = true
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.bad[badPlace{p.ID, wholePack}] = "its table is damaged"
+	for offset := range readable {
+		if _, marked := v.bad[badPlace{p.ID, offset}]; !marked {
+			v.bad[badPlace{p.ID, offset}] = ""
+		}
+	}
+}
+
+// wholePack marks a pack in which only the frames that are marked otherwise are good.
+const wholePack = ^uint32(0)
+
+// contentID computes the id that a frame's content must have.
+func (r *Repository) contentID(kind pack.Kind, plain []byte) format.ID {
+	if kind == pack.KindNode {
+		return tree.NodeID(r.hasher, plain)
+	}
+	return r.hasher.Sum(format.ContextBlock, plain)
+}
+
+// readable is true if a good copy of the id exists; else the reason why not.
+func (v *verifier) readable(ctx context.Context, id format.ID) (bool, string, error) {
+	set, err := v.repo.lookup(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	place, ok := set.Find(id)
+	if ok && v.fault(place) == "" {
+		return true, "", nil
+	}
+	reason := "it is in no pack"
+	for _, place := range set.FindAll(id) {
+		why := v.fault(place)
+		if why == "" {
+			return true, "", nil
+		}
+		reason = fmt.Sprintf("%s at %d: %s", pack.ObjectName(place.Pack), place.Offset, why)
+	}
+	return false, reason, nil
+}
+
+// fault says what is wrong with the frame at a place, or nothing.
+func (v *verifier) fault(place index.Place) string {
+	why, marked := v.bad[badPlace{place.Pack, place.Offset}]
+	if !marked {
+		why = v.bad[badPlace{place.Pack, wholePack}]
+	}
+	return why
+}
+
+func (v *verifier) verifyPoints(ctx context.Context) error {
+	for _, entry := range v.repo.Entries() {
+		point, err := v.repo.ReadPoint(ctx, entry.ID)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		v.report.Points++
+		if err != nil {
+			v.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File, Reason: err.Error()})
+			continue
+		}
+		for i, root := range point.Roots {
+			if root == nil || root.Top.IsZero() {
+				continue
+			}
+			w := &pointWalk{verifier: v, point: point, object: point.Objects[i], root: *root}
+			if _, err := w.walk(ctx, root.Top, root.Height-1, 0, root.Size); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type pointWalk struct {
+	*verifier
+	point  *Point
+	object backup.Object
+	root   tree.Root
+}
+
+// walk follows a node and returns true if all below it is good.
+func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, length int64) (bool, error) {
+	if w.good[id] {
+		return true, nil
+	}
+	ok, reason, err := w.readable(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	var children []tree.Block
+	if ok {
+		children, err = tree.Children(ctx, w.repo.LoadNode, w.root, id, level, offset, length)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != nil {
+			ok, reason = false, err.Error()
+		}
+	}
+	if !ok {
+		w.note(offset, length, "tree node: "+reason)
+		return false, nil
+	}
+	whole := true
+	for _, child := range children {
+		good := false
+		if level > 0 {
+			good, err = w.walk(ctx, child.ID, level-1, child.Offset, child.Length)
+		} else if good, reason, err = w.readable(ctx, child.ID); !good && err == nil {
+			w.note(child.Offset, child.Length, reason)
+		}
+		if err != nil {
+			return false, err
+		}
+		whole = whole && good
+	}
+	if whole {
+		w.good[id] = true
+	}
+	return whole, nil
+}
+
+func (w *pointWalk) note(offset, length int64, reason string) {
+	name := w.point.Machine.Name
+	if name == "" {
+		name = w.point.Machine.Key.String()
+	}
+	w.damage(Damage{Machine: name, Point: w.point.ID.String(), Object: w.object.Name, Offset: offset, Length: length, Reason: reason})
+}
+
+// verifyDerived compares files that could be made again with their checksums, and counts packs that are pending.
+func (v *verifier) verifyDerived(ctx context.Context) error {
+	r := v.repo
+	r.mu.Lock()
+	state := r.state.Payload()
+	r.mu.Unlock()
+	for _, segment := range state.Index {
+		content, err := storage.ReadAll(ctx, r.store, segmentName(segment.ID), segmentLimit)
+		if err == nil {
+			_, err = openSegmentBytes(content, r.hasher, segment)
+		}
+		v.derived(segmentName(segment.ID), err)
+	}
+	for _, partial := range state.Partials {
+		content, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
+		if err == nil {
+			_, _, err = decodePartial(r.hasher, content, partial.Checksum)
+		}
+		v.derived(partial.File, err)
+	}
+	for info, err := range r.store.List(ctx, "checkpoints/") {
+		if err != nil {
+			return err
+		}
+		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
+			_, err := r.readCheckpoint(ctx, n)
+			v.derived(info.Name, err)
+		}
+	}
+	known := map[string]bool{}
+	for _, p := range state.Packs {
+		known[pack.ObjectName(p.ID)] = true
+	}
+	for info, err := range r.store.List(ctx, "packs/") {
+		if err != nil {
+			return err
+		}
+		if !known[info.Name] {
+			v.report.Pending++
+		}
+	}
+	return ctx.Err()
+}
+
+func (v *verifier) derived(name string, err error) {
+	if err != nil {
+		v.damage(Damage{File: name, Reason: err.Error() + "; it is derived, no point needs it"})
+	}
+}

@@ -1,0 +1,134 @@
+package restore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// draft is a file on its way to its name.
+type draft struct {
+	file *os.File
+	path string
+	done bool
+}
+
+func newDraft(path string) (*draft, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".ferry-restore-*")
+	if err != nil {
+		return nil, full(err, path)
+	}
+	return &draft{file: file, path: path}, nil
+}
+
+// publish syncs the file and gives it its name. Without force a file that is there is kept and is an error.
+func (d *draft) publish(force bool) error {
+	if err := d.file.Sync(); err != nil {
+		return full(err, d.path)
+	}
+	if err := d.file.Close(); err != nil {
+		return full(err, d.path)
+	}
+	var err error
+	if force {
+		err = os.Rename(d.file.Name(), d.path)
+	} else {
+		err = unix.Renameat2(unix.AT_FDCWD, d.file.Name(), unix.AT_FDCWD, d.path, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+			err = linkOrRename(d.file.Name(), d.path)
+		}
+	}
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s %w", d.path, ErrExists)
+	}
+	if err != nil {
+		return err
+	}
+	d.done = true
+	return syncFolder(filepath.Dir(d.path))
+}
+
+// linkOrRename is for file systems that cannot rename without replacing.
+func linkOrRename(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil {
+		return os.Remove(from)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if _, statErr := os.Lstat(to); statErr == nil {
+		return os.ErrExist
+	}
+	return os.Rename(from, to)
+}
+
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := folder.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// drop removes the file unless it was published.
+func (d *draft) drop() {
+	if !d.done {
+		d.file.Close()
+		os.Remove(d.file.Name())
+	}
+}
+
+const (
+	// sparseGrain is the alignment of holes: the page of most file systems.
+	sparseGrain = 4 << 10
+	// sparseLeast is the shortest run of zeros inside a block that is left out.
+	sparseLeast = 16 << 10
+)
+
+var zeroGrain [sparseGrain]byte
+
+// writeSparse writes p at offset, leaving out long runs of zeros. The file has none but zeros there yet.
+func writeSparse(file *os.File, offset int64, p []byte) error {
+	for start := 0; start < len(p); {
+		end, next := dataRun(p, start)
+		if end > start {
+			if _, err := file.WriteAt(p[start:end], offset+int64(start)); err != nil {
+				return err
+			}
+		}
+		start = next
+	}
+	return nil
+}
+
+// dataRun finds where the data from start ends, and where data begins again behind a hole.
+func dataRun(p []byte, start int) (end, next int) {
+	zeros := 0
+	for at := start; at < len(p); at += sparseGrain {
+		grain := p[at:min(at+sparseGrain, len(p))]
+		if bytes.Equal(grain, zeroGrain[:len(grain)]) {
+			zeros += len(grain)
+			continue
+		}
+		if zeros >= sparseLeast {
+			return at - zeros, at
+		}
+		zeros = 0
+	}
+	if zeros >= sparseLeast {
+		return len(p) - zeros, len(p)
+	}
+	return len(p), len(p)
+}

@@ -1,0 +1,121 @@
+// Package ferry reads restore points from another Ferry repository: the copy of a copy.
+//
+// A point keeps its id on the way, so copying it on twice, or back to where it came from, copies nothing. Where it was
+// is added to its hops.
+package ferry
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/source"
+	"ferry/internal/storage"
+	"ferry/internal/storage/fs"
+)
+
+// Format is the source format. Environment is for the repositories it opens.
+type Format struct {
+	Environment repo.Environment
+}
+
+// Name is "ferry".
+func (Format) Name() string { return "ferry" }
+
+// Scan opens every repository in the listing and lists its points.
+func (f Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Point, error) {
+	var points []source.Point
+	var errs []error
+	for _, folder := range listing.Paths() {
+		if !isRepository(listing.Folders[folder]) {
+			continue
+		}
+		listing.ClaimFolder(folder)
+		found, err := f.scan(ctx, listing.Root, folder)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		points = append(points, found...)
+	}
+	return points, errors.Join(errs...)
+}
+
+func isRepository(entries []source.Entry) bool {
+	for _, entry := range entries {
+		if entry.Name == "repository.json" && !entry.IsFolder {
+			return true
+		}
+	}
+	return false
+}
+
+func (f Format) scan(ctx context.Context, root *source.Root, folder string) ([]source.Point, error) {
+	store, err := fs.Open(filepath.Join(root.Path(), filepath.FromSlash(folder)))
+	if err != nil {
+		return nil, err
+	}
+	repository, err := repo.Open(ctx, countingStore{Store: store, root: root}, f.Environment)
+	if err != nil {
+		return nil, err
+	}
+	hop := backup.Hop{RepositoryID: repository.ID(), Time: f.now()}
+	var points []source.Point
+	for _, entry := range repository.Entries() {
+		points = append(points, listed(ctx, repository, entry, hop))
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return points, nil
+}
+
+func (f Format) now() time.Time {
+	if f.Environment.Now != nil {
+		return f.Environment.Now().UTC()
+	}
+	return time.Now().UTC()
+}
+
+// listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows.
+func listed(ctx context.Context, repository *repo.Repository, entry commitlog.Point, hop backup.Hop) source.Point {
+	stored, err := repository.ReadPoint(ctx, entry.ID)
+	if err != nil {
+		return source.Point{Point: backup.Point{
+			ID: entry.ID, Created: entry.Created, Zone: "UTC", State: backup.StateBroken, Reason: err.Error(),
+			Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
+		}}
+	}
+	p := stored.Point
+	p.Hops = append(append([]backup.Hop(nil), p.Hops...), hop)
+	return source.Point{Point: p, Opener: opener{repository: repository, point: stored}}
+}
+
+// countingStore counts what is read of a repository as bytes read of the source.
+type countingStore struct {
+	storage.Store
+	root *source.Root
+}
+
+func (s countingStore) Open(ctx context.Context, name string) (storage.Reader, error) {
+	reader, err := s.Store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return countingReader{Reader: reader, root: s.root}, nil
+}
+
+type countingReader struct {
+	storage.Reader
+	root *source.Root
+}
+
+func (r countingReader) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, offset)
+	r.root.CountRead(n)
+	return n, err
+}

@@ -1,0 +1,112 @@
+// Package registry puts the source formats together: it opens a folder and lists the restore points of every format in
+// it. The format is detected, never asked.
+package registry
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/source"
+)
+
+// Source is an open folder and the points in it.
+type Source struct {
+	Root *source.Root
+	// Points are sorted by machine, then time. No id occurs twice.
+	Points []source.Point
+	// Unknown counts files that no format knows. They are not errors.
+	Unknown int
+	// Problems are places that could not be looked into.
+	Problems []error
+	broken   *brokenFiles
+}
+
+// Options of opening a source.
+type Options struct {
+	// Name is the source's name; empty means the folder's base name.
+	Name string
+	// CacheDir remembers files found broken; empty remembers nothing.
+	CacheDir string
+	Formats  []source.Format
+}
+
+// Open lists a folder. Formats claim files in their order.
+func Open(ctx context.Context, path string, options Options) (*Source, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s is a file", path), Hint: "name the folder that the backups are in"}
+	}
+	root, err := source.OpenRoot(path, options.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{Root: root, broken: openBrokenFiles(options.CacheDir, root.Path())}
+	if err := s.scan(ctx, options.Formats); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Source) scan(ctx context.Context, formats []source.Format) error {
+	listing, err := source.List(ctx, s.Root)
+	if err != nil {
+		return err
+	}
+	for _, format := range formats {
+		points, err := format.Scan(ctx, listing)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			s.Problems = append(s.Problems, fmt.Errorf("%s: %w", format.Name(), err))
+		}
+		s.Points = append(s.Points, points...)
+	}
+	s.Problems = append(s.Problems, listing.Problems...)
+	s.Unknown = listing.Unknown()
+	for i := range s.Points {
+		s.recall(&s.Points[i])
+	}
+	s.Points = unique(s.Points)
+	return nil
+}
+
+// recall gives a point the reason that it was found broken for, if its files have not changed since.
+func (s *Source) recall(p *source.Point) {
+	if reason, known := s.broken.reason(p.Files); known && p.State == backup.StateComplete {
+		p.State, p.Reason, p.Opener = backup.StateBroken, reason, nil
+	}
+}
+
+// RememberBroken notes that a point turned out broken while it was read: it is listed so until its files change.
+func (s *Source) RememberBroken(p source.Point, reason string) error {
+	return s.broken.remember(p.Files, reason)
+}
+
+// Close releases the folder.
+func (s *Source) Close() error { return s.Root.Close() }
+
+// unique sorts points and keeps one of each id: a complete one if there is one.
+func unique(points []source.Point) []source.Point {
+	rank := func(p source.Point) int {
+		if p.State == backup.StateComplete {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(points, func(a, b source.Point) int {
+		return cmp.Or(
+			cmp.Compare(a.Machine.Key.String(), b.Machine.Key.String()), a.Created.Compare(b.Created),
+			slices.Compare(a.ID[:], b.ID[:]), cmp.Compare(rank(a), rank(b)),
+		)
+	})
+	return slices.CompactFunc(points, func(a, b source.Point) bool { return a.ID == b.ID })
+}

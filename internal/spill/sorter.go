@@ -1,0 +1,245 @@
+// Package spill keeps what does not fit in memory in temporary files: records to be sorted, and blocks that wait for
+// their missing parts. Its files have no name, so nothing is left behind whatever happens.
+package spill
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"container/heap"
+	"encoding/binary"
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"slices"
+)
+
+// RecordSize is the size of a record's value in bytes.
+const RecordSize = 40
+
+// Record is a value with the number it is sorted by.
+type Record struct {
+	Key   uint64
+	Value [RecordSize]byte
+}
+
+const (
+	recordBytes = 8 + RecordSize
+	// sortedInMemory is how many records are kept before they are sorted and written out: 12 MiB.
+	sortedInMemory = 256 << 10
+	// mergeWidth is how many runs are read at once; each has a buffer of mergeBuffer bytes.
+	mergeWidth  = 128
+	mergeBuffer = 64 << 10
+)
+
+// Sorter takes records in any order and gives them back sorted by key. Records with equal keys keep their order. Memory
+// is bounded: what exceeds it goes to temporary files in dir. It belongs to one goroutine.
+type Sorter struct {
+	dir     string
+	records []Record
+	runs    []*run
+	limit   int
+}
+
+type run struct {
+	file *os.File
+	size int64
+}
+
+// NewSorter makes a sorter; an empty dir means the system's folder for temporary files.
+func NewSorter(dir string) *Sorter { return &Sorter{dir: dir, limit: sortedInMemory} }
+
+// Add adds a record.
+func (s *Sorter) Add(r Record) error {
+	s.records = append(s.records, r)
+	if len(s.records) < s.limit {
+		return nil
+	}
+	return s.spill()
+}
+
+func sortRecords(records []Record) {
+	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+// spill writes the records in memory out as a sorted run. When there are many runs they are merged into one.
+func (s *Sorter) spill() error {
+	sortRecords(s.records)
+	written, err := s.writeRun(func(yield func(Record, error) bool) {
+		for _, r := range s.records {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.records = s.records[:0]
+	s.runs = append(s.runs, written)
+	if len(s.runs) < mergeWidth {
+		return nil
+	}
+	merged, err := s.writeRun(merge(s.runs, nil))
+	if err != nil {
+		return err
+	}
+	closeRuns(s.runs)
+	s.runs = []*run{merged}
+	return nil
+}
+
+func (s *Sorter) writeRun(records iter.Seq2[Record, error]) (*run, error) {
+	file, err := temporary(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	out := bufio.NewWriterSize(file, 256<<10)
+	written := &run{file: file}
+	var raw [recordBytes]byte
+	for r, err := range records {
+		if err == nil {
+			binary.LittleEndian.PutUint64(raw[:], r.Key)
+			copy(raw[8:], r.Value[:])
+			_, err = out.Write(raw[:])
+		}
+		if err != nil {
+			file.Close()
+			return nil, err
+		}
+		written.size += recordBytes
+	}
+	if err := out.Flush(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return written, nil
+}
+
+// Sorted yields all records in order. It may be called again; nothing may be added meanwhile.
+func (s *Sorter) Sorted() iter.Seq2[Record, error] {
+	sortRecords(s.records)
+	return merge(s.runs, s.records)
+}
+
+// Close removes the temporary files.
+func (s *Sorter) Close() error {
+	err := closeRuns(s.runs)
+	s.runs, s.records = nil, nil
+	return err
+}
+
+func closeRuns(runs []*run) error {
+	var errs []error
+	for _, r := range runs {
+		errs = append(errs, r.file.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// merge yields the records of sorted runs, and of records in memory that are younger than all of them, in order.
+func merge(runs []*run, young []Record) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		var heads mergeHeap
+		for i, r := range runs {
+			reader := bufio.NewReaderSize(io.NewSectionReader(r.file, 0, r.size), mergeBuffer)
+			heads = append(heads, &mergeHead{order: i, next: func() (Record, error) { return readRecord(reader) }})
+		}
+		heads = append(heads, &mergeHead{order: len(runs), next: func() (Record, error) {
+			if len(young) == 0 {
+				return Record{}, io.EOF
+			}
+			r := young[0]
+			young = young[1:]
+			return r, nil
+		}})
+		alive := heads[:0]
+		for _, head := range heads {
+			var err error
+			if head.record, err = head.next(); err == nil {
+				alive = append(alive, head)
+			} else if err != io.EOF {
+				yield(Record{}, err)
+				return
+			}
+		}
+		heap.Init(&alive)
+		for len(alive) > 0 {
+			head := alive[0]
+			if !yield(head.record, nil) {
+				return
+			}
+			var err error
+			if head.record, err = head.next(); err == nil {
+				heap.Fix(&alive, 0)
+			} else if err == io.EOF {
+				heap.Pop(&alive)
+			} else {
+				yield(Record{}, err)
+				return
+			}
+		}
+	}
+}
+
+func readRecord(reader io.Reader) (Record, error) {
+	var raw [recordBytes]byte
+	if _, err := io.ReadFull(reader, raw[:]); err != nil {
+		return Record{}, err
+	}
+	r := Record{Key: binary.LittleEndian.Uint64(raw[:])}
+	copy(r.Value[:], raw[8:])
+	return r, nil
+}
+
+type mergeHead struct {
+	record Record
+	order  int
+	next   func() (Record, error)
+}
+
+type mergeHeap []*mergeHead
+
+func (h mergeHeap) Len() int { return len(h) }
+func (h mergeHeap) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(h[i].record.Key, h[j].record.Key), cmp.Compare(h[i].order, h[j].order)) < 0
+}
+func (h mergeHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push is for package heap.
+func (h *mergeHeap) Push(x any) { *h = append(*h, x.(*mergeHead)) }
+
+// Pop is for package heap.
+func (h *mergeHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}
+
+// temporary makes a file that has no name and goes when it is closed.
+func temporary(dir string) (*os.File, error) {
+	file, err := os.CreateTemp(dir, "ferry-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+var zeros [64 << 10]byte
+
+// AllZero is true if p holds nothing but zeros.
+func AllZero(p []byte) bool {
+	for len(p) > len(zeros) {
+		if !bytes.Equal(p[:len(zeros)], zeros[:]) {
+			return false
+		}
+		p = p[len(zeros):]
+	}
+	return bytes.Equal(p, zeros[:len(p)])
+}

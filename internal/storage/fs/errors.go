@@ -1,0 +1,85 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/storage"
+
+	"golang.org/x/sys/unix"
+)
+
+// errLink: a symbolic link lies where a file or folder of the store is expected.
+var errLink = errors.New("is a symbolic link, which a repository does not follow")
+
+// pathOf returns where an object lies, for messages.
+func (s *Store) pathOf(name string) string { return filepath.Join(s.path, name) }
+
+// readError describes a failure to find or open an object.
+func (s *Store) readError(doing, name string, err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%s: %w", s.pathOf(name), storage.ErrNotExist)
+	}
+	return s.writeError(doing, name, err)
+}
+
+// writeError describes a failure to make, publish or remove an object.
+func (s *Store) writeError(doing, name string, err error) error {
+	return describe(doing, s.pathOf(name), err)
+}
+
+// describe says what was being done to which path, and gives errors of the system the meaning that package storage
+// has for them. A missing file is not storage.ErrNotExist here: in a write it is a folder that went away.
+func describe(doing, path string, err error) error {
+	switch err = cause(err); {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%s: %w", path, storage.ErrExists)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		hint := "free space on the file system of " + path + ", then run it again: what was copied is kept"
+		if errors.Is(err, unix.EDQUOT) {
+			hint = "raise the quota that applies to " + path + ", then run it again: what was copied is kept"
+		}
+		return &backup.Error{
+			Offset: backup.NoOffset,
+			Hint:   hint,
+			Err:    fmt.Errorf("%s %s: %w (%w)", doing, path, storage.ErrFull, err),
+		}
+	case errors.Is(err, unix.ELOOP):
+		err = errLink
+	}
+	return fmt.Errorf("%s %s: %w", doing, path, err)
+}
+
+// cause strips what package os says about the place: it knows base names only.
+func cause(err error) error {
+	var place *os.PathError
+	if errors.As(err, &place) {
+		return place.Err
+	}
+	return err
+}
+
+// regular refuses what is not a regular file.
+func regular(status unix.Stat_t) error {
+	switch status.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return nil
+	case unix.S_IFLNK:
+		return errLink
+	case unix.S_IFDIR:
+		// A flat store has no folders: a folder's name is not an object's.
+		return unix.ENOENT
+	}
+	return errors.New("is not a regular file")
+}
+
+// describeFile gives an object's description from its file's.
+func describeFile(name string, status unix.Stat_t) storage.Info {
+	return storage.Info{Name: name, Size: status.Size, Modified: time.Unix(status.Mtim.Unix())}
+}
