@@ -1,0 +1,234 @@
+package image
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/source"
+)
+
+// active stands for an image's active state where a snapshot's number could stand.
+const active = -1
+
+// machine is a machine and its states, oldest first.
+type machine struct {
+	key    backup.MachineKey
+	name   string
+	states []state
+	// location is where the machine was found, for information.
+	location string
+	// beside are its configuration files.
+	beside []source.Entry
+}
+
+// state is one point of a machine in the making.
+type state struct {
+	disks []diskState
+	// given is the time that a ferry.yaml states; zero if it states none.
+	given time.Time
+	zone  string
+	// snapshot is the internal snapshot's name and time; both empty for active states.
+	snapshot string
+	date     time.Time
+	created  time.Time
+	trouble  trouble
+}
+
+// diskState is one disk of a state: the top of a chain, in its active state or in an internal snapshot.
+type diskState struct {
+	name     string
+	top      *file
+	snapshot int
+}
+
+// machines groups all images into machines, sorted by id.
+func (s *scan) machines() []*machine {
+	var all []*machine
+	taken := map[string]int{}
+	for _, folderPath := range s.listing.Paths() {
+		f := s.folders[folderPath]
+		if f.described != nil {
+			all = append(all, s.describedMachines(f)...)
+		}
+		if folderPath != "." && f.described == nil {
+			if m := s.folderMachine(f); m != nil {
+				all = append(all, m)
+			}
+		}
+	}
+	for _, m := range all {
+		taken[m.key.NativeID]++
+	}
+	if f := s.folders["."]; f != nil {
+		all = append(all, s.rootMachines(f, taken)...)
+	}
+	for _, m := range all {
+		m.addSnapshots()
+		m.setTimes()
+	}
+	slices.SortStableFunc(all, func(a, b *machine) int { return cmp.Compare(a.key.String(), b.key.String()) })
+	return all
+}
+
+// own returns the part of a chain that belongs to the machine of its top, top first: down to a template, to another
+// folder, or to a file that a ferry.yaml or another format has.
+func own(top *file) []*file {
+	var chain []*file
+	for f := top; f != nil && f.folder == top.folder && f.listed && !f.described && !f.template(); f = f.below {
+		chain = append(chain, f)
+	}
+	return chain
+}
+
+// chains returns the chains in a folder, each top first, sorted by the name of their first file.
+func (s *scan) chains(folderPath string) [][]*file {
+	var chains [][]*file
+	for _, entry := range s.listing.Folders[folderPath] {
+		f := s.files[entry.Path]
+		if f == nil || f.overlaysHere > 0 || f.gone {
+			continue
+		}
+		if chain := own(f); len(chain) > 0 {
+			chains = append(chains, chain)
+		}
+	}
+	slices.SortFunc(chains, func(a, b []*file) int { return compareText(first(a).name, first(b).name) })
+	return chains
+}
+
+// first is the oldest file of a chain: it gives the name.
+func first(chain []*file) *file { return chain[len(chain)-1] }
+
+// rootMachines makes a machine of every chain in the source's own folder. Where base names are taken more than once
+// the whole file name is the id.
+func (s *scan) rootMachines(f *folder, taken map[string]int) []*machine {
+	chains := s.chains(".")
+	for _, chain := range chains {
+		taken[baseName(first(chain).name)]++
+	}
+	var machines []*machine
+	for _, chain := range chains {
+		name := baseName(first(chain).name)
+		id := name
+		if taken[name] > 1 {
+			id = first(chain).name
+		}
+		m := &machine{
+			key:  backup.NewMachineKey(backup.PlatformImage, id, "", s.root.Name()),
+			name: id, location: first(chain).Path,
+		}
+		for k := len(chain) - 1; k >= 0; k-- {
+			m.states = append(m.states, state{trouble: f.trouble, disks: []diskState{{name: name, top: chain[k], snapshot: active}}})
+		}
+		machines = append(machines, m)
+	}
+	return machines
+}
+
+// folderMachine makes one machine of a subfolder, each chain a disk; nil if the folder has none.
+func (s *scan) folderMachine(f *folder) *machine {
+	chains := s.chains(f.path)
+	if len(chains) == 0 {
+		return nil
+	}
+	m := &machine{
+		key:  backup.NewMachineKey(backup.PlatformImage, f.path, "", s.root.Name()),
+		name: path.Base(f.path), location: f.path, beside: f.beside,
+	}
+	taken := map[string]int{}
+	count := len(chains[0])
+	for _, chain := range chains {
+		taken[baseName(first(chain).name)]++
+		if len(chain) != count {
+			// Which states belong together cannot be told; the newest ones do.
+			count = 1
+		}
+	}
+	for position := count - 1; position >= 0; position-- {
+		st := state{trouble: f.trouble}
+		for _, chain := range chains {
+			name := baseName(first(chain).name)
+			if taken[name] > 1 {
+				name = first(chain).name
+			}
+			st.disks = append(st.disks, diskState{name: name, top: chain[position], snapshot: active})
+		}
+		m.states = append(m.states, st)
+	}
+	return m
+}
+
+// addSnapshots puts internal snapshots that all disks of a state have, by name, before the state. Points that a
+// ferry.yaml describes are left as they are described.
+func (m *machine) addSnapshots() {
+	var states []state
+	for _, st := range m.states {
+		if len(st.disks) > 0 && !st.disks[0].top.described {
+			states = append(states, st.snapshots()...)
+		}
+		states = append(states, st)
+	}
+	m.states = states
+}
+
+// snapshots returns the snapshots of a state as states, oldest first.
+func (st *state) snapshots() []state {
+	var found []state
+	top := st.disks[0].top
+	for k, snapshot := range top.snapshots {
+		older := state{trouble: st.trouble, snapshot: snapshot.Name, date: snapshot.Created,
+			disks: []diskState{{name: st.disks[0].name, top: top, snapshot: k}}}
+		for _, disk := range st.disks[1:] {
+			// With one disk every snapshot counts. With several, equal names are what says that they belong together.
+			for n, other := range disk.top.snapshots {
+				if other.Name == snapshot.Name {
+					older.disks = append(older.disks, diskState{name: disk.name, top: disk.top, snapshot: n})
+					older.date = later(older.date, other.Created)
+					break
+				}
+			}
+		}
+		if len(older.disks) == len(st.disks) {
+			found = append(found, older)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b state) int { return a.date.Compare(b.date) })
+	return found
+}
+
+// setTimes gives every state its time: that of its newest file, later than the state before it and than the files it
+// stands on. Snapshots lie between the state before and the active state of their file.
+func (m *machine) setTimes() {
+	var before time.Time
+	for k := 0; k < len(m.states); {
+		end := k
+		for !m.states[end].date.IsZero() {
+			end++
+		}
+		current := &m.states[end]
+		lower, created := before, current.given
+		if created.IsZero() {
+			for _, disk := range current.disks {
+				created = later(created, disk.top.created)
+				if disk.top.below != nil {
+					lower = later(lower, disk.top.below.created)
+				}
+			}
+			created = later(created, lower.Add(time.Duration(end-k+1)))
+			current.zone = "UTC"
+		}
+		for n := k; n < end; n++ {
+			latest := created.Add(-time.Duration(end - n))
+			at := later(m.states[n].date, lower.Add(1))
+			if at.After(latest) {
+				at = latest
+			}
+			m.states[n].created, m.states[n].zone, lower = at, "UTC", at
+		}
+		current.created, before = created, created
+		k = end + 1
+	}
+}

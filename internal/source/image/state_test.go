@@ -1,0 +1,176 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ferry/internal/backup"
+	"ferry/internal/source"
+)
+
+func TestChangesAreNoticed(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"grows", "vanishes", "later", "reads"} {
+		writeFile(t, dir, name+".raw", bytes.Repeat([]byte{1}, 100000))
+	}
+	create(t, dir, "over.qcow2", "grows.raw", "1M")
+	create(t, dir, "gone.qcow2", "later.raw", "1M")
+	root, listing := openRoot(t, dir)
+	writeFile(t, dir, "grows.raw", bytes.Repeat([]byte{1}, 200000))
+	os.Remove(filepath.Join(dir, "vanishes.raw"))
+	os.Remove(filepath.Join(dir, "gone.qcow2"))
+	s := scanListing(t, root, listing)
+	expect(t, s, "grows locked grows\ngrows locked grows\nlater complete later\nreads complete reads")
+	content := opened(t, s.of(t, "reads", 1)[0])
+	d := disk(t, content, 0)
+	if err := os.Truncate(filepath.Join(dir, "reads.raw"), 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ReadAt(make([]byte, 100), 50); !errors.Is(err, backup.ErrChanged) || !strings.Contains(err.Error(), "reads.raw") {
+		t.Errorf("reading a file that became shorter: %v", err)
+	}
+	if err := content.Revalidate(context.Background()); !errors.Is(err, backup.ErrChanged) {
+		t.Errorf("revalidate: %v", err)
+	}
+	os.Remove(filepath.Join(dir, "reads.raw"))
+	if err := content.Revalidate(context.Background()); !errors.Is(err, backup.ErrVanished) {
+		t.Errorf("revalidate: %v", err)
+	}
+	point := s.of(t, "later", 1)[0]
+	writeFile(t, dir, "later.raw", []byte("other"))
+	if _, err := point.Opener.Open(context.Background()); !errors.Is(err, backup.ErrChanged) {
+		t.Errorf("open after a change: %v", err)
+	}
+	os.Remove(filepath.Join(dir, "later.raw"))
+	if _, err := point.Opener.Open(context.Background()); !errors.Is(err, backup.ErrVanished) {
+		t.Errorf("open after removal: %v", err)
+	}
+}
+
+func TestLockedByQEMU(t *testing.T) {
+	dir := t.TempDir()
+	create(t, dir, "base.qcow2", "", "1M")
+	create(t, dir, "vm.qcow2", "base.qcow2", "1M")
+	before := scanDir(t, dir).of(t, "base", 2)
+	for _, c := range []struct{ mode, want string }{
+		{"-n", "base complete base\nbase locked base"},
+		{"-r", "base complete base\nbase complete base"},
+	} {
+		qemu := exec.Command("qemu-io", c.mode, "-f", "qcow2", filepath.Join(dir, "vm.qcow2"))
+		stdin, err := qemu.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := qemu.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := qemu.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// The answer to a command shows that the image is open.
+		if _, err := fmt.Fprintln(stdin, "length"); err != nil {
+			t.Fatal(err)
+		}
+		var answer []byte
+		for !bytes.Contains(answer, []byte("MiB")) {
+			part := make([]byte, 100)
+			n, err := stdout.Read(part)
+			if err != nil {
+				t.Fatalf("qemu-io ended: %v", err)
+			}
+			answer = append(answer, part[:n]...)
+		}
+		s := scanDir(t, dir)
+		expect(t, s, c.want)
+		if c.mode == "-n" {
+			if reason := s.of(t, "base", 2)[1].Reason; reason != "a running QEMU has the image open for writing" {
+				t.Errorf("reason %q", reason)
+			}
+			if _, err := before[1].Opener.Open(context.Background()); !errors.Is(err, backup.ErrLocked) && !errors.Is(err, backup.ErrChanged) {
+				t.Errorf("open: %v", err)
+			}
+		}
+		stdin.Close()
+		if err := qemu.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestEncryptedAndUnsupportedAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	tool(t, dir, "qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "luks.qcow2", "1M")
+	tool(t, dir, "qemu-img", "create", "-f", "qcow2", "-o", "data_file=data.raw", "external.qcow2", "1M")
+	create(t, dir, "over.qcow2", "luks.qcow2", "1M")
+	create(t, dir, "foreign.qcow2", "old.vmdk", "1M")
+	writeFile(t, dir, "old.vmdk", []byte("KDMV"))
+	create(t, dir, "cut.qcow2", "", "1M", "write -P 1 0 1M")
+	if err := os.Truncate(filepath.Join(dir, "cut.qcow2"), 200000); err != nil {
+		t.Fatal(err)
+	}
+	s := scanDir(t, dir)
+	expect(t, s, `cut broken cut
+external unsupported external
+luks encrypted luks
+luks encrypted luks
+old unsupported old
+old unsupported old`)
+	if reason := s.of(t, "luks", 2)[1].Reason; !strings.HasPrefix(reason, "backing file luks.qcow2: qcow2 image with LUKS") {
+		t.Errorf("reason %q", reason)
+	}
+}
+
+func TestScanReadsLittle(t *testing.T) {
+	dir := t.TempDir()
+	// 16 TiB in clusters of 64 KiB have a first-level table of 256 KiB; in clusters of 4 KiB it would have 64 MiB.
+	create(t, dir, "huge.qcow2", "", "16T", "write -P 1 15T 1M")
+	tool(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "table.qcow2", "4T")
+	for k := range 20 {
+		tool(t, dir, "qemu-img", "snapshot", "-c", fmt.Sprint("s", k), "huge.qcow2")
+	}
+	s := scanDir(t, dir)
+	if read := s.root.BytesRead(); read > 2*source.ScanLimit {
+		t.Errorf("%d bytes read of two files", read)
+	}
+	s.of(t, "huge", 21)
+	content := opened(t, s.of(t, "table", 1)[0])
+	var zero int64
+	for e, err := range disk(t, content, 0).Extents(context.Background(), nil) {
+		if err != nil || e.Kind != backup.ExtentZero {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		zero += e.Length
+	}
+	if zero != 4<<40 {
+		t.Errorf("%d bytes of zeros", zero)
+	}
+}
+
+func TestPreallocatedClustersAreZeros(t *testing.T) {
+	dir := t.TempDir()
+	tool(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "disk.qcow2", "32M")
+	write(t, dir, "disk.qcow2", "write -P 1 5M 1M")
+	_, kinds := readDisk(t, disk(t, opened(t, scanDir(t, dir).of(t, "disk", 1)[0]), 0), nil, nil)
+	if kinds[backup.ExtentZero] < 30<<20 {
+		t.Errorf("%v", kinds)
+	}
+}
+
+func TestCancelledScan(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, dir, "a.raw", []byte("a"))
+	_, listing := openRoot(t, dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := (Format{}).Scan(ctx, listing); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
