@@ -1,0 +1,130 @@
+package virtnbdbackup
+
+import (
+	"fmt"
+
+	"ferry/internal/backup"
+)
+
+// chainLimit is how many files of one disk a point may be read from. Every file costs a lookup for each read.
+const chainLimit = 2000
+
+// node is a data file with all that it builds on, or the reason why that does not hold.
+type node struct {
+	file   *dataFile
+	parent *node
+	// depth is the number of files down to the full backup, this one included.
+	depth int
+	fault error
+	// culprit is the ident of the file that the fault is in.
+	culprit string
+}
+
+// chainOf resolves the file of a disk and ident through its parents. It never returns nil.
+func (f *folder) chainOf(key fileKey) *node {
+	var pending []fileKey
+	waiting := map[fileKey]bool{}
+	for at := key; f.nodes[at] == nil; {
+		if waiting[at] {
+			f.nodes[at] = &node{fault: fmt.Errorf("%w: %s is its own ancestor", backup.ErrBroken, at.ident), culprit: at.ident}
+			break
+		}
+		if len(pending) > chainLimit {
+			f.nodes[at] = &node{fault: errLongChain, culprit: at.ident}
+			break
+		}
+		waiting[at] = true
+		pending = append(pending, at)
+		file := f.files[at]
+		if file == nil || file.fault != nil || (file.level != levelInc && file.level != levelDiff) {
+			break
+		}
+		parent := f.parentKey(file)
+		if parent == at {
+			break
+		}
+		at = parent
+	}
+	for i := len(pending) - 1; i >= 0; i-- {
+		if f.nodes[pending[i]] == nil {
+			f.nodes[pending[i]] = f.resolve(pending[i])
+		}
+	}
+	return f.nodes[key]
+}
+
+var errLongChain = fmt.Errorf("%w: a chain of more than %d files", backup.ErrUnsupported, chainLimit)
+
+// parentKey is the file that an increment builds on. An increment with the full backup's own checkpoint was made of a
+// machine that was switched off, and builds on the full backup too.
+func (f *folder) parentKey(file *dataFile) fileKey {
+	if file.meta.Parent == f.fullIdent {
+		return fileKey{file.disk, "full"}
+	}
+	return fileKey{file.disk, file.meta.Parent}
+}
+
+// resolve makes the node of a file whose parent's node is known.
+func (f *folder) resolve(key fileKey) *node {
+	fail := func(err error) *node { return &node{fault: err, culprit: key.ident} }
+	if partial, ok := f.partials[key]; ok {
+		return fail(fmt.Errorf("%w: %s is being written", backup.ErrLocked, backup.EncodeName(partial.Name)))
+	}
+	file := f.files[key]
+	switch {
+	case file == nil && key.ident == "full":
+		return fail(fmt.Errorf("%w: %s.full.data is missing", backup.ErrBroken, backup.EncodeName(key.disk)))
+	case file == nil:
+		return fail(fmt.Errorf("%w: disk %s has no file of %s", backup.ErrBroken, backup.EncodeName(key.disk), key.ident))
+	case file.fault != nil:
+		return fail(file.fault)
+	case file.level == levelFull || file.level == levelCopy:
+		return &node{file: file, depth: 1}
+	case file.level == levelInc && file.meta.Parent == key.ident && key.ident != f.fullIdent:
+		return fail(inFile(file.identity.Path, fmt.Errorf("%w: it was overwritten by a backup of the machine while it was switched off, "+
+			"and the changes before that are lost; a new full backup is needed", backup.ErrBroken)))
+	}
+	parent := f.nodes[f.parentKey(file)]
+	if parent == nil {
+		return fail(errLongChain)
+	}
+	if parent.fault != nil {
+		return &node{fault: parent.fault, culprit: parent.culprit}
+	}
+	if parent.depth >= chainLimit {
+		return fail(errLongChain)
+	}
+	return &node{file: file, parent: parent, depth: parent.depth + 1}
+}
+
+// reason is the node's fault as the point with that ident sees it; nil if there is none.
+func (n *node) reason(ident string) error {
+	switch {
+	case n.fault == nil || n.culprit == ident:
+		return n.fault
+	case n.culprit == "full":
+		return &inherited{"its full backup", n.fault}
+	}
+	return &inherited{"increment " + n.culprit + ", which it builds on,", n.fault}
+}
+
+// inherited is the fault of a file that a point builds on.
+type inherited struct {
+	what  string
+	fault error
+}
+
+func (e *inherited) Error() string {
+	return e.what + " is " + string(stateOf(e.fault)) + ": " + reasonText(e.fault)
+}
+
+func (e *inherited) Unwrap() error { return e.fault }
+
+// files returns the chain's files, the full backup first.
+func (n *node) files() []*dataFile {
+	files := make([]*dataFile, n.depth)
+	for at := n; at != nil; at = at.parent {
+		files[at.depth-1] = at.file
+	}
+	return files
+}

@@ -1,0 +1,150 @@
+package virtnbdbackup
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"ferry/internal/source"
+)
+
+// stamp is when a backup was made, and what identifies it.
+type stamp struct {
+	native  string
+	created time.Time
+	zone    string
+}
+
+// zoneUnknown marks times from the streams, which are local without a zone, read as UTC.
+const zoneUnknown = "unknown"
+
+// stampOf identifies a backup by the name and creation time of its checkpoint. A differential backup has no
+// checkpoint, but a Unix time; a copy only the time of its files. Where the checkpoint's XML is missing, the date in
+// the stream stands in.
+func (f *folder) stampOf(c candidate) stamp {
+	switch c.level {
+	case levelDiff:
+		seconds, _ := identNumber(c.ident)
+		return stamp{native: fmt.Sprintf("diff@%d", seconds), created: time.Unix(seconds, 0).UTC(), zone: "UTC"}
+	case levelCopy:
+		newest := f.newestFile(c.files)
+		return stamp{native: fmt.Sprintf("copy@%d", newest.UnixNano()), created: newest, zone: "UTC"}
+	}
+	date, text := f.date(c.files)
+	if c.offline {
+		return stamp{native: c.ident + "+offline@" + text, created: date.Add(-f.zoneOffset()), zone: zoneUnknown}
+	}
+	if known := f.checkpoint(c.ident); known.checkpoint != nil {
+		seconds := known.created.Unix()
+		return stamp{native: c.ident + "@" + strconv.FormatInt(seconds, 10), created: known.created, zone: "UTC"}
+	}
+	if text == "" {
+		return stamp{native: c.ident, created: f.newestFile(c.files), zone: "UTC"}
+	}
+	return stamp{native: c.ident + "@" + text, created: date, zone: zoneUnknown}
+}
+
+// date is the earliest date that the streams of a backup state, and how it is written; "" if none does.
+func (f *folder) date(files string) (time.Time, string) {
+	var earliest time.Time
+	text := ""
+	for _, name := range f.disks(files) {
+		file := f.files[fileKey{name, files}]
+		if file == nil {
+			continue
+		}
+		date, err := time.Parse("2006-01-02T15:04:05.999999999", file.meta.Date)
+		if err == nil && (text == "" || date.Before(earliest)) {
+			earliest, text = date, file.meta.Date
+		}
+	}
+	return earliest, text
+}
+
+// zoneOffset is how far local time was ahead of UTC when the full backup was made: its checkpoint has one, its stream
+// the other. 0 if that is not known.
+func (f *folder) zoneOffset() time.Duration {
+	date, text := f.date("full")
+	known := f.checkpoint(f.fullIdent)
+	if text == "" || known.checkpoint == nil {
+		return 0
+	}
+	offset := date.Sub(known.created).Round(15 * time.Minute)
+	if offset.Abs() > 15*time.Hour {
+		return 0
+	}
+	return offset
+}
+
+// newestFile is the newest modification time of a backup's data files; with none, that of its configuration or list.
+func (f *folder) newestFile(files string) time.Time {
+	var newest time.Time
+	for _, name := range f.disks(files) {
+		key := fileKey{name, files}
+		for _, identity := range []source.FileIdentity{f.partials[key].FileIdentity, f.identityOf(key)} {
+			if identity.ModTime.After(newest) {
+				newest = identity.ModTime
+			}
+		}
+	}
+	if newest.IsZero() {
+		for _, name := range []string{vmconfigName(files), f.cptMachine + ".cpt"} {
+			if entry, ok := f.entries[name]; ok {
+				return entry.ModTime
+			}
+		}
+	}
+	return newest
+}
+
+func (f *folder) identityOf(key fileKey) source.FileIdentity {
+	if file := f.files[key]; file != nil {
+		return file.identity
+	}
+	return source.FileIdentity{}
+}
+
+// logOf finds the log of a backup: the last one of its level that was begun before the date in its streams. Both are
+// local time of the same host. It returns "" if there is none.
+func (f *folder) logOf(c candidate) string {
+	date, text := f.date(c.files)
+	if text == "" {
+		return ""
+	}
+	levels := map[string]bool{string(c.level): true}
+	switch c.level {
+	case levelFull, levelInc:
+		levels["auto"] = true
+	case levelCopy: // a full backup of a machine that is switched off becomes a copy
+		levels["full"], levels["auto"] = true, true
+	}
+	best := logName{}
+	for _, log := range f.logs {
+		if levels[log.level] && !log.started.After(date) && log.started.After(best.started) {
+			best = log
+		}
+	}
+	return best.name
+}
+
+// parentOf is the checkpoint that a backup's files build on; "" if they do not say, or not the same.
+func (f *folder) parentOf(c candidate) string {
+	parent := ""
+	for _, name := range f.disks(c.files) {
+		file := f.files[fileKey{name, c.files}]
+		if file == nil || file.fault != nil || (parent != "" && file.meta.Parent != parent) {
+			return ""
+		}
+		parent = file.meta.Parent
+	}
+	return parent
+}
+
+// parentFiles is the ident of the files that a backup's files build on.
+func (f *folder) parentFiles(c candidate) string {
+	parent := f.parentOf(c)
+	if parent == f.fullIdent {
+		return "full"
+	}
+	return parent
+}
