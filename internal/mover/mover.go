@@ -193,7 +193,9 @@ func (t *task) run(ctx context.Context) (err error) {
 func (t *task) prepare(ctx context.Context) error {
 	ingest := t.mover.ingest
 	repository := ingest.Repository()
-	t.chooseBase(ctx)
+	if err := t.chooseBase(ctx); err != nil {
+		return err
+	}
 	t.chooseCodec(repository)
 	for i, described := range t.content.Objects() {
 		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir)
@@ -216,18 +218,25 @@ func (t *task) prepare(ctx context.Context) error {
 	return err
 }
 
-// chooseBase takes the nearest ancestor that the repository has.
-func (t *task) chooseBase(ctx context.Context) {
-	repository := t.mover.ingest.Repository()
+// chooseBase takes the nearest ancestor that the repository has. One that waits for its commit is committed now: its
+// tree can be read only then.
+func (t *task) chooseBase(ctx context.Context) error {
+	ingest := t.mover.ingest
 	for _, ancestor := range t.content.Ancestors() {
-		if !repository.Has(ancestor) {
+		if ingest.Waits(ancestor) {
+			if err := ingest.Flush(ctx); err != nil {
+				return err
+			}
+		}
+		if !ingest.Repository().Has(ancestor) {
 			continue
 		}
-		if point, err := repository.ReadPoint(ctx, ancestor); err == nil {
+		if point, err := ingest.Repository().ReadPoint(ctx, ancestor); err == nil {
 			t.base = point
-			return
+			return nil
 		}
 	}
+	return ctx.Err()
 }
 
 func (t *task) chooseCodec(repository *repo.Repository) {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
@@ -46,6 +48,9 @@ const (
 type Ingest struct {
 	repo  *Repository
 	index *index.Set
+	// ctx is for packs and commits, which outlive the copy that happens to begin them. Nothing cancels it: what is full
+	// is worth the second that it takes to commit it after a stop was asked for.
+	ctx context.Context
 
 	mu      sync.Mutex // guards what follows, and appending
 	pending map[format.ID]bool
@@ -116,20 +121,19 @@ func (r *Repository) NewIngest(ctx context.Context) (*Ingest, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &Ingest{repo: r, index: set, pending: map[format.ID]bool{}, relied: map[format.Name]bool{}}
+	in := &Ingest{repo: r, index: set, ctx: context.WithoutCancel(ctx), pending: map[format.ID]bool{}, relied: map[format.Name]bool{}}
 	in.changed = sync.NewCond(&in.mu)
 	in.buffers.New = func() any {
 		size := r.description.BlockSize
 		buffer := make([]byte, 0, pack.FrameHeaderSize+size+size/4+64)
 		return &buffer
 	}
-	in.sealer.Go(func() { in.runSealer(context.WithoutCancel(ctx)) })
+	in.sealer.Go(in.runSealer)
 	return in, nil
 }
 
-// runSealer publishes seals in order until the ingest is closed. A stop asked for by the user does not interrupt it:
-// what is full is worth a second.
-func (in *Ingest) runSealer(ctx context.Context) {
+// runSealer publishes seals in order until the ingest is closed.
+func (in *Ingest) runSealer() {
 	for {
 		in.mu.Lock()
 		for len(in.queue) == 0 && !in.closing {
@@ -143,11 +147,11 @@ func (in *Ingest) runSealer(ctx context.Context) {
 		in.mu.Unlock()
 		err := in.failure()
 		if err == nil {
-			err = in.publish(ctx, s)
+			err = in.publish(in.ctx, s)
 		} else {
 			abort(s.packs)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrCondemned) {
 			in.fail(err)
 		}
 		for _, p := range s.points {
@@ -173,6 +177,9 @@ func abort(packs []*openPack) {
 func (in *Ingest) Stats() *Stats { return &in.stats }
 
 func (in *Ingest) fail(err error) { in.failed.CompareAndSwap(nil, &err) }
+
+// Failed returns the error that ended the ingest for good, or nil: nothing more can be stored through it.
+func (in *Ingest) Failed() error { return in.failure() }
 
 func (in *Ingest) failure() error {
 	if err := in.failed.Load(); err != nil {
@@ -221,7 +228,7 @@ func (in *Ingest) Store(ctx context.Context, node []byte) (format.ID, error) {
 
 // store appends a frame unless its id is known. Of several callers with one id, one encodes and appends.
 func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain []byte, codec Codec) (bool, int, error) {
-	if err := in.failure(); err != nil {
+	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
 		return false, 0, err
 	}
 	if known := in.reserve(id); known {
@@ -232,7 +239,7 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, kind, codec, id, plain)
 
 	in.mu.Lock()
-	err := in.append(ctx, kind, *buffer)
+	err := in.append(kind, *buffer)
 	in.mu.Unlock()
 	if err != nil {
 		in.fail(err)
@@ -264,13 +271,13 @@ func (in *Ingest) reserve(id format.ID) (known bool) {
 
 // append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the
 // lock, which is let go while the sealer is behind.
-func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) error {
+func (in *Ingest) append(kind pack.Kind, frame []byte) error {
 	slot, target := &in.data, int64(packTarget)
 	if kind == pack.KindNode {
 		slot, target = &in.nodes, nodePackTarget
 	}
 	if *slot == nil {
-		opened, err := in.openPack(ctx, kind)
+		opened, err := in.openPack(kind)
 		if err != nil {
 			return err
 		}
@@ -288,9 +295,9 @@ func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) erro
 	return nil
 }
 
-func (in *Ingest) openPack(ctx context.Context, kind pack.Kind) (*openPack, error) {
+func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
 	id := format.RandomName()
-	out, err := in.repo.store.Create(ctx, pack.ObjectName(id))
+	out, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
 	if err != nil {
 		return nil, err
 	}
@@ -335,6 +342,16 @@ func (in *Ingest) send(s *seal) {
 	for len(in.queue) > maxQueue {
 		in.changed.Wait()
 	}
+}
+
+// Waits is true if a point was handed over and is not committed yet. Flush commits it.
+func (in *Ingest) Waits(id backup.PointID) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	waits := func(points []readyPoint) bool {
+		return slices.ContainsFunc(points, func(p readyPoint) bool { return p.point.ID == id })
+	}
+	return waits(in.points) || slices.ContainsFunc(in.queue, func(s *seal) bool { return waits(s.points) })
 }
 
 // Flush makes durable and commits all that was given so far.

@@ -221,8 +221,5 @@ func (b partialBatch) write(ctx context.Context, r *Repository, payload *commitl
 
 // end returns the files and tasks that the finished point makes needless.
 func (t *Task) end() (files []string, tasks []format.Name) {
-	if len(t.files) == 0 {
-		return nil, nil
-	}
 	return t.files, append(t.previous, t.name)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -21,7 +22,11 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 			return err
 		}
 	}
+	ended := endTasks(s, payload)
 	for _, batch := range s.partials {
+		if slices.Contains(payload.PartialsEnded, batch.task.name) {
+			continue // its point is committed in this very entry
+		}
 		if err := batch.write(ctx, r, payload); err != nil {
 			return err
 		}
@@ -34,17 +39,13 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		payload.Points = append(payload.Points, entry)
 		payload.Claims = append(payload.Claims, ready.claim)
 	}
-	ended := endTasks(s, payload)
 	if err := in.writeIndex(ctx, s.last, payload); err != nil {
 		return err
 	}
 	if payloadEmpty(payload) {
 		return nil
 	}
-	if err := r.commit(ctx, payload, in.reliesOn); err != nil {
-		for _, p := range payload.Packs {
-			in.index.Hide(p.ID) // no log entry names it: nothing may rely on it
-		}
+	if err := in.commit(ctx, payload); err != nil {
 		return err
 	}
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
@@ -55,6 +56,32 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		_ = r.store.Delete(ctx, segmentName(id))
 	}
 	return nil
+}
+
+// commit appends the payload to the log. If blocks that it relies on were given up meanwhile, the packs are committed
+// without the points, and the error wraps ErrCondemned: those points must be copied again, the ingest goes on.
+func (in *Ingest) commit(ctx context.Context, payload *commitlog.Payload) error {
+	err := in.repo.commit(ctx, payload, in.reliesOn)
+	if errors.Is(err, ErrCondemned) {
+		if _, lookupErr := in.repo.lookup(ctx); lookupErr != nil { // hides what was given up
+			return lookupErr
+		}
+		in.mu.Lock()
+		clear(in.relied)
+		in.mu.Unlock()
+		payload.Points, payload.Claims, payload.PartialsEnded = nil, nil, nil
+		if packsErr := in.repo.commit(ctx, payload, nil); packsErr == nil {
+			return err
+		} else {
+			err = packsErr
+		}
+	}
+	if err != nil {
+		for _, p := range payload.Packs {
+			in.index.Hide(p.ID) // no log entry names it: nothing may rely on it
+		}
+	}
+	return err
 }
 
 // endTasks ends the unfinished copies that the seal's points finish, and returns their files.

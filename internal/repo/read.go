@@ -339,3 +339,25 @@ func (b *BlockReader) decode(p placed, frame []byte) error {
 	}
 	return nil
 }
+
+// Usage says how much there is.
+type Usage struct {
+	Points, Packs int
+	// PackBytes is the size of all packs.
+	PackBytes int64
+	// Unfinished counts copies that were interrupted and can go on.
+	Unfinished int
+	// Entries of the log.
+	Entries uint64
+}
+
+// Usage of the repository, from the log alone.
+func (r *Repository) Usage() Usage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Entries: r.state.Head.N}
+	for _, p := range r.state.Packs {
+		u.PackBytes += p.Size
+	}
+	return u
+}

@@ -1,0 +1,236 @@
+// Package job carries plans out and reports what became of every step.
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/mover"
+	"ferry/internal/plan"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+)
+
+// ManualJob is the job for which copies by hand claim their points.
+const ManualJob = "manual"
+
+// Outcome says what became of a step.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeCopied Outcome = "copied"
+	// OutcomeNothing: there was nothing to do; the step's action says why.
+	OutcomeNothing Outcome = "nothing to do"
+	OutcomeFailed  Outcome = "failed"
+	// OutcomeNotReached: the copy was ended before it came to this step.
+	OutcomeNotReached Outcome = "not reached"
+)
+
+// StepReport is a step and what became of it.
+type StepReport struct {
+	plan.Step
+	Outcome Outcome
+	Result  mover.Result
+	// Err says why the step failed.
+	Err error
+}
+
+// Report of a copy.
+type Report struct {
+	Steps []StepReport
+	// SourceBytes were read from the source, headers included.
+	SourceBytes int64
+	// Stored is what new blocks take in the repository, Nodes what new tree nodes take. In bytes.
+	Stored, Nodes int64
+	Packs         int64
+	Took          time.Duration
+	Warnings      []string
+}
+
+// Failed counts steps that failed, and those whose plan says that not copying them is a failure.
+func (r Report) Failed() int {
+	failed := 0
+	for _, step := range r.Steps {
+		if step.Outcome == OutcomeFailed || step.Failure {
+			failed++
+		}
+	}
+	return failed
+}
+
+// Copied counts steps that copied a point.
+func (r Report) Copied() int {
+	return r.count(func(s StepReport) bool { return s.Outcome == OutcomeCopied })
+}
+
+// There counts points that the target had already.
+func (r Report) There() int {
+	return r.count(func(s StepReport) bool { return s.Action == plan.ActionAlreadyThere })
+}
+
+func (r Report) count(is func(StepReport) bool) int {
+	n := 0
+	for _, step := range r.Steps {
+		if is(step) {
+			n++
+		}
+	}
+	return n
+}
+
+// Options of a copy.
+type Options struct {
+	Codec   mover.Codec
+	TempDir string
+	// Job claims what is copied; empty means ManualJob.
+	Job string
+	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Finished may
+	// be called from another goroutine.
+	Started  func(source.Point, *mover.Progress)
+	Finished func(StepReport)
+}
+
+// attempts that a point gets when another writer gave up blocks that it relied on.
+const attempts = 3
+
+// Copy carries out a plan: each point is copied, one after the other, and one point's trouble is its own. The error is
+// of the copy as a whole: the repository cannot be written, or ctx was cancelled. The report is true also then. What
+// was stored before an interruption is committed as unfinished, and the next copy goes on behind it.
+func Copy(ctx context.Context, from *registry.Source, to *repo.Repository, steps plan.Plan, options Options) (Report, error) {
+	c := &copier{from: from, to: to, options: options, started: time.Now()}
+	if c.options.Job == "" {
+		c.options.Job = ManualJob
+	}
+	for _, step := range steps.Steps {
+		outcome := OutcomeNothing
+		if step.Action == plan.ActionCopy {
+			outcome = OutcomeNotReached
+		}
+		c.report.Steps = append(c.report.Steps, StepReport{Step: step, Outcome: outcome})
+	}
+	var err error
+	if len(steps.Copies()) > 0 {
+		err = c.run(ctx)
+	}
+	c.report.SourceBytes = from.Root.BytesRead()
+	c.report.Took = time.Since(c.started)
+	c.report.Warnings = append(c.report.Warnings, to.Warnings()...)
+	return c.report, err
+}
+
+type copier struct {
+	from    *registry.Source
+	to      *repo.Repository
+	options Options
+	started time.Time
+
+	mu     sync.Mutex // guards report.Steps and again
+	report Report
+	again  []int
+}
+
+// run copies all points, and again those for which a commit found blocks given up.
+func (c *copier) run(ctx context.Context) error {
+	var todo []int
+	for i, step := range c.report.Steps {
+		if step.Action == plan.ActionCopy {
+			todo = append(todo, i)
+		}
+	}
+	for attempt := 1; len(todo) > 0; attempt++ {
+		c.again = nil
+		if err := c.pass(ctx, todo, attempt == attempts); err != nil {
+			return err
+		}
+		todo = c.again
+	}
+	return nil
+}
+
+// pass copies points through one ingest.
+func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
+	ingest, err := c.to.NewIngest(ctx)
+	if err != nil {
+		return err
+	}
+	mover := mover.New(ingest, mover.Options{
+		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Progress: c.options.Started,
+	})
+	points := map[backup.PointID]source.Point{}
+	for _, p := range c.from.Points {
+		points[p.ID] = p
+	}
+	for _, i := range todo {
+		c.copyPoint(ctx, mover, points[c.report.Steps[i].Point.ID], i, last)
+		if err = errors.Join(ctx.Err(), ingest.Failed()); err != nil {
+			break
+		}
+	}
+	closeErr := ingest.Close(context.WithoutCancel(ctx), ingest.Failed())
+	stats := ingest.Stats()
+	c.report.Stored += stats.Stored.Load()
+	c.report.Nodes += stats.NodeBytes.Load()
+	c.report.Packs += stats.Packs.Load()
+	if err == nil && closeErr != nil && !errors.Is(closeErr, repo.ErrCondemned) {
+		err = closeErr
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, p source.Point, i int, last bool) {
+	err := m.Copy(ctx, p, func(result mover.Result, err error) {
+		if errors.Is(err, repo.ErrCondemned) && !last {
+			c.mu.Lock()
+			c.again = append(c.again, i)
+			c.mu.Unlock()
+			return
+		}
+		c.finish(i, result, err)
+	})
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, backup.ErrBroken):
+		if rememberErr := c.from.RememberBroken(p, reason(err)); rememberErr != nil {
+			c.mu.Lock()
+			c.report.Warnings = append(c.report.Warnings, fmt.Sprintf("cannot remember that the point is broken: %v", rememberErr))
+			c.mu.Unlock()
+		}
+		c.finish(i, mover.Result{}, err)
+	default:
+		c.finish(i, mover.Result{}, err)
+	}
+}
+
+// reason is an error without the machine and point that it happened to, which the listing says already.
+func reason(err error) string {
+	var at *backup.Error
+	if errors.As(err, &at) {
+		inner := *at
+		inner.Machine, inner.Point = "", ""
+		return inner.Error()
+	}
+	return err.Error()
+}
+
+func (c *copier) finish(i int, result mover.Result, err error) {
+	c.mu.Lock()
+	step := &c.report.Steps[i]
+	step.Outcome, step.Result, step.Err = OutcomeCopied, result, err
+	if err != nil {
+		step.Outcome = OutcomeFailed
+	}
+	done := *step
+	c.mu.Unlock()
+	if c.options.Finished != nil {
+		c.options.Finished(done)
+	}
+}

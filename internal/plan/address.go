@@ -1,0 +1,146 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+)
+
+// Errors of addressing. Their texts name the candidates.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrAmbiguous = errors.New("not unique")
+)
+
+// FindMachine returns the machine that text names among those of the points: by exact id, else by a name or native id
+// that only one machine has.
+func FindMachine(points []backup.Point, text string) (backup.Machine, error) {
+	machines := Machines(points)
+	var named []backup.Machine
+	for _, m := range machines {
+		if m.Key.String() == text {
+			return m, nil
+		}
+		if m.Name == text || backup.EncodeName(m.Name) == text || m.Key.NativeID == text {
+			named = append(named, m)
+		}
+	}
+	switch len(named) {
+	case 1:
+		return named[0], nil
+	case 0:
+		return backup.Machine{}, fmt.Errorf("machine %s: %w; there %s", backup.EncodeName(text), ErrNotFound, candidates(machines))
+	}
+	return backup.Machine{}, fmt.Errorf("machine %s: %w; there %s", backup.EncodeName(text), ErrAmbiguous, candidates(named))
+}
+
+// candidatesShown is how many candidates a message lists.
+const candidatesShown = 10
+
+func candidates(machines []backup.Machine) string {
+	if len(machines) == 0 {
+		return "are none"
+	}
+	var names []string
+	for i, m := range machines {
+		if i == candidatesShown {
+			names = append(names, fmt.Sprintf("and %d more", len(machines)-i))
+			break
+		}
+		name := m.Key.String()
+		if m.Name != "" {
+			name += " (" + backup.EncodeName(m.Name) + ")"
+		}
+		names = append(names, name)
+	}
+	return "are " + strings.Join(names, ", ")
+}
+
+// Machines returns each machine of the points once, as its newest point has it, in the order of first appearance.
+func Machines(points []backup.Point) []backup.Machine {
+	index := map[backup.MachineKey]int{}
+	var machines []backup.Machine
+	var newest []time.Time
+	for _, p := range points {
+		i, seen := index[p.Machine.Key]
+		if !seen {
+			index[p.Machine.Key] = len(machines)
+			machines, newest = append(machines, p.Machine), append(newest, p.Created)
+		} else if p.Created.After(newest[i]) {
+			machines[i], newest[i] = p.Machine, p.Created
+		}
+	}
+	return machines
+}
+
+// shortestPrefix is the least of a point id that names it.
+const shortestPrefix = 6
+
+// FindPoint returns the machine's point that text names: "latest", a prefix of an id of at least six characters, or a
+// time (RFC 3339, or local time in zone), which means the newest point at or before it.
+func FindPoint(points []backup.Point, machine backup.MachineKey, text string, zone *time.Location) (backup.Point, error) {
+	var own []backup.Point
+	for _, p := range points {
+		if p.Machine.Key == machine {
+			own = append(own, p)
+		}
+	}
+	slices.SortStableFunc(own, func(a, b backup.Point) int { return a.Created.Compare(b.Created) })
+	if len(own) == 0 {
+		return backup.Point{}, fmt.Errorf("machine %s has no points: %w", machine, ErrNotFound)
+	}
+	if text == "" || text == "latest" {
+		return own[len(own)-1], nil
+	}
+	if at, ok := ParseTime(text, zone); ok {
+		for i := len(own) - 1; i >= 0; i-- {
+			if !own[i].Created.After(at) {
+				return own[i], nil
+			}
+		}
+		return backup.Point{}, fmt.Errorf("no point of %s at or before %s: %w; the oldest is of %s", machine, text, ErrNotFound, own[0].Created.Format(time.RFC3339))
+	}
+	if len(text) < shortestPrefix {
+		return backup.Point{}, fmt.Errorf("point %q: give at least %d characters of the id, a time, or \"latest\": %w", text, shortestPrefix, ErrNotFound)
+	}
+	var found []backup.Point
+	for _, p := range own {
+		if strings.HasPrefix(p.ID.String(), strings.ToLower(text)) {
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return backup.Point{}, fmt.Errorf("point %s of %s: %w", backup.EncodeName(text), machine, ErrNotFound)
+	}
+	return backup.Point{}, fmt.Errorf("point %s of %s: %w: %d ids begin so", backup.EncodeName(text), machine, ErrAmbiguous, len(found))
+}
+
+// localTimes are the forms of local time that people type.
+var localTimes = []string{"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04"}
+
+// ParseTime reads RFC 3339, or local time in zone. A date alone means the end of that day.
+func ParseTime(text string, zone *time.Location) (time.Time, bool) {
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, true
+	}
+	for _, layout := range localTimes {
+		if at, err := time.ParseInLocation(layout, text, zone); err == nil {
+			// "at 10:04" takes what was made within that minute, or second.
+			if strings.Count(layout, ":") == 2 {
+				return at.Add(time.Second - 1), true
+			}
+			return at.Add(time.Minute - 1), true
+		}
+	}
+	if day, err := time.ParseInLocation("2006-01-02", text, zone); err == nil {
+		return day.AddDate(0, 0, 1).Add(-1), true
+	}
+	return time.Time{}, false
+}

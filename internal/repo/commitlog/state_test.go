@@ -1,0 +1,192 @@
+package commitlog
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/format"
+)
+
+// Few ids, so that entries of a sequence speak of the same things often.
+func drawName(t *rapid.T) format.Name { return format.Name{rapid.ByteRange(1, 4).Draw(t, "name")} }
+
+func drawPoint(t *rapid.T) backup.PointID {
+	return backup.PointID{rapid.ByteRange(1, 4).Draw(t, "point")}
+}
+
+func drawTime(t *rapid.T) time.Time {
+	return time.Unix(rapid.Int64Range(0, 1<<32).Draw(t, "seconds"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanos")).UTC()
+}
+
+// some draws a few things, nil rather than none: that is how JSON reads back.
+func some[T any](t *rapid.T, what string, draw func(*rapid.T) T) []T {
+	var list []T
+	for range rapid.IntRange(-2, 2).Draw(t, what) {
+		list = append(list, draw(t))
+	}
+	return list
+}
+
+func drawClaim(t *rapid.T) Claim {
+	return Claim{Point: drawPoint(t), Job: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "job"), Reason: fmt.Sprint(rapid.IntRange(0, 2).Draw(t, "why")),
+		Flags: some(t, "flags", func(t *rapid.T) string { return rapid.SampledFrom([]string{"weekly", "Ü <&>"}).Draw(t, "flag") })}
+}
+
+func drawHold(t *rapid.T) Hold {
+	hold := Hold{Point: drawPoint(t), ID: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "hold"), Reason: fmt.Sprint(rapid.IntRange(0, 2).Draw(t, "why"))}
+	if rapid.Bool().Draw(t, "ends") {
+		until := drawTime(t)
+		hold.Until = &until
+	}
+	return hold
+}
+
+func drawBad(t *rapid.T) Bad {
+	n := rapid.Int64Range(0, 1).Draw(t, "bad")
+	return Bad{Pack: drawName(t), Offset: 64, Length: 100 + n, ID: format.ID{byte(n)}}
+}
+
+func drawPayload(t *rapid.T) Payload {
+	p := Payload{Time: drawTime(t), Writer: "w", Program: "ferry test"}
+	if rapid.Bool().Draw(t, "first") {
+		p.Repository = &Repository{ID: drawName(t), Checksum: format.ID{1}}
+	}
+	n := func() int64 { return rapid.Int64Range(0, 3).Draw(t, "n") }
+	p.Domains = some(t, "domains", func(t *rapid.T) Domain { return Domain{ID: drawName(t), Sealed: rapid.Bool().Draw(t, "sealed")} })
+	p.Packs = some(t, "packs", func(t *rapid.T) Pack {
+		return Pack{ID: drawName(t), Kind: "data", Domain: drawName(t), Size: n(), Frames: int(n())}
+	})
+	p.Condemned = some(t, "condemned", drawName)
+	p.Deleted = some(t, "deleted", drawName)
+	p.Index = some(t, "index", func(t *rapid.T) Segment {
+		return Segment{ID: drawName(t), Size: n(), Packs: some(t, "covers", drawName)}
+	})
+	p.IndexRemoved = some(t, "index removed", drawName)
+	p.Points = some(t, "points", func(t *rapid.T) Point {
+		return Point{ID: drawPoint(t), Machine: drawName(t), Created: drawTime(t), File: fmt.Sprint(n())}
+	})
+	p.PointsRemoved = some(t, "points removed", drawPoint)
+	p.Claims, p.ClaimsWithdrawn = some(t, "claims", drawClaim), some(t, "withdrawn", drawClaim)
+	p.Holds, p.HoldsReleased = some(t, "holds", drawHold), some(t, "released", drawHold)
+	p.Tombstones = some(t, "tombstones", func(t *rapid.T) Tombstone {
+		return Tombstone{ID: drawPoint(t), Machine: drawName(t), Created: drawTime(t)}
+	})
+	p.TombstonesLifted = some(t, "lifted", drawPoint)
+	p.Bad, p.BadHealed = some(t, "bad", drawBad), some(t, "healed", drawBad)
+	p.Partials = some(t, "partials", func(t *rapid.T) Partial {
+		return Partial{Task: drawName(t), Point: drawPoint(t), Machine: drawName(t), File: fmt.Sprint(n())}
+	})
+	p.PartialsEnded = some(t, "ended", drawName)
+	return p
+}
+
+// A checkpoint says all that the entries before it say: it does not matter after which one a reader begins with it.
+func TestCheckpointIsTheState(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		replayed, begun := NewState(), NewState()
+		for n := range uint64(rapid.IntRange(1, 6).Draw(t, "entries")) {
+			payload := drawPayload(t)
+			head := Head{N: n + 1, Checksum: format.ID{byte(n)}}
+			replayed.Apply(&payload, head)
+			begun.Apply(&payload, head)
+			raw, err := EncodeCheckpoint(testHasher, head, replayed.Payload())
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, _, err := DecodeCheckpoint(testHasher, head.N, raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rapid.Bool().Draw(t, "begin here") {
+				begun = NewState()
+				begun.Apply(&read, head)
+			}
+			if !reflect.DeepEqual(begun, replayed) {
+				t.Fatalf("after entry %d, begun with a checkpoint:\n%+v\nreplayed:\n%+v", head.N, begun, replayed)
+			}
+			if again, err := EncodeCheckpoint(testHasher, head, begun.Payload()); err != nil || !slices.Equal(again, raw) {
+				t.Fatalf("one state, two checkpoints: %v", err)
+			}
+		}
+	})
+}
+
+// rules are those of section 4 that an entry by itself shows.
+func TestApplyRemovesBeforeItAdds(t *testing.T) {
+	name, point := format.Name{1}, backup.PointID{1}
+	bad, gone := Bad{Pack: name, Offset: 64}, Bad{Pack: name, Offset: 900}
+	s := NewState()
+	s.Apply(&Payload{
+		Packs: []Pack{{ID: name, Frames: 1}}, Condemned: []format.Name{name}, Index: []Segment{{ID: name}}, Points: []Point{{ID: point, File: "old"}},
+		Claims: []Claim{{Point: point, Job: "a", Reason: "old"}, {Point: point, Job: "b"}}, Holds: []Hold{{Point: point, ID: "a"}, {Point: point, ID: "b"}},
+		Tombstones: []Tombstone{{ID: point}}, Bad: []Bad{bad, gone}, Partials: []Partial{{Task: name, File: "old"}},
+	}, Head{N: 1})
+	s.Apply(&Payload{
+		Packs: []Pack{{ID: name, Frames: 2}}, Deleted: []format.Name{name}, Index: []Segment{{ID: name, Size: 2}}, IndexRemoved: []format.Name{name},
+		Points: []Point{{ID: point, File: "new"}}, PointsRemoved: []backup.PointID{point},
+		Claims: []Claim{{Point: point, Job: "a", Reason: "new"}}, ClaimsWithdrawn: []Claim{{Point: point, Job: "a"}},
+		Holds: []Hold{{Point: point, ID: "a", Reason: "new"}}, HoldsReleased: []Hold{{Point: point, ID: "a"}},
+		Tombstones: []Tombstone{{ID: point, Reason: "new"}}, TombstonesLifted: []backup.PointID{point},
+		Bad: []Bad{bad}, BadHealed: []Bad{bad}, Partials: []Partial{{Task: name, File: "new"}}, PartialsEnded: []format.Name{name},
+	}, Head{N: 2})
+	want := NewState()
+	want.Head.N = 2
+	want.Packs[name], want.Index[name] = Pack{ID: name, Frames: 2}, Segment{ID: name, Size: 2}
+	want.Points[point], want.Tombstones[point] = Point{ID: point, File: "new"}, Tombstone{ID: point, Reason: "new"}
+	want.Claims[point] = []Claim{{Point: point, Job: "a", Reason: "new"}}
+	want.Holds[point] = []Hold{{Point: point, ID: "a", Reason: "new"}}
+	want.Bad[bad] = true
+	want.Partials[name] = []Partial{{Task: name, File: "new"}}
+	if !reflect.DeepEqual(s, want) {
+		t.Errorf("state\n%+v, want\n%+v", s, want)
+	}
+	if !s.Live(name) || s.Live(format.Name{2}) {
+		t.Error("the deleted pack was condemned, the pack that came again is not")
+	}
+}
+
+func TestApplyIgnoresUnknownRemovals(t *testing.T) {
+	name, point := format.Name{1}, backup.PointID{1}
+	s := NewState()
+	s.Apply(&Payload{
+		Deleted: []format.Name{name}, IndexRemoved: []format.Name{name}, PointsRemoved: []backup.PointID{point}, ClaimsWithdrawn: []Claim{{Point: point}},
+		HoldsReleased: []Hold{{Point: point}}, TombstonesLifted: []backup.PointID{point}, BadHealed: []Bad{{Pack: name}}, PartialsEnded: []format.Name{name},
+	}, Head{})
+	if !reflect.DeepEqual(s, NewState()) {
+		t.Errorf("state %+v, want nothing", s)
+	}
+}
+
+// What a caller took from the state stays as it was when entries follow.
+func TestApplyLeavesTakenListsAlone(t *testing.T) {
+	point := backup.PointID{1}
+	s := NewState()
+	s.Apply(&Payload{Claims: []Claim{{Point: point, Job: "a"}, {Point: point, Job: "b"}}}, Head{})
+	taken := s.Claims[point]
+	s.Apply(&Payload{Claims: []Claim{{Point: point, Job: "a", Reason: "later"}}, ClaimsWithdrawn: []Claim{{Point: point, Job: "b"}}}, Head{})
+	if taken[0].Job != "a" || taken[0].Reason != "" || taken[1].Job != "b" {
+		t.Errorf("a list taken before has become %+v", taken)
+	}
+}
+
+func TestPointsOf(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
+	s, machine := NewState(), format.Name{1}
+	s.Apply(&Payload{Points: []Point{
+		{ID: backup.PointID{3}, Machine: machine, Created: day(1)}, {ID: backup.PointID{2}, Machine: machine, Created: day(2)},
+		{ID: backup.PointID{1}, Machine: machine, Created: day(2)}, {ID: backup.PointID{9}, Machine: format.Name{2}, Created: day(1)},
+	}}, Head{})
+	var order []byte
+	for _, point := range s.PointsOf(machine) {
+		order = append(order, point.ID[0])
+	}
+	if !slices.Equal(order, []byte{3, 1, 2}) {
+		t.Errorf("points in the order %v", order)
+	}
+}
