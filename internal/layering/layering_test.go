@@ -37,8 +37,12 @@ var floors = map[string][]string{
 	"internal/repo":         {"internal/backup", "internal/storage/..."},
 	"internal/source":       {"internal/backup", "internal/vma", "internal/lzop", "internal/qcow2"},
 	"internal/source/ferry": {"internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},
-	"internal/mover":        {"internal/backup", "internal/source", "internal/repo"},
+	"internal/spill":        {},
+	"internal/mover":        {"internal/backup", "internal/source", "internal/repo", "internal/spill"},
 	"internal/restore":      {"internal/backup", "internal/repo"},
+	"internal/job": {
+		"internal/backup", "internal/plan", "internal/source", "internal/source/registry", "internal/repo", "internal/mover",
+	},
 
 	"internal/demo": {
 		"internal/backup", "internal/vma", "internal/lzop", "internal/source/...", "internal/storage/...", "internal/repo",

@@ -272,9 +272,9 @@ func (r *Reader) u32() (uint32, error) {
 		return 0, r.cut(err)
 	}
 	value := binary.BigEndian.Uint32(b)
-	r.in.Discard(4)
-	r.position += 4
-	return value, nil
+	n, err := r.in.Discard(4)
+	r.position += int64(n)
+	return value, err
 }
 
 func (r *Reader) fill(p []byte) error {

@@ -200,7 +200,7 @@ func (t *task) prepare(ctx context.Context) error {
 	for i, described := range t.content.Objects() {
 		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir)
 		if t.base != nil {
-			o.base = t.baseRoot(described.Object, repository.BlockSize())
+			o.base = t.baseRoot(described.Object)
 		}
 		t.objects = append(t.objects, o)
 		if described.Size > 0 {

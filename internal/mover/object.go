@@ -9,8 +9,6 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
-	"ferry/internal/repo/format"
-	"ferry/internal/repo/tree"
 	"ferry/internal/source"
 	"ferry/internal/spill"
 )
@@ -20,8 +18,8 @@ type object struct {
 	source.Object
 	index     int
 	blockSize int64
-	base      *tree.Root
-	root      *tree.Root
+	base      *repo.Root
+	root      *repo.Root
 
 	mu     sync.Mutex // guards blocks and done
 	blocks *spill.Sorter
@@ -35,10 +33,10 @@ func newObject(index int, described source.Object, blockSize int64, tempDir stri
 func (o *object) close() error { return o.blocks.Close() }
 
 // baseRoot finds the tree of the same object in the base.
-func (t *task) baseRoot(described backup.Object, blockSize int64) *tree.Root {
+func (t *task) baseRoot(described backup.Object) *repo.Root {
 	for i, o := range t.base.Objects {
 		if o.Role == described.Role && o.Name == described.Name {
-			if root := t.base.Roots[i]; root != nil && root.Kind == tree.KindFixed && root.BlockSize == blockSize && !described.Shifting {
+			if root := t.base.Roots[i]; t.mover.ingest.Repository().FixedBlocks(root) && !described.Shifting {
 				return root
 			}
 		}
@@ -47,7 +45,7 @@ func (t *task) baseRoot(described backup.Object, blockSize int64) *tree.Root {
 }
 
 // put notes a block's id. For streams number counts the blocks in order; length is the block's.
-func (o *object) put(number int64, id format.ID, length int64) error {
+func (o *object) put(number int64, id repo.ID, length int64) error {
 	record := spill.Record{Key: uint64(number)}
 	copy(record.Value[:], id[:])
 	binary.LittleEndian.PutUint64(record.Value[32:], uint64(length))
@@ -66,19 +64,19 @@ func (o *object) resume(done repo.Done) error {
 }
 
 // build makes the object's tree of all that was put.
-func (o *object) build(ctx context.Context, nodes tree.Nodes) error {
+func (o *object) build(ctx context.Context, ingest *repo.Ingest) error {
 	if o.Access == source.AccessInline || o.Size == 0 {
 		return nil
 	}
 	if o.Size < 0 {
 		return fmt.Errorf("the source did not end object %s", backup.EncodeName(o.Name))
 	}
-	var root tree.Root
+	var root repo.Root
 	var err error
 	if o.Shifting {
-		root, err = o.buildStream(ctx, nodes)
+		root, err = o.buildStream(ctx, ingest)
 	} else {
-		root, err = tree.BuildFixed(ctx, nodes, o.base, o.Size, o.blockSize, o.changes())
+		root, err = ingest.BuildDisk(ctx, o.base, o.Size, o.changes())
 	}
 	if err != nil {
 		return err
@@ -87,24 +85,24 @@ func (o *object) build(ctx context.Context, nodes tree.Nodes) error {
 	return nil
 }
 
-func (o *object) changes() iter.Seq2[tree.Change, error] {
-	return func(yield func(tree.Change, error) bool) {
+func (o *object) changes() iter.Seq2[repo.Change, error] {
+	return func(yield func(repo.Change, error) bool) {
 		for record, err := range o.blocks.Sorted() {
-			if !yield(tree.Change{Block: int64(record.Key), ID: format.ID(record.Value[:32])}, err) || err != nil {
+			if !yield(repo.Change{Block: int64(record.Key), ID: repo.ID(record.Value[:32])}, err) || err != nil {
 				return
 			}
 		}
 	}
 }
 
-func (o *object) buildStream(ctx context.Context, nodes tree.Nodes) (tree.Root, error) {
-	builder := tree.NewStreamBuilder(nodes)
+func (o *object) buildStream(ctx context.Context, ingest *repo.Ingest) (repo.Root, error) {
+	builder := ingest.NewStream()
 	for record, err := range o.blocks.Sorted() {
 		if err == nil {
-			err = builder.Add(ctx, format.ID(record.Value[:32]), int64(binary.LittleEndian.Uint64(record.Value[32:])))
+			err = builder.Add(ctx, repo.ID(record.Value[:32]), int64(binary.LittleEndian.Uint64(record.Value[32:])))
 		}
 		if err != nil {
-			return tree.Root{}, err
+			return repo.Root{}, err
 		}
 	}
 	return builder.Finish(ctx)

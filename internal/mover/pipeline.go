@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"ferry/internal/repo/format"
+	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/spill"
 )
@@ -120,7 +120,7 @@ func (p *pipeline) store(ctx context.Context, r run) error {
 	for len(data) > 0 {
 		block := data[:min(step, int64(len(data)))]
 		data = data[len(block):]
-		var id format.ID
+		var id repo.ID
 		if !spill.AllZero(block) {
 			id = p.task.mover.ingest.BlockID(block)
 			if _, err := p.task.mover.ingest.StoreBlock(ctx, id, block, p.task.codec); err != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ferry/internal/backup"
-	"ferry/internal/repo/format"
+	"ferry/internal/repo"
 	"ferry/internal/source"
 )
 
@@ -62,7 +62,7 @@ func (p *pipeline) planRanges(ctx context.Context, o *object, disk source.Disk, 
 				continue
 			}
 			for n := r.first; n < r.first+r.count; n++ {
-				if err := o.put(n, format.ID{}, 0); err != nil {
+				if err := o.put(n, repo.ID{}, 0); err != nil {
 					return err
 				}
 			}

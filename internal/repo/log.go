@@ -195,7 +195,9 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, rel
 		}
 		if err == nil {
 			r.state.Apply(payload, head)
-			r.cache.setHead(head)
+			if err := r.cache.setHead(head); err != nil {
+				r.warn("the head of the log could not be remembered: %v", err)
+			}
 			return r.checkpoint(ctx)
 		}
 		if !errors.Is(err, storage.ErrExists) {

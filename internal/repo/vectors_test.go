@@ -212,7 +212,7 @@ func (h *hashed) contexts(keyedOnly bool) {
 			h.add(fmt.Sprintf("%q of %q", context, message), function, context.String(), message, sum[:])
 		}
 	}
-	for _, size := range []int{64, 65, 1024, 1025, 5000} {
+	for _, size := range []int{64, 65, 1024, 1025, 2049} {
 		id := h.hasher.Sum(format.ContextBlock, ramp(size))
 		h.add(fmt.Sprintf("block of %d bytes", size), "blockId", "", ramp(size), id[:])
 	}

@@ -21,7 +21,6 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
-	"ferry/internal/repo/tree"
 )
 
 // ErrExists: a file is there already, and overwriting was not asked for.
@@ -209,11 +208,11 @@ func full(err error, path string) error {
 }
 
 // writeTree writes an object: leaves in parallel, each as its blocks lie in packs.
-func writeTree(ctx context.Context, repository *repo.Repository, root tree.Root, file *os.File, progress *Progress) error {
+func writeTree(ctx context.Context, repository *repo.Repository, root repo.Root, file *os.File, progress *Progress) error {
 	if err := file.Truncate(root.Size); err != nil {
 		return full(err, file.Name())
 	}
-	err := repository.ReadObject(ctx, root, func(block tree.Block, plain []byte) error {
+	err := repository.ReadObject(ctx, root, func(block repo.Block, plain []byte) error {
 		return full(writeSparse(file, block.Offset, plain), file.Name())
 	}, func(done int64) { progress.Done.Add(done) })
 	return err

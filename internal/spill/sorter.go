@@ -85,9 +85,9 @@ func (s *Sorter) spill() error {
 	if err != nil {
 		return err
 	}
-	closeRuns(s.runs)
+	err = closeRuns(s.runs)
 	s.runs = []*run{merged}
-	return nil
+	return err
 }
 
 func (s *Sorter) writeRun(records iter.Seq2[Record, error]) (*run, error) {

@@ -11,7 +11,6 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
-	"ferry/internal/repo/tree"
 	"ferry/internal/source"
 )
 
@@ -86,14 +85,14 @@ func (c *content) Disk(i int) (source.Disk, error) {
 type disk struct {
 	content *content
 	object  backup.Object
-	root    tree.Root
+	root    repo.Root
 	readers sync.Pool
 }
 
 type diskReader struct {
-	cursor *tree.Cursor
+	cursor *repo.Cursor
 	blocks *repo.BlockReader
-	wanted []tree.Block
+	wanted []repo.Block
 }
 
 func (d *disk) Size() int64 { return d.root.Size }
@@ -107,7 +106,7 @@ func (d *disk) ReadAt(p []byte, offset int64) (int, error) {
 	repository := d.content.repository
 	r, ok := d.readers.Get().(*diskReader)
 	if !ok {
-		r = &diskReader{cursor: tree.NewCursor(repository.LoadNode, d.root), blocks: repository.NewBlockReader()}
+		r = &diskReader{cursor: repository.NewCursor(d.root), blocks: repository.NewBlockReader()}
 	}
 	defer d.readers.Put(r)
 	ctx := context.Background() // io.ReaderAt has none; what is read at once is small
@@ -122,11 +121,11 @@ func (d *disk) ReadAt(p []byte, offset int64) (int, error) {
 		}
 		at = block.Offset + block.Length
 	}
-	err := r.blocks.Read(ctx, r.wanted, func(block tree.Block, plain []byte) error {
+	err := r.blocks.Read(ctx, r.wanted, func(block repo.Block, plain []byte) error {
 		from := max(block.Offset, offset)
 		copy(p[from-offset:length], plain[from-block.Offset:])
 		return nil
-	}, func(block tree.Block, err error) error {
+	}, func(block repo.Block, err error) error {
 		return &backup.Error{Object: d.object.Name, Offset: block.Offset, Err: err, Hint: "run ferry verify on " + repository.Location()}
 	})
 	if err != nil {
@@ -145,7 +144,7 @@ func (d *disk) Extents(ctx context.Context, base *backup.Base) iter.Seq2[backup.
 	}
 	return func(yield func(backup.Extent, error) bool) {
 		fill := filler{kind: backup.ExtentZero, yield: yield}
-		for blocks, err := range tree.Leaves(ctx, d.content.repository.LoadNode, d.root) {
+		for blocks, err := range d.content.repository.Leaves(ctx, d.root) {
 			if err != nil {
 				yield(backup.Extent{}, err)
 				return
@@ -161,7 +160,7 @@ func (d *disk) Extents(ctx context.Context, base *backup.Base) iter.Seq2[backup.
 }
 
 // provenBase finds the base's object here, if it has the very content that the target has.
-func (d *disk) provenBase(ctx context.Context, base *backup.Base) *tree.Root {
+func (d *disk) provenBase(ctx context.Context, base *backup.Base) *repo.Root {
 	if base == nil || !d.content.repository.Has(base.ID) {
 		return nil
 	}
@@ -181,10 +180,10 @@ func (d *disk) provenBase(ctx context.Context, base *backup.Base) *tree.Root {
 	return nil
 }
 
-func (d *disk) differences(ctx context.Context, base tree.Root) iter.Seq2[backup.Extent, error] {
+func (d *disk) differences(ctx context.Context, base repo.Root) iter.Seq2[backup.Extent, error] {
 	return func(yield func(backup.Extent, error) bool) {
 		fill := filler{kind: backup.ExtentUnchanged, yield: yield}
-		for block, err := range tree.Differences(ctx, d.content.repository.LoadNode, base, d.root) {
+		for block, err := range d.content.repository.Differences(ctx, base, d.root) {
 			kind := backup.ExtentData
 			if block.ID.IsZero() {
 				kind = backup.ExtentZero

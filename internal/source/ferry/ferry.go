@@ -12,7 +12,6 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
-	"ferry/internal/repo/commitlog"
 	"ferry/internal/source"
 	"ferry/internal/storage"
 	"ferry/internal/storage/fs"
@@ -82,7 +81,7 @@ func (f Format) now() time.Time {
 }
 
 // listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows.
-func listed(ctx context.Context, repository *repo.Repository, entry commitlog.Point, hop backup.Hop) source.Point {
+func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry, hop backup.Hop) source.Point {
 	stored, err := repository.ReadPoint(ctx, entry.ID)
 	if err != nil {
 		return source.Point{Point: backup.Point{

@@ -209,7 +209,7 @@ func (d *chainDisk) Extents(ctx context.Context, base *backup.Base) iter.Seq2[ba
 		if err == nil {
 			err = e.flush()
 		}
-		if err != nil && err != errStopped {
+		if err != nil && !errors.Is(err, errStopped) {
 			yield(backup.Extent{}, err)
 		}
 	}

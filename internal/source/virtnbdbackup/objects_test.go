@@ -140,7 +140,7 @@ func TestHostileNames(t *testing.T) {
 		c.put(name, "meta 0000000000000000 x")
 	}
 	for _, p := range c.points() {
-		if strings.ContainsAny(p.Reason, "\n\xff") {
+		if strings.Contains(p.Reason, "\n") || strings.Contains(p.Reason, "\xff") {
 			t.Errorf("reason %q", p.Reason)
 		}
 		if strings.HasPrefix(p.Origin.NativePointID, "virtnbdbackup.0@") {

@@ -272,7 +272,7 @@ func TestScanReadsLittle(t *testing.T) {
 	for i, extension := range []string{".vma", ".vma.zst", ".vma.gz", ".vma.lzo", ".vma.bz2", ".tar", ".tar.zst"} {
 		content := random
 		if extension == ".tar" {
-			content = append(testTar(t, "")[1024:1536], random...)
+			content = slices.Concat(testTar(t, "")[1024:1536], random)
 		}
 		if extension == ".vma.zst" {
 			content = append(binary.LittleEndian.AppendUint32([]byte("\x50\x2a\x4d\x18"), 2<<20), random...)
