@@ -72,8 +72,6 @@ func isTerminal(stream any) bool {
 type bars struct {
 	app      *app
 	progress *mpb.Progress
-	stop     chan struct{}
-	stopped  chan struct{}
 }
 
 // lineEvery is how often progress is said in a line where there is no terminal.

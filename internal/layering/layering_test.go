@@ -34,10 +34,11 @@ var floors = map[string][]string{
 	"internal/qcow2": {"internal/backup"},
 
 	"internal/storage":      {"internal/backup"},
-	"internal/repo":         {"internal/backup", "internal/storage/..."},
-	"internal/source":       {"internal/backup", "internal/vma", "internal/lzop", "internal/qcow2"},
+	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile"},
+	"internal/source":       {"internal/backup", "internal/vma", "internal/lzop", "internal/qcow2", "internal/cachefile"},
 	"internal/source/ferry": {"internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},
 	"internal/spill":        {},
+	"internal/cachefile":    {},
 	"internal/mover":        {"internal/backup", "internal/source", "internal/repo", "internal/spill"},
 	"internal/restore":      {"internal/backup", "internal/repo"},
 	"internal/job": {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ferry/internal/cachefile"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 )
@@ -54,25 +55,7 @@ func (c *cache) setHead(head commitlog.Head) error {
 }
 
 func (c *cache) write(name string, content []byte) error {
-	path := filepath.Join(c.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		os.Remove(file.Name())
-	}
-	return err
+	return cachefile.Write(filepath.Join(c.dir, name), content)
 }
 
 func segmentPath(id format.Name) string { return filepath.Join("index", id.String()) }

@@ -21,6 +21,7 @@ const checkpointEvery = 128
 func (r *Repository) load(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	seen, ok := r.cache.head() // first: another process may commit, and remember that, while this one reads the log
 	if err := r.loadCheckpoint(ctx); err != nil {
 		return err
 	}
@@ -30,8 +31,11 @@ func (r *Repository) load(ctx context.Context) error {
 	if err := r.checkGap(ctx, r.state.Head.N+1); err != nil {
 		return err
 	}
-	seen, ok := r.cache.head()
-	if !ok || seen == r.state.Head {
+	if seen == r.state.Head {
+		return nil
+	}
+	if !ok {
+		r.remember()
 		return nil
 	}
 	if seen.N <= r.state.Head.N {
@@ -41,6 +45,7 @@ func (r *Repository) load(ctx context.Context) error {
 		}
 		if err == nil {
 			if _, _, head, err := commitlog.Decode(r.hasher, seen.N, raw); err == nil && head == seen {
+				r.remember()
 				return nil
 			}
 		}
@@ -54,6 +59,16 @@ func (r *Repository) load(ctx context.Context) error {
 		Hint: "if this copy is the one to go on with, run: ferry adopt " + r.store.Location(),
 	}
 	return nil
+}
+
+// remember keeps the head as the history that this machine has seen. Not being able to is no reason not to go on.
+func (r *Repository) remember() {
+	if r.state.Head.N == 0 {
+		return
+	}
+	if err := r.cache.setHead(r.state.Head); err != nil {
+		r.warn("the head of the log could not be remembered: %v", err)
+	}
 }
 
 // loadCheckpoint begins with the newest checkpoint that is good and belongs to the log; with none, from nothing.
@@ -195,9 +210,7 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, rel
 		}
 		if err == nil {
 			r.state.Apply(payload, head)
-			if err := r.cache.setHead(head); err != nil {
-				r.warn("the head of the log could not be remembered: %v", err)
-			}
+			r.remember()
 			return r.checkpoint(ctx)
 		}
 		if !errors.Is(err, storage.ErrExists) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"ferry/internal/cachefile"
 	"ferry/internal/source"
 )
 
@@ -72,22 +73,5 @@ func (b *brokenFiles) remember(files []source.FileIdentity, reason string) error
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(b.path), 0o700); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(b.path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(file.Name(), b.path)
-	}
-	if err != nil {
-		os.Remove(file.Name())
-	}
-	return err
+	return cachefile.Write(b.path, content)
 }
