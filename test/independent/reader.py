@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generator, Iterator
 
 MAX_PLAIN = 4194304
-MAX_NODE_PACK = 16 << 20
 MAX_INLINE = 65536
 FANOUT = 256
 ZERO_ID = bytes(32)
@@ -34,7 +33,6 @@ BLOCK, NODE = 1, 2
 NODE_CONTEXTS = {1: "ferry v1 leaf", 2: "ferry v1 parent", 3: "ferry v1 stream leaf", 4: "ferry v1 stream parent"}
 HASHES = {"blake3-256": 1, "hmac-sha-256": 2}
 RAW_ROLES = ("disk", "firmware", "tpm", "memory")
-CONFIG_ROLES = ("configuration", "log")
 
 
 class Problem(Exception):
@@ -261,7 +259,7 @@ class Members:
 
 
 def check_prelude(data: bytes, magic: bytes, file: str) -> None:
-    """The prelude of section 1. Called once the file's checksum was found right, so that damage is not taken for novelty."""
+    """The prelude of section 1. Called before the checksum is looked at: a later version may make that differently."""
     found, version, required, _optional = struct.unpack_from("<8sIII", data)
     if found != magic:
         raise Damage(file, 0, f"magic {found!r} instead of {magic!r}")
@@ -314,12 +312,12 @@ def read_sealed(path: Path, file: str, hashing: Hashing, magic: bytes, context: 
         raise Damage(file, None, f"cannot be read: {error.strerror}") from None
     if len(data) < least + 32:
         raise Damage(file, len(data), "too short")
+    check_prelude(data, magic, file)
     body, checksum = data[:-32], data[-32:]
     if hashing.u(context, body) != checksum:
         raise Damage(file, len(body), "wrong checksum")
     if expected is not None and checksum != expected:
         raise Damage(file, len(body), "another checksum than the log says")
-    check_prelude(body, magic, file)
     return body, checksum
 
 
@@ -381,10 +379,9 @@ class Pack:
             size = handle.seek(0, 2)
             if size != self.size or size < 128 or size >= 1 << 32:
                 raise Damage(self.file, None, f"size {size} is not right, the log says {self.size}")
-            if self.kind == NODE and size > MAX_NODE_PACK:
-                raise Damage(self.file, None, f"a node pack of {size} bytes")
             handle.seek(0)
             header = handle.read(64)
+            check_prelude(header, b"FerryPak", self.file)
             handle.seek(size - 64)
             trailer = handle.read(64)
             magic, count, reserved, offset, reserved2, root = struct.unpack("<8sIIQQ32s", trailer)
@@ -413,7 +410,6 @@ class Pack:
         return frames
 
     def _check_header(self, header: bytes) -> None:
-        check_prelude(header, b"FerryPak", self.file)
         kind, algorithm, reserved, ident, domain, generation = struct.unpack_from("<BBH16s16sI", header, 20)
         if reserved or (kind, algorithm) != (self.kind, HASHES[self.hashing.name]):
             raise Damage(self.file, 20, "header: wrong kind or hash, or reserved bytes not zero")
@@ -586,6 +582,9 @@ class Repository:
             self.state.apply(payload, file)
         if not names:
             raise Damage("log", None, "there is no log entry")
+        for path in self.root.glob("checkpoints/*"):
+            if re.fullmatch("[0-9]{12}", path.name) and path.name > names[-1]:
+                self.problems.append(Damage(f"checkpoints/{path.name}", None, f"newer than the last log entry {names[-1]}: entries are lost, or rolled back"))
 
     # points
 
@@ -601,9 +600,9 @@ class Repository:
         """Read a point's file and check it against itself and the log."""
         log = Members(item, "log")
         ident, machine, stamp = log.hex("id", 32), log.hex("machine", 16), log.stamp("created")
-        file = f"points/{machine.hex()}/{stamp}-{ident.hex()}"
-        if log.get("file", str) != file:
-            raise Damage(file, None, f"the log gives this point another file name: {item['file']!r}")
+        file = log.get("file", str)
+        if not re.fullmatch(f"points/{machine.hex()}/{re.escape(stamp)}-{ident.hex()}(-[0-9a-f]{{8}})?", file):
+            raise Damage("log", None, f"point {ident.hex()} has a file of another name: {file!r}")
         data, _ = read_sealed(self.root / file, file, self.hashing, b"FerryPnt", "ferry v1 point", 80,
                               log.hex("checksum", 32))
         generation, salt, header_size, body_size = struct.unpack_from("<I16sII", data, 20)
@@ -621,7 +620,7 @@ class Repository:
         if domain is None or bool(domain.get("sealed")) != header.get("sealed", bool, False):
             raise Damage(file, 48, "the header's domain is unknown to the log, or sealed in one of them only")
         source, origin = Members(body.get("machine", dict), file), Members(body.get("origin", dict), file)
-        key = machine_key(source.plain("platform"), source.plain("instance"), source.plain("uuid"),
+        key = machine_key(source.plain("platform"), source.name("instance"), source.name("uuid"),
                           source.name("sourceName"), source.name("nativeId"))
         if self.hashing.k("ferry v1 machine", key)[:16] != machine:
             raise Damage(file, 48 + header_size, "the machine's pseudonym is not that of its canonical key")
@@ -635,8 +634,6 @@ class Repository:
     def _object(value: Any, roots: list[Root], file: str) -> Object:
         members = Members(value, file)
         role, name = members.get("role", str), name_encode(members.name("name"))
-        if role not in (*RAW_ROLES, *CONFIG_ROLES, "archive"):
-            raise Unsupported(file, None, f"object role {role!r}")
         try:
             inline = base64.b64decode(members.get("inline", str, ""), validate=True)
         except ValueError as error:
@@ -817,7 +814,7 @@ def verify(root: Path) -> list[Problem]:
         repository = Repository(root)
     except Problem as problem:
         return [problem]
-    problems: list[Problem] = []
+    problems = list(repository.problems)
     tables: dict[str, list[Frame]] = {}
     for pack in repository.packs:
         problems.extend(verify_pack(repository, pack, tables))
@@ -842,7 +839,8 @@ def verify(root: Path) -> list[Problem]:
 
 def list_points(root: Path, as_json: bool) -> list[Problem]:
     """Print the live points."""
-    repository, problems, rows = Repository(root), [], []
+    repository, rows = Repository(root), []
+    problems = list(repository.problems)
     for point in repository.points():
         if isinstance(point, Problem):
             problems.append(point)
@@ -866,11 +864,17 @@ def restore(root: Path, prefix: str, target: Path) -> list[Problem]:
         raise Usage(f"{len(chosen)} points begin with {prefix!r}")
     point, problems = repository.read_point(chosen[0]), []
     target.mkdir(parents=True, exist_ok=True)
+    used: set[Path] = set()
     for thing in point.objects:
-        extension = "" if thing.role in CONFIG_ROLES else ".tar" if thing.role == "archive" else ".raw"
-        folder = target / "config" if thing.role in CONFIG_ROLES else target
+        extension = ".raw" if thing.role in RAW_ROLES else ".tar" if thing.role == "archive" else ""
+        folder = target if extension else target / "config"  # roles not known are configuration
         folder.mkdir(exist_ok=True)
-        path, part = folder / (file_name(thing.name) + extension), folder / ".unfinished"
+        stem, part = file_name(thing.name), folder / ".unfinished"
+        path, number = folder / (stem + extension), 1
+        while path in used:  # names need not be unique
+            number += 1
+            path = folder / f"{stem}-{number}{extension}"
+        used.add(path)
         if path.exists() or path.is_symlink():
             raise Usage(f"{path} exists already; nothing is overwritten")
         out = part.open("xb")
@@ -894,7 +898,7 @@ def vector(case: dict[str, Any]) -> bytes:
     """The output of one test vector's function."""
     function, hashing = case["function"], Hashing(case.get("hash", ""), bytes.fromhex(case.get("idKey", "")) or bytes(32))
     parts = [bytes.fromhex(p) for p in ([case["input"]] if isinstance(case["input"], str) else case["input"])]
-    if function in ("U", "K", "rootId", "nodeId", "blockId", "pseudonym") and hashing.name not in HASHES:
+    if function in ("U", "K", "rootId", "nodeId", "blockId", "pseudonym", "frame") and hashing.name not in HASHES:
         raise ValueError(f"hash {hashing.name!r}")
     match function:
         case "U": return hashing.u(case["context"], parts[0])
@@ -905,6 +909,10 @@ def vector(case: dict[str, Any]) -> bytes:
         case "pseudonym": return hashing.k("ferry v1 machine", parts[0])[:16]
         case "machineKey": return machine_key(*parts)
         case "pointId": return point_id(machine_key(*parts[:5]), parts[5])
+        case "frame":
+            kind, ident = BLOCK, hashing.k("ferry v1 block", parts[0])
+            front = b"FRM1" + struct.pack("<BBHII32x", kind, 0, 0, len(parts[0]), len(parts[0])) + ident
+            return front + hashing.u("ferry v1 frame", front + parts[0])[:16] + parts[0]
         case "crc32c": return struct.pack("<I", crc32c(parts[0]))
         case "nameEncode": return name_encode(parts[0]).encode("utf-8")
         case "nameDecode": return name_decode(parts[0].decode("utf-8"))

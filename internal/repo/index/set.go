@@ -17,13 +17,15 @@ type Set struct {
 	others map[format.ID][]Place
 	byPack map[format.Name][]Entry
 	hidden map[format.Name]bool
+	// givenUp are the entries of hidden packs that no segment covers: while the pack exists it can be read.
+	givenUp map[format.Name][]Entry
 }
 
 // NewSet makes an empty set.
 func NewSet() *Set {
 	return &Set{
 		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
-		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{},
+		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{},
 	}
 }
 
@@ -35,6 +37,7 @@ func (s *Set) AddSegment(name format.Name, segment *Segment) {
 	s.order = append(s.order, segment)
 	for _, pack := range segment.Packs() {
 		s.dropRecent(pack)
+		delete(s.givenUp, pack)
 	}
 }
 
@@ -56,7 +59,11 @@ func (s *Set) RemoveSegment(name format.Name) {
 func (s *Set) AddPack(pack format.Name, entries []Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.byPack[pack]; known || s.hidden[pack] {
+	if s.hidden[pack] {
+		s.givenUp[pack] = entries
+		return
+	}
+	if _, known := s.byPack[pack]; known {
 		return
 	}
 	for _, e := range entries {
@@ -68,11 +75,14 @@ func (s *Set) AddPack(pack format.Name, entries []Entry) {
 	s.byPack[pack] = entries
 }
 
-// Hide makes the set never find anything in a pack again: it is condemned or gone.
+// Hide makes Find never find anything in a pack again: it is condemned or gone.
 func (s *Set) Hide(pack format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hidden[pack] = true
+	if entries, held := s.byPack[pack]; held {
+		s.givenUp[pack] = entries
+	}
 	s.dropRecent(pack)
 }
 
@@ -130,10 +140,12 @@ func (s *Set) FindAll(id format.ID) []Place {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var places []Place
-	for _, entries := range s.byPack {
-		for i := range entries {
-			if entries[i].ID == id {
-				places = append(places, entries[i].Place)
+	for _, packs := range []map[format.Name][]Entry{s.byPack, s.givenUp} {
+		for _, entries := range packs {
+			for i := range entries {
+				if entries[i].ID == id {
+					places = append(places, entries[i].Place)
+				}
 			}
 		}
 	}

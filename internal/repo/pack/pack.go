@@ -109,7 +109,8 @@ func (w *Writer) Frames() int { return w.frames }
 // Finish writes table and trailer, and returns the pack's root and size. Publishing the file is the caller's.
 func (w *Writer) Finish() (root format.ID, size int64, err error) {
 	root = w.hasher.Sum(format.ContextPack, w.header, w.table)
-	tail := append(w.table, endMagic...)
+	tail := append(make([]byte, 0, len(w.table)+trailerSize), w.table...)
+	tail = append(tail, endMagic...)
 	tail = binary.LittleEndian.AppendUint32(tail, uint32(w.frames))
 	tail = append(tail, 0, 0, 0, 0)
 	tail = binary.LittleEndian.AppendUint64(tail, uint64(w.offset))

@@ -143,6 +143,33 @@ func TestBuildFixedLoadsPathsOnly(t *testing.T) {
 	}
 }
 
+// An object that ends earlier at the border of a block has no change to give, and still loses what lay behind.
+func TestBuildFixedShrinksWithoutChanges(t *testing.T) {
+	old := disk{size: 70000 * blockSize, blocks: map[int64]format.ID{}}
+	for _, i := range []int64{0, 1, 99, 100, 255, 256, 300, 511, 512, 65535, 65536, 69999} {
+		old.blocks[i] = blockID(uint64(i) + 1)
+	}
+	for _, blocks := range []int64{69999, 65537, 65536, 65535, 600, 512, 511, 301, 300, 257, 256, 255, 100, 99, 1} {
+		nodes := newMemory()
+		base, err := build(nodes, nil, old, old.blocks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := disk{size: blocks * blockSize, blocks: maps.Clone(old.blocks)}
+		maps.DeleteFunc(next.blocks, func(i int64, _ format.ID) bool { return i >= blocks })
+		want, _ := next.naive()
+		if root, err := build(nodes, &base, next, nil); err != nil || root != want {
+			t.Errorf("from %d blocks to %d: %+v, %v; want %+v", old.count(), blocks, root, err, want)
+		}
+		// And back: what was cut off does not come again.
+		grown := disk{size: old.size, blocks: next.blocks}
+		wantGrown, _ := grown.naive()
+		if root, err := build(nodes, &want, grown, nil); err != nil || root != wantGrown {
+			t.Errorf("from %d blocks back to %d: %+v, %v; want %+v", blocks, old.count(), root, err, wantGrown)
+		}
+	}
+}
+
 func TestBuildFixedRefusesLostChanges(t *testing.T) {
 	id := blockID(1)
 	for _, c := range []struct {

@@ -299,8 +299,13 @@ func TestWalksRefuseNodesThatDoNotFit(t *testing.T) {
 		if err := c.root.Check(); err != nil {
 			t.Fatalf("%s: %v", c.what, err)
 		}
-		if blocks, err := collect(nodes.Load, c.root); !errors.Is(err, format.ErrCorrupt) {
-			t.Errorf("%s: leaves %v, %v", c.what, blocks, err)
+		// The node itself, not what lies below it: that its children are not there would be an error too.
+		if blocks, err := Children(t.Context(), nodes.Load, c.root, c.root.Top, c.root.Height-1, 0, c.root.Size); !errors.Is(err, format.ErrCorrupt) {
+			t.Errorf("%s: children %v, %v", c.what, blocks, err)
+		}
+		nodes.forget()
+		if blocks, err := collect(nodes.Load, c.root); !errors.Is(err, format.ErrCorrupt) || len(nodes.loaded) != 1 {
+			t.Errorf("%s: leaves %v after %d loads, %v", c.what, blocks, len(nodes.loaded), err)
 		}
 		if _, err := NewCursor(nodes.Load, c.root).At(context.Background(), 0); !errors.Is(err, format.ErrCorrupt) {
 			t.Errorf("%s: the cursor says %v", c.what, err)
