@@ -9,7 +9,7 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 fuzz() { # PACKAGE TARGET
-	go test -run='^$' -fuzz="^$2\$" -fuzztime="${seconds}s" -parallel=2 -timeout=0 "$1" >"$output" 2>&1
+	go test -run='^$' -fuzz="^$2\$" -fuzztime="${seconds}s" -fuzzminimizetime=1x -parallel=2 -timeout=0 "$1" >"$output" 2>&1
 }
 
 # When the time is up while an input runs, go test may report a failure that is none: it names no input. Asked again, it

@@ -37,11 +37,22 @@ type MachineKey struct {
 
 // NewMachineKey builds a key by the identity rule: the source's name takes part only where the format states no UUID.
 func NewMachineKey(platform Platform, nativeID, uuid, sourceName string) MachineKey {
-	key := MachineKey{Platform: platform, NativeID: nativeID, UUID: strings.ToLower(uuid)}
+	key := MachineKey{Platform: platform, NativeID: nativeID, UUID: lowerASCII(uuid)}
 	if uuid == "" {
 		key.SourceName = sourceName
 	}
 	return key
+}
+
+// lowerASCII lowers A to Z and nothing else: different bytes stay different.
+func lowerASCII(text string) string {
+	lowered := []byte(text)
+	for i, b := range lowered {
+		if b >= 'A' && b <= 'Z' {
+			lowered[i] = b + 'a' - 'A'
+		}
+	}
+	return string(lowered)
 }
 
 // Canonical returns the byte string that identifies the machine, as docs/format.md section 3 defines it.

@@ -30,11 +30,16 @@ func encodeWord(name string) string {
 	return encode(name, func(r rune) bool { return r == '/' || r == ' ' })
 }
 
-// DecodeName reverses EncodeName and EncodeFileName.
-func DecodeName(encoded string) (string, error) {
+// DecodeFileName reverses EncodeFileName.
+func DecodeFileName(encoded string) (string, error) {
 	if encoded == "%" {
 		return "", nil
 	}
+	return DecodeName(encoded)
+}
+
+// DecodeName reverses EncodeName.
+func DecodeName(encoded string) (string, error) {
 	if !strings.Contains(encoded, "%") {
 		return encoded, nil
 	}

@@ -195,6 +195,13 @@ func TestDecodePointRefuses(t *testing.T) {
 		{"an odd block size", replace(&header, `"blockSize":4096`, `"blockSize":4097`), format.ErrCorrupt},
 		{"another leaf kind", replace(&header, `"leafKind":2`, `"leafKind":3`), format.ErrNewer},
 		{"another top", replace(&header, `"top":"01`, `"top":"02`), format.ErrCorrupt},
+		{"a salt without a key", change(24, 1), format.ErrCorrupt},
+		{"a MAC without a key", change(len(good)-64, 1), format.ErrCorrupt},
+		{"both a tree and inline content", replace(&body, `"tree":2`, `"inline":"eA==","tree":2`), format.ErrCorrupt},
+		{"upper-case hex", replace(&header, `"top":"01`, `"top":"0A`), format.ErrCorrupt},
+		{"another machine", replace(&body, `"platform":"`, `"platform":"x`), format.ErrCorrupt},
+		{"another native point id", replace(&body, `"nativeId":"`, `"nativeId":"x`), format.ErrCorrupt},
+		{"bytes that are not UTF-8", replace(&body, "dump%FF", "dump\xff"), format.ErrCorrupt},
 		{"a short id", replace(&header, `"machine":"`, `"machine":"0`), format.ErrCorrupt},
 	} {
 		if p, _, err := decodePoint(decodeHasher, c.raw); !errors.Is(err, c.want) {

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -169,9 +171,15 @@ func decodePoint(hasher *format.Hasher, raw []byte) (*Point, pointHeader, error)
 	if binary.LittleEndian.Uint32(raw[20:]) != 0 {
 		return nil, header, format.ErrNeedsKey
 	}
+	if !allZero(raw[24:40]) || !allZero(raw[sumAt-32:sumAt]) {
+		return corrupt("has a salt or a MAC without a key")
+	}
 	headerSize, bodySize := uint64(binary.LittleEndian.Uint32(raw[40:])), uint64(binary.LittleEndian.Uint32(raw[44:]))
 	if headerSize+bodySize != uint64(len(raw)-pointFixed-pointTail) {
 		return corrupt("has lengths that its file does not have")
+	}
+	if !utf8.Valid(raw[pointFixed : pointFixed+headerSize+bodySize]) {
+		return corrupt("is not UTF-8")
 	}
 	if err := json.Unmarshal(raw[pointFixed:pointFixed+headerSize], &header); err != nil {
 		return corrupt(err.Error())
@@ -186,8 +194,14 @@ func decodePoint(hasher *format.Hasher, raw []byte) (*Point, pointHeader, error)
 	if err := p.attach(hasher, header, body); err != nil {
 		return nil, header, err
 	}
+	machine := hasher.Sum(format.ContextMachine, p.Machine.Key.Canonical())
+	if format.Name(machine[:16]) != header.Machine || backup.NewPointID(p.Machine.Key, p.Origin.NativePointID) != p.ID {
+		return corrupt("has an id that is not its machine's and origin's")
+	}
 	return p, header, nil
 }
+
+func allZero(p []byte) bool { return !slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) }
 
 // point turns the records into the vocabulary, decoding names.
 func (body pointBody) point(header pointHeader) (*Point, error) {
@@ -227,6 +241,16 @@ func (body pointBody) point(header pointHeader) (*Point, error) {
 
 // attach adds the objects and checks their trees' roots.
 func (p *Point) attach(hasher *format.Hasher, header pointHeader, body pointBody) error {
+	roots := make([]tree.Root, len(header.Trees))
+	for i, t := range header.Trees {
+		roots[i] = tree.Root{Kind: t.LeafKind, Height: t.Height, BlockSize: t.BlockSize, Size: t.Size, Top: t.Top}
+		if err := roots[i].Check(); err != nil {
+			return err
+		}
+		if roots[i].ID(hasher) != t.Root {
+			return fmt.Errorf("%w: point has a tree whose root id differs", format.ErrCorrupt)
+		}
+	}
 	for _, record := range body.Objects {
 		name, err := backup.DecodeName(record.Name)
 		if err != nil {
@@ -235,19 +259,15 @@ func (p *Point) attach(hasher *format.Hasher, header pointHeader, body pointBody
 		object := backup.Object{
 			Role: record.Role, Name: name, SectorSize: record.SectorSize, Format: record.Format, Inline: record.Inline, Size: int64(len(record.Inline)),
 		}
+		if len(record.Inline) > backup.InlineLimit || (record.Tree != nil && len(record.Inline) > 0) {
+			return fmt.Errorf("%w: point has an object with %d bytes of inline content that it cannot have", format.ErrCorrupt, len(record.Inline))
+		}
 		var root *tree.Root
 		if record.Tree != nil {
-			if *record.Tree < 0 || *record.Tree >= len(header.Trees) {
+			if *record.Tree < 0 || *record.Tree >= len(roots) {
 				return fmt.Errorf("%w: point has an object of tree %d", format.ErrCorrupt, *record.Tree)
 			}
-			t := header.Trees[*record.Tree]
-			root = &tree.Root{Kind: t.LeafKind, Height: t.Height, BlockSize: t.BlockSize, Size: t.Size, Top: t.Top}
-			if err := root.Check(); err != nil {
-				return err
-			}
-			if root.ID(hasher) != t.Root {
-				return fmt.Errorf("%w: point has a tree whose root id differs", format.ErrCorrupt)
-			}
+			root = &roots[*record.Tree]
 			object.Size, object.Shifting = root.Size, root.Kind == tree.KindStream
 		}
 		p.Objects = append(p.Objects, object)

@@ -3,6 +3,7 @@
 package format
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -122,6 +123,9 @@ func decodeHex(dst, text []byte) error {
 	}
 	if _, err := hex.Decode(dst, text); err != nil {
 		return fmt.Errorf("%w: %q: %w", ErrCorrupt, text, err)
+	}
+	if bytes.ContainsAny(text, "ABCDEF") {
+		return fmt.Errorf("%w: %q has upper-case hex digits", ErrCorrupt, text)
 	}
 	return nil
 }
