@@ -46,7 +46,7 @@ var floors = map[string][]string{
 	},
 
 	"internal/demo": {
-		"internal/backup", "internal/vma", "internal/lzop", "internal/source/...", "internal/storage/...", "internal/repo",
+		"internal/backup", "internal/vma", "internal/plan", "internal/job", "internal/source/...", "internal/storage/...", "internal/repo",
 		"internal/mover", "internal/restore",
 	},
 	"internal/cli": {"internal/..."},
