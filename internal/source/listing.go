@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"path"
 	"path/filepath"
@@ -25,6 +26,20 @@ type Listing struct {
 	// Problems are places that could not be looked into.
 	Problems []error
 	claimed  map[string]bool
+	closers  []io.Closer
+}
+
+// CloseWith hands over something that points of this listing are read through. It is closed with the source.
+func (l *Listing) CloseWith(closer io.Closer) { l.closers = append(l.closers, closer) }
+
+// Close closes what formats handed over, the last first. The root is its opener's.
+func (l *Listing) Close() error {
+	var errs []error
+	for _, closer := range slices.Backward(l.closers) {
+		errs = append(errs, closer.Close())
+	}
+	l.closers = nil
+	return errors.Join(errs...)
 }
 
 // Entry is one regular file, or a folder that a format may know by its name.

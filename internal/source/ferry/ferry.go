@@ -34,7 +34,7 @@ func (f Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Poi
 			continue
 		}
 		listing.ClaimFolder(folder)
-		found, err := f.scan(ctx, listing.Root, folder)
+		found, err := f.scan(ctx, listing, folder)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -53,15 +53,18 @@ func isRepository(entries []source.Entry) bool {
 	return false
 }
 
-func (f Format) scan(ctx context.Context, root *source.Root, folder string) ([]source.Point, error) {
+func (f Format) scan(ctx context.Context, listing *source.Listing, folder string) ([]source.Point, error) {
+	root := listing.Root
 	store, err := fs.Open(filepath.Join(root.Path(), filepath.FromSlash(folder)))
 	if err != nil {
 		return nil, err
 	}
+	listing.CloseWith(store)
 	repository, err := repo.Open(ctx, countingStore{Store: store, root: root}, f.Environment)
 	if err != nil {
 		return nil, err
 	}
+	listing.CloseWith(repository)
 	hop := backup.Hop{RepositoryID: repository.ID(), Time: f.now()}
 	var points []source.Point
 	for _, entry := range repository.Entries() {

@@ -5,6 +5,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -23,6 +24,7 @@ type Source struct {
 	// Problems are places that could not be looked into.
 	Problems []error
 	broken   *brokenFiles
+	listing  *source.Listing
 }
 
 // Options of opening a source.
@@ -49,8 +51,7 @@ func Open(ctx context.Context, path string, options Options) (*Source, error) {
 	}
 	s := &Source{Root: root, broken: openBrokenFiles(options.CacheDir, root.Path())}
 	if err := s.scan(ctx, options.Formats); err != nil {
-		root.Close()
-		return nil, err
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -60,6 +61,7 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 	if err != nil {
 		return err
 	}
+	s.listing = listing
 	for _, format := range formats {
 		points, err := format.Scan(ctx, listing)
 		if ctx.Err() != nil {
@@ -91,8 +93,14 @@ func (s *Source) RememberBroken(p source.Point, reason string) error {
 	return s.broken.remember(p.Files, reason)
 }
 
-// Close releases the folder.
-func (s *Source) Close() error { return s.Root.Close() }
+// Close releases the folder and what its points are read through.
+func (s *Source) Close() error {
+	var err error
+	if s.listing != nil {
+		err = s.listing.Close()
+	}
+	return errors.Join(err, s.Root.Close())
+}
 
 // unique sorts points and keeps one of each id: a complete one if there is one.
 func unique(points []source.Point) []source.Point {
