@@ -1,0 +1,126 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+)
+
+// named makes a point of every file, with the file's name as the machine; it can fail as a whole.
+type named struct {
+	format string
+	state  backup.State
+	err    error
+}
+
+type opener struct{}
+
+func (opener) Open(context.Context) (source.Content, error) { return nil, errors.New("not opened here") }
+
+func (n named) Name() string { return n.format }
+
+func (n named) Scan(_ context.Context, listing *source.Listing) ([]source.Point, error) {
+	if n.err != nil {
+		return nil, n.err
+	}
+	var points []source.Point
+	for _, folder := range listing.Paths() {
+		for _, entry := range listing.Unclaimed(folder) {
+			key := backup.NewMachineKey(backup.PlatformImage, entry.Name, "", listing.Root.Name())
+			p := source.Point{
+				Point: backup.Point{ID: backup.NewPointID(key, "1"), Machine: backup.Machine{Key: key}, Created: time.Unix(1, 0), State: n.state},
+				Files: []source.FileIdentity{entry.FileIdentity},
+			}
+			if n.state == backup.StateComplete {
+				p.Opener = opener{}
+			}
+			points = append(points, p)
+		}
+	}
+	return points, nil
+}
+
+func open(t *testing.T, dir, cache string, formats ...source.Format) *registry.Source {
+	t.Helper()
+	s, err := registry.Open(t.Context(), dir, registry.Options{CacheDir: cache, Formats: formats})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func backups(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"b", "a"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestBrokenIsRememberedUntilTheFileChanges(t *testing.T) {
+	dir, cache := backups(t), t.TempDir()
+	complete := named{format: "x", state: backup.StateComplete}
+	first := open(t, dir, cache, complete)
+	if err := first.RememberBroken(first.Points[0], "bad sum"); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir, cache, complete)
+	if p := again.Points[0]; p.State != backup.StateBroken || p.Reason != "bad sum" || p.Opener != nil {
+		t.Fatalf("remembered as %s, %q", p.State, p.Reason)
+	}
+	if p := again.Points[1]; p.State != backup.StateComplete {
+		t.Fatalf("the other point is %s", p.State)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("longer"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p := open(t, dir, cache, complete).Points[0]; p.State != backup.StateComplete {
+		t.Fatalf("a file that changed is still %s", p.State)
+	}
+	if p := open(t, dir, "", complete).Points[0]; p.State != backup.StateComplete {
+		t.Fatalf("without a cache it is %s", p.State)
+	}
+}
+
+func TestPointsAreSortedAndUnique(t *testing.T) {
+	// Both formats see every file, since neither claims: one point of each id stays, a complete one.
+	s := open(t, backups(t), "", named{format: "x", state: backup.StateLocked}, named{format: "y", state: backup.StateComplete})
+	if len(s.Points) != 2 || s.Points[0].Machine.Key.NativeID != "a" || s.Points[1].Machine.Key.NativeID != "b" {
+		t.Fatalf("%d points: %+v", len(s.Points), s.Points)
+	}
+	for _, p := range s.Points {
+		if p.State != backup.StateComplete {
+			t.Errorf("%s is %s; the complete one should stay", p.Machine.Key, p.State)
+		}
+	}
+	if s.Unknown != 2 {
+		t.Errorf("%d files unknown, want the 2 that nobody claimed", s.Unknown)
+	}
+}
+
+func TestOneFormatsTroubleIsItsOwn(t *testing.T) {
+	s := open(t, backups(t), "", named{format: "x", err: errors.New("cannot")}, named{format: "y", state: backup.StateComplete})
+	if len(s.Points) != 2 || len(s.Problems) != 1 {
+		t.Fatalf("%d points, problems %v", len(s.Points), s.Problems)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := backups(t)
+	for _, path := range []string{filepath.Join(dir, "a"), filepath.Join(dir, "missing")} {
+		if _, err := registry.Open(t.Context(), path, registry.Options{}); err == nil {
+			t.Errorf("%s was opened", path)
+		}
+	}
+}
