@@ -3,56 +3,22 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"ferry/internal/backup"
-	"ferry/internal/plan"
-	"ferry/internal/repo"
 )
 
 // Version of the program.
 const Version = "0.1.0"
-
-// Exit codes. They are the same for every command; docs/cli.md lists them.
-const (
-	ExitDone        = 0
-	ExitFailed      = 1
-	ExitUsage       = 2
-	ExitNothing     = 3
-	ExitSomeFailed  = 4
-	ExitDamaged     = 5
-	ExitInUse       = 6
-	ExitKey         = 7
-	ExitInterrupted = 130
-)
-
-// exitError ends the program with a code. Its text may be empty: then everything has been printed.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return ""
-	}
-	return e.err.Error()
-}
-
-func (e *exitError) Unwrap() error { return e.err }
-
-func usage(format string, args ...any) error {
-	return &exitError{code: ExitUsage, err: fmt.Errorf(format, args...)}
-}
 
 // app is one run of the program.
 type app struct {
@@ -61,6 +27,10 @@ type app struct {
 	quiet       bool
 	cacheDir    string
 	tempDir     string
+	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
+	live io.Writer
+	// interrupted says what to do after an interruption of the command that runs; empty if nothing is left to do.
+	interrupted string
 }
 
 // Main runs the command line and returns the exit code.
@@ -68,103 +38,83 @@ func Main(args []string, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
-	a := &app{out: out, errOut: errOut}
+	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
+	a := &app{out: out, errOut: errOut, json: slices.Contains(args, "--json")}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
-	return a.exit(ctx, err)
-}
-
-// exit prints an error with its hint and returns the code for it.
-func (a *app) exit(ctx context.Context, err error) int {
-	if err == nil {
-		return ExitDone
-	}
-	code := codeOf(ctx, err)
-	if text := err.Error(); text != "" {
-		if code == ExitInterrupted {
-			text = "interrupted; run the same command again to go on"
-		}
-		fmt.Fprintln(a.errOut, "ferry: "+text)
-		if hint := backup.Hint(err); hint != "" && code != ExitInterrupted {
-			fmt.Fprintln(a.errOut, "       "+hint)
-		}
-	}
-	return code
-}
-
-func codeOf(ctx context.Context, err error) int {
-	var exit *exitError
-	switch {
-	case errors.As(err, &exit):
-		return exit.code
-	case ctx.Err() != nil:
-		return ExitInterrupted
-	case errors.Is(err, plan.ErrNotFound) || errors.Is(err, plan.ErrAmbiguous):
-		return ExitNothing
-	case errors.Is(err, repo.ErrNeedsKey) || errors.Is(err, backup.ErrEncrypted):
-		return ExitKey
-	case errors.Is(err, backup.ErrDamaged) || errors.Is(err, repo.ErrCorrupt):
-		return ExitDamaged
-	case errors.Is(err, repo.ErrNoRepository):
-		return ExitUsage
-	}
-	return ExitFailed
+	return a.exit(ctx, root.ExecuteContext(ctx))
 }
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ferry",
 		Short: "Keep the second copy of your virtual machines' backups",
-		Long: `Ferry keeps the second copy of your virtual machines' backups: it reads the restore points that another
-tool made, and keeps them in a repository of its own, deduplicated, checked, and restorable on its own.
-
-Exit codes: 0 done; 1 nothing worked; 2 usage or configuration; 3 the selection matched nothing; 4 some machines
-failed; 5 damaged data found; 6 repository in use; 7 key missing or wrong; 130 interrupted.`,
-		Example: `  ferry demo                                         see it work on generated machines
+		Long: `Ferry keeps the second copy of your virtual machines' backups: it reads the restore points that another tool
+made (Proxmox VE's vzdump, virtnbdbackup, disk images), and keeps them in a repository of its own, deduplicated,
+checked, and restorable without the source.`,
+		Example: `  ferry demo                                         see it work on a machine that it makes up
   ferry points /mnt/pve/dump                         what is there to copy?
   ferry copy /mnt/pve/dump /mnt/usb/vault --create   copy the newest point of each machine
   ferry verify /mnt/usb/vault                        prove that the copy is what was copied
-  ferry restore /mnt/usb/vault web01 --to /var/tmp/web01`,
+  ferry restore /mnt/usb/vault web01 --to /var/tmp/web01
+
+Exit codes, the same for every command:
+  0  done, also when everything was there already
+  1  nothing worked
+  2  wrong usage or configuration, such as a folder without a repository
+  3  the selection matched nothing
+  4  some machines failed
+  5  damaged data found
+  6  repository in use (kept for later: copies never shut each other out)
+  7  key missing or wrong
+  130  interrupted`,
 		Version:       Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
+		Args:          noSuchCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.BoolVar(&a.json, "json", false, "print JSON on standard output (docs/json.md has the names)")
-	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress")
-	flags.StringVar(&a.cacheDir, "cache-dir", defaultCacheDir(), "what can be thrown away: index copies, heads seen, files found broken")
-	flags.StringVar(&a.tempDir, "temp-dir", "", "for what does not fit in memory (default: $TMPDIR or /tmp)")
+	flags.BoolVar(&a.json, "json", a.json, "print JSON (docs/json.md), also for errors")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only what was asked for, and what went wrong")
+	flags.StringVar(&a.cacheDir, "cache-dir", defaultCacheDir(), "`DIR` for what this machine remembers (docs/cli.md says what)")
+	flags.StringVar(&a.tempDir, "temp-dir", "", "`DIR` for what does not fit in memory (default $TMPDIR or /tmp)")
+	flags.Lookup("json").DefValue = "false"
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; see %s --help", err, cmd.CommandPath())
 	})
+	completeFolders(root, "cache-dir", "temp-dir")
 	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.repoCommand(), a.adoptCommand(), a.demoCommand())
-	for _, command := range root.Commands() {
-		wrapArgs(command)
-	}
 	return root
 }
 
-// wrapArgs makes a wrong number of arguments a usage error with the command's own form.
-func wrapArgs(command *cobra.Command) {
-	check := command.Args
-	if check != nil {
-		command.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usage("%w; usage: %s", err, cmd.UseLine())
-			}
-			return nil
+// arguments makes a command take exactly the arguments named, and say by name which one is missing.
+func arguments(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			missing := strings.Join(names[len(args):], " and ")
+			return usage("%s missing; usage: %s", missing, cmd.UseLine())
+		case len(args) > len(names):
+			return usage("one argument too many: %s; usage: %s", backup.EncodeName(args[len(names)]), cmd.UseLine())
 		}
+		return nil
 	}
-	for _, child := range command.Commands() {
-		wrapArgs(child)
+}
+
+// noSuchCommand refuses arguments of a command that only has others below it.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
 	}
+	cmd.SuggestionsMinimumDistance = 2
+	text := fmt.Sprintf("there is no command %s %s", cmd.CommandPath(), backup.EncodeName(args[0]))
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += ", but " + strings.Join(near, " and ")
+	}
+	return usage("%s; see %s --help", text, cmd.CommandPath())
 }
 
 // defaultCacheDir follows the XDG rules; without a home there is a folder for the user below the system's temporary one.
@@ -173,18 +123,4 @@ func defaultCacheDir() string {
 		return filepath.Join(dir, "ferry")
 	}
 	return filepath.Join(os.TempDir(), fmt.Sprintf("ferry-cache-%d", os.Getuid()))
-}
-
-// printable makes names from sources safe to print.
-func printable(name string) string { return backup.EncodeName(name) }
-
-// warnings are printed to standard error, each once.
-func (a *app) warnings(messages []string) {
-	seen := map[string]bool{}
-	for _, message := range messages {
-		if !seen[message] {
-			seen[message] = true
-			fmt.Fprintln(a.errOut, "warning: "+strings.ReplaceAll(printable(message), "%0A", " "))
-		}
-	}
 }

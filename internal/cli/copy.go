@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/repo"
 	"ferry/internal/source"
+	"ferry/internal/source/registry"
 )
 
 type copyFlags struct {
@@ -24,67 +27,94 @@ type copyFlags struct {
 	codec, name    string
 }
 
+// codecs are the values of --codec.
+var codecs = []mover.Codec{mover.CodecAuto, mover.CodecNone, mover.CodecS2, mover.CodecZstd}
+
 func (a *app) copyCommand() *cobra.Command {
 	var f copyFlags
 	command := &cobra.Command{
 		Use:   "copy SOURCE REPOSITORY",
 		Short: "Copy restore points into a Ferry repository",
 		Long: `Copy the newest complete restore point of each machine in SOURCE, a folder of backups or a Ferry repository, into
-REPOSITORY, or with --all every point, oldest first. What the repository has is not read, sent or stored again. A copy
-that was interrupted goes on where it was when the same command is run again.`,
+REPOSITORY, or with --all every complete point, oldest first. What the repository has is not stored again, what the source
+proves unchanged is not even read, and a copy that was interrupted goes on when the same command is run again.
+
+One machine's trouble does not keep the others from being copied: the exit code is 4 if some points failed, 1 if all did.`,
 		Example: `  ferry copy /mnt/pve/dump /mnt/usb/vault --create   make the repository if it is not there
   ferry copy /mnt/pve/dump /mnt/usb/vault --dry-run  what would be copied, and why not the rest
   ferry copy /mnt/pve/dump /mnt/usb/vault --machine 'web*' --machine 104 --all
   ferry copy /mnt/usb/vault /mnt/offsite/vault       the copy of a copy`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.copy(cmd.Context(), args[0], args[1], f) },
+		Args:              arguments("SOURCE", "REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.copy(cmd.Context(), args[0], args[1], f) },
 	}
 	flags := command.Flags()
 	flags.BoolVar(&f.All, "all", false, "copy every point, oldest first, not only the newest of each machine")
-	flags.StringArrayVar(&f.Machines, "machine", nil, "copy only machines whose id, native id or name matches this glob (repeatable)")
+	flags.StringArrayVar(&f.Machines, "machine", nil, "copy only machines whose id, native id or name matches `GLOB` (repeatable)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan with the reason for every point, and copy nothing")
-	flags.BoolVar(&f.create, "create", false, "make the repository if there is none")
-	flags.StringVar(&f.codec, "codec", string(mover.CodecAuto), "compression of new blocks: auto, none, s2, zstd")
-	flags.StringVar(&f.name, "source-name", "", "name of the source, for machines without a UUID (default: the folder's name)")
+	flags.BoolVar(&f.create, "create", false, "make the repository if there is none (not for cron: the disk may not be mounted)")
+	flags.StringVar(&f.codec, "codec", string(mover.CodecAuto), "compression of new blocks: auto, none, s2 or zstd")
+	sourceNameFlag(command, &f.name)
 	initFlags(command, &f.init)
+	completeCodec(command)
+	a.completeMachineFlag(command)
 	return command
 }
 
+func (f copyFlags) check(from, to string) error {
+	known := false
+	for _, codec := range codecs {
+		known = known || f.codec == string(codec)
+	}
+	if !known {
+		return usage("codec %s is none of auto, none, s2, zstd", backup.EncodeName(f.codec))
+	}
+	source, err := os.Stat(from)
+	if err != nil {
+		return nil // opening it says what is wrong
+	}
+	if target, err := os.Stat(to); err == nil && os.SameFile(source, target) {
+		return usage("%s and %s are the same folder", from, to)
+	}
+	return nil
+}
+
 func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
-	codec := mover.Codec(f.codec)
-	switch codec {
-	case mover.CodecAuto, mover.CodecNone, mover.CodecS2, mover.CodecZstd:
-	default:
-		return usage("codec %q is none of auto, none, s2, zstd", f.codec)
+	if err := f.check(from, to); err != nil {
+		return err
+	}
+	a.interrupted = "run the same command again: it goes on where it was"
+	target, err := a.openTarget(ctx, to, f)
+	if err != nil {
+		return err
+	}
+	if target != nil {
+		defer func() { target.Close() }()
 	}
 	opened, err := a.openSource(ctx, from, f.name)
 	if err != nil {
 		return err
 	}
 	defer opened.Close()
-	target, err := a.openTarget(ctx, to, f)
-	if err != nil {
-		return err
-	}
-	has := func(backup.PointID) bool { return false }
-	if target != nil {
-		defer target.Close()
-		has = target.Has
-	}
-	var points []backup.Point
-	for _, p := range opened.Points {
-		points = append(points, p.Point)
-	}
-	steps := plan.Make(points, has, f.Request)
+	points := pointsOf(opened)
+	steps := plan.Make(points, func(id backup.PointID) bool { return target != nil && target.Has(id) }, f.Request)
 	if len(steps.Steps) == 0 {
-		return a.nothingSelected(from, points, f.Machines)
+		return nothingSelected(from, points, f.Machines)
 	}
 	if f.dryRun {
-		return a.printPlan(from, to, steps, opened.Unknown)
+		return a.printPlan(from, to, target, steps, opened.Unknown)
 	}
-	progress := a.newCopyProgress()
+	if target == nil {
+		if target, err = a.createRepository(ctx, to, f.init); err != nil {
+			return err
+		}
+		if !a.json {
+			a.say("made repository %s at %s", target.ID(), to)
+		}
+	}
+	progress := a.newCopyProgress(len(steps.Copies()))
 	report, err := job.Copy(ctx, opened, target, steps, job.Options{
-		Codec: codec, TempDir: a.tempDir, Started: progress.started, Finished: progress.finished,
+		Codec: mover.Codec(f.codec), TempDir: a.tempDir, Started: progress.started, Finished: progress.finished,
 	})
 	progress.end()
 	if printErr := a.printReport(from, target, report, opened.Unknown); printErr != nil && err == nil {
@@ -96,37 +126,52 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 	return copyExit(report)
 }
 
-// openTarget opens the repository; without one it makes it if that was asked for. A dry run makes nothing: it gets nil.
-func (a *app) openTarget(ctx context.Context, to string, f copyFlags) (*repo.Repository, error) {
-	target, err := a.openRepository(ctx, to)
-	if !errors.Is(err, repo.ErrNoRepository) {
-		if err == nil && !f.dryRun {
-			if diverged := target.Diverged(); diverged != nil {
-				target.Close()
-				return nil, diverged
-			}
-		}
-		return target, err
+func pointsOf(opened *registry.Source) []backup.Point {
+	points := make([]backup.Point, len(opened.Points))
+	for i, p := range opened.Points {
+		points[i] = p.Point
 	}
-	if !f.create {
-		return nil, err
-	}
-	if f.dryRun {
-		return nil, nil
-	}
-	return a.createRepository(ctx, to, f.init)
+	return points
 }
 
-func (a *app) nothingSelected(from string, points []backup.Point, globs []string) error {
-	if len(points) == 0 {
-		return &exitError{code: ExitNothing, err: fmt.Errorf("no restore points in %s", from)}
+// openTarget opens the repository. It is nil if there is none and it is to be made.
+func (a *app) openTarget(ctx context.Context, to string, f copyFlags) (*repo.Repository, error) {
+	target, err := a.openRepository(ctx, to)
+	if errors.Is(err, repo.ErrNoRepository) {
+		if f.create {
+			return nil, nil
+		}
+		return nil, noRepository(to, "to make a new one there, add --create")
 	}
-	var names []string
-	for _, m := range plan.Machines(points) {
-		names = append(names, m.Key.String())
+	if err != nil || f.dryRun {
+		return target, err
 	}
-	return &exitError{code: ExitNothing, err: fmt.Errorf("no machine matches %q; %s has %q", globs, from, names)}
+	if diverged := target.Writable(); diverged != nil {
+		target.Close()
+		return nil, diverged
+	}
+	return target, nil
 }
+
+func nothingSelected(from string, points []backup.Point, globs []string) error {
+	if len(points) == 0 {
+		return exitWith(ExitNothing, "no restore points in %s", from)
+	}
+	var names, wanted []string
+	for _, m := range plan.Machines(points) {
+		names = append(names, machineTitle(m))
+	}
+	for _, glob := range globs {
+		wanted = append(wanted, printable(glob))
+	}
+	if more := len(names) - machinesShown; more > 0 {
+		names = append(names[:machinesShown], fmt.Sprintf("and %d more", more))
+	}
+	return exitWith(ExitNothing, "no machine in %s matches %s; there: %s", from, strings.Join(wanted, " or "), strings.Join(names, ", "))
+}
+
+// machinesShown is how many machines a message names.
+const machinesShown = 10
 
 // copyExit is the exit code of a copy that was carried out to its end.
 func copyExit(report job.Report) error {
@@ -135,123 +180,111 @@ func copyExit(report job.Report) error {
 	case failed == 0:
 		return nil
 	case report.Copied() == 0 && report.There() == 0:
-		return &exitError{code: ExitFailed}
+		return exitWith(ExitFailed, "nothing was copied: %s failed", counted(failed, "point"))
 	}
-	return &exitError{code: ExitSomeFailed}
+	return exitWith(ExitSomeFailed, "%s failed", counted(failed, "point"))
 }
 
-// stepJSON is a step in --json.
-type stepJSON struct {
-	Point       string      `json:"point"`
-	Machine     machineJSON `json:"machine"`
-	Created     time.Time   `json:"created"`
-	Action      plan.Action `json:"action"`
-	Reason      string      `json:"reason"`
-	Outcome     job.Outcome `json:"outcome,omitempty"`
-	Error       string      `json:"error,omitempty"`
-	Hint        string      `json:"hint,omitempty"`
-	Base        string      `json:"base,omitempty"`
-	Logical     int64       `json:"logicalBytes"`
-	Read        int64       `json:"readBytes"`
-	Unchanged   int64       `json:"unchangedBytes"`
-	Resumed     int64       `json:"resumedBytes"`
-	NewBlocks   int64       `json:"newBlocks"`
-	NewBytes    int64       `json:"newBytes"`
-	StoredBytes int64       `json:"storedBytes"`
-	Seconds     float64     `json:"seconds"`
-}
-
-func describeStep(s plan.Step) stepJSON {
-	return stepJSON{Point: s.Point.ID.String(), Machine: describeMachine(s.Point.Machine), Created: s.Point.Created.UTC(), Action: s.Action, Reason: printable(s.Reason)}
-}
-
-func (a *app) printPlan(from, to string, steps plan.Plan, unknown int) error {
+func (a *app) printPlan(from, to string, target *repo.Repository, steps plan.Plan, unknown int) error {
 	if a.json {
-		described := []stepJSON{}
-		for _, s := range steps.Steps {
-			described = append(described, describeStep(s))
+		described := copyJSON{Source: from, Repository: placeJSON{Location: to}, DryRun: true, UnknownFiles: unknown, Steps: []stepJSON{}}
+		if target != nil {
+			described.Repository = describePlace(target)
 		}
-		return a.printJSON(map[string]any{"source": from, "repository": to, "dryRun": true, "unknownFiles": unknown, "steps": described})
+		for _, s := range steps.Steps {
+			if s.Action == plan.ActionAlreadyThere {
+				described.AlreadyThere++
+			}
+			described.Steps = append(described.Steps, describeStep(job.StepReport{Step: s}))
+		}
+		return a.printJSON(described)
 	}
-	rows := [][]string{}
-	for _, s := range steps.Steps {
-		rows = append(rows, []string{string(s.Action), machineTitle(s.Point.Machine), s.Point.ID.Short(), when(s.Point.Created), printable(s.Reason)})
+	var machine backup.MachineKey
+	var rows [][]string
+	for i, s := range steps.Steps {
+		if key := s.Point.Machine.Key; i == 0 || key != machine {
+			a.table(rows)
+			if rows = nil; i > 0 {
+				a.line("")
+			}
+			a.line("%s", machineTitle(s.Point.Machine))
+			machine = key
+		}
+		rows = append(rows, []string{"  " + s.Point.ID.Short(), when(s.Point.Created), string(s.Action), printable(s.Reason)})
 	}
 	a.table(rows)
-	a.line("\n%d of %d points to copy; nothing was copied", len(steps.Copies()), len(steps.Steps))
+	a.line("\n%d of %s to copy; nothing was copied", len(steps.Copies()), counted(len(steps.Steps), "point"))
+	if target == nil {
+		a.line("the repository would be made at %s", to)
+	}
 	return nil
 }
 
 func (a *app) printReport(from string, target *repo.Repository, report job.Report, unknown int) error {
 	a.warnings(report.Warnings)
 	if a.json {
-		described := []stepJSON{}
-		for _, s := range report.Steps {
-			d := describeStep(s.Step)
-			d.Outcome = s.Outcome
-			if s.Err != nil {
-				d.Error, d.Hint = s.Err.Error(), backup.Hint(s.Err)
-			}
-			if (s.Result.Base != backup.PointID{}) {
-				d.Base = s.Result.Base.String()
-			}
-			r := s.Result
-			d.Logical, d.Read, d.Unchanged, d.Resumed = r.Logical, r.Read, r.Unchanged, r.Resumed
-			d.NewBlocks, d.NewBytes, d.StoredBytes, d.Seconds = r.NewBlocks, r.NewBytes, r.Stored, r.Took.Seconds()
-			described = append(described, d)
+		described := copyJSON{
+			Source: from, Repository: describePlace(target), UnknownFiles: unknown, Steps: []stepJSON{},
+			Copied: report.Copied(), AlreadyThere: report.There(), Failed: report.Failed(),
+			SourceBytesRead: report.SourceBytes, StoredBytes: report.Stored, NodeBytes: report.Nodes, Packs: report.Packs, Seconds: report.Took.Seconds(),
 		}
-		return a.printJSON(map[string]any{
-			"source": from, "repository": map[string]string{"id": target.ID(), "location": target.Location()}, "dryRun": false, "unknownFiles": unknown,
-			"steps": described, "copied": report.Copied(), "alreadyThere": report.There(), "failed": report.Failed(),
-			"sourceBytesRead": report.SourceBytes, "storedBytes": report.Stored, "nodeBytes": report.Nodes, "packs": report.Packs, "seconds": report.Took.Seconds(),
-		})
+		for _, s := range report.Steps {
+			described.Steps = append(described.Steps, describeStep(s))
+		}
+		return a.printJSON(described)
 	}
+	notReached := 0
 	for _, s := range report.Steps {
-		a.printStep(s)
+		a.printNotCopied(s)
+		if s.Outcome == job.OutcomeNotReached {
+			notReached++
+		}
 	}
-	a.line("%d copied, %d already there, %d failed; read %s, stored %s in %s",
-		report.Copied(), report.There(), report.Failed(), size(report.SourceBytes), size(report.Stored), report.Took.Round(time.Millisecond))
+	summary := fmt.Sprintf("%d copied, %d already there, %d failed", report.Copied(), report.There(), report.Failed())
+	if notReached > 0 {
+		summary += fmt.Sprintf(", %d not reached", notReached)
+	}
+	a.say("%s; read %s, stored %s in %s", summary, size(report.SourceBytes), size(report.Stored+report.Nodes), report.Took.Round(time.Millisecond))
 	return nil
 }
 
-// printStep prints what was not copied though someone may expect it. What was copied has been printed when it happened.
-func (a *app) printStep(s job.StepReport) {
+// printNotCopied prints what was not copied though someone may expect it. What was copied has been printed when it happened.
+func (a *app) printNotCopied(s job.StepReport) {
 	switch s.Action {
 	case plan.ActionBroken, plan.ActionLocked, plan.ActionUnsupported, plan.ActionEncrypted:
-		mark := "      "
 		if s.Failure {
-			mark = "FAILED"
+			a.line("FAILED  %s  %s  %s: %s", shortName(s.Point.Machine), when(s.Point.Created), s.Action, printable(s.Reason))
+		} else {
+			a.say("%s  %s  %s  %s", s.Action, shortName(s.Point.Machine), when(s.Point.Created), printable(s.Reason))
 		}
-		a.line("%s  %s  %s  %s: %s", mark, machineTitle(s.Point.Machine), when(s.Point.Created), s.Action, printable(s.Reason))
 	}
 }
 
 // copyProgress shows the points while they are copied.
 type copyProgress struct {
-	app  *app
-	bars *bars
-	mu   sync.Mutex
-	end1 func()
+	app   *app
+	bars  *bars
+	total int
+
+	mu    sync.Mutex // guards the fields below, and lines that are printed
+	begun int
+	stop  func() // ends the bar of the point that is copied now
 }
 
-func (a *app) newCopyProgress() *copyProgress { return &copyProgress{app: a, bars: a.newBars()} }
+func (a *app) newCopyProgress(total int) *copyProgress {
+	return &copyProgress{app: a, bars: a.newBars(), total: total, stop: func() {}}
+}
 
 func (p *copyProgress) started(point source.Point, counters *mover.Progress) {
-	end := p.bars.add(machineShort(point.Machine)+" "+when(point.Created), counters.Total.Load, counters.Done.Load)
 	p.mu.Lock()
-	previous := p.end1
-	p.end1 = end
-	p.mu.Unlock()
-	if previous != nil {
-		previous()
+	defer p.mu.Unlock()
+	p.stop()
+	p.begun++
+	name := shortName(point.Machine)
+	if p.total > 1 {
+		name = fmt.Sprintf("%d/%d %s", min(p.begun, p.total), p.total, name)
 	}
-}
-
-func machineShort(m backup.Machine) string {
-	if m.Name != "" {
-		return printable(m.Name)
-	}
-	return m.Key.String()
+	p.stop = p.bars.add(name, counters.Total.Load, counters.Done.Load)
 }
 
 func (p *copyProgress) finished(s job.StepReport) {
@@ -260,8 +293,9 @@ func (p *copyProgress) finished(s job.StepReport) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	name := shortName(s.Point.Machine) + "  " + when(s.Point.Created)
 	if s.Err != nil {
-		p.app.line("FAILED  %s  %s: %v", machineTitle(s.Point.Machine), when(s.Point.Created), s.Err)
+		p.app.line("FAILED  %s  %s", name, job.Reason(s.Err))
 		if hint := backup.Hint(s.Err); hint != "" {
 			p.app.line("        %s", hint)
 		}
@@ -270,21 +304,18 @@ func (p *copyProgress) finished(s job.StepReport) {
 	r := s.Result
 	detail := fmt.Sprintf("%s, read %s, new %s, stored %s", size(r.Logical), size(r.Read), size(r.NewBytes), size(r.Stored))
 	if r.Unchanged > 0 {
-		detail += ", unchanged since " + r.Base.Short()
+		detail += ", " + size(r.Unchanged) + " unchanged since " + r.Base.Short()
 	}
 	if r.Resumed > 0 {
 		detail += ", " + size(r.Resumed) + " from before the interruption"
 	}
-	p.app.line("copied  %s  %s: %s", machineTitle(s.Point.Machine), when(s.Point.Created), detail)
+	p.app.say("copied  %s  %s", name, detail)
 }
 
 func (p *copyProgress) end() {
 	p.mu.Lock()
-	end := p.end1
-	p.end1 = nil
-	p.mu.Unlock()
-	if end != nil {
-		end()
-	}
+	defer p.mu.Unlock()
+	p.stop()
+	p.stop = func() {}
 	p.bars.done()
 }

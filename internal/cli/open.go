@@ -3,11 +3,13 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
-	"ferry/internal/backup"
+	"golang.org/x/sys/unix"
+
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/ferry"
@@ -32,10 +34,10 @@ func (a *app) formats() []source.Format {
 
 // openSource lists a folder of backups.
 func (a *app) openSource(ctx context.Context, path, name string) (*registry.Source, error) {
-	opened, err := registry.Open(ctx, path, registry.Options{Name: name, CacheDir: a.cacheDir, Formats: a.formats()})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &exitError{code: ExitUsage, err: &backup.Error{Offset: backup.NoOffset, Err: err, Hint: "is the disk mounted?"}}
+	if err := mustBeFolder(path, "name the folder that the backups are in"); err != nil {
+		return nil, err
 	}
+	opened, err := registry.Open(ctx, path, registry.Options{Name: name, CacheDir: a.cacheDir, Formats: a.formats()})
 	if err != nil {
 		return nil, err
 	}
@@ -47,18 +49,23 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 	return opened, nil
 }
 
-// openRepository opens the repository at a path. The error says so if there is none.
+// openRepository opens the repository at a path. The error wraps repo.ErrNoRepository if there is none.
 func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository, error) {
 	store, err := filestore.Open(path)
-	if errors.Is(err, storage.ErrNotExist) || errors.Is(err, fs.ErrNotExist) {
-		return nil, noRepository(path)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, storage.ErrNotExist):
+		return nil, noRepository(path, nearbyHint(path))
+	case errors.Is(err, unix.ENOTDIR):
+		return nil, mustBeFolder(path, "name the folder that has repository.json in it")
+	case err != nil:
 		return nil, err
 	}
 	opened, err := repo.Open(ctx, store, a.environment())
 	if err != nil {
 		store.Close()
+		if errors.Is(err, repo.ErrNoRepository) {
+			return nil, noRepository(path, nearbyHint(path))
+		}
 		return nil, err
 	}
 	if diverged := opened.Diverged(); diverged != nil {
@@ -67,20 +74,53 @@ func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository
 	return opened, nil
 }
 
-func noRepository(path string) error {
-	return &backup.Error{
-		Offset: backup.NoOffset, Err: errors.Join(repo.ErrNoRepository, nil),
-		Hint: "at " + path + ": is the disk mounted? To make a new repository there, add --create to ferry copy or use ferry repo init",
+// mustBeFolder gives a usage error unless there is a folder at path.
+func mustBeFolder(path, hint string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return hinted(usage("there is no folder %s", path), "is the disk mounted?")
+	case errors.Is(err, unix.ENOTDIR):
+		return usage("a part of %s is a file, not a folder", path)
+	case err == nil && !info.IsDir():
+		return hinted(usage("%s is a file, not a folder", path), hint)
 	}
+	return err
+}
+
+// noRepository is the error of a path without a repository.
+func noRepository(path, hint string) error {
+	return hinted(fmt.Errorf("%w at %s; is the disk mounted?", repo.ErrNoRepository, path), hint)
+}
+
+// nearbyHint names repositories one level below a path that is none.
+func nearbyHint(path string) string {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return ""
+	}
+	for _, entry := range entries {
+		if below := filepath.Join(path, entry.Name()); isRepository(below) {
+			return "there is one at " + below
+		}
+	}
+	return ""
 }
 
 // createRepository makes a new repository at a path.
 func (a *app) createRepository(ctx context.Context, path string, options repo.Options) (*repo.Repository, error) {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return nil, usage("%s is a file, not a folder", path)
+	}
 	store, err := filestore.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	return repo.Init(ctx, store, a.environment(), options)
+	made, err := repo.Init(ctx, store, a.environment(), options)
+	if err != nil {
+		store.Close()
+	}
+	return made, err
 }
 
 // isRepository is true if a repository lies at the path itself.

@@ -1,41 +1,94 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sys/unix"
+
+	"ferry/internal/backup"
 )
 
-// printJSON prints a value as the command's only output.
-func (a *app) printJSON(value any) error {
-	encoder := json.NewEncoder(a.out)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(value)
+// line prints one line of what was asked for.
+func (a *app) line(format string, args ...any) {
+	out := a.out
+	if a.live != nil {
+		out = a.live
+	}
+	fmt.Fprintf(out, format+"\n", args...)
 }
 
-// line prints one line of a command's output for people.
-func (a *app) line(format string, args ...any) { fmt.Fprintf(a.out, format+"\n", args...) }
+// say prints one line that a person likes to see and a script does not need: --quiet leaves it out.
+func (a *app) say(format string, args ...any) {
+	if !a.quiet {
+		a.line(format, args...)
+	}
+}
+
+// printable makes names from sources safe to print.
+func printable(name string) string { return backup.EncodeName(name) }
 
 // size is a number of bytes as people read it.
 func size(bytes int64) string {
 	if bytes < 0 {
-		return "?"
+		return "size unknown"
 	}
 	return humanize.IBytes(uint64(bytes))
 }
 
-// when is a point's time as people read it: in UTC, as it is stored.
-func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
+// timeForm is how times are shown: --point takes it as it is.
+const timeForm = "2006-01-02 15:04:05"
 
-// table prints rows with aligned columns; the last column is as long as it is.
+// when is a time as people read it and type it: local.
+func when(t time.Time) string { return t.Local().Format(timeForm) }
+
+// zoneNow is what the local time zone is called.
+func zoneNow() string { return time.Now().Format("MST") }
+
+// count is a number as people read it.
+func count(n int) string { return humanize.Comma(int64(n)) }
+
+// counted is a number of things: "1 point", "2 points".
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return count(n) + " " + thing + "s"
+}
+
+// shortName is what a machine is called in a line: its name, or its id if it has none.
+func shortName(m backup.Machine) string {
+	if m.Name != "" {
+		return printable(m.Name)
+	}
+	return m.Key.String()
+}
+
+// machineTitle is a machine's name and id.
+func machineTitle(m backup.Machine) string {
+	if m.Name == "" || m.Name == m.Key.NativeID {
+		return m.Key.String()
+	}
+	return printable(m.Name) + "  " + m.Key.String()
+}
+
+// isContent is true for what holds the machine's data, as opposed to what describes it.
+func isContent(o backup.Object) bool {
+	switch o.Role {
+	case backup.RoleDisk, backup.RoleArchive, backup.RoleFirmware, backup.RoleTPM, backup.RoleMemory:
+		return true
+	}
+	return false
+}
+
+// leastFolded is the narrowest last column of a table whose lines are folded.
+const leastFolded = 20
+
+// table prints rows with aligned columns. The last column is as long as it is; on a terminal it is folded to its width.
 func (a *app) table(rows [][]string) {
 	var widths []int
 	for _, row := range rows {
@@ -46,20 +99,51 @@ func (a *app) table(rows [][]string) {
 			widths[i] = max(widths[i], len([]rune(cell)))
 		}
 	}
+	terminal := terminalWidth(a.out)
 	for _, row := range rows {
 		var line strings.Builder
+		at := 0
 		for i, cell := range row {
+			if i == len(row)-1 {
+				cell = fold(cell, at, terminal)
+			}
 			line.WriteString(cell)
 			if i < len(row)-1 {
 				line.WriteString(strings.Repeat(" ", widths[i]-len([]rune(cell))+2))
+				at += widths[i] + 2
 			}
 		}
-		fmt.Fprintln(a.out, strings.TrimRight(line.String(), " "))
+		a.line("%s", strings.TrimRight(line.String(), " "))
 	}
 }
 
+// fold breaks text at spaces so that it fits between column at and width, and aligns what follows.
+func fold(text string, at, width int) string {
+	room := width - at
+	if room < leastFolded || len([]rune(text)) <= room {
+		return text
+	}
+	var folded strings.Builder
+	used := 0
+	for i, word := range strings.Split(text, " ") {
+		length := len([]rune(word))
+		switch {
+		case i == 0:
+		case used+1+length > room:
+			folded.WriteString("\n" + strings.Repeat(" ", at))
+			used = 0
+		default:
+			folded.WriteByte(' ')
+			used++
+		}
+		folded.WriteString(word)
+		used += length
+	}
+	return folded.String()
+}
+
 // isTerminal is true if a stream is a terminal that bars can be drawn on.
-func isTerminal(stream any) bool {
+func isTerminal(stream io.Writer) bool {
 	file, ok := stream.(*os.File)
 	if !ok {
 		return false
@@ -68,85 +152,14 @@ func isTerminal(stream any) bool {
 	return err == nil && os.Getenv("TERM") != "dumb"
 }
 
-// bars shows progress: a bar with rate and time left on a terminal, a line every so often elsewhere.
-type bars struct {
-	app      *app
-	progress *mpb.Progress
-}
-
-// lineEvery is how often progress is said in a line where there is no terminal.
-const lineEvery = 30 * time.Second
-
-// newBars begins to show progress; the caller calls done.
-func (a *app) newBars() *bars {
-	b := &bars{app: a}
-	if !a.quiet && isTerminal(a.errOut) {
-		b.progress = mpb.New(mpb.WithOutput(a.errOut), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
+// terminalWidth is the width of a terminal in characters, 0 for any other stream.
+func terminalWidth(stream io.Writer) int {
+	if !isTerminal(stream) {
+		return 0
 	}
-	return b
-}
-
-// add shows one more thing under way: name, and functions that tell how far it is. The returned function ends it.
-func (b *bars) add(name string, total, done func() int64) func() {
-	if b.app.quiet {
-		return func() {}
+	size, err := unix.IoctlGetWinsize(int(stream.(*os.File).Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
 	}
-	if b.progress == nil {
-		return b.lines(name, total, done)
-	}
-	bar := b.progress.AddBar(max(total(), 1),
-		mpb.PrependDecorators(decor.Name(name, decor.WC{C: decor.DindentRight | decor.DextraSpace}), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.NewPercentage("%d ", decor.WC{W: 5}), decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 12}), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 9})),
-		mpb.BarRemoveOnComplete(),
-	)
-	return b.poll(200*time.Millisecond, func() {
-		bar.SetTotal(max(total(), 1), false)
-		bar.SetCurrent(min(done(), max(total(), 1)))
-	}, func() { bar.Abort(true) })
+	return int(size.Col)
 }
-
-// lines says how far it is, now and then.
-func (b *bars) lines(name string, total, done func() int64) func() {
-	began := time.Now()
-	return b.poll(lineEvery, func() {
-		rate := float64(done()) / time.Since(began).Seconds()
-		left := "?"
-		if rate > 0 {
-			left = time.Duration(float64(total()-done()) / rate * float64(time.Second)).Round(time.Second).String()
-		}
-		fmt.Fprintf(b.app.errOut, "%s: %s of %s, %s/s, %s left\n", name, size(done()), size(total()), size(int64(rate)), left)
-	}, func() {})
-}
-
-// poll calls update at an interval until the returned function is called, which waits for it and calls end.
-func (b *bars) poll(interval time.Duration, update, end func()) func() {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				update()
-			case <-stop:
-				return
-			}
-		}
-	}()
-	return func() {
-		close(stop)
-		<-stopped
-		end()
-	}
-}
-
-// done ends all bars.
-func (b *bars) done() {
-	if b.progress != nil {
-		b.progress.Wait()
-	}
-}
-
-// count is a number as people read it.
-func count(n int) string { return humanize.Comma(int64(n)) }

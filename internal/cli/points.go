@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,106 +14,39 @@ import (
 	"ferry/internal/source/registry"
 )
 
-// pointJSON is a point in --json. docs/json.md documents it; names do not change.
-type pointJSON struct {
-	ID      string      `json:"id"`
-	Machine machineJSON `json:"machine"`
-	Created time.Time   `json:"created"`
-	Zone    string      `json:"zone"`
-	State   string      `json:"state"`
-	Proven  bool        `json:"proven"`
-	Reason  string      `json:"reason"`
-	Disks   []diskJSON  `json:"disks"`
-	Origin  originJSON  `json:"origin"`
-	Hops    []hopJSON   `json:"hops"`
-}
-
-type machineJSON struct {
-	ID       string   `json:"id"`
-	Name     string   `json:"name"`
-	Platform string   `json:"platform"`
-	Labels   []string `json:"labels"`
-}
-
-type diskJSON struct {
-	Name string `json:"name"`
-	Role string `json:"role"`
-	// Size in bytes; -1 if it shows only by reading.
-	Size int64 `json:"size"`
-}
-
-type originJSON struct {
-	Format   string `json:"format"`
-	Source   string `json:"source"`
-	Location string `json:"location"`
-}
-
-type hopJSON struct {
-	Repository string    `json:"repository"`
-	Time       time.Time `json:"time"`
-}
-
-func describePoint(p backup.Point) pointJSON {
-	described := pointJSON{
-		ID: p.ID.String(), Machine: describeMachine(p.Machine), Created: p.Created.UTC(), Zone: p.Zone, State: string(p.State),
-		Proven: p.Proven, Reason: printable(p.Reason), Disks: []diskJSON{}, Hops: []hopJSON{},
-		Origin: originJSON{Format: p.Origin.Format, Source: printable(p.Origin.Source), Location: printable(p.Origin.Location)},
-	}
-	for _, o := range p.Objects {
-		if isContent(o) {
-			described.Disks = append(described.Disks, diskJSON{Name: printable(o.Name), Role: string(o.Role), Size: o.Size})
-		}
-	}
-	for _, hop := range p.Hops {
-		described.Hops = append(described.Hops, hopJSON{Repository: hop.RepositoryID, Time: hop.Time})
-	}
-	return described
-}
-
-func describeMachine(m backup.Machine) machineJSON {
-	described := machineJSON{ID: m.Key.String(), Name: printable(m.Name), Platform: string(m.Key.Platform), Labels: []string{}}
-	for _, label := range m.Labels {
-		described.Labels = append(described.Labels, printable(label))
-	}
-	return described
-}
-
-// isContent is true for what holds the machine's data, as opposed to what describes it.
-func isContent(o backup.Object) bool {
-	switch o.Role {
-	case backup.RoleDisk, backup.RoleArchive, backup.RoleFirmware, backup.RoleTPM, backup.RoleMemory:
-		return true
-	}
-	return false
-}
-
-func machineTitle(m backup.Machine) string {
-	if m.Name == "" || m.Name == m.Key.NativeID {
-		return m.Key.String()
-	}
-	return printable(m.Name) + "  " + m.Key.String()
-}
-
 func (a *app) pointsCommand() *cobra.Command {
 	var check bool
 	var name string
 	command := &cobra.Command{
 		Use:   "points LOCATION",
 		Short: "List the restore points in a folder of backups or in a Ferry repository",
-		Long: `List the restore points in a folder: of any format that Ferry reads, mixed, three levels deep, or of a Ferry
-repository. Headers and names are read only, so "complete" means: as far as they tell. With --check everything is read
-and points that are good are proven.`,
+		Long: `List the restore points in a folder: of every format that Ferry reads, also mixed, down to three levels below it, or of a
+Ferry repository. Times are local; "?" behind one says that the backup does not state its time zone.
+
+The state of a point is
+  complete     all there, as far as headers and names tell
+  proven       everything of it was read and was good: with --check, or when it was stored in the repository
+  locked       another program is still writing it
+  broken       it cannot be read
+  unsupported  Ferry knows what it is and does not read it
+  encrypted    it is encrypted by the program that made it`,
 		Example: `  ferry points /mnt/pve/dump
   ferry points /mnt/usb/vault --json
   ferry points /mnt/pve/dump --check`,
-		Args: cobra.ExactArgs(1),
+		Args:              arguments("LOCATION"),
+		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.points(cmd.Context(), args[0], name, check)
 		},
 	}
-	command.Flags().BoolVar(&check, "check", false, "read every point whole and prove it")
-	command.Flags().StringVar(&name, "source-name", "", "name of the source, for machines without a UUID (default: the folder's name)")
+	command.Flags().BoolVar(&check, "check", false, "read every complete point whole; exit code 4 if one is broken, 5 if stored data is damaged")
+	sourceNameFlag(command, &name)
 	return command
+}
+
+// sourceNameFlag is the flag of commands that read a source.
+func sourceNameFlag(command *cobra.Command, name *string) {
+	command.Flags().StringVar(name, "source-name", "", "`NAME` of the source, part of the id of machines without a UUID (default: the folder's name)")
 }
 
 func (a *app) points(ctx context.Context, location, name string, check bool) error {
@@ -127,113 +58,83 @@ func (a *app) points(ctx context.Context, location, name string, check bool) err
 	if len(opened.Points) == 0 && len(opened.Problems) > 0 && isRepository(location) {
 		return opened.Problems[0]
 	}
-	broken := 0
+	var checked job.CheckReport
 	if check {
-		if broken, err = a.check(ctx, opened); err != nil {
+		if checked, err = a.check(ctx, opened); err != nil {
 			return err
 		}
 	}
-	points := []pointJSON{}
-	for _, p := range opened.Points {
-		points = append(points, describePoint(p.Point))
-	}
 	if a.json {
-		err = a.printJSON(map[string]any{"points": points, "unknownFiles": opened.Unknown})
+		described := pointsJSON{Points: []pointJSON{}, UnknownFiles: opened.Unknown}
+		for _, p := range opened.Points {
+			described.Points = append(described.Points, describePoint(p.Point))
+		}
+		err = a.printJSON(described)
 	} else {
 		a.printPoints(opened)
 	}
-	if err == nil && broken > 0 {
-		return &exitError{code: ExitSomeFailed}
+	switch {
+	case err != nil:
+		return err
+	case checked.Damaged > 0:
+		return exitWith(ExitDamaged, "damaged data found in %s", counted(checked.Damaged, "point"))
+	case checked.Broken > 0:
+		return exitWith(ExitSomeFailed, "%s cannot be copied", counted(checked.Broken, "broken point"))
 	}
-	return err
+	return nil
 }
 
-// check reads all complete points and turns those that fail into broken ones. It returns how many points are broken.
-func (a *app) check(ctx context.Context, opened *registry.Source) (int, error) {
+// check reads all complete points.
+func (a *app) check(ctx context.Context, opened *registry.Source) (job.CheckReport, error) {
 	shown := a.newBars()
 	defer shown.done()
-	broken := 0
-	for i := range opened.Points {
-		p := &opened.Points[i]
-		if p.State == backup.StateComplete && !p.Proven {
-			end := func() {}
-			err := job.Check(ctx, *p, func(total, done func() int64) {
-				end = shown.add(printable(p.Machine.Name)+" "+when(p.Created), total, done)
-			})
-			end()
-			if ctx.Err() != nil {
-				return broken, ctx.Err()
-			}
-			a.checked(opened, p, err)
-		}
-		if p.State == backup.StateBroken {
-			broken++
-		}
-	}
-	return broken, nil
-}
-
-func (a *app) checked(opened *registry.Source, p *source.Point, err error) {
-	switch {
-	case err == nil:
-		p.Proven = true
-	case errors.Is(err, backup.ErrLocked) || errors.Is(err, backup.ErrChanged):
-		p.State, p.Reason = backup.StateLocked, err.Error()
-	default:
-		p.State, p.Reason = backup.StateBroken, err.Error()
-		if rememberErr := opened.RememberBroken(*p, err.Error()); rememberErr != nil {
-			a.warnings([]string{rememberErr.Error()})
-		}
-	}
+	report, err := job.CheckPoints(ctx, opened, func(p source.Point, total, done func() int64) func() {
+		return shown.add(shortName(p.Machine)+" "+p.ID.Short(), total, done)
+	})
+	a.warnings(report.Warnings)
+	return report, err
 }
 
 func (a *app) printPoints(opened *registry.Source) {
-	byMachine := map[backup.MachineKey][]source.Point{}
-	var all []backup.Point
+	byMachine := map[backup.MachineKey][][]string{}
 	for _, p := range opened.Points {
-		byMachine[p.Machine.Key] = append(byMachine[p.Machine.Key], p)
-		all = append(all, p.Point)
+		byMachine[p.Machine.Key] = append(byMachine[p.Machine.Key], pointRow(p.Point))
 	}
-	for i, m := range plan.Machines(all) {
-		if i > 0 {
-			a.line("")
-		}
+	machines := plan.Machines(pointsOf(opened))
+	for _, m := range machines {
 		a.line("%s", machineTitle(m))
-		rows := [][]string{}
-		for _, p := range byMachine[m.Key] {
-			rows = append(rows, pointRow(p.Point))
-		}
-		a.table(rows)
+		a.table(byMachine[m.Key])
+		a.line("")
 	}
-	switch {
-	case len(opened.Points) == 0:
-		a.line("no restore points in %s", opened.Root.Path())
-	case opened.Unknown > 0:
-		a.line("\n%d other files", opened.Unknown)
+	others := ""
+	if opened.Unknown > 0 {
+		others = "; " + counted(opened.Unknown, "file") + " of no format that Ferry knows"
 	}
-	if len(opened.Points) == 0 && opened.Unknown > 0 {
-		a.line("%d files of no format that Ferry knows", opened.Unknown)
+	if len(machines) == 0 {
+		a.line("no restore points in %s%s", opened.Root.Path(), others)
+		return
 	}
+	a.say("%s of %s%s; times in %s", counted(len(opened.Points), "point"), counted(len(machines), "machine"), others, zoneNow())
 }
 
 func pointRow(p backup.Point) []string {
 	state := string(p.State)
-	if p.Proven {
+	if p.State == backup.StateComplete && p.Proven {
 		state = "proven"
 	}
 	created := when(p.Created)
 	if p.Zone == "unknown" {
 		created += "?"
 	}
-	var disks []string
-	for _, o := range p.Objects {
-		if isContent(o) {
-			disks = append(disks, fmt.Sprintf("%s %s", printable(o.Name), size(o.Size)))
+	detail := printable(p.Reason)
+	if detail == "" {
+		var disks []string
+		for _, o := range p.Objects {
+			if isContent(o) {
+				disks = append(disks, fmt.Sprintf("%s %s", printable(o.Name), size(o.Size)))
+			}
 		}
-	}
-	detail := strings.Join(disks, ", ")
-	if p.Reason != "" {
-		detail = printable(p.Reason)
+		detail = strings.Join(disks, ", ")
 	}
 	return []string{"  " + p.ID.Short(), created, state, p.Origin.Format, detail}
 }

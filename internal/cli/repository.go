@@ -3,8 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
-	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"ferry/internal/backup"
@@ -13,30 +13,54 @@ import (
 
 // initFlags are the options of a new repository.
 func initFlags(command *cobra.Command, options *repo.Options) {
+	options.BlockSize = repo.DefaultBlockSize
 	command.Flags().BoolVar(&options.SHA256, "sha256", false, "new repository: ids by HMAC-SHA-256 instead of BLAKE3")
-	command.Flags().IntVar(&options.BlockSize, "block-size", repo.DefaultBlockSize, "new repository: block size in bytes, a power of two from 4096 to 4194304")
+	command.Flags().Var((*blockSize)(&options.BlockSize), "block-size", "new repository: block `SIZE`, a power of two from 4KiB to 4MiB")
+}
+
+// blockSize is the value of --block-size: bytes, or with a unit.
+type blockSize int
+
+// What block sizes there are; the repository's format says the same.
+const leastBlockSize, largestBlockSize = 4 << 10, 4 << 20
+
+func (b *blockSize) String() string { return humanize.IBytes(uint64(*b)) }
+
+func (b *blockSize) Type() string { return "size" }
+
+func (b *blockSize) Set(text string) error {
+	bytes, err := humanize.ParseBytes(text)
+	if err != nil || bytes < leastBlockSize || bytes > largestBlockSize || bytes&(bytes-1) != 0 {
+		return errors.New("it is not a power of two from 4KiB to 4MiB")
+	}
+	*b = blockSize(bytes)
+	return nil
 }
 
 func (a *app) repoCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use: "repo", Short: "Make a repository, or say what is in it",
 		Example: "  ferry repo init /mnt/usb/vault\n  ferry repo info /mnt/usb/vault",
-		Args:    cobra.NoArgs,
+		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var options repo.Options
 	initCommand := &cobra.Command{
 		Use: "init REPOSITORY", Short: "Make a new, empty repository",
-		Example: "  ferry repo init /mnt/usb/vault",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.repoInit(cmd.Context(), args[0], options) },
+		Long: `Make a new, empty repository in a folder, which is made if needed. The file system must be able to make a file only if it
+is not there yet, and to make files durable; one that cannot is refused. What is stored is not encrypted.`,
+		Example:           "  ferry repo init /mnt/usb/vault\n  ferry repo init /mnt/usb/vault --block-size 64KiB",
+		Args:              arguments("REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInit(cmd.Context(), args[0], options) },
 	}
 	initFlags(initCommand, &options)
 	info := &cobra.Command{
 		Use: "info REPOSITORY", Short: "Say what a repository is and what it holds",
-		Example: "  ferry repo info /mnt/usb/vault --json",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0]) },
+		Example:           "  ferry repo info /mnt/usb/vault\n  ferry repo info /mnt/usb/vault --json",
+		Args:              arguments("REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0]) },
 	}
 	command.AddCommand(initCommand, info)
 	return command
@@ -54,23 +78,8 @@ func (a *app) repoInit(ctx context.Context, path string, options repo.Options) e
 	if a.json {
 		return a.printJSON(describeRepository(repository))
 	}
-	a.line("made repository %s at %s", repository.ID(), path)
+	a.say("made repository %s at %s", repository.ID(), path)
 	return nil
-}
-
-type repositoryJSON struct {
-	ID        string    `json:"id"`
-	Location  string    `json:"location"`
-	Created   time.Time `json:"created"`
-	Format    int       `json:"formatVersion"`
-	Hash      string    `json:"hash"`
-	BlockSize int64     `json:"blockSize"`
-	Encrypted bool      `json:"encrypted"`
-}
-
-func describeRepository(r *repo.Repository) repositoryJSON {
-	d := r.Description()
-	return repositoryJSON{ID: r.ID(), Location: r.Location(), Created: d.Created, Format: d.Version, Hash: d.Hash, BlockSize: r.BlockSize(), Encrypted: d.Encrypted}
 }
 
 func (a *app) repoInfo(ctx context.Context, path string) error {
@@ -79,13 +88,11 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		return err
 	}
 	defer repository.Close()
-	usage := repository.Usage()
 	points, err := a.repositoryPoints(ctx, repository)
 	if err != nil {
 		return err
 	}
-	machines := map[backup.MachineKey]bool{}
-	logical := int64(0)
+	machines, logical := map[backup.MachineKey]bool{}, int64(0)
 	for _, p := range points {
 		machines[p.Machine.Key] = true
 		for _, o := range p.Objects {
@@ -93,33 +100,27 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		}
 	}
 	a.warnings(repository.Warnings())
+	usage := repository.Usage()
 	if a.json {
-		return a.printJSON(struct {
-			repositoryJSON
-			Points     int   `json:"points"`
-			Machines   int   `json:"machines"`
-			Unfinished int   `json:"unfinishedCopies"`
-			LogEntries int64 `json:"logEntries"`
-			Packs      int   `json:"packs"`
-			Stored     int64 `json:"storedBytes"`
-			Logical    int64 `json:"logicalBytes"`
-		}{describeRepository(repository), usage.Points, len(machines), usage.Unfinished, int64(usage.Entries), usage.Packs, usage.PackBytes, logical})
+		return a.printJSON(repositoryInfoJSON{
+			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
+			Points: usage.Points, Machines: len(machines), Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
+			Packs: usage.Packs, Stored: usage.PackBytes, Logical: logical,
+		})
 	}
 	d := repository.Description()
-	a.table([][]string{
+	rows := [][]string{
 		{"repository", repository.ID()},
 		{"location", repository.Location()},
 		{"created", when(d.Created)},
 		{"ids", d.Hash},
 		{"block size", size(repository.BlockSize())},
 		{"encrypted", map[bool]string{true: "yes", false: "no"}[d.Encrypted]},
-	})
-	a.line("")
-	rows := [][]string{
+		{""},
 		{"machines", count(len(machines))},
 		{"points", count(usage.Points)},
 		{"size of all points", size(logical)},
-		{"stored", size(usage.PackBytes) + " in " + count(usage.Packs) + " packs"},
+		{"stored", size(usage.PackBytes) + " in " + counted(usage.Packs, "pack")},
 	}
 	if usage.Unfinished > 0 {
 		rows = append(rows, []string{"unfinished copies", count(usage.Unfinished)})
@@ -133,103 +134,34 @@ func (a *app) adoptCommand() *cobra.Command {
 		Use:   "adopt REPOSITORY",
 		Short: "Go on with a repository whose history is not the one seen before",
 		Long: `This machine remembers the last state of every repository it has used. One that was rolled back to an older state, or
-that is another copy with a history of its own, can be read, but is not written to: something may be lost. After adopt
-this machine goes on with the repository as it is.`,
-		Example: "  ferry adopt /mnt/usb/vault",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			repository, err := a.openRepository(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer repository.Close()
-			if repository.Diverged() == nil {
-				a.line("nothing to do: %s has the history that was seen before", args[0])
-				return nil
-			}
-			if err := repository.Adopt(); err != nil {
-				return err
-			}
-			a.line("adopted %s as it is", args[0])
-			return nil
-		},
+that is another copy with a history of its own, can be read, but is not written to: something may be lost. After
+adopt this machine goes on with the repository as it is.`,
+		Example:           "  ferry adopt /mnt/usb/vault",
+		Args:              arguments("REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.adopt(cmd.Context(), args[0]) },
 	}
 }
 
-func (a *app) verifyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify REPOSITORY",
-		Short: "Prove that everything stored is what was copied",
-		Long: `Read the whole repository: the log from its first entry, every byte of every pack, every block by its id, and every
-point down to its last block. What is damaged is listed by machine, point, disk and offset; then the exit code is 5.`,
-		Example: "  ferry verify /mnt/usb/vault",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0]) },
-	}
-}
-
-type damageJSON struct {
-	Machine string `json:"machine"`
-	Point   string `json:"point"`
-	Object  string `json:"object"`
-	Offset  int64  `json:"offset"`
-	Length  int64  `json:"length"`
-	File    string `json:"file"`
-	Reason  string `json:"reason"`
-}
-
-func (a *app) verify(ctx context.Context, path string) error {
+func (a *app) adopt(ctx context.Context, path string) error {
 	repository, err := a.openRepository(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer repository.Close()
-	shown := a.newBars()
-	end := func() {}
-	report, err := repository.Verify(ctx, func(p *repo.VerifyProgress) {
-		end = shown.add("verifying", p.TotalBytes.Load, p.Bytes.Load)
-	})
-	end()
-	shown.done()
-	if err != nil {
-		return err
-	}
-	a.warnings(report.Warnings)
-	if a.json {
-		damage := []damageJSON{}
-		for _, d := range report.Damage {
-			damage = append(damage, damageJSON{printable(d.Machine), d.Point, printable(d.Object), d.Offset, d.Length, d.File, printable(d.Reason)})
+	diverged := repository.Diverged() != nil
+	if diverged {
+		if err := repository.Adopt(); err != nil {
+			return err
 		}
-		err = a.printJSON(map[string]any{
-			"repository": map[string]string{"id": repository.ID(), "location": repository.Location()}, "logEntries": report.Entries, "packs": report.Packs,
-			"points": report.Points, "frames": report.Frames, "bytes": report.Bytes, "pendingPacks": report.Pending, "damage": damage,
-		})
-	} else {
-		a.printVerified(report)
 	}
-	if err == nil && len(report.Damage) > 0 {
-		return &exitError{code: ExitDamaged, err: errors.New("damaged data found")}
+	switch {
+	case a.json:
+		return a.printJSON(adoptJSON{Repository: describePlace(repository), Adopted: diverged})
+	case diverged:
+		a.say("adopted %s as it is", path)
+	default:
+		a.say("nothing to do: %s has the history that was seen before", path)
 	}
-	return err
-}
-
-func (a *app) printVerified(report *repo.VerifyReport) {
-	for _, d := range report.Damage {
-		if d.Machine == "" {
-			a.line("DAMAGED  file %s: %s", d.File, printable(d.Reason))
-			continue
-		}
-		where := "the point's file"
-		if d.Object != "" {
-			where = printable(d.Object) + " bytes " + count(int(d.Offset)) + " to " + count(int(d.Offset+d.Length))
-		}
-		a.line("DAMAGED  machine %s, point %s, %s: %s", printable(d.Machine), d.Point[:min(12, len(d.Point))], where, printable(d.Reason))
-	}
-	a.line("verified %s points, %s packs, %s blocks and nodes, %s", count(report.Points), count(report.Packs), count(int(report.Frames)), size(report.Bytes))
-	if report.Pending > 0 {
-		a.line("%d packs belong to no commit: of a copy that runs now or was interrupted", report.Pending)
-	}
-	if len(report.Damage) == 0 {
-		a.line("everything is what was copied")
-	}
+	return nil
 }

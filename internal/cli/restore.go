@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,37 +13,48 @@ import (
 	"ferry/internal/restore"
 )
 
+type restoreFlags struct {
+	restore.Options
+	to, point string
+}
+
 func (a *app) restoreCommand() *cobra.Command {
-	var options restore.Options
-	var to, point string
+	var f restoreFlags
 	command := &cobra.Command{
 		Use:   "restore REPOSITORY MACHINE --to DIR",
 		Short: "Write a machine's disks and configuration from a repository",
 		Long: `Write the disks of one restore point as sparse raw files, archives as tar files, and the machine's configuration
-below config/, into DIR. Every block is proven while it is written; nothing is overwritten without --force, and no file
-has its final name before all of it is there.
+below config/, into DIR, and print the commands that bring the machine back. Neither the source nor a server is needed.
+Every block is proven while it is written; nothing is overwritten without --force, and no file has its final name before
+all of it is there.
 
-MACHINE is a machine's id, or a name that only one machine has. --point takes "latest", the beginning of a point's id (six
-characters or more), or a time: the newest point at or before it.`,
+MACHINE is a machine's id, its name or its native id (a VMID); a name only if no other machine has it. --point takes
+"latest", the beginning of a point's id (six characters or more), or a time: the newest point at or before it, local
+time unless it says its zone as RFC 3339 does.`,
 		Example: `  ferry restore /mnt/usb/vault web01 --to /var/tmp/web01
-  ferry restore /mnt/usb/vault proxmox/100/3f1d2c4e-5a6b-4c7d-8e9f-0a1b2c3d4e5f --point "2026-11-21 06:00" --to /var/tmp/web01`,
-		Args: cobra.ExactArgs(2),
+  ferry restore /mnt/usb/vault 100 --to /var/tmp/web01 --point 2026-11-21
+  ferry restore /mnt/usb/vault 100 --to /var/tmp/web01 --point "2026-11-21 06:00"
+  ferry restore /mnt/usb/vault 100 --to /var/tmp/web01 --point 9313927d9121 --force`,
+		Args:              arguments("REPOSITORY", "MACHINE"),
+		ValidArgsFunction: a.completeRestore,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if to == "" {
+			if f.to == "" {
 				return usage("say where to with --to DIR")
 			}
-			return a.restore(cmd.Context(), args[0], args[1], point, to, options)
+			return a.restore(cmd.Context(), args[0], args[1], f)
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&to, "to", "", "folder to write to; made if needed")
-	flags.StringVar(&point, "point", "latest", "latest, an id's beginning, or a time")
-	flags.BoolVar(&options.Force, "force", false, "overwrite files that are there")
-	flags.BoolVar(&options.SHA256, "sha256", false, "compute each file's SHA-256 for restore.json")
+	flags.StringVar(&f.to, "to", "", "`DIR` to write to; made if needed")
+	flags.StringVar(&f.point, "point", "latest", "the `POINT`: latest, the beginning of its id, or a time")
+	flags.BoolVar(&f.Force, "force", false, "overwrite files that are there")
+	flags.BoolVar(&f.SHA256, "sha256", false, "compute each file's SHA-256 for restore.json")
+	completeFolders(command, "to")
+	a.completePointFlag(command)
 	return command
 }
 
-func (a *app) restore(ctx context.Context, location, machine, text, to string, options restore.Options) error {
+func (a *app) restore(ctx context.Context, location, machine string, f restoreFlags) error {
 	repository, err := a.openRepository(ctx, location)
 	if err != nil {
 		return err
@@ -56,7 +68,10 @@ func (a *app) restore(ctx context.Context, location, machine, text, to string, o
 	if err != nil {
 		return err
 	}
-	chosen, err := plan.FindPoint(points, m.Key, text, time.Local)
+	chosen, err := plan.FindPoint(points, m.Key, f.point, time.Local)
+	if errors.Is(err, plan.ErrNotFound) {
+		return hinted(err, "see ferry points "+restore.Quote(location))
+	}
 	if err != nil {
 		return err
 	}
@@ -64,19 +79,18 @@ func (a *app) restore(ctx context.Context, location, machine, text, to string, o
 	if err != nil {
 		return err
 	}
+	a.interrupted = "files in " + f.to + " that are whole have their names; to restore again add --force"
 	shown := a.newBars()
 	end := func() {}
-	options.Progress = func(p *restore.Progress) {
-		end = shown.add(machineShort(m)+" "+when(chosen.Created), p.Total.Load, p.Done.Load)
-	}
-	result, err := restore.Restore(ctx, repository, stored, to, options)
+	f.Progress = func(p *restore.Progress) { end = shown.add(shortName(m), p.Total.Load, p.Done.Load) }
+	result, err := restore.Restore(ctx, repository, stored, f.to, f.Options)
 	end()
 	shown.done()
 	a.warnings(repository.Warnings())
 	if err != nil {
 		return err
 	}
-	return a.printRestored(stored, to, result)
+	return a.printRestored(stored, f.to, result)
 }
 
 // repositoryPoints reads all points' files. One that is damaged is a warning: others can be restored.
@@ -96,31 +110,25 @@ func (a *app) repositoryPoints(ctx context.Context, repository *repo.Repository)
 	return points, nil
 }
 
-type restoredJSON struct {
-	Path   string `json:"path"`
-	Role   string `json:"role"`
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`
-	Root   string `json:"root,omitempty"`
-	SHA256 string `json:"sha256,omitempty"`
-}
-
 func (a *app) printRestored(point *repo.Point, to string, result restore.Result) error {
 	if a.json {
-		files := []restoredJSON{}
+		described := restoreJSON{Point: describePoint(point.Point), To: to, Files: []restoredJSON{}, Commands: append([]string{}, result.Commands...)}
 		for _, f := range result.Files {
-			files = append(files, restoredJSON{Path: f.Path, Role: string(f.Role), Name: printable(f.Name), Size: f.Size, Root: f.Root, SHA256: f.SHA256})
+			described.Files = append(described.Files, restoredJSON{Path: f.Path, Role: string(f.Role), Name: printable(f.Name), Size: f.Size, Root: f.Root, SHA256: f.SHA256})
 		}
-		return a.printJSON(map[string]any{"point": describePoint(point.Point), "to": to, "files": files, "commands": result.Commands})
+		return a.printJSON(described)
 	}
-	a.line("restored %s of %s UTC to %s", machineTitle(point.Machine), when(point.Created), to)
-	rows := [][]string{}
+	if a.quiet {
+		return nil
+	}
+	a.line("restored %s as of %s to %s", machineTitle(point.Machine), when(point.Created), to)
+	var rows [][]string
 	for _, f := range result.Files {
 		rows = append(rows, []string{"  " + f.Path, size(f.Size), f.SHA256})
 	}
 	a.table(rows)
 	if len(result.Commands) > 0 {
-		a.line("\nTo bring the machine back, adapt and run:\n")
+		a.line("\nTo bring the machine back, read, adapt and run:\n")
 		for _, command := range result.Commands {
 			a.line("  %s", command)
 		}

@@ -9,7 +9,61 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
+	"ferry/internal/source/registry"
 )
+
+// CheckReport says what checking a source's points found.
+type CheckReport struct {
+	// Broken points cannot be copied. Damaged ones are those of them that were good when they were stored: they lie in
+	// a Ferry repository that has bad bytes.
+	Broken, Damaged int
+	Warnings        []string
+}
+
+// CheckPoints reads every complete point of a source whole and notes in it what it found: proven, locked or broken. begin
+// is told of each point and returns what to call at its end.
+func CheckPoints(ctx context.Context, from *registry.Source, begin func(p source.Point, total, done func() int64) func()) (CheckReport, error) {
+	var report CheckReport
+	for i := range from.Points {
+		p := &from.Points[i]
+		if p.State == backup.StateComplete {
+			end := func() {}
+			err := Check(ctx, *p, func(total, done func() int64) { end = begin(*p, total, done) })
+			end()
+			if ctx.Err() != nil {
+				return report, ctx.Err()
+			}
+			report.note(from, p, err)
+		}
+		if p.State == backup.StateBroken {
+			report.Broken++
+		}
+	}
+	return report, nil
+}
+
+// note gives a point the state that reading it showed.
+func (r *CheckReport) note(from *registry.Source, p *source.Point, err error) {
+	switch {
+	case err == nil:
+		p.Proven = true
+		return
+	case errors.Is(err, backup.ErrLocked) || errors.Is(err, backup.ErrChanged) || errors.Is(err, backup.ErrVanished):
+		p.State = backup.StateLocked
+	default:
+		p.State = backup.StateBroken
+	}
+	p.Proven, p.Reason = false, Reason(err)
+	if errors.Is(err, backup.ErrDamaged) {
+		r.Damaged++
+	}
+	// Anything else may be the machine's or the disk's passing trouble, and is looked at again the next time.
+	if errors.Is(err, backup.ErrBroken) {
+		if rememberErr := from.RememberBroken(*p, p.Reason); rememberErr != nil {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("cannot remember that the point is broken: %v", rememberErr))
+		}
+	}
+}
 
 // Check reads a point whole and stores nothing. It returns nil if everything could be read and all that the source can
 // check is good. progress, if not nil, is given functions that tell how far it is.
@@ -50,7 +104,7 @@ func (c *checker) read() error {
 			onePass = true
 		case source.AccessRandom:
 			if err := c.readDisk(i); err != nil {
-				return &backup.Error{Object: o.Name, Offset: backup.NoOffset, Err: err}
+				return inObject(o.Name, err)
 			}
 		case source.AccessInline:
 		}
@@ -59,6 +113,15 @@ func (c *checker) read() error {
 		return c.content.Stream(c.ctx, c)
 	}
 	return nil
+}
+
+// inObject adds the object to an error that does not name it yet.
+func inObject(name string, err error) error {
+	var at *backup.Error
+	if errors.As(err, &at) && at.Object != "" {
+		return err
+	}
+	return &backup.Error{Object: name, Offset: backup.NoOffset, Err: err}
 }
 
 func (c *checker) readDisk(i int) error {

@@ -14,6 +14,8 @@ import (
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrAmbiguous = errors.New("not unique")
+	// ErrNoPointName: the text is none of the forms in which a point is named.
+	ErrNoPointName = errors.New("it is neither \"latest\", nor six or more characters of an id, nor a time such as 2026-11-22 or \"2026-11-22 06:00\"")
 )
 
 // FindMachine returns the machine that text names among those of the points: by exact id, else by a name or native id
@@ -33,9 +35,9 @@ func FindMachine(points []backup.Point, text string) (backup.Machine, error) {
 	case 1:
 		return named[0], nil
 	case 0:
-		return backup.Machine{}, fmt.Errorf("machine %s: %w; there %s", backup.EncodeName(text), ErrNotFound, candidates(machines))
+		return backup.Machine{}, fmt.Errorf("machine %s %w: %s", backup.EncodeName(text), ErrNotFound, candidates(machines))
 	}
-	return backup.Machine{}, fmt.Errorf("machine %s: %w; there %s", backup.EncodeName(text), ErrAmbiguous, candidates(named))
+	return backup.Machine{}, fmt.Errorf("machine %s %w, give the id: %s", backup.EncodeName(text), ErrAmbiguous, candidates(named))
 }
 
 // candidatesShown is how many candidates a message lists.
@@ -43,7 +45,7 @@ const candidatesShown = 10
 
 func candidates(machines []backup.Machine) string {
 	if len(machines) == 0 {
-		return "are none"
+		return "there is no machine at all"
 	}
 	var names []string
 	for i, m := range machines {
@@ -57,7 +59,10 @@ func candidates(machines []backup.Machine) string {
 		}
 		names = append(names, name)
 	}
-	return "are " + strings.Join(names, ", ")
+	if len(names) == 1 {
+		return "there is " + names[0]
+	}
+	return "there are " + strings.Join(names, ", ")
 }
 
 // Machines returns each machine of the points once, as its newest point has it, in the order of first appearance.
@@ -102,10 +107,10 @@ func FindPoint(points []backup.Point, machine backup.MachineKey, text string, zo
 				return own[i], nil
 			}
 		}
-		return backup.Point{}, fmt.Errorf("no point of %s at or before %s: %w; the oldest is of %s", machine, text, ErrNotFound, own[0].Created.Format(time.RFC3339))
+		return backup.Point{}, fmt.Errorf("point of %s at or before %s %w: the oldest is of %s", machine, text, ErrNotFound, own[0].Created.In(zone).Format(time.DateTime))
 	}
-	if len(text) < shortestPrefix {
-		return backup.Point{}, fmt.Errorf("point %q: give at least %d characters of the id, a time, or \"latest\": %w", text, shortestPrefix, ErrNotFound)
+	if len(text) < shortestPrefix || strings.Trim(strings.ToLower(text), "0123456789abcdef") != "" {
+		return backup.Point{}, fmt.Errorf("point %s: %w", backup.EncodeName(text), ErrNoPointName)
 	}
 	var found []backup.Point
 	for _, p := range own {
@@ -117,9 +122,9 @@ func FindPoint(points []backup.Point, machine backup.MachineKey, text string, zo
 	case 1:
 		return found[0], nil
 	case 0:
-		return backup.Point{}, fmt.Errorf("point %s of %s: %w", backup.EncodeName(text), machine, ErrNotFound)
+		return backup.Point{}, fmt.Errorf("point %s of %s %w", backup.EncodeName(text), machine, ErrNotFound)
 	}
-	return backup.Point{}, fmt.Errorf("point %s of %s: %w: %d ids begin so", backup.EncodeName(text), machine, ErrAmbiguous, len(found))
+	return backup.Point{}, fmt.Errorf("point %s of %s %w: %d ids begin so", backup.EncodeName(text), machine, ErrAmbiguous, len(found))
 }
 
 // localTimes are the forms of local time that people type.

@@ -94,7 +94,11 @@ func Restore(ctx context.Context, repository *repo.Repository, point *repo.Point
 	if err := writeDescription(repository, point, dir, files, options); err != nil {
 		return Result{}, inPoint(point, "", err)
 	}
-	return Result{Files: files, Commands: commands(point, dir, files)}, nil
+	absolute, err := filepath.Abs(dir)
+	if err != nil {
+		return Result{}, inPoint(point, "", err)
+	}
+	return Result{Files: files, Commands: commands(point, absolute, files)}, nil
 }
 
 // inPoint adds machine, point and object to an error, keeping an offset that it has.

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// run runs the command line and returns what it printed.
+func run(t *testing.T, want int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	if code := Main(args, &out, &errOut); code != want {
+		t.Fatalf("ferry %s: exit code %d instead of %d\n%s%s", strings.Join(args, " "), code, want, out.String(), errOut.String())
+	}
+	return out.String(), errOut.String()
+}
+
+// shape notes the path and the kind of every name in a JSON document, and fails at null.
+func shape(t *testing.T, into map[string]bool, path string, value any) {
+	t.Helper()
+	switch value := value.(type) {
+	case nil:
+		t.Errorf("%s is null", path)
+	case map[string]any:
+		for name, member := range value {
+			shape(t, into, path+"."+name, member)
+		}
+	case []any:
+		into[path+" list"] = true
+		for _, element := range value {
+			shape(t, into, path+"[]", element)
+		}
+	default:
+		into[fmt.Sprintf("%s %T", path, value)] = true
+	}
+}
+
+func shapeOf(t *testing.T, documents ...string) []string {
+	t.Helper()
+	paths := map[string]bool{}
+	for _, document := range documents {
+		var value any
+		if err := json.Unmarshal([]byte(document), &value); err != nil {
+			t.Fatalf("%v in %s", err, document)
+		}
+		shape(t, paths, "", value)
+	}
+	return slices.Sorted(maps.Keys(paths))
+}
+
+// documented are the examples of docs/json.md, by the heading of their section.
+func documented(t *testing.T) map[string][]string {
+	t.Helper()
+	content, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := map[string][]string{}
+	for _, section := range strings.Split(string(content), "\n## ")[1:] {
+		heading, body, _ := strings.Cut(section, "\n")
+		for _, example := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(body, -1) {
+			examples[heading] = append(examples[heading], example[1])
+		}
+	}
+	return examples
+}
+
+// TestJSON compares what --json prints with docs/json.md: every name of the one is in the other, with the same kind of
+// value. A name that is changed here is changed for every script that someone has written.
+func TestJSON(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	ferry := func(want int, args ...string) string {
+		t.Helper()
+		out, _ := run(t, want, append(args, "--json", "--cache-dir", in("cache"))...)
+		return out
+	}
+	messages := func(want int, args ...string) []string {
+		t.Helper()
+		_, messages := run(t, want, append(args, "--json", "--cache-dir", in("cache"))...)
+		return strings.Split(strings.TrimSpace(messages), "\n")
+	}
+	printed := map[string][]string{}
+	note := func(command, document string) { printed[command] = append(printed[command], document) }
+
+	note("repo init", ferry(ExitDone, "repo", "init", in("vault")))
+	note("copy", ferry(ExitDone, "copy", vzdumpSamples, in("vault"), "--dry-run"))
+	note("copy", ferry(ExitDone, "copy", vzdumpSamples, in("vault"), "--all"))
+	note("points", ferry(ExitDone, "points", vzdumpSamples))
+	note("points", ferry(ExitDone, "points", in("vault")))
+	note("repo info", ferry(ExitDone, "repo", "info", in("vault")))
+	note("verify", ferry(ExitDone, "verify", in("vault")))
+	note("adopt", ferry(ExitDone, "adopt", in("vault")))
+	note("demo", ferry(ExitDone, "demo", "--keep=false", "--temp-dir", dir))
+
+	// A copy of the copy has hops.
+	note("copy", ferry(ExitDone, "copy", in("vault"), in("second"), "--create"))
+	note("restore", ferry(ExitDone, "restore", in("second"), "web01", "--to", in("out"), "--sha256"))
+
+	// Lists are there, empty, where there is nothing.
+	if err := os.Mkdir(in("empty"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	note("points", ferry(ExitDone, "points", in("empty")))
+
+	spoil(t, in("second"))
+	note("verify", ferry(ExitDamaged, "verify", in("second")))
+	printed["Warnings and errors"] = append(messages(ExitDamaged, "restore", in("second"), "web01", "--to", in("damaged")),
+		messages(ExitUsage, "points", in("nowhere"))...)
+	if err := os.Remove(in("second/log/000000000002")); err != nil {
+		t.Fatal(err)
+	}
+	printed["Warnings and errors"] = append(printed["Warnings and errors"], messages(ExitFailed, "copy", vzdumpSamples, in("second"))...)
+
+	examples := documented(t)
+	for _, command := range slices.Sorted(maps.Keys(examples)) {
+		got, want := shapeOf(t, printed[command]...), shapeOf(t, examples[command]...)
+		for _, name := range got {
+			if !slices.Contains(want, name) {
+				t.Errorf("%s prints %s, which docs/json.md does not have", command, name)
+			}
+		}
+		for _, name := range want {
+			// No sample has labels.
+			if !slices.Contains(got, name) && !strings.HasSuffix(name, ".machine.labels[] string") {
+				t.Errorf("%s does not print %s, which docs/json.md has", command, name)
+			}
+		}
+	}
+	if len(examples) != 9 {
+		t.Errorf("docs/json.md has examples for %d sections", len(examples))
+	}
+}
+
+// spoil changes a byte in every pack of a repository.
+func spoil(t *testing.T, repository string) {
+	t.Helper()
+	packs, err := filepath.Glob(filepath.Join(repository, "packs/*/*"))
+	if err != nil || len(packs) == 0 {
+		t.Fatalf("%d packs, %v", len(packs), err)
+	}
+	for _, pack := range packs {
+		content, err := os.ReadFile(pack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[200] ^= 1
+		if err := os.WriteFile(pack, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestJSONErrorsAreLast: a script can take the last line of standard error for the error.
+func TestJSONErrorsAreLast(t *testing.T) {
+	_, messages := run(t, ExitUsage, "verify", t.TempDir(), "--json", "--cache-dir", t.TempDir())
+	var message struct {
+		Error struct {
+			Message, Hint string
+			ExitCode      int
+		}
+	}
+	if err := json.Unmarshal([]byte(messages), &message); err != nil || message.Error.ExitCode != ExitUsage || message.Error.Message == "" {
+		t.Errorf("%v: %s", err, messages)
+	}
+}

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/repo"
+)
+
+func TestFold(t *testing.T) {
+	text := "one two three four five six seven"
+	for _, c := range []struct {
+		at, width int
+		want      string
+	}{
+		{10, 0, text},  // no terminal
+		{10, 29, text}, // no room to speak of
+		{10, 43, text}, // fits
+		{10, 42, "one two three four five six\n          seven"},
+		{2, 23, "one two three four\n  five six seven"},
+	} {
+		if got := fold(text, c.at, c.width); got != c.want {
+			t.Errorf("fold at %d of %d: %q", c.at, c.width, got)
+		}
+	}
+	if long := "a-word-that-is-longer-than-there-is-room x"; fold(long, 4, 30) != long[:40]+"\n    x" {
+		t.Errorf("%q", fold(long, 4, 30))
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		want int
+	}{
+		{t.Context(), errors.New("anything"), ExitFailed},
+		{t.Context(), usage("wrong"), ExitUsage},
+		{t.Context(), noRepository("there", ""), ExitUsage},
+		{t.Context(), fmt.Errorf("machine x %w", plan.ErrNotFound), ExitNothing},
+		{t.Context(), fmt.Errorf("machine x %w", plan.ErrAmbiguous), ExitUsage},
+		{t.Context(), fmt.Errorf("point x: %w", plan.ErrNoPointName), ExitUsage},
+		{t.Context(), &backup.Error{Err: fmt.Errorf("%w: block", backup.ErrDamaged)}, ExitDamaged},
+		{t.Context(), fmt.Errorf("log: %w", repo.ErrCorrupt), ExitDamaged},
+		{t.Context(), repo.ErrNeedsKey, ExitKey},
+		{cancelled, cancelled.Err(), ExitInterrupted},
+		{cancelled, exitWith(ExitSomeFailed, "1 point failed"), ExitSomeFailed},
+	} {
+		if got := codeOf(c.ctx, c.err); got != c.want {
+			t.Errorf("%v: %d instead of %d", c.err, got, c.want)
+		}
+	}
+}
