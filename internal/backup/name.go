@@ -12,6 +12,20 @@ func EncodeName(name string) string {
 	return encode(name, func(rune) bool { return false })
 }
 
+// SafeText makes a message safe to print: bytes that are not valid UTF-8, control characters, and characters that turn
+// the direction of what follows are written as %XX. Unlike EncodeName it leaves '%' alone: names in the message may be
+// encoded already.
+func SafeText(text string) string {
+	return encodeIf(text, func(r rune) bool { return isControl(r) || turnsDirection(r) })
+}
+
+// turnsDirection is true for the marks and controls of bidirectional text, with which a name can look like another.
+func turnsDirection(r rune) bool {
+	return r == 0x061c || (r >= 0x200e && r <= 0x200f) || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
+}
+
+func isControl(r rune) bool { return r < 0x20 || (r >= 0x7f && r <= 0x9f) }
+
 // EncodeFileName is EncodeName for use as one element of a path: separators are encoded too, and so are names that
 // mean something to a file system (the empty name, ".", ".." and a leading dot).
 func EncodeFileName(name string) string {
@@ -63,10 +77,15 @@ func DecodeName(encoded string) (string, error) {
 }
 
 func encode(name string, unsafe func(rune) bool) string {
+	return encodeIf(name, func(r rune) bool { return r == '%' || isControl(r) || unsafe(r) })
+}
+
+// encodeIf encodes the runes for which unsafe is true, and bytes that are not of valid UTF-8.
+func encodeIf(name string, unsafe func(rune) bool) string {
 	var out strings.Builder
 	for i := 0; i < len(name); {
 		r, size := utf8.DecodeRuneInString(name[i:])
-		if (r == utf8.RuneError && size == 1) || r == '%' || r < 0x20 || (r >= 0x7f && r <= 0x9f) || unsafe(r) {
+		if (r == utf8.RuneError && size == 1) || unsafe(r) {
 			for _, b := range []byte(name[i : i+size]) {
 				fmt.Fprintf(&out, "%%%02X", b)
 			}

@@ -106,3 +106,16 @@ func FuzzDecodeName(f *testing.F) {
 		checkEncoded(t, encoded, backup.EncodeName(encoded), backup.DecodeName)
 	})
 }
+
+func TestSafeTextKeepsEncodedNamesAndTurnsNothing(t *testing.T) {
+	for text, want := range map[string]string{
+		"backing file not%25there.qcow2": "backing file not%25there.qcow2",
+		"line\nfeed \x1b[31m\xff":        "line%0Afeed %1B[31m%FF",
+		"invoice\u202egnp.exe":           "invoice%E2%80%AEgnp.exe",
+		"Büro 100%":                      "Büro 100%",
+	} {
+		if got := backup.SafeText(text); got != want {
+			t.Errorf("SafeText(%q) = %q, want %q", text, got, want)
+		}
+	}
+}

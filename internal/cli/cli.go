@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -51,9 +52,10 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ferry",
 		Short: "Keep the second copy of your virtual machines' backups",
-		Long: `Ferry keeps the second copy of your virtual machines' backups: it reads the restore points that another tool
-made (Proxmox VE's vzdump, virtnbdbackup, disk images), and keeps them in a repository of its own, deduplicated,
-checked, and restorable without the source.`,
+		Long: `Ferry keeps the second copy of your virtual machines' backups: it reads the
+restore points that another tool made (Proxmox VE's vzdump, virtnbdbackup, disk
+images), and keeps them in a repository of its own, deduplicated, checked, and
+restorable without the source.`,
 		Example: `  ferry demo                                         see it work on a machine that it makes up
   ferry points /mnt/pve/dump                         what is there to copy?
   ferry copy /mnt/pve/dump /mnt/usb/vault --create   copy the newest point of each machine
@@ -86,8 +88,17 @@ Exit codes, the same for every command:
 		return usage("%w; see %s --help", err, cmd.CommandPath())
 	})
 	completeFolders(root, "cache-dir", "temp-dir")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
 	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.repoCommand(), a.adoptCommand(), a.demoCommand())
 	return root
+}
+
+// helpWidth is the width in characters that options are described in.
+func (a *app) helpWidth() int {
+	if width := terminalWidth(a.out); width > 0 {
+		return min(max(width, 60), 120)
+	}
+	return 100
 }
 
 // arguments makes a command take exactly the arguments named, and say by name which one is missing.

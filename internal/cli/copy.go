@@ -35,15 +35,18 @@ func (a *app) copyCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "copy SOURCE REPOSITORY",
 		Short: "Copy restore points into a Ferry repository",
-		Long: `Copy the newest complete restore point of each machine in SOURCE, a folder of backups or a Ferry repository, into
-REPOSITORY, or with --all every complete point, oldest first. What the repository has is not stored again, what the source
-proves unchanged is not even read, and a copy that was interrupted goes on when the same command is run again.
+		Long: `Copy the newest complete restore point of each machine in SOURCE, a folder of
+backups or a Ferry repository, into REPOSITORY, or with --all every complete
+point, oldest first. What the repository has is not stored again, what the
+source proves unchanged is not even read, and a copy that was interrupted goes
+on when the same command is run again.
 
-One machine's trouble does not keep the others from being copied: the exit code is 4 if some points failed, 1 if all did.`,
-		Example: `  ferry copy /mnt/pve/dump /mnt/usb/vault --create   make the repository if it is not there
-  ferry copy /mnt/pve/dump /mnt/usb/vault --dry-run  what would be copied, and why not the rest
+One machine's trouble does not keep the others from being copied: the exit code
+is 4 if some points failed, 1 if all did.`,
+		Example: `  ferry copy /mnt/pve/dump /mnt/usb/vault --create   the first time
+  ferry copy /mnt/pve/dump /mnt/usb/vault --dry-run  what, and why not more
   ferry copy /mnt/pve/dump /mnt/usb/vault --machine 'web*' --machine 104 --all
-  ferry copy /mnt/usb/vault /mnt/offsite/vault       the copy of a copy`,
+  ferry copy /mnt/usb/vault /mnt/offsite/vault       a copy of a copy`,
 		Args:              arguments("SOURCE", "REPOSITORY"),
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.copy(cmd.Context(), args[0], args[1], f) },
@@ -83,7 +86,7 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 	if err := f.check(from, to); err != nil {
 		return err
 	}
-	a.interrupted = "run the same command again: it goes on where it was"
+	a.interrupted = "what was stored is kept; to go on run the same command again"
 	target, err := a.openTarget(ctx, to, f)
 	if err != nil {
 		return err
@@ -105,7 +108,11 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 		return a.printPlan(from, to, target, steps, opened.Unknown)
 	}
 	if target == nil {
-		if target, err = a.createRepository(ctx, to, f.init); err != nil {
+		target, err = a.createRepository(ctx, to, f.init)
+		if errors.Is(err, repo.ErrExists) { // another copy made it meanwhile
+			target, err = a.openTarget(ctx, to, f)
+		}
+		if err != nil {
 			return err
 		}
 		if !a.json {
@@ -210,7 +217,7 @@ func (a *app) printPlan(from, to string, target *repo.Repository, steps plan.Pla
 			a.line("%s", machineTitle(s.Point.Machine))
 			machine = key
 		}
-		rows = append(rows, []string{"  " + s.Point.ID.Short(), when(s.Point.Created), string(s.Action), printable(s.Reason)})
+		rows = append(rows, []string{"  " + s.Point.ID.Short(), when(s.Point.Created), string(s.Action), readable(s.Reason)})
 	}
 	a.table(rows)
 	a.line("\n%d of %s to copy; nothing was copied", len(steps.Copies()), counted(len(steps.Steps), "point"))
@@ -253,9 +260,9 @@ func (a *app) printNotCopied(s job.StepReport) {
 	switch s.Action {
 	case plan.ActionBroken, plan.ActionLocked, plan.ActionUnsupported, plan.ActionEncrypted:
 		if s.Failure {
-			a.line("FAILED  %s  %s  %s: %s", shortName(s.Point.Machine), when(s.Point.Created), s.Action, printable(s.Reason))
+			a.line("FAILED  %s  %s  %s: %s", shortName(s.Point.Machine), when(s.Point.Created), s.Action, readable(s.Reason))
 		} else {
-			a.say("%s  %s  %s  %s", s.Action, shortName(s.Point.Machine), when(s.Point.Created), printable(s.Reason))
+			a.say("%s  %s  %s  %s", s.Action, shortName(s.Point.Machine), when(s.Point.Created), readable(s.Reason))
 		}
 	}
 }

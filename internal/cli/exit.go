@@ -119,7 +119,7 @@ func describeError(err error) errorJSON {
 func (a *app) warnings(messages []string) {
 	seen := map[string]bool{}
 	for _, message := range messages {
-		message = strings.ReplaceAll(printable(message), "%0A", " ")
+		message = readable(strings.ReplaceAll(message, "\n", " "))
 		if seen[message] {
 			continue
 		}

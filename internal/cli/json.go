@@ -195,7 +195,7 @@ func (a *app) printJSON(value any) error {
 func describePoint(p backup.Point) pointJSON {
 	described := pointJSON{
 		ID: p.ID.String(), Machine: describeMachine(p.Machine), Created: p.Created.UTC(), Zone: p.Zone, State: string(p.State),
-		Proven: p.Proven, Reason: printable(p.Reason), Disks: []diskJSON{}, Hops: []hopJSON{},
+		Proven: p.Proven, Reason: readable(p.Reason), Disks: []diskJSON{}, Hops: []hopJSON{},
 		Origin: originJSON{Format: p.Origin.Format, Source: printable(p.Origin.Source), Location: printable(p.Origin.Location)},
 	}
 	for _, o := range p.Objects {
@@ -220,7 +220,7 @@ func describeMachine(m backup.Machine) machineJSON {
 func describeStep(s job.StepReport) stepJSON {
 	r := s.Result
 	described := stepJSON{
-		Point: s.Point.ID.String(), Machine: describeMachine(s.Point.Machine), Created: s.Point.Created.UTC(), Action: s.Action, Reason: printable(s.Reason),
+		Point: s.Point.ID.String(), Machine: describeMachine(s.Point.Machine), Created: s.Point.Created.UTC(), Action: s.Action, Reason: readable(s.Reason),
 		Outcome: s.Outcome, Logical: r.Logical, Read: r.Read, Unchanged: r.Unchanged, Resumed: r.Resumed,
 		NewBlocks: r.NewBlocks, NewBytes: r.NewBytes, StoredBytes: r.Stored, Seconds: r.Took.Seconds(),
 	}

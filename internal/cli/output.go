@@ -30,7 +30,10 @@ func (a *app) say(format string, args ...any) {
 }
 
 // printable makes names from sources safe to print.
-func printable(name string) string { return backup.EncodeName(name) }
+func printable(name string) string { return backup.SafeText(backup.EncodeName(name)) }
+
+// readable makes a message safe to print. Names in it are encoded already.
+func readable(message string) string { return backup.SafeText(message) }
 
 // size is a number of bytes as people read it.
 func size(bytes int64) string {
@@ -43,8 +46,13 @@ func size(bytes int64) string {
 // timeForm is how times are shown: --point takes it as it is.
 const timeForm = "2006-01-02 15:04:05"
 
-// when is a time as people read it and type it: local.
-func when(t time.Time) string { return t.Local().Format(timeForm) }
+// when is a time as people read it and type it: local. A point of which no time is known has none.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "time not known"
+	}
+	return t.Local().Format(timeForm)
+}
 
 // zoneNow is what the local time zone is called.
 func zoneNow() string { return time.Now().Format("MST") }

@@ -20,12 +20,14 @@ func (a *app) pointsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "points LOCATION",
 		Short: "List the restore points in a folder of backups or in a Ferry repository",
-		Long: `List the restore points in a folder: of every format that Ferry reads, also mixed, down to three levels below it, or of a
-Ferry repository. Times are local; "?" behind one says that the backup does not state its time zone.
+		Long: `List the restore points in a folder: of every format that Ferry reads, also
+mixed, down to three levels below it, or of a Ferry repository. Times are local;
+"?" behind one says that the backup does not state its time zone.
 
 The state of a point is
   complete     all there, as far as headers and names tell
-  proven       everything of it was read and was good: with --check, or when it was stored in the repository
+  proven       everything of it was read and was good: with --check, or when it
+               was stored in the repository
   locked       another program is still writing it
   broken       it cannot be read
   unsupported  Ferry knows what it is and does not read it
@@ -126,7 +128,7 @@ func pointRow(p backup.Point) []string {
 	if p.Zone == "unknown" {
 		created += "?"
 	}
-	detail := printable(p.Reason)
+	detail := readable(p.Reason)
 	if detail == "" {
 		var disks []string
 		for _, o := range p.Objects {

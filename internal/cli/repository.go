@@ -47,8 +47,9 @@ func (a *app) repoCommand() *cobra.Command {
 	var options repo.Options
 	initCommand := &cobra.Command{
 		Use: "init REPOSITORY", Short: "Make a new, empty repository",
-		Long: `Make a new, empty repository in a folder, which is made if needed. The file system must be able to make a file only if it
-is not there yet, and to make files durable; one that cannot is refused. What is stored is not encrypted.`,
+		Long: `Make a new, empty repository in a folder, which is made if needed. The file
+system must be able to make a file only if it is not there yet, and to make
+files durable; one that cannot is refused. What is stored is not encrypted.`,
 		Example:           "  ferry repo init /mnt/usb/vault\n  ferry repo init /mnt/usb/vault --block-size 64KiB",
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
@@ -133,9 +134,10 @@ func (a *app) adoptCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "adopt REPOSITORY",
 		Short: "Go on with a repository whose history is not the one seen before",
-		Long: `This machine remembers the last state of every repository it has used. One that was rolled back to an older state, or
-that is another copy with a history of its own, can be read, but is not written to: something may be lost. After
-adopt this machine goes on with the repository as it is.`,
+		Long: `This machine remembers the last state of every repository it has used. One that
+was rolled back to an older state, or that is another copy with a history of its
+own, can be read, but is not written to: something may be lost. After adopt this
+machine goes on with the repository as it is.`,
 		Example:           "  ferry adopt /mnt/usb/vault",
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,

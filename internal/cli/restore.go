@@ -23,14 +23,16 @@ func (a *app) restoreCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "restore REPOSITORY MACHINE --to DIR",
 		Short: "Write a machine's disks and configuration from a repository",
-		Long: `Write the disks of one restore point as sparse raw files, archives as tar files, and the machine's configuration
-below config/, into DIR, and print the commands that bring the machine back. Neither the source nor a server is needed.
-Every block is proven while it is written; nothing is overwritten without --force, and no file has its final name before
-all of it is there.
+		Long: `Write the disks of one restore point as sparse raw files, archives as tar files,
+and the machine's configuration below config/, into DIR, and print the commands
+that bring the machine back. Neither the source nor a server is needed. Every
+block is proven while it is written; nothing is overwritten without --force, and
+no file has its final name before all of it is there.
 
-MACHINE is a machine's id, its name or its native id (a VMID); a name only if no other machine has it. --point takes
-"latest", the beginning of a point's id (six characters or more), or a time: the newest point at or before it, local
-time unless it says its zone as RFC 3339 does.`,
+MACHINE is a machine's id, its name or its native id (a VMID); a name only if no
+other machine has it. --point takes "latest", the beginning of a point's id (six
+characters or more), or a time: the newest point at or before it, local time
+unless it says its zone as RFC 3339 does.`,
 		Example: `  ferry restore /mnt/usb/vault web01 --to /var/tmp/web01
   ferry restore /mnt/usb/vault 100 --to /var/tmp/web01 --point 2026-11-21
   ferry restore /mnt/usb/vault 100 --to /var/tmp/web01 --point "2026-11-21 06:00"

@@ -15,8 +15,9 @@ func (a *app) verifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify REPOSITORY",
 		Short: "Prove that everything stored is what was copied",
-		Long: `Read the whole repository: the log from its first entry, every byte of every pack, every block by its id, and every
-point down to its last block. What is damaged is listed by machine, point, disk and offset; then the exit code is 5.
+		Long: `Read the whole repository: the log from its first entry, every byte of every
+pack, every block by its id, and every point down to its last block. What is
+damaged is listed by machine, point, disk and offset; then the exit code is 5.
 Nothing is changed, and the source is not needed.`,
 		Example: `  ferry verify /mnt/usb/vault
   ferry verify /mnt/usb/vault --quiet   print only damage, for cron`,
@@ -61,7 +62,7 @@ func describeVerified(repository *repo.Repository, report *repo.VerifyReport) ve
 	}
 	for _, d := range report.Damage {
 		described.Damage = append(described.Damage, damageJSON{
-			Machine: printable(d.Machine), Point: d.Point, Object: printable(d.Object), Offset: d.Offset, Length: d.Length, File: d.File, Reason: printable(d.Reason),
+			Machine: printable(d.Machine), Point: d.Point, Object: printable(d.Object), Offset: d.Offset, Length: d.Length, File: d.File, Reason: readable(d.Reason),
 		})
 	}
 	return described
@@ -69,7 +70,7 @@ func describeVerified(repository *repo.Repository, report *repo.VerifyReport) ve
 
 func (a *app) printVerified(report *repo.VerifyReport) {
 	for _, d := range report.Damage {
-		a.line("DAMAGED  %s: %s", damagedPlace(d), printable(d.Reason))
+		a.line("DAMAGED  %s: %s", damagedPlace(d), readable(d.Reason))
 	}
 	a.say("verified %s, %s, %s blocks and nodes, %s", counted(report.Points, "point"), counted(report.Packs, "pack"), count(int(report.Frames)), size(report.Bytes))
 	if report.Pending > 0 {

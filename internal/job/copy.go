@@ -187,7 +187,7 @@ func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
 }
 
 func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, p source.Point, i int, last bool) {
-	err := m.Copy(ctx, p, func(result mover.Result, err error) {
+	finish := func(result mover.Result, err error) {
 		if errors.Is(err, repo.ErrCondemned) && !last {
 			c.mu.Lock()
 			c.again = append(c.again, i)
@@ -195,23 +195,24 @@ func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, p source.Point, 
 			return
 		}
 		c.finish(i, result, err)
-	})
+	}
+	err := m.Copy(ctx, p, finish)
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, backup.ErrBroken):
-		if rememberErr := c.from.RememberBroken(p, reason(err)); rememberErr != nil {
+		if rememberErr := c.from.RememberBroken(p, Reason(err)); rememberErr != nil {
 			c.mu.Lock()
 			c.report.Warnings = append(c.report.Warnings, fmt.Sprintf("cannot remember that the point is broken: %v", rememberErr))
 			c.mu.Unlock()
 		}
 		c.finish(i, mover.Result{}, err)
 	default:
-		c.finish(i, mover.Result{}, err)
+		finish(mover.Result{}, err)
 	}
 }
 
-// reason is an error without the machine and point that it happened to, which the listing says already.
-func reason(err error) string {
+// Reason is an error without the machine and point that it happened to, which the listing says already.
+func Reason(err error) string {
 	var at *backup.Error
 	if errors.As(err, &at) {
 		inner := *at

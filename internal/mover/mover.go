@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/source"
+	"ferry/internal/spill"
 )
 
 // Codec names how new blocks are compressed.
@@ -119,26 +121,42 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 	}
 	stored := t.finished()
 	result := t.result()
-	m.ingest.CommitPoint(stored, m.options.Job, "", t.record, func(err error) {
+	err = m.ingest.CommitPoint(stored, m.options.Job, "", t.record, func(err error) {
 		if err != nil {
 			err = place(p, "", backup.NoOffset, err)
 		}
 		committed(result, err)
 	})
+	if err != nil {
+		return place(p, "", backup.NoOffset, err)
+	}
 	return nil
 }
 
-// place adds machine, point and object to an error that does not name them yet.
+// place adds machine, point and object to an error that does not name them yet. What it knows better stays.
 func place(p source.Point, object string, offset int64, err error) error {
 	var there *backup.Error
 	if errors.As(err, &there) && there.Machine != "" {
 		return err
 	}
+	if errors.Is(err, spill.ErrTemporary) && backup.Hint(err) == "" {
+		err = &backup.Error{Offset: backup.NoOffset, Err: err, Hint: "free space in the folder for temporary files, or name another with --temp-dir"}
+	}
 	name := p.Machine.Name
 	if name == "" {
 		name = p.Machine.Key.String()
 	}
-	return &backup.Error{Machine: name, Point: p.ID.Short(), Object: object, Offset: offset, Err: err}
+	placed := &backup.Error{Machine: name, Point: p.ID.Short(), Object: object, Offset: offset, Err: err}
+	if at, ok := err.(*backup.Error); ok { //nolint:errorlint // one deeper in the chain has a text before it, which must stay
+		placed.Hint, placed.Err = at.Hint, at.Err
+		if at.Object != "" {
+			placed.Object = at.Object
+		}
+		if at.Offset >= 0 {
+			placed.Offset = at.Offset
+		}
+	}
+	return placed
 }
 
 // task is the copy of one point while it runs.
@@ -199,7 +217,7 @@ func (t *task) prepare(ctx context.Context) error {
 	t.chooseCodec(repository)
 	for i, described := range t.content.Objects() {
 		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir)
-		if t.base != nil {
+		if t.base != nil && described.Access == source.AccessRandom { // a stream gives all that is not zeros
 			o.base = t.baseRoot(described.Object)
 		}
 		t.objects = append(t.objects, o)
@@ -215,6 +233,9 @@ func (t *task) prepare(ctx context.Context) error {
 		}
 		return t.objects[done.Object].resume(done)
 	})
+	if err == nil && t.base != nil {
+		t.record.TakeOver(t.base.ID)
+	}
 	return err
 }
 
@@ -260,7 +281,9 @@ func (t *task) finished() *repo.Point {
 	p := t.point.Point
 	p.State, p.Reason, p.Proven = backup.StateComplete, "", true
 	p.Objects = nil
-	if len(p.Hops) == 0 { // else the origin is another than this source, and stays
+	if via := t.point.Via; via != "" { // the origin is another than this source, and stays
+		p.Hops = append(slices.Clone(p.Hops), backup.Hop{RepositoryID: via, Time: t.started.UTC()})
+	} else {
 		p.Origin.Validator = t.content.Validator()
 		p.Origin.SourceVerified = t.content.SourceVerified()
 	}

@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
@@ -22,6 +23,7 @@ type assembler struct {
 	// held is, for objects of unknown size, the highest block that is whole: it may be the last, and shorter. -1 is none.
 	held    []int64
 	streams []*chunker
+	ended   []bool
 }
 
 func newAssembler(ctx context.Context, p *pipeline) *assembler {
@@ -29,6 +31,7 @@ func newAssembler(ctx context.Context, p *pipeline) *assembler {
 	a := &assembler{
 		ctx: ctx, pipe: p, waiting: spill.NewBlocks(p.task.mover.options.TempDir, size, int(waitingBytes/size)),
 		given: make([]bitmap, len(p.task.objects)), held: make([]int64, len(p.task.objects)), streams: make([]*chunker, len(p.task.objects)),
+		ended: make([]bool, len(p.task.objects)),
 	}
 	for i, o := range p.task.objects {
 		a.held[i] = -1
@@ -45,7 +48,31 @@ func (a *assembler) object(i int) (*object, error) {
 	if i < 0 || i >= len(a.pipe.task.objects) || a.pipe.task.objects[i].Access != source.AccessOnePass {
 		return nil, fmt.Errorf("the source gave data of object %d, which it did not announce", i)
 	}
+	if a.ended[i] {
+		return nil, fmt.Errorf("%w: %s goes on behind its end", backup.ErrBroken, backup.EncodeName(a.pipe.task.objects[i].Name))
+	}
 	return a.pipe.task.objects[i], nil
+}
+
+// whole returns an error unless the source ended every object: what still waits for its other parts would be lost.
+func (a *assembler) whole() error {
+	for i, o := range a.pipe.task.objects {
+		if o.Access == source.AccessOnePass && !a.ended[i] {
+			return fmt.Errorf("%w: the source did not end %s", backup.ErrBroken, backup.EncodeName(o.Name))
+		}
+	}
+	return nil
+}
+
+// within returns an error unless the range may be given of the object: aligned, and inside it.
+func (o *object) within(offset, length int64) error {
+	switch {
+	case offset < 0 || length < 0 || offset%source.SinkGrain != 0:
+		return fmt.Errorf("%w: the source gave %s at offset %d, which is not aligned", backup.ErrBroken, backup.EncodeName(o.Name), offset)
+	case length > math.MaxInt64-offset, o.Size >= 0 && offset+length > o.Size:
+		return fmt.Errorf("%w: %s has content behind its end of %d bytes", backup.ErrBroken, backup.EncodeName(o.Name), o.Size)
+	}
+	return nil
 }
 
 // Data takes a piece of an object.
@@ -59,8 +86,8 @@ func (a *assembler) Data(i int, offset int64, p []byte) error {
 	if o.Shifting {
 		return a.streams[i].write(a.ctx, p)
 	}
-	if offset%source.SinkGrain != 0 {
-		return fmt.Errorf("the source gave data at offset %d, which is not aligned", offset)
+	if err := o.within(offset, int64(len(p))); err != nil {
+		return err
 	}
 	for len(p) > 0 {
 		number, within := offset/o.blockSize, offset%o.blockSize
@@ -157,8 +184,11 @@ func (a *assembler) Zero(i int, offset, length int64) error {
 	if err != nil {
 		return err
 	}
-	if o.Shifting || offset%source.SinkGrain != 0 {
-		return fmt.Errorf("the source gave zeros at offset %d, which is not aligned", offset)
+	if o.Shifting {
+		return fmt.Errorf("%w: the source gave zeros of the stream %s", backup.ErrBroken, backup.EncodeName(o.Name))
+	}
+	if err := o.within(offset, length); err != nil {
+		return err
 	}
 	a.pipe.task.progress.Done.Add(length)
 	a.mark(o, offset, length)
@@ -180,6 +210,7 @@ func (a *assembler) End(i int, size int64) error {
 	if err != nil {
 		return err
 	}
+	a.ended[i] = true
 	if o.Shifting {
 		if err := a.streams[i].finish(a.ctx); err != nil {
 			return err

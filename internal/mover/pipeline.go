@@ -71,10 +71,11 @@ func (p *pipeline) read(ctx context.Context) error {
 		return nil
 	}
 	assembler := newAssembler(ctx, p)
-	if err := p.task.content.Stream(ctx, assembler); err != nil {
-		return errors.Join(err, assembler.close())
+	err := p.task.content.Stream(ctx, assembler)
+	if err == nil {
+		err = assembler.whole()
 	}
-	return assembler.close()
+	return errors.Join(err, assembler.close())
 }
 
 func (p *pipeline) buffer() *[]byte {

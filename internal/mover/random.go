@@ -138,13 +138,13 @@ func (o *object) bytes(r blockRange) int64 {
 }
 
 // blockRanges turns extents, which end anywhere, into ranges of whole blocks. A block is unchanged or zeros only if all
-// of it is; a block whose length differs from the base's is read.
+// of it is; a block whose length differs from the base's is read, whatever the source says of it.
 //
 //	extents:  zero zero|data .. unchanged|unchanged
 //	blocks:   [   zero ][ data ][  data  ][unchanged]
 func blockRanges(o *object, extents iter.Seq2[backup.Extent, error]) iter.Seq2[blockRange, error] {
 	return func(yield func(blockRange, error) bool) {
-		b := &blocker{object: o, yield: yield}
+		b := &blocker{object: o, same: o.sameBlocks(), yield: yield}
 		for e, err := range extents {
 			if err == nil && (e.Offset != b.at || e.Length < 0 || e.End() > o.Size) {
 				err = errBadExtents
@@ -170,11 +170,13 @@ var errBadExtents = errors.New("the source's extents do not cover the disk")
 // blocker collects extents into the range that is being made, and a block that is not whole yet.
 type blocker struct {
 	object *object
-	yield  func(blockRange, error) bool
-	at     int64 // offset that extents have reached
-	open   blockRange
-	mixed  bool // at is inside a block
-	kind   backup.ExtentKind
+	// same is how many blocks, from the first, can be as in the base: those that have the same length there.
+	same  int64
+	yield func(blockRange, error) bool
+	at    int64 // offset that extents have reached
+	open  blockRange
+	mixed bool // at is inside a block
+	kind  backup.ExtentKind
 }
 
 func (b *blocker) add(e backup.Extent) bool {
@@ -200,19 +202,41 @@ func (b *blocker) add(e backup.Extent) bool {
 			return true
 		}
 		b.mixed = false
-		kind := b.kind
-		if base := b.object.base; kind == backup.ExtentUnchanged && base != nil && base.Size != b.object.Size && end-number*size < size {
-			kind = backup.ExtentData
-		}
-		if !b.push(blockRange{first: number, count: 1, kind: kind}) {
+		if !b.push(blockRange{first: number, count: 1, kind: b.kind}) {
 			return false
 		}
 	}
 	return true
 }
 
-// push adds a range, joining it with the one before if it goes on with the same.
+// sameBlocks is how many blocks, from the first, have the same length in the base.
+func (o *object) sameBlocks() int64 {
+	switch {
+	case o.base == nil:
+		return 0
+	case o.base.Size == o.Size:
+		return o.base.Blocks()
+	}
+	return min(o.base.Size, o.Size) / o.blockSize
+}
+
+// push adds a range; what cannot be as in the base is data.
 func (b *blocker) push(r blockRange) bool {
+	if r.kind != backup.ExtentUnchanged || r.first+r.count <= b.same {
+		return b.join(r)
+	}
+	if same := b.same - r.first; same > 0 {
+		if !b.join(blockRange{first: r.first, count: same, kind: r.kind}) {
+			return false
+		}
+		r.first, r.count = b.same, r.count-same
+	}
+	r.kind = backup.ExtentData
+	return b.join(r)
+}
+
+// join adds a range, to the one before if it goes on with the same.
+func (b *blocker) join(r blockRange) bool {
 	if b.open.count > 0 && b.open.kind == r.kind && b.open.first+b.open.count == r.first {
 		b.open.count += r.count
 		return true

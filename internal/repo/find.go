@@ -32,6 +32,10 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	head := r.state.Head
 	segments := slices.Collect(maps.Values(r.state.Index))
 	packs := slices.Collect(maps.Values(r.state.Packs))
+	live := make(map[format.Name]bool, len(packs))
+	for _, p := range packs {
+		live[p.ID] = true
+	}
 	condemned := slices.Collect(maps.Keys(r.state.Condemned))
 	r.mu.Unlock()
 
@@ -70,6 +74,12 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	}
 	for _, name := range condemned {
 		r.index.Hide(name)
+	}
+	// A segment may name packs that are deleted since.
+	for name := range r.packs {
+		if !live[name] {
+			r.index.Hide(name)
+		}
 	}
 	r.indexedTo = head
 	return r.index, nil

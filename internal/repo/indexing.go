@@ -16,16 +16,27 @@ const (
 	mergeAt = 8
 )
 
-// writeIndex writes a segment when enough packs are in none. Segments of about the same size are merged when there are
+// newSegment is a segment that is written and not in the log yet.
+type newSegment struct {
+	id      format.Name
+	opened  *index.Segment
+	removed []format.Name // that it replaces
+}
+
+// writeIndex writes a segment when enough packs are in none, those of the seal included. Segments of about the same size are merged when there are
 // many: sizes grow by powers of eight, so every entry is written again a few times at most.
 //
 // In words: packs abc in no segment, segments of level 0: 7, level 1: 7.
 // abc -> new level 0 segment; now 8 of level 0 -> one of level 1; now 8 of level 1 -> one of level 2.
-func (in *Ingest) writeIndex(ctx context.Context, last bool, payload *commitlog.Payload) error {
+func (in *Ingest) writeIndex(ctx context.Context, s *seal, payload *commitlog.Payload) (*newSegment, error) {
 	r := in.repo
 	entries, packs := in.index.Uncovered()
-	if packs == 0 || (packs < indexEvery && !(last && packs >= indexEvery/4)) {
-		return nil
+	for _, open := range s.packs {
+		entries = append(entries, indexEntries(open.id, open.entries)...)
+		packs++
+	}
+	if packs == 0 || (packs < indexEvery && !(s.last && packs >= indexEvery/4)) {
+		return nil, nil
 	}
 	r.mu.Lock()
 	segments := make(map[format.Name]commitlog.Segment, len(r.state.Index))
@@ -44,7 +55,7 @@ func (in *Ingest) writeIndex(ctx context.Context, last bool, payload *commitlog.
 			for i := range segment.Len() {
 				entry, err := segment.At(i)
 				if err != nil {
-					return err
+					return nil, err
 				}
 				entries = append(entries, entry)
 			}
@@ -55,25 +66,17 @@ func (in *Ingest) writeIndex(ctx context.Context, last bool, payload *commitlog.
 	id := format.RandomName()
 	content := index.Build(r.hasher, entries)
 	if err := r.store.Put(ctx, segmentName(id), content); err != nil {
-		return err
+		return nil, err
 	}
 	opened, err := index.Open(r.cache.keepSegment(id, content), r.hasher)
 	if err != nil {
-		return err
-	}
-	r.indexing.Lock()
-	r.segments[id] = true
-	r.indexing.Unlock()
-	in.index.AddSegment(id, opened)
-	for _, old := range removed {
-		in.index.RemoveSegment(old)
+		return nil, err
 	}
 	payload.Index = append(payload.Index, commitlog.Segment{
 		ID: id, Size: int64(len(content)), Checksum: format.ID(content[len(content)-32:]), Packs: opened.Packs(),
 	})
 	payload.IndexRemoved = removed
-	r.cache.dropSegments(func(name format.Name) bool { _, live := segments[name]; return live || name == id })
-	return nil
+	return &newSegment{id: id, opened: opened, removed: removed}, nil
 }
 
 // level of a segment by its number of entries: up to 32,768 is level 0, then each level is eight times the one before.

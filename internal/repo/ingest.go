@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,15 +53,21 @@ type Ingest struct {
 	// is worth the second that it takes to commit it after a stop was asked for.
 	ctx context.Context
 
-	mu      sync.Mutex // guards what follows, and appending
+	mu sync.Mutex // guards what follows, and appending
+	// pending are ids that the log does not have yet: true when appended to a pack, false while being encoded.
 	pending map[format.ID]bool
+	// appended is signalled when a pending id becomes true.
+	appended *sync.Cond
 	// published counts the times that pending ids became known to the index.
 	published int
-	data      *openPack
-	nodes     *openPack
-	tasks     []*Task // that have records since the last seal
-	points    []readyPoint
-	relied    map[format.Name]bool
+	// losses counts the times that packs that were relied on turned out given up by another writer.
+	losses int
+	data   *openPack
+	nodes  *openPack
+	tasks  []*Task // that have records since the last seal
+	points []readyPoint
+	// relied are the packs that blocks were found in.
+	relied map[format.Name]bool
 	// queue holds the seals in the order in which they were taken: a point in one may refer to packs in those before.
 	queue   []*seal
 	closing bool
@@ -97,6 +104,7 @@ type openPack struct {
 // readyPoint is a point whose blocks and nodes are all appended. It is committed with the packs they are in.
 type readyPoint struct {
 	point *Point
+	raw   []byte // its file
 	claim commitlog.Claim
 	task  *Task
 	done  func(error)
@@ -112,9 +120,12 @@ type seal struct {
 	done chan error
 }
 
-// NewIngest begins to store. It refuses a repository whose history diverged.
+// NewIngest begins to store. It refuses a repository that must not be written to.
 func (r *Repository) NewIngest(ctx context.Context) (*Ingest, error) {
-	if err := r.Diverged(); err != nil {
+	if err := r.Writable(); err != nil {
+		return nil, err
+	}
+	if err := r.Refresh(ctx); err != nil {
 		return nil, err
 	}
 	set, err := r.lookup(ctx)
@@ -122,7 +133,7 @@ func (r *Repository) NewIngest(ctx context.Context) (*Ingest, error) {
 		return nil, err
 	}
 	in := &Ingest{repo: r, index: set, ctx: context.WithoutCancel(ctx), pending: map[format.ID]bool{}, relied: map[format.Name]bool{}}
-	in.changed = sync.NewCond(&in.mu)
+	in.changed, in.appended = sync.NewCond(&in.mu), sync.NewCond(&in.mu)
 	in.buffers.New = func() any {
 		size := r.description.BlockSize
 		buffer := make([]byte, 0, pack.FrameHeaderSize+size+size/4+64)
@@ -231,8 +242,8 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
 		return false, 0, err
 	}
-	if known := in.reserve(id); known {
-		return false, 0, nil
+	if known, err := in.reserve(id); known || err != nil {
+		return false, 0, err
 	}
 	buffer := in.buffers.Get().(*[]byte)
 	defer in.buffers.Put(buffer)
@@ -240,41 +251,66 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 
 	in.mu.Lock()
 	err := in.append(kind, *buffer)
-	in.mu.Unlock()
 	if err != nil {
 		in.fail(err)
+		in.appended.Broadcast()
+	}
+	in.mu.Unlock()
+	if err != nil {
 		return false, 0, err
 	}
 	return true, len(*buffer), nil
 }
 
-// reserve is true if the id is stored or is being stored; else it is the caller's to store now.
-func (in *Ingest) reserve(id format.ID) (known bool) {
+// reserve is true if the id is stored or appended; else it is the caller's to store now. It waits while another caller
+// encodes it: who is told that a block is there may commit a point with it at once.
+func (in *Ingest) reserve(id format.ID) (known bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for !in.pending[id] {
+	for {
+		if err := in.failure(); err != nil {
+			return false, err
+		}
+		appended, reserved := in.pending[id]
+		if appended {
+			return true, nil
+		}
+		if reserved {
+			in.appended.Wait()
+			continue
+		}
 		published := in.published
 		in.mu.Unlock()
 		place, found := in.index.Find(id)
 		in.mu.Lock()
 		if found {
 			in.relied[place.Pack] = true
-			return true
+			return true, nil
 		}
-		if published == in.published && !in.pending[id] {
-			in.pending[id] = true
-			return false
+		if _, reserved := in.pending[id]; !reserved && published == in.published {
+			in.pending[id] = false
+			return false, nil
 		}
 	}
-	return true
+}
+
+// stored is true if the index has the id, and notes that it is relied on.
+func (in *Ingest) stored(id format.ID) bool {
+	place, found := in.index.Find(id)
+	if found {
+		in.mu.Lock()
+		in.relied[place.Pack] = true
+		in.mu.Unlock()
+	}
+	return found
 }
 
 // append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the
 // lock, which is let go while the sealer is behind.
 func (in *Ingest) append(kind pack.Kind, frame []byte) error {
-	slot, target := &in.data, int64(packTarget)
+	slot, target := &in.data, in.repo.packTarget
 	if kind == pack.KindNode {
-		slot, target = &in.nodes, nodePackTarget
+		slot, target = &in.nodes, in.repo.nodePackTarget
 	}
 	if *slot == nil {
 		opened, err := in.openPack(kind)
@@ -289,6 +325,8 @@ func (in *Ingest) append(kind pack.Kind, frame []byte) error {
 		return err
 	}
 	open.entries = append(open.entries, entry)
+	in.pending[entry.ID] = true
+	in.appended.Broadcast()
 	if open.pack.Size() >= target || open.pack.Plain() >= packPlain {
 		in.send(in.take(kind == pack.KindNode))
 	}
@@ -397,13 +435,22 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	return err
 }
 
-// CommitPoint hands over a point whose objects are all stored. It is committed, claimed by the job, with the packs that
-// hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
-func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) {
+// CommitPoint hands over a point whose objects are all stored through the task. It is committed, claimed by the job, with
+// the packs that hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
+// An error is of this point alone, which cannot be written down; done is not called then.
+func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) error {
+	raw, err := encodePoint(in.repo.hasher, in.repo.Pseudonym(p.Machine.Key), in.repo.domain(), p)
+	if err != nil {
+		return err
+	}
+	if len(raw) > pointLimit {
+		return fmt.Errorf("the point's description takes %d bytes, more than any may have", len(raw))
+	}
 	claim := commitlog.Claim{Point: p.ID, Job: job, Reason: reason}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.points = append(in.points, readyPoint{point: p, claim: claim, task: task, done: done})
+	in.points = append(in.points, readyPoint{point: p, raw: raw, claim: claim, task: task, done: done})
+	return nil
 }
 
 // ChunkerTable returns the 256 numbers by which streams that shift are cut. They depend on the id key, so that where

@@ -25,7 +25,7 @@ func (r *Repository) load(ctx context.Context) error {
 	if err := r.loadCheckpoint(ctx); err != nil {
 		return err
 	}
-	if _, err := r.follow(ctx); err != nil {
+	if err := r.follow(ctx); err != nil {
 		return err
 	}
 	if err := r.checkGap(ctx, r.state.Head.N+1); err != nil {
@@ -96,6 +96,8 @@ func (r *Repository) loadCheckpoint(ctx context.Context) error {
 			return nil
 		} else if ctx.Err() != nil {
 			return ctx.Err()
+		} else if errors.Is(err, storage.ErrNotExist) {
+			r.warn("there is a checkpoint after log entry %d, but no such entry: the log has lost its end", n)
 		} else {
 			r.warn("checkpoint %d is not used: %v", n, err)
 		}
@@ -123,35 +125,35 @@ func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.S
 	if head.Checksum != link {
 		return nil, fmt.Errorf("%w: it belongs to another log", ErrCorrupt)
 	}
+	r.heed(raw)
 	state := commitlog.NewState()
 	state.Apply(&payload, head)
 	return state, nil
 }
 
-// follow applies the entries after the head, and returns them. The caller holds r.mu.
-func (r *Repository) follow(ctx context.Context) ([]commitlog.Payload, error) {
-	var seen []commitlog.Payload
+// follow applies the entries after the head. The caller holds r.mu.
+func (r *Repository) follow(ctx context.Context) error {
 	for {
 		n := r.state.Head.N + 1
 		raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
 		if errors.Is(err, storage.ErrNotExist) {
-			return seen, nil
+			return nil
 		}
 		if err != nil {
-			return seen, err
+			return err
 		}
 		payload, link, head, err := commitlog.Decode(r.hasher, n, raw)
 		if err == nil && link != r.state.Head.Checksum {
 			err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
 		}
 		if err != nil {
-			return seen, &backup.Error{
+			return &backup.Error{
 				Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w", commitlog.EntryName(n), r.store.Location(), err),
 				Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
 			}
 		}
+		r.heed(raw)
 		r.state.Apply(&payload, head)
-		seen = append(seen, payload)
 	}
 }
 
@@ -178,23 +180,27 @@ func (r *Repository) checkGap(ctx context.Context, missing uint64) error {
 func (r *Repository) Refresh(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, err := r.follow(ctx)
-	return err
+	return r.follow(ctx)
 }
 
 // commit appends an entry to the log. Everything the payload names must be durable already. If another writer was
-// first, its entries are read and it is tried again behind them; if one of them condemned a pack that relied says yes
-// to, the error wraps ErrCondemned and nothing was committed.
-func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, relied func(pack format.Name) bool) error {
+// first, its entries are read and it is tried again behind them. check, if not nil, looks before each try whether the
+// payload still holds in the state that it would follow; its error ends the commit, and nothing was committed.
+func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, check func(*commitlog.State) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.diverged != nil {
-		return r.diverged
+	if err := errors.Join(r.diverged, r.readOnly); err != nil {
+		return err
 	}
 	payload.Time = r.env.now().UTC()
 	payload.Writer = r.writer.String()
 	payload.Program = r.env.Program
 	for {
+		if check != nil {
+			if err := check(r.state); err != nil {
+				return err
+			}
+		}
 		previous := r.state.Head
 		raw, head, err := commitlog.Encode(r.hasher, previous.N+1, previous.Checksum, payload)
 		if err != nil {
@@ -202,8 +208,8 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, rel
 		}
 		name := commitlog.EntryName(head.N)
 		err = r.store.Put(ctx, name, raw)
-		if errors.Is(err, storage.ErrExists) {
-			// It may be our own: a storage that answered too late.
+		if err != nil {
+			// It may be there nevertheless: the answer can be what was lost, also that to an earlier try of the storage's own.
 			if there, readErr := storage.ReadAll(ctx, r.store, name, commitlog.MaxSize); readErr == nil && bytes.Equal(there, raw) {
 				err = nil
 			}
@@ -216,16 +222,8 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, rel
 		if !errors.Is(err, storage.ErrExists) {
 			return err
 		}
-		entries, err := r.follow(ctx)
-		if err != nil {
+		if err := r.follow(ctx); err != nil {
 			return err
-		}
-		for _, entry := range entries {
-			for _, pack := range entry.Condemned {
-				if relied != nil && relied(pack) {
-					return fmt.Errorf("pack %s: %w", pack, ErrCondemned)
-				}
-			}
 		}
 	}
 }
@@ -243,6 +241,21 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 		r.warn("checkpoint %d was not written: %v", r.state.Head.N, err)
 	}
 	return nil
+}
+
+// heed makes the repository read only if a file that a writer would have to follow has features that this program does
+// not know (docs/format.md section 1). The caller holds r.mu, or nobody else has the repository yet.
+func (r *Repository) heed(file []byte) {
+	if format.HasUnknownOptional(file) {
+		r.readOnly = ErrReadOnly
+	}
+}
+
+// Writable returns why the repository must not be written to, or nil: an error wrapping ErrDiverged or ErrReadOnly.
+func (r *Repository) Writable() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.diverged, r.readOnly)
 }
 
 // Diverged returns an error wrapping ErrDiverged if the repository's history is not the one this machine has seen.

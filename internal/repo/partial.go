@@ -24,6 +24,12 @@ type Task struct {
 	validator []byte
 	blockSize int64
 
+	// losses of the ingest when the task began: what it found stored is good while there are no more.
+	losses int
+	// base is the point that subtrees are taken over from, if based.
+	base  backup.PointID
+	based bool
+
 	// records since the last seal, guarded by ingest.mu.
 	records []byte
 	queued  bool
@@ -61,6 +67,9 @@ func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine b
 	t := &Task{
 		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: validator, blockSize: r.BlockSize(),
 	}
+	in.mu.Lock()
+	t.losses = in.losses
+	in.mu.Unlock()
 	r.mu.Lock()
 	var earlier []commitlog.Partial
 	for _, partials := range r.state.Partials {
@@ -104,10 +113,8 @@ func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial,
 	}
 	for ; len(records) > 0; records = records[partialRecord:] {
 		done := Done{Object: int(binary.LittleEndian.Uint32(records)), ID: format.ID(records[16:48])}
-		if !done.ID.IsZero() {
-			if _, ok := t.ingest.index.Find(done.ID); !ok {
-				continue
-			}
+		if !done.ID.IsZero() && !t.ingest.stored(done.ID) {
+			continue
 		}
 		first, count := int64(binary.LittleEndian.Uint64(records[8:])), int64(binary.LittleEndian.Uint32(records[4:]))
 		for done.Block = first; done.Block < first+count; done.Block++ {
@@ -141,6 +148,10 @@ func decodePartial(hasher *format.Hasher, raw []byte, checksum format.ID) (parti
 	}
 	return header, raw[partialFixed+headerSize : sumAt], nil
 }
+
+// TakeOver says that subtrees of a committed point are taken over unread: the task's point is committed only while the
+// repository still has that one.
+func (t *Task) TakeOver(base backup.PointID) { t.base, t.based = base, true }
 
 // recordsLimit is how many bytes of records wait for a pack to be full. A copy that finds everything known fills none.
 const recordsLimit = 1 << 20

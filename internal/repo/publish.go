@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"ferry/internal/backup"
@@ -12,7 +13,8 @@ import (
 	"ferry/internal/storage"
 )
 
-// publish makes a seal's packs durable, then says in the log what they make true.
+// publish makes a seal's packs durable, then says in the log what they make true. The index that others share learns of
+// them only then: until the log names a pack, nobody may rely on it.
 func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	r := in.repo
 	payload := &commitlog.Payload{}
@@ -22,7 +24,8 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 			return err
 		}
 	}
-	ended := endTasks(s, payload)
+	in.refuseLost(s)
+	ended := endTasks(s.points, payload)
 	for _, batch := range s.partials {
 		if slices.Contains(payload.PartialsEnded, batch.task.name) {
 			continue // its point is committed in this very entry
@@ -32,62 +35,138 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		}
 	}
 	for _, ready := range s.points {
-		entry, err := r.writePoint(ctx, ready.point)
+		entry, err := r.writePoint(ctx, ready)
 		if err != nil {
 			return err
 		}
 		payload.Points = append(payload.Points, entry)
 		payload.Claims = append(payload.Claims, ready.claim)
 	}
-	if err := in.writeIndex(ctx, s.last, payload); err != nil {
+	written, err := in.writeIndex(ctx, s, payload)
+	if err != nil {
 		return err
 	}
 	if payloadEmpty(payload) {
 		return nil
 	}
-	if err := in.commit(ctx, payload); err != nil {
+	committed, err := in.commit(ctx, payload, s.points)
+	if !committed {
 		return err
 	}
+	in.adopt(s.packs, written)
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
-	for _, name := range ended {
-		_ = r.store.Delete(ctx, name)
+	if err == nil {
+		for _, name := range ended {
+			_ = r.store.Delete(ctx, name)
+		}
 	}
 	for _, id := range payload.IndexRemoved {
 		_ = r.store.Delete(ctx, segmentName(id))
 	}
-	return nil
-}
-
-// commit appends the payload to the log. If blocks that it relies on were given up meanwhile, the packs are committed
-// without the points, and the error wraps ErrCondemned: those points must be copied again, the ingest goes on.
-func (in *Ingest) commit(ctx context.Context, payload *commitlog.Payload) error {
-	err := in.repo.commit(ctx, payload, in.reliesOn)
-	if errors.Is(err, ErrCondemned) {
-		if _, lookupErr := in.repo.lookup(ctx); lookupErr != nil { // hides what was given up
-			return lookupErr
-		}
-		in.mu.Lock()
-		clear(in.relied)
-		in.mu.Unlock()
-		payload.Points, payload.Claims, payload.PartialsEnded = nil, nil, nil
-		if packsErr := in.repo.commit(ctx, payload, nil); packsErr == nil {
-			return err
-		} else {
-			err = packsErr
-		}
-	}
-	if err != nil {
-		for _, p := range payload.Packs {
-			in.index.Hide(p.ID) // no log entry names it: nothing may rely on it
-		}
-	}
 	return err
 }
 
-// endTasks ends the unfinished copies that the seal's points finish, and returns their files.
-func endTasks(s *seal, payload *commitlog.Payload) []string {
+// refuseLost takes points from the seal since whose copy began blocks were given up that the ingest relied on: theirs
+// may be among them. They are to be copied again.
+func (in *Ingest) refuseLost(s *seal) {
+	var lost []readyPoint
+	in.mu.Lock()
+	s.points = slices.DeleteFunc(s.points, func(ready readyPoint) bool {
+		gone := ready.task != nil && ready.task.losses != in.losses
+		if gone {
+			lost = append(lost, ready)
+		}
+		return gone
+	})
+	in.mu.Unlock()
+	for _, ready := range lost {
+		ready.done(ErrCondemned)
+	}
+}
+
+// commit appends the payload to the log. If what it relies on was given up meanwhile, the packs are committed without the
+// points, and the error wraps ErrCondemned: those points must be copied again, the ingest goes on.
+func (in *Ingest) commit(ctx context.Context, payload *commitlog.Payload, points []readyPoint) (committed bool, err error) {
+	err = in.repo.commit(ctx, payload, func(state *commitlog.State) error { return in.unsound(state, points) })
+	if !errors.Is(err, ErrCondemned) {
+		return err == nil, err
+	}
+	if _, lookupErr := in.repo.lookup(ctx); lookupErr != nil { // hides what was given up
+		return false, lookupErr
+	}
+	in.mu.Lock()
+	in.losses++
+	in.repo.mu.Lock()
+	maps.DeleteFunc(in.relied, func(name format.Name, _ bool) bool { return !in.repo.state.Live(name) })
+	in.repo.mu.Unlock()
+	in.mu.Unlock()
+	payload.Points, payload.Claims, payload.PartialsEnded = nil, nil, nil
+	if packsErr := in.repo.commit(ctx, payload, nil); packsErr != nil {
+		return false, packsErr
+	}
+	return true, err
+}
+
+// unsound returns an error wrapping ErrCondemned if, in that state, something is given up that the ingest relies on: a
+// pack, or a point that one of these takes subtrees over from.
+func (in *Ingest) unsound(state *commitlog.State, points []readyPoint) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for name := range in.relied {
+		if !state.Live(name) {
+			return fmt.Errorf("pack %s: %w", name, ErrCondemned)
+		}
+	}
+	for _, ready := range points {
+		if t := ready.task; t != nil && t.based {
+			if _, there := state.Points[t.base]; !there {
+				return fmt.Errorf("point %s was removed: %w", t.base.Short(), ErrCondemned)
+			}
+		}
+	}
+	return nil
+}
+
+// adopt makes committed packs, and the segment that was written with them, part of the index.
+func (in *Ingest) adopt(packs []*openPack, written *newSegment) {
+	r := in.repo
+	r.indexing.Lock()
+	for _, open := range packs {
+		if !r.packs[open.id] {
+			r.packs[open.id] = true
+			in.index.AddPack(open.id, indexEntries(open.id, open.entries))
+		}
+	}
+	if written != nil && !r.segments[written.id] {
+		r.segments[written.id] = true
+		in.index.AddSegment(written.id, written.opened)
+	}
+	r.indexing.Unlock()
+	if written != nil {
+		for _, old := range written.removed {
+			in.index.RemoveSegment(old)
+		}
+		r.mu.Lock()
+		live := maps.Clone(r.state.Index)
+		r.mu.Unlock()
+		r.cache.dropSegments(func(name format.Name) bool { _, ok := live[name]; return ok })
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, open := range packs {
+		for _, e := range open.entries {
+			delete(in.pending, e.ID)
+		}
+		in.relied[open.id] = true
+	}
+	in.published++
+	in.stats.Packs.Add(int64(len(packs)))
+}
+
+// endTasks ends the unfinished copies that the points finish, and returns their files.
+func endTasks(points []readyPoint, payload *commitlog.Payload) []string {
 	var files []string
-	for _, ready := range s.points {
+	for _, ready := range points {
 		if ready.task != nil {
 			names, tasks := ready.task.end()
 			files = append(files, names...)
@@ -112,37 +191,16 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *comm
 	payload.Packs = append(payload.Packs, commitlog.Pack{
 		ID: open.id, Kind: open.kind.String(), Domain: in.repo.domain(), Size: size, Frames: open.pack.Frames(), Root: root,
 	})
-	in.repo.indexing.Lock()
-	in.repo.packs[open.id] = true
-	in.repo.indexing.Unlock()
-	in.index.AddPack(open.id, indexEntries(open.id, open.entries))
-	in.mu.Lock()
-	for _, e := range open.entries {
-		delete(in.pending, e.ID)
-	}
-	in.relied[open.id] = true
-	in.published++
-	in.mu.Unlock()
-	in.stats.Packs.Add(1)
 	return nil
-}
-
-func (in *Ingest) reliesOn(name format.Name) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.relied[name]
 }
 
 // writePoint writes a point's file. A file of that name that says something else is left over from a point that was
 // removed, or from an interrupted commit; then the name gets a suffix.
-func (r *Repository) writePoint(ctx context.Context, p *Point) (commitlog.Point, error) {
+func (r *Repository) writePoint(ctx context.Context, ready readyPoint) (commitlog.Point, error) {
+	p, raw := ready.point, ready.raw
 	machine := r.Pseudonym(p.Machine.Key)
-	raw, err := encodePoint(r.hasher, machine, r.domain(), p)
-	if err != nil {
-		return commitlog.Point{}, err
-	}
 	name := pointName(machine, p.Created, p.ID)
-	err = r.store.Put(ctx, name, raw)
+	err := r.store.Put(ctx, name, raw)
 	if errors.Is(err, storage.ErrExists) {
 		name += "-" + format.RandomName().String()[:8]
 		err = r.store.Put(ctx, name, raw)

@@ -150,15 +150,15 @@ func (r *Repository) readFrame(ctx context.Context, id format.ID, prove func([]b
 		return nil, err
 	}
 	place, ok := set.Find(id)
-	if !ok {
-		return nil, ErrMissing
-	}
-	plain, err := r.readPlace(ctx, id, place, prove)
-	if !errors.Is(err, backup.ErrDamaged) {
-		return plain, err
+	err = ErrMissing
+	if ok {
+		var plain []byte
+		if plain, err = r.readPlace(ctx, id, place, prove); !errors.Is(err, backup.ErrDamaged) {
+			return plain, err
+		}
 	}
 	for _, other := range set.FindAll(id) {
-		if other == place {
+		if ok && other == place {
 			continue
 		}
 		if plain, otherErr := r.readPlace(ctx, id, other, prove); otherErr == nil {
@@ -229,8 +229,13 @@ func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tr
 	b.places = b.places[:0]
 	for _, block := range blocks {
 		place, ok := set.Find(block.ID)
-		if !ok {
-			if err := failed(block, ErrMissing); err != nil {
+		if !ok { // but perhaps in a pack that is given up and still there
+			if err = b.elsewhere(ctx, block, ErrMissing); err != nil {
+				err = failed(block, err)
+			} else {
+				err = use(block, b.plain)
+			}
+			if err != nil {
 				return err
 			}
 			continue
@@ -295,7 +300,7 @@ func (b *BlockReader) readRun(ctx context.Context, run []placed, use func(tree.B
 			frameErr = b.decode(p, b.raw[at:frameEnd(p.place)-start])
 		}
 		if frameErr != nil {
-			frameErr = b.elsewhere(ctx, p, damagedPack(p.place, frameErr))
+			frameErr = b.elsewhere(ctx, p.block, damagedPack(p.place, frameErr))
 		}
 		if frameErr != nil {
 			frameErr = failed(p.block, frameErr)
@@ -310,14 +315,14 @@ func (b *BlockReader) readRun(ctx context.Context, run []placed, use func(tree.B
 }
 
 // elsewhere puts a block's content in b.plain from another copy of it, if there is one; else it returns err.
-func (b *BlockReader) elsewhere(ctx context.Context, p placed, err error) error {
+func (b *BlockReader) elsewhere(ctx context.Context, block tree.Block, err error) error {
 	if !errors.Is(err, backup.ErrDamaged) {
 		return err
 	}
-	plain, otherErr := b.repo.readFrame(ctx, p.block.ID, func(plain []byte) format.ID {
+	plain, otherErr := b.repo.readFrame(ctx, block.ID, func(plain []byte) format.ID {
 		return b.repo.hasher.Sum(format.ContextBlock, plain)
 	})
-	if otherErr != nil || int64(len(plain)) != p.block.Length {
+	if otherErr != nil || int64(len(plain)) != block.Length {
 		return err
 	}
 	b.plain = plain

@@ -27,8 +27,12 @@ import (
 var (
 	// ErrNoRepository: there is no repository at the place.
 	ErrNoRepository = errors.New("no Ferry repository")
+	// ErrExists: there is a repository at the place already.
+	ErrExists = errors.New("there is a Ferry repository already")
 	// ErrDiverged: the repository's history is not the one seen before; it was rolled back or forked.
 	ErrDiverged = errors.New("repository has another history than this machine has seen")
+	// ErrReadOnly: the repository has features of a newer program; this one can read it and must not change it.
+	ErrReadOnly = errors.New("repository was changed by a newer version of ferry, which this one can only read")
 	// ErrCondemned: blocks that a commit relies on were given up meanwhile by another writer. Copying again helps.
 	ErrCondemned = errors.New("blocks were given up by another writer meanwhile")
 	// ErrCorrupt: bytes of the repository are not what was written.
@@ -72,6 +76,7 @@ type Repository struct {
 	mu       sync.Mutex // guards the state; held while committing
 	state    *commitlog.State
 	diverged error
+	readOnly error
 
 	indexing  sync.Mutex // held while the index is brought up to the state
 	index     *index.Set
@@ -84,6 +89,9 @@ type Repository struct {
 
 	files *packFiles
 	nodes *nodeCache
+
+	// packTarget and nodePackTarget are the sizes at which packs are sealed, in bytes. Tests make them small.
+	packTarget, nodePackTarget int64
 }
 
 // Init makes a new repository in an empty store and opens it.
@@ -112,20 +120,35 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 	hasher := format.NewHasher(algorithm, [32]byte{})
 	if err := store.Put(ctx, format.DescriptionName, content); err != nil {
 		if errors.Is(err, storage.ErrExists) {
-			return nil, fmt.Errorf("%s has a Ferry repository already", store.Location())
+			return nil, fmt.Errorf("%s: %w", store.Location(), ErrExists)
 		}
 		return nil, err
 	}
 	r := newRepository(store, env, description, hasher)
-	first := &commitlog.Payload{
-		Repository: &commitlog.Repository{ID: description.ID, Checksum: hasher.Sum(format.ContextRepository, content)},
-		Domains:    []commitlog.Domain{{ID: description.ID}},
-	}
-	if err := r.commit(ctx, first, nil); err != nil {
+	if err := r.begin(ctx, content); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
+
+// begin writes the log's first entry, which binds it to the description. If another process did, that is as good.
+func (r *Repository) begin(ctx context.Context, description []byte) error {
+	err := r.commit(ctx, &commitlog.Payload{
+		Repository: &commitlog.Repository{ID: r.description.ID, Checksum: r.hasher.Sum(format.ContextRepository, description)},
+		Domains:    []commitlog.Domain{{ID: r.description.ID}},
+	}, func(state *commitlog.State) error {
+		if state.Head.N > 0 {
+			return errBegun
+		}
+		return nil
+	})
+	if errors.Is(err, errBegun) {
+		return nil
+	}
+	return err
+}
+
+var errBegun = errors.New("the log has begun")
 
 // Open opens the repository in a store. If it is not there, the error wraps ErrNoRepository.
 func Open(ctx context.Context, store storage.Store, env Environment) (*Repository, error) {
@@ -144,16 +167,15 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 		return nil, fmt.Errorf("%s in %s: %w", format.DescriptionName, store.Location(), err)
 	}
 	r := newRepository(store, env, description, format.NewHasher(algorithm, [32]byte{}))
+	if description.OptionalFeatures != 0 {
+		r.readOnly = ErrReadOnly
+	}
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
 	if r.state.Head.N == 0 {
-		// Init was interrupted between the description and the first entry: finish it.
-		first := &commitlog.Payload{
-			Repository: &commitlog.Repository{ID: description.ID, Checksum: r.hasher.Sum(format.ContextRepository, content)},
-			Domains:    []commitlog.Domain{{ID: description.ID}},
-		}
-		if err := r.commit(ctx, first, nil); err != nil {
+		// Init was interrupted, or is still between the description and the first entry: finish it.
+		if err := r.begin(ctx, content); err != nil {
 			return nil, err
 		}
 	}
@@ -168,7 +190,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
 		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(),
 		index: index.NewSet(), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
-		files: newPackFiles(store), nodes: newNodeCache(),
+		files: newPackFiles(store), nodes: newNodeCache(), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
 }
 

@@ -58,7 +58,7 @@ type VerifyReport struct {
 //  3. Every point's file is read, and its trees are followed; a subtree that was good is not followed twice.
 //  4. Derived files (index segments, checkpoints, partials) are compared with their checksums.
 func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress)) (*VerifyReport, error) {
-	v := &verifier{repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[format.ID]bool{}}
+	v := &verifier{repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[goodNode]bool{}}
 	if err := r.Refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -82,6 +82,13 @@ type badPlace struct {
 	offset uint32
 }
 
+// goodNode is a node with the length of what is below it: the same blocks can be good at one place and too short at
+// another.
+type goodNode struct {
+	id     format.ID
+	length int64
+}
+
 type verifier struct {
 	repo     *Repository
 	progress VerifyProgress
@@ -91,7 +98,7 @@ type verifier struct {
 	mu  sync.Mutex // guards bad and the report while packs are read
 	bad map[badPlace]string
 	// good are nodes below which everything is good.
-	good map[format.ID]bool
+	good map[goodNode]bool
 }
 
 func (v *verifier) damage(d Damage) {
@@ -161,6 +168,9 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	if err != nil {
 		if !errors.Is(err, storage.ErrNotExist) {
 			return err
+		}
+		if err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Packs[p.ID]; return live }); err == nil {
+			return nil
 		}
 		v.damage(Damage{File: name, Reason: "the file is missing"})
 		v.mu.Lock()
@@ -236,19 +246,22 @@ func (r *Repository) contentID(kind pack.Kind, plain []byte) format.ID {
 	return r.hasher.Sum(format.ContextBlock, plain)
 }
 
-// readable is true if a good copy of the id exists; else the reason why not.
-func (v *verifier) readable(ctx context.Context, id format.ID) (bool, string, error) {
+// anyLength of a tree node is right.
+const anyLength = -1
+
+// readable is true if a good copy of the id exists, of that length; else the reason why not.
+func (v *verifier) readable(ctx context.Context, id format.ID, length int64) (bool, string, error) {
 	set, err := v.repo.lookup(ctx)
 	if err != nil {
 		return false, "", err
 	}
 	place, ok := set.Find(id)
-	if ok && v.fault(place) == "" {
+	if ok && v.fault(place, length) == "" {
 		return true, "", nil
 	}
 	reason := "it is in no pack"
 	for _, place := range set.FindAll(id) {
-		why := v.fault(place)
+		why := v.fault(place, length)
 		if why == "" {
 			return true, "", nil
 		}
@@ -258,7 +271,10 @@ func (v *verifier) readable(ctx context.Context, id format.ID) (bool, string, er
 }
 
 // fault says what is wrong with the frame at a place, or nothing.
-func (v *verifier) fault(place index.Place) string {
+func (v *verifier) fault(place index.Place, length int64) string {
+	if length != anyLength && int64(place.Plain) != length {
+		return fmt.Sprintf("it has %d bytes where the point needs %d", place.Plain, length)
+	}
 	why, marked := v.bad[badPlace{place.Pack, place.Offset}]
 	if !marked {
 		why = v.bad[badPlace{place.Pack, wholePack}]
@@ -299,10 +315,10 @@ type pointWalk struct {
 
 // walk follows a node and returns true if all below it is good.
 func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, length int64) (bool, error) {
-	if w.good[id] {
+	if w.good[goodNode{id, length}] {
 		return true, nil
 	}
-	ok, reason, err := w.readable(ctx, id)
+	ok, reason, err := w.readable(ctx, id, anyLength)
 	if err != nil {
 		return false, err
 	}
@@ -325,7 +341,7 @@ func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, l
 		good := false
 		if level > 0 {
 			good, err = w.walk(ctx, child.ID, level-1, child.Offset, child.Length)
-		} else if good, reason, err = w.readable(ctx, child.ID); !good && err == nil {
+		} else if good, reason, err = w.readable(ctx, child.ID, child.Length); !good && err == nil {
 			w.note(child.Offset, child.Length, reason)
 		}
 		if err != nil {
@@ -334,7 +350,7 @@ func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, l
 		whole = whole && good
 	}
 	if whole {
-		w.good[id] = true
+		w.good[goodNode{id, length}] = true
 	}
 	return whole, nil
 }
@@ -358,6 +374,7 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		if err == nil {
 			_, err = openSegmentBytes(content, r.hasher, segment)
 		}
+		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
 		v.derived(segmentName(segment.ID), err)
 	}
 	for _, partial := range state.Partials {
@@ -365,6 +382,7 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		if err == nil {
 			_, _, err = decodePartial(r.hasher, content, partial.Checksum)
 		}
+		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Partials[partial.Task] != nil })
 		v.derived(partial.File, err)
 	}
 	for info, err := range r.store.List(ctx, "checkpoints/") {
@@ -389,6 +407,20 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// unlessGone returns err, or nil if a file is missing because another writer has given it up since the log was read:
+// live looks in the log as it is now.
+func (v *verifier) unlessGone(ctx context.Context, err error, live func(*commitlog.State) bool) error {
+	if !errors.Is(err, storage.ErrNotExist) || v.repo.Refresh(ctx) != nil {
+		return err
+	}
+	v.repo.mu.Lock()
+	defer v.repo.mu.Unlock()
+	if live(v.repo.state) {
+		return err
+	}
+	return nil
 }
 
 func (v *verifier) derived(name string, err error) {

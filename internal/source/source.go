@@ -33,6 +33,9 @@ type Point struct {
 	backup.Point
 	// Opener opens the point for reading. It is nil exactly if the state is not complete.
 	Opener Opener
+	// Via is the id of the Ferry repository that the point is read from; empty for sources made by others. It becomes
+	// the copy's last hop.
+	Via string
 	// Files identifies the files the point is read from, so that a file found broken is remembered until it changes.
 	Files []FileIdentity
 }

@@ -1,7 +1,6 @@
 package spill
 
 import (
-	"fmt"
 	"os"
 	"slices"
 )
@@ -56,7 +55,7 @@ func (b *Blocks) Buffer(at Place) ([]byte, error) {
 	buffer := b.buffer()
 	if slot, ok := b.slots[at]; ok {
 		if _, err := b.file.ReadAt(buffer, slot*b.size); err != nil {
-			return nil, fmt.Errorf("temporary file: %w", err)
+			return nil, failed(err)
 		}
 		delete(b.slots, at)
 		b.free = append(b.free, slot)
@@ -112,7 +111,7 @@ func (b *Blocks) moveOut() error {
 			b.next++
 		}
 		if _, err := b.file.WriteAt(buffer, slot*b.size); err != nil {
-			return fmt.Errorf("temporary file: %w", err)
+			return failed(err)
 		}
 		b.slots[at] = slot
 		b.Drop(at)

@@ -9,11 +9,15 @@ import (
 	"container/heap"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"os"
 	"slices"
 )
+
+// ErrTemporary: a temporary file could not be made, written or read. Errors of this package wrap it.
+var ErrTemporary = errors.New("temporary file")
 
 // RecordSize is the size of a record's value in bytes.
 const RecordSize = 40
@@ -39,7 +43,8 @@ type Sorter struct {
 	dir     string
 	records []Record
 	runs    []*run
-	limit   int
+	limit   int // of records in memory
+	width   int // of runs in files
 }
 
 type run struct {
@@ -48,7 +53,9 @@ type run struct {
 }
 
 // NewSorter makes a sorter; an empty dir means the system's folder for temporary files.
-func NewSorter(dir string) *Sorter { return &Sorter{dir: dir, limit: sortedInMemory} }
+func NewSorter(dir string) *Sorter {
+	return &Sorter{dir: dir, limit: sortedInMemory, width: mergeWidth}
+}
 
 // Add adds a record.
 func (s *Sorter) Add(r Record) error {
@@ -78,7 +85,7 @@ func (s *Sorter) spill() error {
 	}
 	s.records = s.records[:0]
 	s.runs = append(s.runs, written)
-	if len(s.runs) < mergeWidth {
+	if len(s.runs) < s.width {
 		return nil
 	}
 	merged, err := s.writeRun(merge(s.runs, nil))
@@ -106,13 +113,13 @@ func (s *Sorter) writeRun(records iter.Seq2[Record, error]) (*run, error) {
 		}
 		if err != nil {
 			file.Close()
-			return nil, err
+			return nil, failed(err)
 		}
 		written.size += recordBytes
 	}
 	if err := out.Flush(); err != nil {
 		file.Close()
-		return nil, err
+		return nil, failed(err)
 	}
 	return written, nil
 }
@@ -185,8 +192,10 @@ func merge(runs []*run, young []Record) iter.Seq2[Record, error] {
 
 func readRecord(reader io.Reader) (Record, error) {
 	var raw [recordBytes]byte
-	if _, err := io.ReadFull(reader, raw[:]); err != nil {
+	if _, err := io.ReadFull(reader, raw[:]); err == io.EOF {
 		return Record{}, err
+	} else if err != nil {
+		return Record{}, failed(err)
 	}
 	r := Record{Key: binary.LittleEndian.Uint64(raw[:])}
 	copy(r.Value[:], raw[8:])
@@ -222,13 +231,21 @@ func (h *mergeHeap) Pop() any {
 func temporary(dir string) (*os.File, error) {
 	file, err := os.CreateTemp(dir, "ferry-*")
 	if err != nil {
-		return nil, err
+		return nil, failed(err)
 	}
 	if err := os.Remove(file.Name()); err != nil {
 		file.Close()
-		return nil, err
+		return nil, failed(err)
 	}
 	return file, nil
+}
+
+// failed makes an error one of a temporary file.
+func failed(err error) error {
+	if errors.Is(err, ErrTemporary) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrTemporary, err)
 }
 
 var zeros [64 << 10]byte

@@ -1,14 +1,13 @@
 // Package ferry reads restore points from another Ferry repository: the copy of a copy.
 //
-// A point keeps its id on the way, so copying it on twice, or back to where it came from, copies nothing. Where it was
-// is added to its hops.
+// A point keeps its id on the way, so copying it on twice, or back to where it came from, copies nothing. The copy has
+// this repository as its last hop.
 package ferry
 
 import (
 	"context"
 	"errors"
 	"path/filepath"
-	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -65,10 +64,9 @@ func (f Format) scan(ctx context.Context, listing *source.Listing, folder string
 		return nil, err
 	}
 	listing.CloseWith(repository)
-	hop := backup.Hop{RepositoryID: repository.ID(), Time: f.now()}
 	var points []source.Point
 	for _, entry := range repository.Entries() {
-		points = append(points, listed(ctx, repository, entry, hop))
+		points = append(points, listed(ctx, repository, entry))
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -76,15 +74,8 @@ func (f Format) scan(ctx context.Context, listing *source.Listing, folder string
 	return points, nil
 }
 
-func (f Format) now() time.Time {
-	if f.Environment.Now != nil {
-		return f.Environment.Now().UTC()
-	}
-	return time.Now().UTC()
-}
-
 // listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows.
-func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry, hop backup.Hop) source.Point {
+func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) source.Point {
 	stored, err := repository.ReadPoint(ctx, entry.ID)
 	if err != nil {
 		return source.Point{Point: backup.Point{
@@ -92,9 +83,7 @@ func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry, 
 			Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
 		}}
 	}
-	p := stored.Point
-	p.Hops = append(append([]backup.Hop(nil), p.Hops...), hop)
-	return source.Point{Point: p, Opener: opener{repository: repository, point: stored}}
+	return source.Point{Point: stored.Point, Via: repository.ID(), Opener: opener{repository: repository, point: stored}}
 }
 
 // countingStore counts what is read of a repository as bytes read of the source.

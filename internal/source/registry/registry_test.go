@@ -22,7 +22,9 @@ type named struct {
 
 type opener struct{}
 
-func (opener) Open(context.Context) (source.Content, error) { return nil, errors.New("not opened here") }
+func (opener) Open(context.Context) (source.Content, error) {
+	return nil, errors.New("not opened here")
+}
 
 func (n named) Name() string { return n.format }
 

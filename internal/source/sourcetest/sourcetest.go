@@ -25,7 +25,9 @@ type Object struct {
 	Role backup.Role
 	Name string
 	// Data is the content.
-	Data     []byte
+	Data []byte
+	// Size replaces the length of Data, for objects that only OnStream gives.
+	Size     int64
 	Access   source.Access
 	Shifting bool
 	// HideSize keeps the size of a one-pass object unknown until its end.
@@ -53,6 +55,8 @@ type Point struct {
 	OnRead func(object int, offset int64, n int) (int, error)
 	// OnPiece is asked before each piece that a stream gives.
 	OnPiece func(Piece) error
+	// OnStream replaces the whole stream.
+	OnStream func(context.Context, source.Sink) error
 	// AfterStream is what a stream ends with.
 	AfterStream error
 	// Revalidated is what the look after reading says.
@@ -101,6 +105,9 @@ func (o Object) describe() source.Object {
 	d := source.Object{Object: backup.Object{Role: role, Name: o.Name, Size: int64(len(o.Data)), Shifting: o.Shifting}, Access: o.Access}
 	if o.Access == source.AccessInline {
 		d.Inline = o.Data
+	}
+	if o.Size > 0 {
+		d.Size = o.Size
 	}
 	if o.HideSize {
 		d.Size = backup.UnknownSize
@@ -253,6 +260,9 @@ func (p *Point) Pieces() []Piece {
 }
 
 func (c *content) Stream(ctx context.Context, sink source.Sink) error {
+	if c.point.OnStream != nil {
+		return c.point.OnStream(ctx, sink)
+	}
 	pieces := c.point.Pieces()
 	if c.point.Reorder != nil {
 		c.point.Reorder(pieces)

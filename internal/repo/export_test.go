@@ -1,0 +1,32 @@
+package repo
+
+import (
+	"context"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+)
+
+// SetPackTargets makes packs small, so that little content fills many.
+func (r *Repository) SetPackTargets(data, nodes int64) { r.packTarget, r.nodePackTarget = data, nodes }
+
+// AppendEntry commits an entry as another program could.
+func (r *Repository) AppendEntry(ctx context.Context, payload *commitlog.Payload) error {
+	return r.commit(ctx, payload, nil)
+}
+
+// State of the log as this process knows it.
+func (r *Repository) State() *commitlog.State { return r.state }
+
+// PlacesOf returns the packs in which the index finds an id.
+func (r *Repository) PlacesOf(ctx context.Context, id format.ID) ([]format.Name, error) {
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var packs []format.Name
+	if place, ok := set.Find(id); ok {
+		packs = append(packs, place.Pack)
+	}
+	return packs, nil
+}

@@ -1,0 +1,195 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
+)
+
+var errInjected = errors.New("injected")
+
+// attempt is one process: it opens, copies all it can, and ends. Everything may go wrong.
+func attempt(store *memory.Store, cache string, points []*sourcetest.Point, t testing.TB) error {
+	r, err := openSmall(context.Background(), store, cache)
+	if err != nil {
+		return err
+	}
+	report, err := copyAll(context.Background(), r, sourcetest.Open(t, points...))
+	return errors.Join(err, stepErrors(report), r.Close())
+}
+
+// recovers fails the test unless what the store holds now is sound, to a process with a new cache and to one with the old,
+// and the next copy finishes.
+func recovers(t *testing.T, store *memory.Store, cache string, points []*sourcetest.Point) {
+	t.Helper()
+	for _, dir := range []string{newCache(t), cache} {
+		next := store.Clone()
+		r := must(openSmall(context.Background(), next, dir))(t)
+		if err := r.Diverged(); err != nil {
+			t.Errorf("after an interruption: %v", err)
+		}
+		check(t, r, points...)
+		mustCopyAll(t, r, points...)
+		check(t, r, points...)
+		if unfinished := r.Usage().Unfinished; unfinished != 0 {
+			t.Errorf("%d unfinished copies are left though all are done", unfinished)
+		}
+		closeRepo(t, r)
+	}
+}
+
+// callsOf counts the calls that a copy of everything takes.
+func callsOf(t *testing.T, base *memory.Store, points []*sourcetest.Point) int {
+	store := base.Clone()
+	var calls atomic.Int64
+	store.SetFault(func(memory.Op, string) error { calls.Add(1); return nil })
+	if err := attempt(store, newCache(t), points, t); err != nil {
+		t.Fatal(err)
+	}
+	return int(calls.Load())
+}
+
+// step keeps the runs of a test within bounds: every call is tried, or every few where tests are to be short.
+func step(calls, runs int) int {
+	if testing.Short() {
+		runs = 12
+	}
+	return max(1, calls/runs)
+}
+
+func TestCrashAtEveryCall(t *testing.T) {
+	points := threeMachines()
+	base := initialized(t, repo.Options{})
+	calls := callsOf(t, base, points)
+	t.Logf("%d calls", calls)
+	for k := 0; k <= calls; k += step(calls, 60) {
+		t.Run(fmt.Sprint(k), func(t *testing.T) {
+			store, cache := base.Clone(), newCache(t)
+			store.CrashAfter(k)
+			_ = attempt(store, cache, points, t)
+			recovers(t, store, cache, points)
+		})
+	}
+}
+
+// Each call in turn fails, or its answer is lost: in the same process a second copy goes on, then a new one.
+func TestFaultAtEveryCall(t *testing.T) {
+	points := threeMachines()
+	base := initialized(t, repo.Options{})
+	calls := callsOf(t, base, points)
+	for what, fault := range map[string]error{
+		"fails": errInjected, "lost": memory.Applied(errInjected), "full": fmt.Errorf("injected: %w", storage.ErrFull),
+	} {
+		for k := 1; k <= calls; k += step(calls, 20) {
+			t.Run(fmt.Sprint(what, k), func(t *testing.T) {
+				store, cache := base.Clone(), newCache(t)
+				var count atomic.Int64
+				store.SetFault(func(op memory.Op, _ string) error {
+					if count.Add(1) == int64(k) {
+						return fault
+					}
+					return nil
+				})
+				r, err := openSmall(context.Background(), store, cache)
+				if err != nil {
+					return // nothing has begun
+				}
+				_, _ = copyAll(context.Background(), r, sourcetest.Open(t, points...))
+				store.SetFault(nil)
+				mustCopyAll(t, r, points...)
+				check(t, r, points...)
+				closeRepo(t, r)
+				recovers(t, store, cache, points)
+			})
+		}
+	}
+}
+
+func TestFullStorage(t *testing.T) {
+	points := threeMachines()
+	base := initialized(t, repo.Options{})
+	whole := base.Clone()
+	if err := attempt(whole, newCache(t), points, t); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for _, name := range whole.Names("") {
+		total += must(whole.Stat(t.Context(), name))(t).Size
+	}
+	for space := int64(0); space < total; space += total / int64(60/(1+2*boolInt(testing.Short()))) {
+		store, cache := base.Clone(), newCache(t)
+		store.SetSpace(space)
+		if err := attempt(store, cache, points, t); space < total/2 && !errors.Is(err, storage.ErrFull) {
+			t.Errorf("with %d bytes of space: %v", space, err)
+		}
+		store.SetSpace(-1)
+		recovers(t, store, cache, points)
+	}
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// After a crash little is read again from a source with random access, and little is stored again from any.
+func TestResumeReadsAndStoresLittle(t *testing.T) {
+	data := content(11, 256*smallBlock)
+	for _, c := range []struct {
+		what   string
+		object sourcetest.Object
+	}{
+		{"random", sourcetest.Object{Name: "vda", Data: data}},
+		{"one pass", sourcetest.Object{Name: "vda", Data: data}},
+	} {
+		random := c.what == "random"
+		c.object.Access = source.AccessOnePass
+		if random {
+			c.object.Access = source.AccessRandom
+		}
+		point := func() *sourcetest.Point {
+			return &sourcetest.Point{Machine: sourcetest.Machine("m"), Native: "p", Created: at(1), Objects: []sourcetest.Object{c.object}}
+		}
+		base := initialized(t, repo.Options{})
+		calls := callsOf(t, base, []*sourcetest.Point{point()})
+		for k := calls / 8; k < calls; k += step(calls, 10) {
+			store := base.Clone()
+			store.CrashAfter(k)
+			_ = attempt(store, newCache(t), []*sourcetest.Point{point()}, t)
+			next := store.Clone()
+			r := must(openSmall(t.Context(), next, ""))(t)
+			durable := int64(0) // content in packs that the log names
+			for _, p := range r.State().Packs {
+				if p.Kind == "data" {
+					durable += int64(p.Frames) * smallBlock
+				}
+			}
+			again := point()
+			report := mustCopyAll(t, r, again)
+			check(t, r, again)
+			rest, packs := int64(len(data))-durable, int64(2*smallPack) // a pack on its way, and what waits for the log
+			if random && again.Read.Load() > rest+packs {
+				t.Errorf("crash at %d: %d bytes read again, %d were not stored", k, again.Read.Load(), rest)
+			}
+			if stored := report.Stored; stored > rest+rest/8+packs {
+				t.Errorf("%s, crash at %d: %d bytes stored, %d were not", c.what, k, stored, rest)
+			}
+			seen := map[string]int{}
+			for _, name := range next.Names("packs/") {
+				seen[name[strings.LastIndex(name, "/")+1:]]++
+			}
+			closeRepo(t, r)
+		}
+	}
+}

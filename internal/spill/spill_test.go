@@ -1,0 +1,195 @@
+package spill
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func record(key, serial uint64) Record {
+	r := Record{Key: key}
+	binary.LittleEndian.PutUint64(r.Value[:], serial)
+	return r
+}
+
+func collect(t interface{ Fatal(...any) }, s *Sorter) []Record {
+	var got []Record
+	for r, err := range s.Sorted() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r)
+	}
+	return got
+}
+
+func TestSorterIsASort(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		s := NewSorter(dir)
+		s.limit, s.width = rapid.IntRange(1, 9).Draw(t, "limit"), rapid.IntRange(2, 5).Draw(t, "width")
+		defer s.Close()
+		var want []Record
+		for i, key := range rapid.SliceOfN(rapid.Uint64Range(0, 20), 0, 200).Draw(t, "keys") {
+			want = append(want, record(key, uint64(i)))
+			if err := s.Add(want[i]); err != nil {
+				t.Fatal(err)
+			}
+			if len(s.records) > s.limit || len(s.runs) > s.width {
+				t.Fatalf("%d records in memory, %d runs", len(s.records), len(s.runs))
+			}
+		}
+		slices.SortStableFunc(want, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
+		for range 2 { // it may be asked again
+			if got := collect(t, s); !slices.Equal(got, want) {
+				t.Fatalf("sorted otherwise: %v, want %v", got, want)
+			}
+		}
+		for range s.Sorted() { // and left early
+			break
+		}
+	})
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("%d files are left, %v", len(files), err)
+	}
+}
+
+// More runs than are read at once, with the sizes that are built in.
+func TestSorterWithManyRuns(t *testing.T) {
+	s := NewSorter(t.TempDir())
+	defer s.Close()
+	s.limit = 64
+	n := uint64(64 * (2*mergeWidth + 7))
+	for i := range n {
+		if err := s.Add(record(i*7919%n/2, i)); err != nil { // two of each key
+			t.Fatal(err)
+		}
+	}
+	if len(s.runs) >= mergeWidth {
+		t.Errorf("%d runs wait", len(s.runs))
+	}
+	last := Record{}
+	for i, r := range collect(t, s) {
+		if r.Key != uint64(i)/2 {
+			t.Fatalf("record %d has key %d", i, r.Key)
+		}
+		if i%2 == 1 && binary.LittleEndian.Uint64(r.Value[:]) < binary.LittleEndian.Uint64(last.Value[:]) {
+			t.Fatalf("key %d: the younger came first", r.Key)
+		}
+		last = r
+	}
+}
+
+func TestSorterWithoutAFolder(t *testing.T) {
+	s := NewSorter(filepath.Join(t.TempDir(), "missing"))
+	s.limit = 2
+	if err := s.Add(record(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Add(record(2, 2)); err == nil {
+		t.Error("nothing is said of a folder that is missing")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBlocksAreAMap(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		b := NewBlocks(dir, 32, rapid.IntRange(0, 4).Draw(t, "limit"))
+		defer b.Close()
+		want := map[Place][]byte{}
+		place := rapid.Custom(func(t *rapid.T) Place {
+			return Place{Object: rapid.IntRange(0, 1).Draw(t, "object"), Block: rapid.Int64Range(0, 6).Draw(t, "block")}
+		})
+		t.Repeat(map[string]func(*rapid.T){
+			"write": func(t *rapid.T) {
+				at, offset, value := place.Draw(t, "at"), rapid.IntRange(0, 31).Draw(t, "offset"), rapid.Byte().Draw(t, "value")
+				buffer, err := b.Buffer(at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want[at] == nil {
+					want[at] = make([]byte, 32)
+				}
+				if !bytes.Equal(buffer, want[at]) {
+					t.Fatalf("%v holds %x, want %x", at, buffer, want[at])
+				}
+				buffer[offset], want[at][offset] = value, value
+			},
+			"drop": func(t *rapid.T) {
+				at := place.Draw(t, "at")
+				if want[at] == nil {
+					return
+				}
+				if _, err := b.Buffer(at); err != nil { // it must be in memory
+					t.Fatal(err)
+				}
+				b.Drop(at)
+				delete(want, at)
+			},
+			"": func(t *rapid.T) {
+				if len(b.memory) > max(b.limit, 1) {
+					t.Fatalf("%d blocks in memory, %d allowed", len(b.memory), b.limit)
+				}
+				waiting := b.Waiting()
+				if len(waiting) != len(want) {
+					t.Fatalf("%d wait, want %d", len(waiting), len(want))
+				}
+				for _, at := range waiting {
+					if want[at] == nil || !b.Has(at) {
+						t.Fatalf("%v waits", at)
+					}
+				}
+			},
+		})
+	})
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("%d files are left, %v", len(files), err)
+	}
+}
+
+// Space in the file is used again: it does not grow with the blocks that pass through.
+func TestBlocksUseSpaceAgain(t *testing.T) {
+	b := NewBlocks(t.TempDir(), 32, 2)
+	defer b.Close()
+	for n := range int64(5000) {
+		if _, err := b.Buffer(Place{Block: n}); err != nil {
+			t.Fatal(err)
+		}
+		if old := (Place{Block: n - 6}); b.Has(old) {
+			if _, err := b.Buffer(old); err != nil {
+				t.Fatal(err)
+			}
+			b.Drop(old)
+		}
+	}
+	if b.next > 10 || len(b.order) > 2*b.limit+1100 {
+		t.Errorf("%d slots for 6 blocks, %d remembered", b.next, len(b.order))
+	}
+}
+
+func TestAllZero(t *testing.T) {
+	for _, size := range []int{0, 1, 64 << 10, 64<<10 + 1, 200_000} {
+		p := make([]byte, size)
+		if !AllZero(p) {
+			t.Errorf("%d zeros are not zeros", size)
+		}
+		for _, at := range []int{0, size / 2, size - 1} {
+			if at >= 0 && at < size {
+				p[at] = 1
+				if AllZero(p) {
+					t.Errorf("a byte at %d of %d is not seen", at, size)
+				}
+				p[at] = 0
+			}
+		}
+	}
+}

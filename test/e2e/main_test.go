@@ -1,0 +1,80 @@
+//go:build integration
+
+// Package e2e runs the real program as a person would: its arguments, its exit codes, what it prints, and what lies in
+// the folders afterwards. Nothing of Ferry's own code judges the results: restored files are compared with sums that
+// others made, and repositories are read by the independent reader as well.
+//
+//	go test -tags integration ./test/e2e
+//
+// Some tests need sample data that is not part of the repository ($FERRY_SHARED, or "shared" beside the repository),
+// some need root. Without these they are skipped and say so. -short leaves out what takes long.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// program is the file under test, built once.
+var program string
+
+// moduleRoot is the repository's folder.
+var moduleRoot string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	moduleRoot = root
+	folder, err := os.MkdirTemp("", "ferry-e2e-*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	program = filepath.Join(folder, "ferry")
+	build := exec.Command("go", "build", "-o", program, "./cmd/ferry")
+	build.Dir = moduleRoot
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building ferry: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// golden is a folder of the sample data. Without the data the test is skipped.
+func golden(t *testing.T, name string) string {
+	t.Helper()
+	shared := os.Getenv("FERRY_SHARED")
+	if shared == "" {
+		shared = filepath.Join(moduleRoot, "..", "shared")
+	}
+	folder := filepath.Join(shared, "golden", name)
+	if _, err := os.Stat(folder); err != nil {
+		t.Skipf("no sample data: %v (set FERRY_SHARED to the folder that holds golden/)", err)
+	}
+	return folder
+}
+
+// needRoot skips a test that mounts file systems.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+}
+
+// needTool skips a test whose tool is not here.
+func needTool(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skip(err)
+	}
+}
