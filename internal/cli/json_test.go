@@ -103,6 +103,7 @@ func TestJSON(t *testing.T) {
 
 	// A copy of the copy has hops.
 	note("copy", ferry(ExitDone, "copy", in("vault"), in("second"), "--create"))
+	note("points", ferry(ExitDone, "points", in("second"))) // has hops
 	note("restore", ferry(ExitDone, "restore", in("second"), "web01", "--to", in("out"), "--sha256"))
 
 	// Lists are there, empty, where there is nothing.
