@@ -16,7 +16,7 @@ import (
 
 // both is a point with a disk read at random and one that comes as a stream.
 func both() *sourcetest.Point {
-	return point("both", randomDisk("vda", noise(1, 5<<20)), streamed("sda", noise(2, 5<<20)))
+	return point("both", randomDisk("vda", noise(1, 3<<20)), streamed("sda", noise(2, 3<<20)))
 }
 
 // A copy that is cancelled at any moment ends, leaves no goroutine, and the next one finishes it.
@@ -41,7 +41,7 @@ func TestCancelAtAnyMoment(t *testing.T) {
 		t.Fatal(err)
 	}
 	moments := calls.Load()
-	for stop := int64(1); stop <= moments; stop += 1 + moments/40 {
+	for stop := int64(1); stop <= moments; stop += 1 + moments/int64(30-20*btoi(testing.Short())) {
 		store = base.Clone()
 		r := reopened(t, store)
 		ctx, cancel := context.WithCancel(t.Context())
