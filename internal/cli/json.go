@@ -141,6 +141,7 @@ type verifyJSON struct {
 	Frames       int64        `json:"frames"`
 	Bytes        int64        `json:"bytes"`
 	PendingPacks int          `json:"pendingPacks"`
+	NotedPlaces  int          `json:"notedPlaces"`
 	Damage       []damageJSON `json:"damage"`
 }
 

@@ -116,7 +116,7 @@ func TestJSON(t *testing.T) {
 	note("verify", ferry(ExitDamaged, "verify", in("second")))
 	printed["Warnings and errors"] = append(messages(ExitDamaged, "restore", in("second"), "web01", "--to", in("damaged")),
 		messages(ExitUsage, "points", in("nowhere"))...)
-	if err := os.Remove(in("second/log/000000000002")); err != nil {
+	if err := os.Remove(in("second/log/000000000003")); err != nil { // the entry that notes the damage
 		t.Fatal(err)
 	}
 	printed["Warnings and errors"] = append(printed["Warnings and errors"], messages(ExitFailed, "copy", vzdumpSamples, in("second"))...)

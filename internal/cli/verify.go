@@ -17,8 +17,9 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Prove that everything stored is what was copied",
 		Long: `Read the whole repository: the log from its first entry, every byte of every
 pack, every block by its id, and every point down to its last block. What is
-damaged is listed by machine, point, disk and offset; then the exit code is 5.
-Nothing is changed, and the source is not needed.`,
+damaged is listed by machine, point, disk and offset; then the exit code is 5,
+and the repository's log notes the damaged places, so that no copy relies on them.
+Nothing else is written, and the source is not needed.`,
 		Example: `  ferry verify /mnt/usb/vault
   ferry verify /mnt/usb/vault --quiet   print only damage, for cron`,
 		Args:              arguments("REPOSITORY"),
@@ -58,7 +59,7 @@ func (a *app) verify(ctx context.Context, path string) error {
 func describeVerified(repository *repo.Repository, report *repo.VerifyReport) verifyJSON {
 	described := verifyJSON{
 		Repository: describePlace(repository), LogEntries: report.Entries, Packs: report.Packs, Points: report.Points,
-		Frames: report.Frames, Bytes: report.Bytes, PendingPacks: report.Pending, Damage: []damageJSON{},
+		Frames: report.Frames, Bytes: report.Bytes, PendingPacks: report.Pending, NotedPlaces: report.Noted, Damage: []damageJSON{},
 	}
 	for _, d := range report.Damage {
 		described.Damage = append(described.Damage, damageJSON{
@@ -75,6 +76,9 @@ func (a *app) printVerified(report *repo.VerifyReport) {
 	a.say("verified %s, %s, %s blocks and nodes, %s", counted(report.Points, "point"), counted(report.Packs, "pack"), count(int(report.Frames)), size(report.Bytes))
 	if report.Pending > 0 {
 		a.say("%s belong to no commit: of a copy that runs now or was interrupted", counted(report.Pending, "pack"))
+	}
+	if report.Noted > 0 {
+		a.say("%s noted: the next copy that meets the same content stores it again", counted(report.Noted, "damaged place"))
 	}
 	if len(report.Damage) == 0 {
 		a.say("everything is what was copied")

@@ -243,6 +243,10 @@ func (t *task) prepare(ctx context.Context) error {
 // tree can be read only then.
 func (t *task) chooseBase(ctx context.Context) error {
 	ingest := t.mover.ingest
+	// With damage about, all is read: what is damaged is stored again, and nothing damaged is taken over.
+	if unhealed, err := ingest.Repository().Unhealed(ctx); unhealed || err != nil {
+		return err
+	}
 	for _, ancestor := range t.content.Ancestors() {
 		if ingest.Waits(ancestor) {
 			if err := ingest.Flush(ctx); err != nil {

@@ -37,6 +37,7 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 		live[p.ID] = true
 	}
 	condemned := slices.Collect(maps.Keys(r.state.Condemned))
+	bad := slices.Collect(maps.Keys(r.state.Bad))
 	r.mu.Unlock()
 
 	for _, segment := range segments {
@@ -74,6 +75,14 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	}
 	for _, name := range condemned {
 		r.index.Hide(name)
+	}
+	r.index.Trust()
+	for _, b := range bad {
+		if b.ID.IsZero() {
+			r.index.AvoidPack(b.Pack)
+		} else {
+			r.index.Avoid(b.Pack, b.Offset)
+		}
 	}
 	// A segment may name packs that are deleted since.
 	for name := range r.packs {

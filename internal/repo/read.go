@@ -345,6 +345,26 @@ func (b *BlockReader) decode(p placed, frame []byte) error {
 	return nil
 }
 
+// Unhealed is true if something known to be damaged has no good copy: a point that takes anything over from others could
+// take over damage.
+func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for bad := range r.state.Bad {
+		if bad.ID.IsZero() {
+			return true, nil
+		}
+		if _, found := set.Find(bad.ID); !found {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Usage says how much there is.
 type Usage struct {
 	Points, Packs int

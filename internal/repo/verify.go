@@ -45,18 +45,22 @@ type VerifyReport struct {
 	Frames, Bytes          int64
 	// Damage to points, and to files. A file that is derived and mends itself is in Damage too: it is not what was written.
 	Damage []Damage
+	// Noted counts places that the log now has as damaged: what lies there is not relied on any more, and is stored again
+	// by the next copy that comes across it.
+	Noted int
 	// Pending counts packs that no log entry names: of a copy that runs now or was interrupted. They are not damage.
 	Pending  int
 	Warnings []string
 }
 
 // Verify proves that everything stored is what was copied: every log entry, every byte of every pack, every block by
-// its id, every point down to its last block. It needs no source and changes nothing.
+// its id, every point down to its last block. It needs no source.
 //
 //  1. The log is read from its first entry and its chain is checked.
 //  2. Every pack is read whole: table, root against the log, each frame's checksum, each content's id.
 //  3. Every point's file is read, and its trees are followed; a subtree that was good is not followed twice.
 //  4. Derived files (index segments, checkpoints, partials) are compared with their checksums.
+//  5. Damaged places in packs are noted in the log, where that can be written: nothing is deduplicated against them.
 func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress)) (*VerifyReport, error) {
 	v := &verifier{repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[goodNode]bool{}}
 	if err := r.Refresh(ctx); err != nil {
@@ -65,7 +69,7 @@ func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress))
 	if progress != nil {
 		progress(&v.progress)
 	}
-	for _, step := range []func(context.Context) error{v.verifyLog, v.verifyPacks, v.verifyPoints, v.verifyDerived} {
+	for _, step := range []func(context.Context) error{v.verifyLog, v.verifyPacks, v.verifyPoints, v.verifyDerived, v.noteDamage} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -97,6 +101,8 @@ type verifier struct {
 
 	mu  sync.Mutex // guards bad and the report while packs are read
 	bad map[badPlace]string
+	// found is what the log should say of damage in packs.
+	found []commitlog.Bad
 	// good are nodes below which everything is good.
 	good map[goodNode]bool
 }
@@ -175,6 +181,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 		v.damage(Damage{File: name, Reason: "the file is missing"})
 		v.mu.Lock()
 		v.bad[badPlace{p.ID, wholePack}] = "the file is missing"
+		v.found = append(v.found, commitlog.Bad{Pack: p.ID, Length: p.Size})
 		v.mu.Unlock()
 		return nil
 	}
@@ -185,6 +192,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 		v.damage(Damage{File: name, Offset: int64(entry.Offset), Length: int64(entry.FrameSize()), Reason: err.Error()})
 		v.mu.Lock()
 		v.bad[badPlace{p.ID, entry.Offset}] = err.Error()
+		v.found = append(v.found, commitlog.Bad{Pack: p.ID, Offset: int64(entry.Offset), Length: int64(entry.FrameSize()), ID: entry.ID})
 		v.mu.Unlock()
 	}
 	table, err := pack.Check(reader, reader.Size(), r.hasher, func(entry pack.Entry, frame []byte) error {
@@ -228,6 +236,7 @@ func (v *verifier) salvage(reader storage.Reader, p commitlog.Pack) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.bad[badPlace{p.ID, wholePack}] = "its table is damaged"
+	v.found = append(v.found, commitlog.Bad{Pack: p.ID, Length: p.Size})
 	for offset := range readable {
 		if _, marked := v.bad[badPlace{p.ID, offset}]; !marked {
 			v.bad[badPlace{p.ID, offset}] = ""
@@ -407,6 +416,37 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// noteDamage makes the log say which places are damaged, and which are not any more. A repository that cannot be
+// written to is verified all the same.
+func (v *verifier) noteDamage(ctx context.Context) error {
+	r := v.repo
+	payload := &commitlog.Payload{}
+	r.mu.Lock()
+	for _, bad := range v.found {
+		if !r.state.Bad[bad] {
+			payload.Bad = append(payload.Bad, bad)
+		}
+	}
+	for bad := range r.state.Bad {
+		if !slices.Contains(v.found, bad) {
+			payload.BadHealed = append(payload.BadHealed, bad)
+		}
+	}
+	r.mu.Unlock()
+	v.report.Noted = len(v.found)
+	if len(payload.Bad)+len(payload.BadHealed) == 0 {
+		return nil
+	}
+	if err := r.commit(ctx, payload, nil); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		v.report.Noted = 0
+		r.warn("the damage could not be noted in the repository, so a copy may still rely on what is damaged: %v", err)
+	}
+	return nil
 }
 
 // unlessGone returns err, or nil if a file is missing because another writer has given it up since the log was read:

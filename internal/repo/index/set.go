@@ -19,13 +19,23 @@ type Set struct {
 	hidden map[format.Name]bool
 	// givenUp are the entries of hidden packs that no segment covers: while the pack exists it can be read.
 	givenUp map[format.Name][]Entry
+	// avoided are places known to be damaged.
+	avoided map[avoidedPlace]bool
 }
+
+// avoidedPlace is a frame in a pack, or with wholePack all of it.
+type avoidedPlace struct {
+	pack   format.Name
+	offset int64
+}
+
+const wholePack = -1
 
 // NewSet makes an empty set.
 func NewSet() *Set {
 	return &Set{
 		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
-		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{},
+		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{}, avoided: map[avoidedPlace]bool{},
 	}
 }
 
@@ -115,18 +125,50 @@ func (s *Set) Uncovered() (entries []Entry, packs int) {
 	return entries, len(s.byPack)
 }
 
+// Avoid makes Find pass over what is known to be damaged: the frame at an offset of a pack.
+func (s *Set) Avoid(pack format.Name, offset int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.avoided[avoidedPlace{pack, offset}] = true
+}
+
+// AvoidPack makes Find pass over a whole pack.
+func (s *Set) AvoidPack(pack format.Name) { s.Avoid(pack, wholePack) }
+
+// Trust takes back all that Avoid and AvoidPack said.
+func (s *Set) Trust() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.avoided)
+}
+
+// usable is true unless the place is given up or known to be damaged.
+func (s *Set) usable(place Place) bool {
+	if s.hidden[place.Pack] {
+		return false
+	}
+	return len(s.avoided) == 0 || !s.avoided[avoidedPlace{place.Pack, int64(place.Offset)}] && !s.avoided[avoidedPlace{place.Pack, wholePack}]
+}
+
 // Find returns a place of an id.
 func (s *Set) Find(id format.ID) (Place, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if place, ok := s.recent[id]; ok {
-		return place, true
+		if s.usable(place) {
+			return place, true
+		}
+		for _, other := range s.others[id] {
+			if s.usable(other) {
+				return other, true
+			}
+		}
 	}
 	var found Place
 	for i := len(s.order) - 1; i >= 0; i-- {
 		ok := s.order[i].Lookup(&id, func(place Place) bool {
 			found = place
-			return !s.hidden[place.Pack]
+			return s.usable(place)
 		})
 		if ok {
 			return found, true
