@@ -1,6 +1,9 @@
 package source
 
 import (
+	"bytes"
+	"cmp"
+	"fmt"
 	"context"
 	"errors"
 	"io"
@@ -23,6 +26,8 @@ type Listing struct {
 	Root *Root
 	// Folders maps each folder's path ("." for the root) to its files, sorted by name.
 	Folders map[string][]Entry
+	// Repositories are the folders of Ferry repositories.
+	Repositories []string
 	// Problems are places that could not be looked into.
 	Problems []error
 	claimed  map[string]bool
@@ -51,57 +56,91 @@ type Entry struct {
 }
 
 // List walks the root, three levels deep. Symbolic links to files are followed within the root, links to folders are
-// not. Anything else than files and folders is left out.
+// not. Anything else than files and folders is left out. What is inside a Ferry repository is not looked through.
 func List(ctx context.Context, root *Root) (*Listing, error) {
-	listing := &Listing{Root: root, Folders: map[string][]Entry{}, claimed: map[string]bool{}}
-	count := 0
-	var walk func(folder string, depth int) error
-	walk = func(folder string, depth int) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		entries, err := fs.ReadDir(root.root.FS(), filepath.ToSlash(folder))
-		if err != nil {
-			if folder == "." {
-				return err
-			}
-			listing.Problems = append(listing.Problems, err)
-		}
-		// A Ferry repository is known by one file; its many packs are nobody's to look through.
-		repository := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "repository.json" && e.Type().IsRegular() })
-		var files []Entry
-		for _, dirEntry := range entries {
-			if count++; count > listingLimit {
-				listing.Problems = append(listing.Problems, &backup.Error{Offset: backup.NoOffset, Err: errTooManyFiles})
-				break
-			}
-			entryPath := path.Join(folder, dirEntry.Name())
-			info, err := root.root.Stat(filepath.FromSlash(entryPath))
-			if err != nil {
-				listing.Problems = append(listing.Problems, err)
-				continue
-			}
-			entry := Entry{Name: dirEntry.Name(), FileIdentity: identify(entryPath, info), IsFolder: info.IsDir()}
-			switch {
-			case info.Mode().IsRegular():
-			case dirEntry.IsDir():
-				if depth < SearchDepth && !repository {
-					if err := walk(entryPath, depth+1); err != nil {
-						return err
-					}
-				}
-			default:
-				continue
-			}
-			files = append(files, entry)
-		}
-		listing.Folders[folder] = files
-		return nil
-	}
-	if err := walk(".", 0); err != nil {
+	w := &walker{ctx: ctx, listing: &Listing{Root: root, Folders: map[string][]Entry{}, claimed: map[string]bool{}}}
+	if err := w.walk(".", 0); err != nil {
 		return nil, err
 	}
-	return listing, nil
+	return w.listing, nil
+}
+
+type walker struct {
+	ctx     context.Context
+	listing *Listing
+	count   int
+}
+
+// walk lists a folder and those below it. Only the root's own trouble, and the end of the context, are errors.
+func (w *walker) walk(folder string, depth int) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := w.readFolder(folder)
+	if err != nil {
+		if folder == "." {
+			return err
+		}
+		w.problem(folder, err)
+	}
+	repository := w.isRepository(folder, entries)
+	if repository {
+		w.listing.Repositories = append(w.listing.Repositories, folder)
+	}
+	var files []Entry
+	for _, found := range entries {
+		if w.count++; w.count > listingLimit {
+			w.problem(folder, errTooManyFiles)
+			break
+		}
+		entryPath := path.Join(folder, found.Name())
+		info, err := w.listing.Root.root.Stat(filepath.FromSlash(entryPath))
+		if err != nil {
+			w.problem(entryPath, err)
+			continue
+		}
+		if found.IsDir() && depth < SearchDepth && !repository {
+			if err := w.walk(entryPath, depth+1); err != nil {
+				return err
+			}
+		}
+		if found.IsDir() || info.Mode().IsRegular() {
+			files = append(files, Entry{Name: found.Name(), FileIdentity: identify(entryPath, info), IsFolder: info.IsDir()})
+		}
+	}
+	w.listing.Folders[folder] = files
+	return nil
+}
+
+// readFolder returns a folder's entries, sorted. Unlike fs.ReadDir it takes names that are not UTF-8.
+func (w *walker) readFolder(folder string) ([]fs.DirEntry, error) {
+	opened, err := w.listing.Root.root.Open(filepath.FromSlash(folder))
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	entries, err := opened.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	return entries, err
+}
+
+// isRepository is true for the folder of a Ferry repository, also a damaged one: it has a description, and a log or a
+// description that says what it is. A file that happens to have the description's name hides nothing.
+func (w *walker) isRepository(folder string, entries []fs.DirEntry) bool {
+	described, log := false, false
+	for _, e := range entries {
+		described = described || (e.Name() == "repository.json" && e.Type().IsRegular())
+		log = log || (e.Name() == "log" && e.IsDir())
+	}
+	if !described || log {
+		return described
+	}
+	content, _, err := w.listing.Root.ReadFile(path.Join(folder, "repository.json"), ScanLimit)
+	return err == nil && bytes.Contains(content, []byte(`"ferry-repository"`))
+}
+
+func (w *walker) problem(place string, err error) {
+	w.listing.Problems = append(w.listing.Problems, fmt.Errorf("%s: %w", backup.EncodeName(place), err))
 }
 
 // Paths returns the folders' paths, sorted.

@@ -166,7 +166,7 @@ func TestListingIsThreeLevelsDeep(t *testing.T) {
 
 func TestRepositoriesAreNotLookedThrough(t *testing.T) {
 	inside, root := folder(t)
-	write(t, filepath.Join(inside, "vault", "repository.json"), "{}")
+	write(t, filepath.Join(inside, "vault", "repository.json"), `{"format": "ferry-repository"}`)
 	write(t, filepath.Join(inside, "vault", "packs", "00", "pack"), "x")
 	listing, err := source.List(t.Context(), root)
 	if err != nil {
@@ -193,5 +193,45 @@ func TestListingClosesTheLastFirst(t *testing.T) {
 	}
 	if err := listing.Close(); err == nil || order != "ba" {
 		t.Fatalf("closed %q with %v; want ba and both errors", order, err)
+	}
+}
+
+func TestAStrayDescriptionHidesNothing(t *testing.T) {
+	inside, root := folder(t)
+	write(t, filepath.Join(inside, "repository.json"), "{}")
+	write(t, filepath.Join(inside, "sub", "f"), "x")
+	listing, err := source.List(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(listing.Repositories) != 0 || len(listing.Unclaimed("sub")) != 1 {
+		t.Fatalf("repositories %q, %d files in sub", listing.Repositories, len(listing.Unclaimed("sub")))
+	}
+}
+
+func TestDamagedRepositoriesAreStillRepositories(t *testing.T) {
+	inside, root := folder(t)
+	write(t, filepath.Join(inside, "a", "repository.json"), "\x00\x01")
+	write(t, filepath.Join(inside, "a", "log", "000000000001"), "x")
+	write(t, filepath.Join(inside, "b", "repository.json"), `{"format": "ferry-repository"}`)
+	listing, err := source.List(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(listing.Repositories, " "); got != "a b" {
+		t.Fatalf("repositories %s", got)
+	}
+}
+
+func TestFoldersOfAnyNameAreListed(t *testing.T) {
+	inside, root := folder(t)
+	name := "B\xfcro\n"
+	write(t, filepath.Join(inside, name, "f"), "x")
+	listing, err := source.List(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(listing.Unclaimed(name)) != 1 || len(listing.Problems) != 0 {
+		t.Fatalf("folders %q, problems %v", listing.Paths(), listing.Problems)
 	}
 }

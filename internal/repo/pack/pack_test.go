@@ -204,7 +204,7 @@ type brokenFile struct {
 var errDisk = errors.New("disk failed")
 
 func (b brokenFile) ReadAt(p []byte, offset int64) (int, error) {
-	if offset+int64(len(p)) > b.from && offset < int64(b.Size())-trailerSize-entrySize {
+	if offset+int64(len(p)) > b.from && offset < b.Size()-trailerSize-entrySize {
 		return 0, errDisk
 	}
 	return b.Reader.ReadAt(p, offset)

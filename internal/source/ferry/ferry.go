@@ -28,10 +28,7 @@ func (Format) Name() string { return "ferry" }
 func (f Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Point, error) {
 	var points []source.Point
 	var errs []error
-	for _, folder := range listing.Paths() {
-		if !isRepository(listing.Folders[folder]) {
-			continue
-		}
+	for _, folder := range listing.Repositories {
 		listing.ClaimFolder(folder)
 		found, err := f.scan(ctx, listing, folder)
 		if err != nil {
@@ -41,15 +38,6 @@ func (f Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Poi
 		points = append(points, found...)
 	}
 	return points, errors.Join(errs...)
-}
-
-func isRepository(entries []source.Entry) bool {
-	for _, entry := range entries {
-		if entry.Name == "repository.json" && !entry.IsFolder {
-			return true
-		}
-	}
-	return false
 }
 
 func (f Format) scan(ctx context.Context, listing *source.Listing, folder string) ([]source.Point, error) {

@@ -102,19 +102,24 @@ func (s *Source) Close() error {
 	return errors.Join(err, s.Root.Close())
 }
 
-// unique sorts points and keeps one of each id: a complete one if there is one.
+// unique keeps one point of each id, a complete one if there is one, and sorts by machine, then time.
 func unique(points []source.Point) []source.Point {
-	rank := func(p source.Point) int {
-		if p.State == backup.StateComplete {
-			return 0
+	at := map[backup.PointID]int{}
+	var kept []source.Point
+	for _, p := range points {
+		i, seen := at[p.ID]
+		switch {
+		case !seen:
+			at[p.ID] = len(kept)
+			kept = append(kept, p)
+		case kept[i].State != backup.StateComplete && p.State == backup.StateComplete:
+			kept[i] = p
 		}
-		return 1
 	}
-	slices.SortStableFunc(points, func(a, b source.Point) int {
+	slices.SortStableFunc(kept, func(a, b source.Point) int {
 		return cmp.Or(
-			cmp.Compare(a.Machine.Key.String(), b.Machine.Key.String()), a.Created.Compare(b.Created),
-			slices.Compare(a.ID[:], b.ID[:]), cmp.Compare(rank(a), rank(b)),
+			cmp.Compare(a.Machine.Key.String(), b.Machine.Key.String()), a.Created.Compare(b.Created), slices.Compare(a.ID[:], b.ID[:]),
 		)
 	})
-	return slices.CompactFunc(points, func(a, b source.Point) bool { return a.ID == b.ID })
+	return kept
 }

@@ -126,3 +126,25 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// dated gives one id twice, with different times and another point between them.
+type dated struct{ named }
+
+func (d dated) Scan(_ context.Context, listing *source.Listing) ([]source.Point, error) {
+	key := backup.NewMachineKey(backup.PlatformImage, "vm", "", listing.Root.Name())
+	point := func(native string, second int64, state backup.State) source.Point {
+		return source.Point{Point: backup.Point{
+			ID: backup.NewPointID(key, native), Machine: backup.Machine{Key: key}, Created: time.Unix(second, 0), State: state,
+		}}
+	}
+	return []source.Point{
+		point("twice", 1, backup.StateBroken), point("other", 2, backup.StateComplete), point("twice", 3, backup.StateComplete),
+	}, nil
+}
+
+func TestAnIDIsListedOnceWhateverItsTimes(t *testing.T) {
+	s := open(t, backups(t), "", dated{})
+	if len(s.Points) != 2 || s.Points[1].Created.Unix() != 3 || s.Points[1].State != backup.StateComplete {
+		t.Fatalf("%d points: %+v", len(s.Points), s.Points)
+	}
+}

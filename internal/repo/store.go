@@ -1,0 +1,158 @@
+package repo
+
+import (
+	"context"
+	"errors"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/tree"
+)
+
+// BlockID computes a block's id.
+func (in *Ingest) BlockID(plain []byte) format.ID {
+	return in.repo.hasher.Sum(format.ContextBlock, plain)
+}
+
+// StoreBlock makes sure that a block is stored. The id must be BlockID's of this very buffer. It returns false if the
+// block was there already.
+func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, codec Codec) (stored bool, err error) {
+	stored, size, err := in.store(ctx, pack.KindBlock, id, plain, codec)
+	if err != nil {
+		return false, err
+	}
+	if stored {
+		in.stats.NewBlocks.Add(1)
+		in.stats.NewBytes.Add(int64(len(plain)))
+		in.stats.Stored.Add(int64(size))
+	} else {
+		in.stats.KnownBlocks.Add(1)
+		in.stats.KnownBytes.Add(int64(len(plain)))
+	}
+	return stored, nil
+}
+
+// Load reads a tree node. With Store it makes an Ingest the tree.Nodes of its repository.
+func (in *Ingest) Load(ctx context.Context, id format.ID) ([]byte, error) {
+	return in.repo.LoadNode(ctx, id)
+}
+
+// Store stores a tree node and returns its id.
+func (in *Ingest) Store(ctx context.Context, node []byte) (format.ID, error) {
+	id := tree.NodeID(in.repo.hasher, node)
+	stored, size, err := in.store(ctx, pack.KindNode, id, node, pack.CodecNone)
+	if stored {
+		in.stats.NodeBytes.Add(int64(size))
+	}
+	return id, err
+}
+
+// store appends a frame unless its id is known. Of several callers with one id, one encodes and appends.
+func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain []byte, codec Codec) (bool, int, error) {
+	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
+		return false, 0, err
+	}
+	if known, err := in.reserve(id); known || err != nil {
+		return false, 0, err
+	}
+	buffer := in.buffers.Get().(*[]byte)
+	defer in.buffers.Put(buffer)
+	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, kind, codec, id, plain)
+
+	in.mu.Lock()
+	err := in.append(kind, *buffer)
+	if err != nil {
+		in.fail(err)
+		in.appended.Broadcast()
+	}
+	in.mu.Unlock()
+	if err != nil {
+		return false, 0, err
+	}
+	return true, len(*buffer), nil
+}
+
+// reserve is true if the id is stored or appended; else it is the caller's to store now. It waits while another caller
+// encodes it: who is told that a block is there may commit a point with it at once.
+func (in *Ingest) reserve(id format.ID) (known bool, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for {
+		if err := in.failure(); err != nil {
+			return false, err
+		}
+		appended, reserved := in.pending[id]
+		if appended {
+			return true, nil
+		}
+		if reserved {
+			in.appended.Wait()
+			continue
+		}
+		published := in.published
+		in.mu.Unlock()
+		place, found := in.index.Find(id)
+		in.mu.Lock()
+		if found {
+			in.relied[place.Pack] = true
+			return true, nil
+		}
+		if _, reserved := in.pending[id]; !reserved && published == in.published {
+			in.pending[id] = false
+			return false, nil
+		}
+	}
+}
+
+// stored is true if the index has the id, and notes that it is relied on.
+func (in *Ingest) stored(id format.ID) bool {
+	place, found := in.index.Find(id)
+	if found {
+		in.mu.Lock()
+		in.relied[place.Pack] = true
+		in.mu.Unlock()
+	}
+	return found
+}
+
+// append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the
+// lock, which is let go while the sealer is behind.
+func (in *Ingest) append(kind pack.Kind, frame []byte) error {
+	slot, target := &in.data, in.repo.packTarget
+	if kind == pack.KindNode {
+		slot, target = &in.nodes, in.repo.nodePackTarget
+	}
+	if *slot == nil {
+		opened, err := in.openPack(kind)
+		if err != nil {
+			return err
+		}
+		*slot = opened
+	}
+	open := *slot
+	entry, err := open.pack.Append(frame)
+	if err != nil {
+		return err
+	}
+	open.entries = append(open.entries, entry)
+	in.pending[entry.ID] = true
+	in.appended.Broadcast()
+	if open.pack.Size() >= target || open.pack.Plain() >= packPlain {
+		in.send(in.take(kind == pack.KindNode))
+	}
+	return nil
+}
+
+func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
+	id := format.RandomName()
+	out, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
+	if err != nil {
+		return nil, err
+	}
+	writer, err := pack.NewWriter(out, in.repo.hasher, pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.repo.domain()})
+	if err != nil {
+		out.Abort()
+		return nil, err
+	}
+	return &openPack{out: out, pack: writer, id: id, kind: kind}, nil
+}
