@@ -3,9 +3,9 @@ package source
 import (
 	"bytes"
 	"cmp"
-	"fmt"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"path"
