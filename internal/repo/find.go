@@ -66,6 +66,9 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, storage.ErrNotExist) {
+			return nil, fmt.Errorf("pack %s: %w", p.ID, err) // the storage's trouble, which may pass: it says nothing of the pack
+		}
 		r.packs[p.ID] = true
 		if err != nil {
 			r.warn("pack %s cannot be used: %v", p.ID, err)
