@@ -31,7 +31,7 @@ type MachineKey struct {
 	UUID string
 	// SourceName stands in for a missing UUID: the name given to the source, else its folder's base name. Empty if UUID is set.
 	SourceName string
-	// NativeID is the platform's own name for the machine: a VMID, a domain UUID, a file's base name.
+	// NativeID is the platform's own name for the machine: a VMID, a domain UUID, a file's name.
 	NativeID string
 }
 

@@ -67,7 +67,8 @@ type Header struct {
 	BackingName string
 	// BackingFormat is the backing file's format in QEMU's words ("raw", "qcow2"); empty if the image does not say.
 	BackingFormat string
-	// DataName is the external data file as the image names it, hostile like BackingName. Empty if it has none.
+	// DataName is the external data file as the image names it, hostile like BackingName. Empty if it has none: a name
+	// without the feature bit that says so is left over, and QEMU does not look at it either.
 	DataName string
 	// Dirty: the image was not closed properly. Reference counts may be stale, data is not.
 	Dirty bool
@@ -211,7 +212,9 @@ func (h *Header) parseExtensions(region []byte, at int) error {
 		case extensionBackingFmt:
 			h.BackingFormat = string(data)
 		case extensionDataFile:
-			h.DataName = string(data)
+			if h.incompatible&featureDataFile != 0 {
+				h.DataName = string(data)
+			}
 		case extensionFeatures:
 			for ; len(data) >= 48; data = data[48:] {
 				if data[0] == 0 {

@@ -59,14 +59,18 @@ type FileIdentity struct {
 	Path    string    `json:"path"`
 	Size    int64     `json:"size"`
 	ModTime time.Time `json:"modTime"`
-	Device  uint64    `json:"device"`
-	Inode   uint64    `json:"inode"`
+	// ChangeTime is when the file system last changed the file or what it keeps of it. Programs can set ModTime back
+	// after writing; this time they cannot. A chmod, a rename or a new link moves it too, which costs a read at worst.
+	// It is no part of a point's id: it does not survive a copy.
+	ChangeTime time.Time `json:"changeTime"`
+	Device     uint64    `json:"device"`
+	Inode      uint64    `json:"inode"`
 }
 
-// Same is true if nothing about the file changed: path, size, mtime, inode.
+// Same is true if nothing about the file changed: path, size, mtime, ctime, inode.
 func (id FileIdentity) Same(other FileIdentity) bool {
 	return id.Path == other.Path && id.Size == other.Size && id.ModTime.Equal(other.ModTime) &&
-		id.Inode == other.Inode && id.Device == other.Device
+		id.ChangeTime.Equal(other.ChangeTime) && id.Inode == other.Inode && id.Device == other.Device
 }
 
 // File is an open regular file of a source. Reads count towards the root's BytesRead.
@@ -143,6 +147,7 @@ func (r *Root) ReadFile(path string, limit int64) ([]byte, FileIdentity, error) 
 func identify(path string, info fs.FileInfo) FileIdentity {
 	id := FileIdentity{Path: path, Size: info.Size(), ModTime: info.ModTime().UTC()}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		id.ChangeTime = time.Unix(stat.Ctim.Unix()).UTC()
 		id.Device, id.Inode = uint64(stat.Dev), stat.Ino
 	}
 	return id

@@ -16,9 +16,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -166,7 +168,7 @@ func TestRealChains(t *testing.T) {
 	m.step("backup", "plain", "-l", "inc", "-x", "vdc")
 	m.step("write", "3")
 	m.step("reference", "3")
-	m.step("backup", "plain", "-l", "diff", "-x", "vdc")
+	m.slowDiff("plain")
 	points := scan(t, filepath.Join(m.dir, "plain"))
 	m.compare(points["virtnbdbackup.0"], "0", "vda", "vdb", "vdd")
 	m.compare(points["virtnbdbackup.1"], "1", "vda", "vdb")
@@ -203,10 +205,20 @@ func TestRealChains(t *testing.T) {
 	m.compare(points["virtnbdbackup.0"], "4", "vda", "vdb")
 	m.compare(points["virtnbdbackup.0+offline"], "5", "vda", "vdb")
 
+	m.step("on")
+	m.step("backup", "plainfull", "-l", "full", "-t", "raw", "-x", "vdc")
+	m.step("write", "1")
+	m.step("reference", "6")
+	m.step("backup", "plainfull", "-l", "inc", "-x", "vdc")
+	points = scan(t, filepath.Join(m.dir, "plainfull"))
+	m.compare(points["virtnbdbackup.0"], "5", "vda", "vdb")
+	m.compare(points["virtnbdbackup.1"], "6", "vda", "vdb")
+	m.step("off")
+
 	m.step("backup", "copy", "-l", "copy", "-r", "-x", "vdb")
-	m.compare(scan(t, filepath.Join(m.dir, "copy"))["copy"], "5", "vda", "vdc", "vdd")
+	m.compare(scan(t, filepath.Join(m.dir, "copy"))["copy"], "6", "vda", "vdc", "vdd")
 	m.step("backup", "image", "-l", "copy", "-t", "raw")
-	m.compare(scan(t, filepath.Join(m.dir, "image"))["copy"], "5", "vda", "vdb", "vdc")
+	m.compare(scan(t, filepath.Join(m.dir, "image"))["copy"], "6", "vda", "vdb", "vdc")
 
 	zip, err := os.Create(filepath.Join(m.dir, "copy", "stream.zip"))
 	if err != nil {
@@ -223,6 +235,28 @@ func TestRealChains(t *testing.T) {
 	}
 }
 
+// slowDiff makes a differential backup whose files get names seconds apart: with one worker, and halted after the first
+// disk was begun.
+func (m *machine) slowDiff(out string) {
+	m.t.Helper()
+	for name, p := range m.during(out, 3*time.Second, "-l", "diff", "-x", "vdc", "-w", "1") {
+		if (name == "diff") != (p.State == backup.StateLocked) {
+			m.t.Errorf("meanwhile %s is %s: %s", name, p.State, p.Reason)
+		}
+	}
+	times := map[string]bool{}
+	for _, pattern := range []string{"vda.diff.*.data", "vdb.diff.*.data", "vmconfig.1*.xml"} {
+		found, err := filepath.Glob(filepath.Join(m.dir, out, pattern))
+		if err != nil || len(found) != 1 {
+			m.t.Fatalf("%s: %q, %v", pattern, found, err)
+		}
+		times[regexp.MustCompile("[0-9]{10}").FindString(filepath.Base(found[0]))] = true
+	}
+	if len(times) < 2 {
+		m.t.Errorf("the differential backup was not slow: %v", times)
+	}
+}
+
 // TestWhileRunning looks at a chain in the middle of a backup, which is halted for it as soon as a partial file appears.
 func TestWhileRunning(t *testing.T) {
 	m := start(t)
@@ -231,7 +265,7 @@ func TestWhileRunning(t *testing.T) {
 	for attempt := range 5 {
 		m.step("write", "many")
 		m.step("reference", "running")
-		points := m.during(out)
+		points := m.during("out", 0, "-l", "inc", "-x", "vdc")
 		ident := fmt.Sprintf("virtnbdbackup.%d", attempt+1)
 		for name, p := range points {
 			if name != ident && p.State != backup.StateComplete {
@@ -248,8 +282,8 @@ func TestWhileRunning(t *testing.T) {
 	t.Error("the backup was never seen running")
 }
 
-// during starts an increment, halts it when its first partial file appears, scans, and lets it finish.
-func (m *machine) during(out string) map[string]source.Point {
+// during starts a backup, halts it when its first partial file appears, scans, and lets it finish after a pause.
+func (m *machine) during(name string, pause time.Duration, args ...string) map[string]source.Point {
 	m.t.Helper()
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -257,11 +291,11 @@ func (m *machine) during(out string) map[string]source.Point {
 	}
 	events := os.NewFile(uintptr(watch), "inotify")
 	defer events.Close()
-	if _, err := unix.InotifyAddWatch(watch, out, unix.IN_CREATE); err != nil {
+	if _, err := unix.InotifyAddWatch(watch, filepath.Join(m.dir, name), unix.IN_CREATE); err != nil {
 		m.t.Fatal(err)
 	}
 	var log bytes.Buffer
-	running := m.command("backup", "out", "-l", "inc", "-x", "vdc")
+	running := m.command("backup", append([]string{name}, args...)...)
 	running.Stdout, running.Stderr = &log, &log
 	running.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := running.Start(); err != nil {
@@ -285,7 +319,8 @@ func (m *machine) during(out string) map[string]source.Point {
 		if err := syscall.Kill(-running.Process.Pid, syscall.SIGSTOP); err != nil {
 			break // it has ended
 		}
-		points = scan(m.t, out)
+		points = scan(m.t, filepath.Join(m.dir, name))
+		time.Sleep(pause)
 		if err := syscall.Kill(-running.Process.Pid, syscall.SIGCONT); err != nil {
 			m.t.Error(err)
 		}
@@ -295,7 +330,7 @@ func (m *machine) during(out string) map[string]source.Point {
 		m.t.Fatalf("%v\n%s", err, log.String())
 	}
 	if points == nil {
-		points = scan(m.t, out)
+		points = scan(m.t, filepath.Join(m.dir, name))
 	}
 	return points
 }

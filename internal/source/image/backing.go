@@ -13,7 +13,8 @@ import (
 // maxDepth is the longest chain of files that is read.
 const maxDepth = 256
 
-// linkAll finds the backing file of every image. Backing files that are found may have backing files in turn.
+// linkAll finds the backing file of every image whose header is believed. Backing files that are found may have backing
+// files in turn, and the word of an overlay may make a header believable that was not.
 func (s *scan) linkAll() error {
 	queue := s.sorted()
 	for len(queue) > 0 {
@@ -22,33 +23,76 @@ func (s *scan) linkAll() error {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
-		if f.linked {
+		if f.linked || f.format != formatQcow2 || !s.believed(f) {
 			continue
 		}
 		f.linked = true
 		s.unlistData(f)
-		if f.format != formatQcow2 || f.header.BackingName == "" {
+		if f.header.BackingName == "" {
 			continue
 		}
-		before := len(s.files)
 		below, bad := s.backing(f)
 		f.trouble = worse(f.trouble, bad)
 		s.stand(f, below)
-		if len(s.files) > before {
+		if below != nil {
 			queue = append(queue, below)
+		}
+	}
+	for _, f := range s.files {
+		if f.format == formatQcow2 && !f.linked && f.header.BackingName != "" {
+			f.trouble = worse(f.trouble, disbelieved)
 		}
 	}
 	return nil
 }
 
-// unlistData takes an image's external data file out of the machines: by itself it is no disk.
+var disbelieved = trouble{backup.StateBroken,
+	"looks like qcow2 with a backing file, but only its content says so; name it .qcow2 or describe it in ferry.yaml"}
+
+// believed is true if an image's header may name other files. The first bytes of a raw disk are its guest's: if nothing
+// but they says that the file is qcow2, the guest may have written them to read, or to pass for, another machine's disk.
+func (s *scan) believed(f *file) bool {
+	ext := extension(f.name)
+	return ext == ".qcow2" || ext == ".qcow" || f.stated || s.snapshotOverlay(f)
+}
+
+// snapshotOverlay is true for an overlay that is named as libvirt names those of external snapshots: after the file it
+// stands on in the same folder, with the snapshot's name as extension (vm.qcow2, vm.monday, vm.tuesday). By its name it
+// is the same machine's, so its header leads to no other. The lowest file must be named as an image.
+func (s *scan) snapshotOverlay(f *file) bool {
+	for range maxDepth {
+		where, err := s.resolve(f.folder, f.header.BackingName)
+		below := s.files[where]
+		if err != nil || below == nil || below.folder != f.folder || extension(f.name) == ".img" {
+			return false
+		}
+		ext := extension(below.name)
+		if !strings.HasPrefix(f.name, below.name[:len(below.name)-len(ext)]+".") {
+			return false
+		}
+		switch {
+		case ext == ".qcow2", ext == ".qcow", ext == ".raw", ext == ".img":
+			return true
+		case below.format != formatQcow2:
+			return false
+		}
+		f = below
+	}
+	return false
+}
+
+// unlistData takes an image's external data file out of the machines: by itself it is no disk. It is named, for a file
+// that is no point any more must not just be missing.
 func (s *scan) unlistData(f *file) {
 	if f.header.DataName == "" {
 		return
 	}
-	if where, err := s.resolve(f.folder, f.header.DataName); err == nil && s.files[where] != nil {
-		s.files[where].listed = false
+	where, err := s.resolve(f.folder, f.header.DataName)
+	if err != nil || s.files[where] == nil || !s.files[where].listed {
+		return
 	}
+	s.files[where].listed = false
+	s.problem(s.files[where], "it is left out: it is the external data file of "+backup.EncodeName(f.Path)+", which is not supported yet")
 }
 
 // stand makes f an overlay of below, which may be nil.
@@ -95,6 +139,9 @@ func (s *scan) backing(f *file) (*file, trouble) {
 			shown, backup.EncodeName(f.header.BackingFormat))}
 	}
 	below, err := s.file(where, wanted)
+	if err == nil && wanted == wantQcow2 {
+		below.stated = true
+	}
 	switch {
 	case err != nil:
 		return nil, trouble{backup.StateBroken, fmt.Sprintf("backing file %s: %s", shown, reason(err))}

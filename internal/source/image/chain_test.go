@@ -34,7 +34,7 @@ func TestTemplateAndFolders(t *testing.T) {
 	create(t, dir, "golden.qcow2", "", "1M", "write -P 1 0 64k")
 	create(t, dir, "a.qcow2", "golden.qcow2", "1M", "write -P 2 64k 64k")
 	create(t, dir, "a.snap1", "a.qcow2", "1M", "write -P 3 128k 64k")
-	create(t, dir, "b.img", "golden.qcow2", "1M")
+	create(t, dir, "b.qcow2", "golden.qcow2", "1M")
 	// What a template stands on is a template's part, no machine.
 	create(t, dir, "x0.qcow2", "", "1M")
 	create(t, dir, "x1.qcow2", "x0.qcow2", "1M")
@@ -56,15 +56,15 @@ func TestTemplateAndFolders(t *testing.T) {
 	writeFile(t, dir, "site/vm3/disk.raw", []byte("y"))
 	writeFile(t, dir, "isos/debian.iso", []byte("z"))
 	s := scanDir(t, dir)
-	expect(t, s, `a complete a
-a complete a
-b complete b
-site%2Fvm3 complete disk.img,disk.raw
-vm1 complete data,sys
-vm1 complete data,sys
-vm2 complete disk0,disk1,vm2.nvram,vm2.xml
-x2 complete x2
-x3 complete x3`)
+	expect(t, s, `a.qcow2 complete a
+a.qcow2 complete a
+b.qcow2 complete b
+site%2Fvm3%2F complete disk.img,disk.raw
+vm1%2F complete data,sys
+vm1%2F complete data,sys
+vm2%2F complete disk0,disk1,vm2.nvram,vm2.xml
+x2.qcow2 complete x2
+x3.qcow2 complete x3`)
 	if unknown := s.listing.Unknown(); unknown != 2 {
 		t.Errorf("%d unknown files, not big.xml and debian.iso", unknown)
 	}
@@ -163,7 +163,7 @@ func TestCirclesAndDepth(t *testing.T) {
 		create(t, dir, pair[0]+".qcow2", pair[1], "1M")
 	}
 	s := scanDir(t, dir)
-	expect(t, s, "a broken a\na broken a\nb broken b\nc broken c\nself broken self")
+	expect(t, s, "a.qcow2 broken a\na.qcow2 broken a\nb.qcow2 broken b\nc.qcow2 broken c\nself.qcow2 broken self")
 	for _, p := range s.points {
 		if !strings.Contains(p.Reason, "circle") {
 			t.Errorf("reason %q", p.Reason)
@@ -204,9 +204,8 @@ func TestRawFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	vhd := append(make([]byte, 4096), append([]byte("conectix"), make([]byte, 504)...)...)
-	writeFile(t, dir, "fixed.img", vhd)
-	writeFile(t, dir, "fixed2.raw", vhd)
+	tool(t, dir, "qemu-img", "create", "-q", "-f", "vpc", "-o", "subformat=fixed,force_size=on", "fixed.img", "1M")
+	tool(t, dir, "qemu-img", "create", "-q", "-f", "vpc", "-o", "subformat=fixed", "fixed2.raw", "1M")
 	writeFile(t, dir, "empty.raw", nil)
 	writeFile(t, dir, "text.bin", []byte("no image"))
 	writeFile(t, dir, "not.qcow2", []byte("no image"))
@@ -221,15 +220,15 @@ func TestRawFiles(t *testing.T) {
 	create(t, dir, "liar.qcow2", "really.img", "1M")
 	setBacking(t, filepath.Join(dir, "liar.qcow2"), "really.img")
 	s := scanDir(t, dir)
-	expect(t, s, `bad%0A%FF%20name complete bad%0A%FF name
-empty broken empty
-fixed unsupported fixed
-fixed2 unsupported fixed2
-guest complete guest
-not broken not
-really complete really
-really broken really
-sparse complete sparse`)
+	expect(t, s, `bad%0A%FF%20name.raw complete bad%0A%FF name
+empty.raw broken empty
+fixed.img unsupported fixed
+fixed2.raw unsupported fixed2
+guest.raw complete guest
+not.qcow2 broken not
+really.img complete really
+really.img broken really
+sparse.raw complete sparse`)
 	if reason := s.of(t, "fixed", 1)[0].Reason; !strings.Contains(reason, "fixed VHD image") {
 		t.Errorf("reason %q", reason)
 	}

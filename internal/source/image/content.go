@@ -40,12 +40,17 @@ func (o *opener) openAll(ctx context.Context, c *content) error {
 		c.add(source.Object{Object: object, Access: source.AccessRandom}, opened)
 		record.Disks = append(record.Disks, opened.record)
 	}
-	c.validator = record.encode()
 	for _, entry := range o.beside {
-		if err := c.openBeside(entry); err != nil && !errors.Is(err, backup.ErrVanished) {
+		identity, err := c.openBeside(entry)
+		if errors.Is(err, backup.ErrVanished) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		record.Beside = append(record.Beside, recordIdentity(identity))
 	}
+	c.validator = record.encode()
 	return nil
 }
 
@@ -134,31 +139,31 @@ func (c *content) open(f *file) (*openFile, error) {
 }
 
 // openBeside adds a file beside the disks: inline if it is small, else as a disk-like object.
-func (c *content) openBeside(entry source.Entry) error {
+func (c *content) openBeside(entry source.Entry) (source.FileIdentity, error) {
 	object := source.Object{Object: backup.Object{Role: configurationRole(entry), Name: entry.Name, Format: "file"}}
 	if entry.Size <= backup.InlineLimit {
-		inline, _, err := c.root.ReadFile(entry.Path, backup.InlineLimit)
+		inline, identity, err := c.root.ReadFile(entry.Path, backup.InlineLimit)
 		if err != nil {
-			return err
+			return identity, err
 		}
 		object.Inline, object.Size = inline, int64(len(inline))
 		c.add(object, nil)
-		return nil
+		return identity, nil
 	}
 	handle, err := c.root.Open(entry.Path)
 	if err != nil {
-		return err
+		return source.FileIdentity{}, err
 	}
 	c.opened[entry.Path] = &openFile{File: handle}
 	object.Access, object.Size = source.AccessRandom, handle.Size()
 	c.add(object, &chainDisk{layers: []layer{&namedLayer{layer: &rawLayer{file: sparseFile{handle}, size: handle.Size()}, path: entry.Path}}})
-	return nil
+	return handle.Identity(), nil
 }
 
 // Objects are the disks, then configuration and firmware.
 func (c *content) Objects() []source.Object { return c.objects }
 
-// Validator identifies every file of every chain, see pointRecord.
+// Validator identifies every file that objects are read from, see pointRecord.
 func (c *content) Validator() []byte { return c.validator }
 
 // SourceVerified is false: images have no checksums.

@@ -3,7 +3,6 @@ package image
 import (
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 
 	"ferry/internal/backup"
@@ -53,6 +52,8 @@ func (s *scan) order(f *folder, list fileList) {
 			return
 		}
 		current.described = true
+		// What stands on another file is qcow2. The first of a list is only said to be an image.
+		current.stated = current.stated || k > 0
 		if k > 0 && current.below != below {
 			switch {
 			case current.linked:
@@ -89,14 +90,15 @@ func (s *scan) describedMachines(f *folder) []*machine {
 		id := d.ID.text
 		switch {
 		case id != "":
-		case f.path != "." && len(f.described.Machines) == 1:
-			id = f.path
+		case f.path == ".":
+			id = d.Name.text
 		default:
-			id = path.Join(f.path, d.Name.text)
+			// The name takes part even if it is the only one: another machine may be described beside it, or instead.
+			id = f.path + "/" + d.Name.text
 		}
 		m := &machine{
 			key:  backup.NewMachineKey(backup.PlatformImage, id, d.UUID.text, s.root.Name()),
-			name: d.Name.text, location: f.path,
+			name: d.Name.text, location: f.path, described: true,
 		}
 		if f.path != "." {
 			m.beside = f.beside

@@ -25,7 +25,7 @@ func TestPushModeBackups(t *testing.T) {
 	dir := t.TempDir()
 	pushBackups(t, dir)
 	s := scanDir(t, dir)
-	expect(t, s, "full complete full\ninc1 broken inc1\ninc2 broken inc2")
+	expect(t, s, "full.qcow2 complete full\ninc1.qcow2 broken inc1\ninc2.qcow2 broken inc2")
 	if reason := s.of(t, "inc1", 1)[0].Reason; !strings.Contains(reason, "outside the source; a ferry.yaml can say") {
 		t.Errorf("reason %q", reason)
 	}
@@ -83,8 +83,8 @@ machines:
       - disks: {root: wednesday}
 `))
 	s := scanDir(t, dir)
-	expect(t, s, "db complete root,shared,db.conf\ndb complete root,shared,db.conf\ndb broken db.conf\nsingle complete single")
-	points := s.of(t, "db", 3)
+	expect(t, s, "db%2Fdatabase complete root,shared,db.conf\ndb%2Fdatabase complete root,shared,db.conf\ndb%2Fdatabase broken db.conf\nsingle.raw complete single")
+	points := s.of(t, "database", 3)
 	if !points[0].Created.Equal(time.Date(2026, 1, 5, 21, 0, 0, 0, time.UTC)) || points[0].Zone != "+01:00" || points[1].Zone != "UTC" || points[0].Machine.Name != "database" {
 		t.Errorf("%v %s, %s", points[0].Created, points[0].Zone, points[0].Machine.Name)
 	}
@@ -135,7 +135,7 @@ func TestBadDescriptionBreaksItsFolder(t *testing.T) {
 	writeFile(t, dir, "big/ferry.yaml", make([]byte, descriptionLimit+1))
 	writeFile(t, dir, "big/c.raw", []byte("c"))
 	s := scanDir(t, dir)
-	expect(t, s, "a broken a\nbig broken c\nvm complete b")
+	expect(t, s, "a.raw broken a\nbig%2F broken c\nvm%2F complete b")
 	if reason := s.of(t, "a", 1)[0].Reason; reason != "ferry.yaml: line 3: field chain not found" {
 		t.Errorf("reason %q", reason)
 	}

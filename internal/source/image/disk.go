@@ -88,7 +88,7 @@ func (d *chainDisk) baseLevel(base *backup.Base) int {
 			continue
 		}
 		for k, before := range disk.Files {
-			if !before.same(d.record.Files[level+k]) {
+			if !before.proves(d.record.Files[level+k]) {
 				return -1
 			}
 		}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -91,6 +92,8 @@ type file struct {
 	// below is the backing file; linked is true once it has been looked for.
 	below  *file
 	linked bool
+	// stated is true if more than the file's own content says that it is qcow2: an overlay, or its place in a ferry.yaml.
+	stated bool
 	// overlays counts the files that stand directly on this one, overlaysHere those in the same folder.
 	overlays, overlaysHere int
 	// described is true if a ferry.yaml names the file.
@@ -221,17 +224,36 @@ func reason(err error) string {
 	return strings.ReplaceAll(backup.EncodeName(text), "%25", "%")
 }
 
-// vhdFooter is true if the last 512 bytes begin as a VHD footer: what looks like a raw image is a fixed VHD then, and
-// its footer does not belong to the disk.
+// Of a VHD footer: its size, and where in it are the disk's size, its type and the checksum, in bytes.
+const (
+	vhdFooterSize = 512
+	vhdSize       = 48
+	vhdType       = 60
+	vhdChecksum   = 64
+	vhdTypeFixed  = 2
+)
+
+// vhdFooter is true if the file ends with a VHD footer: what looks like a raw image is a fixed VHD then, and its footer
+// does not belong to the disk. All of the footer must fit, for the last bytes of a raw disk are its guest's, and the
+// answer keeps the disk from being copied.
 func vhdFooter(opened *source.File) (bool, error) {
-	if opened.Size() < 512 {
+	before := opened.Size() - vhdFooterSize
+	if before < 0 {
 		return false, nil
 	}
-	var footer [8]byte
-	if _, err := opened.ReadAt(footer[:], opened.Size()-512); err != nil && err != io.EOF {
+	var footer [vhdFooterSize]byte
+	if _, err := opened.ReadAt(footer[:], before); err != nil && err != io.EOF {
 		return false, err
 	}
-	return string(footer[:]) == "conectix", nil
+	var sum uint32
+	for k, b := range footer {
+		if k < vhdChecksum || k >= vhdChecksum+4 {
+			sum += uint32(b)
+		}
+	}
+	be := binary.BigEndian
+	return string(footer[:8]) == "conectix" && be.Uint32(footer[vhdChecksum:]) == ^sum &&
+		be.Uint32(footer[vhdType:]) == vhdTypeFixed && be.Uint64(footer[vhdSize:]) == uint64(before), nil
 }
 
 // qemuWriteByte is the byte of an image that QEMU holds a lock on while it may write to it: 100 plus the number of its

@@ -153,12 +153,12 @@ func (s scanned) summary(t testing.TB) string {
 	return strings.Join(lines, "\n")
 }
 
-// of returns a machine's points, oldest first.
+// of returns the points of a machine, by its native id or name, oldest first.
 func (s scanned) of(t testing.TB, machine string, count int) []source.Point {
 	t.Helper()
 	var found []source.Point
 	for _, p := range s.points {
-		if p.Machine.Key.NativeID == machine {
+		if p.Machine.Key.NativeID == machine || p.Machine.Name == machine {
 			found = append(found, p)
 		}
 	}
@@ -282,21 +282,21 @@ func makeGolden(t testing.TB) (string, []string) {
 func TestSampleImages(t *testing.T) {
 	dir, sums := makeGolden(t)
 	s := scanDir(t, dir)
-	want := `base complete base
-base complete base
-base complete base
-d unsupported d
+	want := `base.qcow2 complete base
+base.qcow2 complete base
+base.qcow2 complete base
+d.vdi unsupported d
 dyn.vhd unsupported dyn
 dyn.vhdx unsupported dyn
-extl2 complete extl2
-fixed unsupported fixed
-monolithicFlat unsupported monolithicFlat
-monolithicSparse unsupported monolithicSparse
-plain complete plain
-streamOptimized unsupported streamOptimized
-twoGbMaxExtentSparse unsupported twoGbMaxExtentSparse
-zlib complete zlib
-zstd complete zstd`
+extl2.qcow2 complete extl2
+fixed.vhd unsupported fixed
+monolithicFlat.vmdk unsupported monolithicFlat
+monolithicSparse.vmdk unsupported monolithicSparse
+plain.qcow2 complete plain
+streamOptimized.vmdk unsupported streamOptimized
+twoGbMaxExtentSparse.vmdk unsupported twoGbMaxExtentSparse
+zlib.qcow2 complete zlib
+zstd.qcow2 complete zstd`
 	if got := s.summary(t); got != want {
 		t.Errorf("points:\n%s", got)
 	}

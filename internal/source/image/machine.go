@@ -22,6 +22,8 @@ type machine struct {
 	location string
 	// beside are its configuration files.
 	beside []source.Entry
+	// described is true if a ferry.yaml describes it.
+	described bool
 }
 
 // state is one point of a machine in the making.
@@ -47,7 +49,6 @@ type diskState struct {
 // machines groups all images into machines, sorted by id.
 func (s *scan) machines() []*machine {
 	var all []*machine
-	taken := map[string]int{}
 	for _, folderPath := range s.listing.Paths() {
 		f := s.folders[folderPath]
 		if f.described != nil {
@@ -59,18 +60,33 @@ func (s *scan) machines() []*machine {
 			}
 		}
 	}
-	for _, m := range all {
-		taken[m.key.NativeID]++
-	}
 	if f := s.folders["."]; f != nil {
-		all = append(all, s.rootMachines(f, taken)...)
+		all = append(all, s.rootMachines(f)...)
 	}
+	refuseTaken(all)
 	for _, m := range all {
 		m.addSnapshots()
 		m.setTimes()
 	}
 	slices.SortStableFunc(all, func(a, b *machine) int { return cmp.Compare(a.key.String(), b.key.String()) })
 	return all
+}
+
+// refuseTaken breaks the machines whose id a ferry.yaml gives to another one: ids there are free words, and points of two
+// machines must not become one machine's.
+func refuseTaken(all []*machine) {
+	given := map[backup.MachineKey]bool{}
+	for _, m := range all {
+		given[m.key] = given[m.key] || m.described
+	}
+	for _, m := range all {
+		if m.described || !given[m.key] {
+			continue
+		}
+		for k := range m.states {
+			m.states[k].trouble = trouble{backup.StateBroken, "a " + descriptionName + " gives this machine's id to another one; choose another id there"}
+		}
+	}
 }
 
 // own returns the part of a chain that belongs to the machine of its top, top first: down to a template, to another
@@ -102,23 +118,16 @@ func (s *scan) chains(folderPath string) [][]*file {
 // first is the oldest file of a chain: it gives the name.
 func first(chain []*file) *file { return chain[len(chain)-1] }
 
-// rootMachines makes a machine of every chain in the source's own folder. Where base names are taken more than once
-// the whole file name is the id.
-func (s *scan) rootMachines(f *folder, taken map[string]int) []*machine {
+// rootMachines makes a machine of every chain in the source's own folder. The whole file name is the id, so that it does
+// not depend on what else is there: vm.raw stays itself when vm.qcow2 or a folder vm comes. People see the base name.
+func (s *scan) rootMachines(f *folder) []*machine {
 	chains := s.chains(".")
-	for _, chain := range chains {
-		taken[baseName(first(chain).name)]++
-	}
 	var machines []*machine
 	for _, chain := range chains {
 		name := baseName(first(chain).name)
-		id := name
-		if taken[name] > 1 {
-			id = first(chain).name
-		}
 		m := &machine{
-			key:  backup.NewMachineKey(backup.PlatformImage, id, "", s.root.Name()),
-			name: id, location: first(chain).Path,
+			key:  backup.NewMachineKey(backup.PlatformImage, first(chain).name, "", s.root.Name()),
+			name: name, location: first(chain).Path,
 		}
 		for k := len(chain) - 1; k >= 0; k-- {
 			m.states = append(m.states, state{trouble: f.trouble, disks: []diskState{{name: name, top: chain[k], snapshot: active}}})
@@ -128,14 +137,15 @@ func (s *scan) rootMachines(f *folder, taken map[string]int) []*machine {
 	return machines
 }
 
-// folderMachine makes one machine of a subfolder, each chain a disk; nil if the folder has none.
+// folderMachine makes one machine of a subfolder, each chain a disk; nil if the folder has none. The slash at the end of
+// its id keeps it apart from a file that had, or will have, the folder's name.
 func (s *scan) folderMachine(f *folder) *machine {
 	chains := s.chains(f.path)
 	if len(chains) == 0 {
 		return nil
 	}
 	m := &machine{
-		key:  backup.NewMachineKey(backup.PlatformImage, f.path, "", s.root.Name()),
+		key:  backup.NewMachineKey(backup.PlatformImage, f.path+"/", "", s.root.Name()),
 		name: path.Base(f.path), location: f.path, beside: f.beside,
 	}
 	taken := map[string]int{}

@@ -27,7 +27,7 @@ func TestChangesAreNoticed(t *testing.T) {
 	os.Remove(filepath.Join(dir, "vanishes.raw"))
 	os.Remove(filepath.Join(dir, "gone.qcow2"))
 	s := scanListing(t, root, listing)
-	expect(t, s, "grows locked grows\ngrows locked grows\nlater complete later\nreads complete reads")
+	expect(t, s, "grows.raw locked grows\ngrows.raw locked grows\nlater.raw complete later\nreads.raw complete reads")
 	content := opened(t, s.of(t, "reads", 1)[0])
 	d := disk(t, content, 0)
 	if err := os.Truncate(filepath.Join(dir, "reads.raw"), 10); err != nil {
@@ -60,8 +60,8 @@ func TestLockedByQEMU(t *testing.T) {
 	create(t, dir, "vm.qcow2", "base.qcow2", "1M")
 	before := scanDir(t, dir).of(t, "base", 2)
 	for _, c := range []struct{ mode, want string }{
-		{"-n", "base complete base\nbase locked base"},
-		{"-r", "base complete base\nbase complete base"},
+		{"-n", "base.qcow2 complete base\nbase.qcow2 locked base"},
+		{"-r", "base.qcow2 complete base\nbase.qcow2 complete base"},
 	} {
 		qemu := exec.Command("qemu-io", c.mode, "-f", "qcow2", filepath.Join(dir, "vm.qcow2"))
 		stdin, err := qemu.StdinPipe()
@@ -117,12 +117,16 @@ func TestEncryptedAndUnsupportedAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := scanDir(t, dir)
-	expect(t, s, `cut broken cut
-external unsupported external
-luks encrypted luks
-luks encrypted luks
-old unsupported old
-old unsupported old`)
+	expect(t, s, `cut.qcow2 broken cut
+external.qcow2 unsupported external
+luks.qcow2 encrypted luks
+luks.qcow2 encrypted luks
+old.vmdk unsupported old
+old.vmdk unsupported old`)
+	// A data file is no disk, but the one who misses it is told where it went.
+	if len(s.listing.Problems) != 1 || !strings.Contains(s.listing.Problems[0].Error(), "data.raw: it is left out: it is the external data file of external.qcow2") {
+		t.Errorf("problems %v", s.listing.Problems)
+	}
 	if reason := s.of(t, "luks", 2)[1].Reason; !strings.HasPrefix(reason, "backing file luks.qcow2: qcow2 image with LUKS") {
 		t.Errorf("reason %q", reason)
 	}

@@ -3,7 +3,6 @@ package virtnbdbackup
 import (
 	"cmp"
 	"maps"
-	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -95,32 +94,41 @@ func compareIdents(a, b string) int {
 
 // identNumber returns an ident's number, and whether it is a checkpoint's. The patterns leave no room for errors.
 func identNumber(ident string) (int64, bool) {
-	digits, ok := strings.CutPrefix(ident, "virtnbdbackup.")
+	digits, ok := strings.CutPrefix(ident, checkpointPrefix)
 	number, _ := strconv.ParseInt(digits, 10, 64)
 	return number, ok
+}
+
+// newest are the numbers of the newest checkpoint and the newest differential backup; -1 if there is none.
+type newest struct{ checkpoint, diff int64 }
+
+// newestFinished looks for the newest backups that have a vmconfig, once: there may be thousands of either.
+func (f *folder) newestFinished() newest {
+	found := newest{-1, -1}
+	for ident := range f.configs {
+		number, isCheckpoint := identNumber(ident)
+		switch {
+		case isCheckpoint:
+			found.checkpoint = max(found.checkpoint, number)
+		case ident != identCopy:
+			found.diff = max(found.diff, number)
+		}
+	}
+	return found
 }
 
 // superseded is true if a later backup than the given one is finished: then this one is not being written.
 func (f *folder) superseded(c candidate) bool {
 	number, _ := identNumber(c.ident)
-	after := number // the number of a checkpoint that the backup was finished before
 	switch c.level {
-	case levelCopy:
-		return false
+	case levelFull:
+		return f.finished.checkpoint > number || f.finished.diff >= 0
+	case levelInc:
+		return f.finished.checkpoint > number
 	case levelDiff:
-		parent := f.parentOf(c)
-		if after, _ = identNumber(parent); parent == "" {
-			after = math.MaxInt64
-		}
-	}
-	for ident := range f.configs {
-		other, isCheckpoint := identNumber(ident)
-		switch {
-		case isCheckpoint && other > after:
-			return true
-		case !isCheckpoint && ident != identCopy && (c.level == levelFull || (c.level == levelDiff && other > number)):
-			return true
-		}
+		// A diff comes before the next checkpoint, but after the one it builds on.
+		after, _ := identNumber(f.parentOf(c))
+		return f.finished.diff > number || (f.parentOf(c) != "" && f.finished.checkpoint > after)
 	}
 	return false
 }

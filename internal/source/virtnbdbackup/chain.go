@@ -2,6 +2,7 @@ package virtnbdbackup
 
 import (
 	"fmt"
+	"time"
 
 	"ferry/internal/backup"
 )
@@ -94,7 +95,69 @@ func (f *folder) resolve(key fileKey) *node {
 	if parent.depth >= chainLimit {
 		return fail(errLongChain)
 	}
+	if err := f.outdated(file, parent.file); err != nil {
+		return fail(inFile(file.identity.Path, err))
+	}
 	return &node{file: file, parent: parent, depth: parent.depth + 1}
+}
+
+// dateSlack is how much older than its parent an increment may seem by the dates in the streams: they are local time,
+// which goes back by an hour once a year.
+const dateSlack = time.Hour + 5*time.Minute
+
+// outdated says that a file is older than the one it would build on. Names do not tell: a new chain uses those of the
+// one before it, whose increments are left over where a folder is copied without deletion.
+func (f *folder) outdated(file, parent *dataFile) error {
+	fault := func(made, base time.Time, zone string) error {
+		const layout = "2006-01-02 15:04:05"
+		return fmt.Errorf("%w: it was made at %s, before what it would build on (%s%s): it is left over from an older chain",
+			backup.ErrBroken, made.Format(layout), base.Format(layout), zone)
+	}
+	made, madeKnown := f.madeAt(file)
+	base, baseKnown := f.madeAt(parent)
+	if madeKnown && baseKnown && made.Before(base) {
+		return fault(made, base, " UTC")
+	}
+	// The checkpoints may be of the older chain as well. The dates are in the files themselves.
+	made, hasDate := file.date()
+	base, baseHasDate := parent.date()
+	slack := dateSlack
+	if (!madeKnown || !baseKnown) && f.beyondList(file) {
+		slack = 0
+	}
+	if hasDate && baseHasDate && made.Add(slack).Before(base) {
+		return fault(made, base, ", local time")
+	}
+	return nil
+}
+
+// madeAt is when a file's backup was begun, if something says so with a zone.
+func (f *folder) madeAt(file *dataFile) (time.Time, bool) {
+	ident := file.ident
+	switch file.level {
+	case levelDiff:
+		return time.Unix(file.seconds, 0).UTC(), true
+	case levelFull:
+		ident = f.fullIdent
+	case levelInc:
+		if ident == f.fullIdent { // the machine was switched off: the checkpoint is the full backup's
+			return time.Time{}, false
+		}
+	}
+	if known := f.checkpoint(ident); known.checkpoint != nil {
+		return known.created, true
+	}
+	return time.Time{}, false
+}
+
+// beyondList is true for an increment that the .cpt file does not know of yet, or no longer.
+func (f *folder) beyondList(file *dataFile) bool {
+	if file.level != levelInc || len(f.listed) == 0 {
+		return false
+	}
+	number, _ := identNumber(file.ident)
+	last, _ := identNumber(f.listed[len(f.listed)-1])
+	return number > last
 }
 
 // reason is the node's fault as the point with that ident sees it; nil if there is none.

@@ -369,33 +369,3 @@ func TestIncrementReadsItselfOnly(t *testing.T) {
 		t.Errorf("%d bytes read for an increment of %d", read, info.Size())
 	}
 }
-
-func TestMovedAndTouched(t *testing.T) {
-	parent := t.TempDir()
-	c := newChain(t, filepath.Join(parent, "a"), false, "vda")
-	threePoints(c)
-	before := c.points()
-	base := &backup.Base{ID: before["virtnbdbackup.0"].ID, Validator: open(t, before["virtnbdbackup.0"]).Validator()}
-	if err := os.Rename(c.folder, filepath.Join(parent, "b")); err != nil {
-		t.Fatal(err)
-	}
-	c.folder = filepath.Join(parent, "b")
-	for _, name := range []string{"vda.full.data", "vda.inc.virtnbdbackup.1.data"} {
-		if err := os.Chtimes(filepath.Join(c.folder, name), time.Time{}, time.Unix(5, 0)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	after := c.points()
-	for name := range before {
-		if before[name].ID != after[name].ID {
-			t.Errorf("%s: another id after a move", name)
-		}
-	}
-	kinds := map[backup.ExtentKind]bool{}
-	for _, extent := range extentsOf(t, diskNamed(t, open(t, after["virtnbdbackup.1"]), "vda"), base) {
-		kinds[extent.Kind] = true
-	}
-	if !kinds[backup.ExtentUnchanged] {
-		t.Error("nothing is unchanged after a move")
-	}
-}

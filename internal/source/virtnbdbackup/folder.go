@@ -2,11 +2,7 @@ package virtnbdbackup
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
@@ -31,12 +27,21 @@ type folder struct {
 	configFaults map[string]error
 	// sidecars are the names of files that belong to a backup, by its ident.
 	sidecars map[string][]string
-	logs     []logName
+	// descriptions are the names of the files that describe disks' images, by disk and ident.
+	descriptions map[fileKey]string
+	// diffConfigTimes are the times in the names of vmconfigs of differential backups, by ident.
+	diffConfigTimes map[string]int64
+	// logs by level, the oldest first.
+	logs map[string][]logName
 	// listed are the checkpoints of the .cpt file, in its order, and cptMachine its name without the suffix.
 	listed     []string
 	cptMachine string
 	// fullIdent is the checkpoint of the full backup.
 	fullIdent string
+	// finished are the newest backups that have a vmconfig.
+	finished newest
+	// checkpointFolder is true if there is a folder for checkpoints, and otherCheckpoints if there is any in it.
+	checkpointFolder, otherCheckpoints bool
 
 	checkpoints map[string]*knownCheckpoint
 	nodes       map[fileKey]*node
@@ -45,30 +50,6 @@ type folder struct {
 	machine backup.Machine
 }
 
-// knownCheckpoint is a checkpoint's XML that was looked for: nil fields where it is not there or not readable.
-type knownCheckpoint struct {
-	*checkpoint
-	identity *source.FileIdentity
-}
-
-// dataFile is a data file, as far as its head tells.
-type dataFile struct {
-	dataName
-	identity source.FileIdentity
-	meta     stream.Meta
-	// raw is true for plain images, which have no meta.
-	raw bool
-	// size of the disk in bytes.
-	size int64
-	// head is the SHA-256 of the first 4 KiB.
-	head [sha256.Size]byte
-	// fault says why the file cannot be used; nil if nothing speaks against it.
-	fault error
-}
-
-// checkLimit is how many bytes beyond the head a scan reads of a data file to walk over its frames.
-const checkLimit = 64 << 10
-
 // look reads a folder of the listing. It returns nil if the folder is not virtnbdbackup's, and an error only if the
 // context ends.
 func look(ctx context.Context, listing *source.Listing, folderPath string) (*folder, error) {
@@ -76,11 +57,15 @@ func look(ctx context.Context, listing *source.Listing, folderPath string) (*fol
 		root: listing.Root, path: folderPath, entries: map[string]source.Entry{},
 		files: map[fileKey]*dataFile{}, partials: map[fileKey]source.Entry{},
 		configs: map[string]*domain{}, configFaults: map[string]error{}, sidecars: map[string][]string{},
+		descriptions: map[fileKey]string{}, diffConfigTimes: map[string]int64{}, logs: map[string][]logName{},
 		checkpoints: map[string]*knownCheckpoint{}, nodes: map[fileKey]*node{}, plans: map[string]*plan{},
 	}
 	var found []dataName
 	var claims, rest []string
 	for _, entry := range listing.Unclaimed(folderPath) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		f.entries[entry.Name] = entry
 		name := entry.Name
 		if data, ok := parseDataName(name); ok {
@@ -94,7 +79,7 @@ func look(ctx context.Context, listing *source.Listing, folderPath string) (*fol
 			f.readConfig(name)
 		} else if log, ok := parseLogName(name); ok {
 			claims = append(claims, name)
-			f.logs = append(f.logs, log)
+			f.logs[log.level] = append(f.logs[log.level], log)
 		} else if strings.HasSuffix(name, ".cpt") {
 			if f.readList(name) {
 				claims = append(claims, name)
@@ -117,14 +102,10 @@ func look(ctx context.Context, listing *source.Listing, folderPath string) (*fol
 	if !f.recognised() {
 		return nil, nil
 	}
+	f.lookForCheckpoints(listing)
 	f.settle(rest, &claims)
 	for _, name := range claims {
 		listing.Claim(f.at(name))
-	}
-	for _, entry := range listing.Unclaimed(path.Join(folderPath, "checkpoints")) {
-		if name, ok := strings.CutSuffix(entry.Name, ".xml"); ok && checkpointPattern.MatchString(name) {
-			listing.Claim(entry.Path)
-		}
 	}
 	return f, nil
 }
@@ -164,6 +145,10 @@ func (f *folder) recognised() bool {
 
 // settle finds out what the names alone did not tell, now that all files are known.
 func (f *folder) settle(rest []string, claims *[]string) {
+	for _, logs := range f.logs {
+		slices.SortFunc(logs, func(a, b logName) int { return a.started.Compare(b.started) })
+	}
+	runs := f.groupDiffs()
 	f.sortDisks()
 	f.fullIdent = firstCheckpoint
 	for _, name := range f.disks("full") {
@@ -173,18 +158,33 @@ func (f *folder) settle(rest []string, claims *[]string) {
 			break
 		}
 	}
+	f.finished = f.newestFinished()
 	idents := map[string]bool{f.fullIdent: true, identCopy: true}
 	for key := range f.files {
 		idents[key.ident] = true
 	}
-	for ident := range f.configs {
+	firmware := map[string]bool{}
+	for ident, config := range f.configs {
 		idents[ident] = true
+		if config != nil {
+			for _, name := range config.firmware {
+				firmware[name] = true
+			}
+		}
 	}
 	for _, name := range rest {
 		m := identPattern.FindStringSubmatch(name)
+		if m != nil && isDiffIdent(m[2]) && (m[3] != "" || m[1] == "autostart" || firmware[m[1]]) {
+			if run, ok := runOf(runs, m[2]); ok {
+				m[2] = run.ident()
+			}
+		}
 		switch {
 		case m != nil && idents[m[2]]:
 			f.sidecars[m[2]] = append(f.sidecars[m[2]], name)
+			if m[3] != "" {
+				f.descriptions[fileKey{m[1], m[2]}] = name
+			}
 		case isSum(name):
 		case f.isCopyFirmware(name):
 			f.sidecars[identCopy] = append(f.sidecars[identCopy], name)
@@ -193,6 +193,7 @@ func (f *folder) settle(rest []string, claims *[]string) {
 		}
 		*claims = append(*claims, name)
 	}
+	f.judgeImages()
 	f.machine = f.anyMachine()
 }
 
@@ -250,109 +251,4 @@ func (f *folder) readList(name string) bool {
 	}
 	f.listed, f.cptMachine = names, strings.TrimSuffix(name, ".cpt")
 	return true
-}
-
-// checkpoint looks for the XML of a checkpoint. It may be deeper than a listing goes.
-func (f *folder) checkpoint(ident string) *knownCheckpoint {
-	if known := f.checkpoints[ident]; known != nil {
-		return known
-	}
-	known := &knownCheckpoint{}
-	f.checkpoints[ident] = known
-	if !checkpointPattern.MatchString(ident) {
-		return known
-	}
-	text, identity, err := f.root.ReadFile(f.at(path.Join("checkpoints", ident+".xml")), source.ScanLimit)
-	if err == nil {
-		known.checkpoint, err = parseCheckpoint(text, ident)
-	}
-	if err == nil {
-		known.identity = &identity
-	}
-	return known
-}
-
-// inspect reads a data file's head.
-func (f *folder) inspect(ctx context.Context, name dataName) *dataFile {
-	fileName := name.disk + ".copy.data"
-	switch name.level {
-	case levelFull:
-		fileName = name.disk + ".full.data"
-	case levelInc, levelDiff:
-		fileName = fmt.Sprintf("%s.%s.%s.data", name.disk, name.level, name.ident)
-	}
-	entry := f.entries[fileName]
-	d := &dataFile{dataName: name, identity: entry.FileIdentity}
-	file, err := f.root.Open(entry.Path)
-	if err != nil {
-		d.fault = inFile(entry.Path, err)
-		return d
-	}
-	defer file.Close()
-	d.identity = file.Identity()
-	d.fault = inFile(entry.Path, d.readHead(ctx, file))
-	return d
-}
-
-func (d *dataFile) readHead(ctx context.Context, file *source.File) error {
-	head := make([]byte, min(stream.HeadSize, file.Size()))
-	if n, err := file.ReadAt(head, 0); n < len(head) {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = backup.ErrChanged
-		}
-		return err
-	}
-	d.head = sha256.Sum256(head)
-	if !stream.IsStream(head) {
-		if d.level == levelCopy && file.Size() > 0 {
-			d.raw, d.size = true, file.Size()
-			return nil
-		}
-		return fmt.Errorf("%w: not a virtnbdbackup stream", backup.ErrBroken)
-	}
-	var err error
-	if d.meta, err = stream.ReadMeta(file, file.Size(), head); err != nil {
-		return err
-	}
-	d.size = d.meta.VirtualSize
-	if err := d.plausible(); err != nil {
-		return err
-	}
-	short := &shortReader{file: file, left: checkLimit}
-	if _, err = stream.BuildIndex(ctx, short, file.Size(), d.meta); errors.Is(err, errEnough) {
-		err = nil
-	}
-	return err
-}
-
-// plausible compares what the file says with its name: a file under a wrong name would put wrong data on a disk.
-func (d *dataFile) plausible() error {
-	incremental := d.level == levelInc || d.level == levelDiff
-	switch {
-	case d.meta.Incremental != incremental:
-		return fmt.Errorf("%w: its name says %s, its content does not", backup.ErrBroken, d.level)
-	case d.meta.DiskName != "" && d.meta.DiskName != d.disk:
-		return fmt.Errorf("%w: it is of disk %s", backup.ErrBroken, backup.EncodeName(d.meta.DiskName))
-	case d.level == levelInc && d.meta.Checkpoint != d.ident:
-		return fmt.Errorf("%w: it is of checkpoint %s", backup.ErrBroken, backup.EncodeName(d.meta.Checkpoint))
-	case incremental && !checkpointPattern.MatchString(d.meta.Parent):
-		return fmt.Errorf("%w: it names no parent", backup.ErrBroken)
-	}
-	return nil
-}
-
-// errEnough ends the walk over a file's frames when the scan has read as much as it may.
-var errEnough = errors.New("read enough for a scan")
-
-// shortReader allows only so many bytes to be read.
-type shortReader struct {
-	file io.ReaderAt
-	left int64
-}
-
-func (s *shortReader) ReadAt(p []byte, offset int64) (int, error) {
-	if s.left -= int64(len(p)); s.left < 0 {
-		return 0, errEnough
-	}
-	return s.file.ReadAt(p, offset)
 }

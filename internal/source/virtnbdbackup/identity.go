@@ -2,6 +2,7 @@ package virtnbdbackup
 
 import (
 	"fmt"
+	"sort"
 	"strconv"
 	"time"
 
@@ -39,7 +40,12 @@ func (f *folder) stampOf(c candidate) stamp {
 		return stamp{native: c.ident + "@" + strconv.FormatInt(seconds, 10), created: known.created, zone: "UTC"}
 	}
 	if text == "" {
-		return stamp{native: c.ident, created: f.newestFile(c.files), zone: "UTC"}
+		newest := f.newestFile(c.files)
+		native := c.ident
+		if len(f.disks(c.files)) > 0 { // plain images, of which others with the same name may be elsewhere
+			native = fmt.Sprintf("%s@%d", c.ident, newest.UnixNano())
+		}
+		return stamp{native: native, created: newest, zone: "UTC"}
 	}
 	return stamp{native: c.ident + "@" + text, created: date, zone: zoneUnknown}
 }
@@ -53,8 +59,8 @@ func (f *folder) date(files string) (time.Time, string) {
 		if file == nil {
 			continue
 		}
-		date, err := time.Parse("2006-01-02T15:04:05.999999999", file.meta.Date)
-		if err == nil && (text == "" || date.Before(earliest)) {
+		date, ok := file.date()
+		if ok && (text == "" || date.Before(earliest)) {
 			earliest, text = date, file.meta.Date
 		}
 	}
@@ -111,20 +117,30 @@ func (f *folder) logOf(c candidate) string {
 	if text == "" {
 		return ""
 	}
-	levels := map[string]bool{string(c.level): true}
+	levels := []string{string(c.level)}
 	switch c.level {
 	case levelFull, levelInc:
-		levels["auto"] = true
+		levels = append(levels, "auto")
 	case levelCopy: // a full backup of a machine that is switched off becomes a copy
-		levels["full"], levels["auto"] = true, true
+		levels = append(levels, "full", "auto")
 	}
 	best := logName{}
-	for _, log := range f.logs {
-		if levels[log.level] && !log.started.After(date) && log.started.After(best.started) {
+	for _, level := range levels {
+		if log, ok := f.lastLog(level, date); ok && log.started.After(best.started) {
 			best = log
 		}
 	}
 	return best.name
+}
+
+// lastLog finds the last log of a level that was begun by then.
+func (f *folder) lastLog(level string, date time.Time) (logName, bool) {
+	logs := f.logs[level]
+	i := sort.Search(len(logs), func(i int) bool { return logs[i].started.After(date) })
+	if i == 0 {
+		return logName{}, false
+	}
+	return logs[i-1], true
 }
 
 // parentOf is the checkpoint that a backup's files build on; "" if they do not say, or not the same.

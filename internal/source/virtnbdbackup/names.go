@@ -19,21 +19,25 @@ const (
 // identCopy is the ident of copy backups in names of files.
 const identCopy = "copy"
 
+// checkpointPrefix is before the number in a checkpoint's name.
+const checkpointPrefix = "virtnbdbackup."
+
 // firstCheckpoint is the checkpoint of a full backup whose files do not say another.
-const firstCheckpoint = "virtnbdbackup.0"
+const firstCheckpoint = checkpointPrefix + "0"
 
 var (
 	dataPattern = regexp.MustCompile(
-		`(?s)^(.+)\.(full|copy|inc\.(virtnbdbackup\.[0-9]{1,9})|diff\.([0-9]{1,11}))\.data(\.partial)?$`)
+		`(?s)^(.+)\.(full|copy|inc\.(virtnbdbackup\.[0-9]{1,9})|diff\.(0|[1-9][0-9]{0,10}))\.data(\.partial)?$`)
 	// identPattern takes what is named after a backup's ident: "autostart.copy", "OVMF_VARS.fd.virtnbdbackup.3",
 	// "vda.1795322423.qcow.json".
-	identPattern      = regexp.MustCompile(`(?s)^(.+?)\.(virtnbdbackup\.[0-9]{1,9}|[0-9]{1,11}|copy)(\.qcow\.json)?$`)
-	vmconfigPattern   = regexp.MustCompile(`^vmconfig\.(virtnbdbackup\.[0-9]{1,9}|[0-9]{1,11}|copy)\.xml$`)
+	identPattern      = regexp.MustCompile(`(?s)^(.+?)\.(virtnbdbackup\.[0-9]{1,9}|0|[1-9][0-9]{0,10}|copy)(\.qcow\.json)?$`)
+	vmconfigPattern   = regexp.MustCompile(`^vmconfig\.(virtnbdbackup\.[0-9]{1,9}|0|[1-9][0-9]{0,10}|copy)\.xml$`)
 	checkpointPattern = regexp.MustCompile(`^virtnbdbackup\.[0-9]{1,9}$`)
 	logPattern        = regexp.MustCompile(`^backup\.(full|inc|diff|copy|auto)\.([0-9]{14})\.log$`)
 )
 
-// fileKey names a data file: ident is "full", "copy", a checkpoint (increments) or a Unix time (differential backups).
+// fileKey names a data file: ident is "full", "copy", a checkpoint (increments) or a Unix time (differential backups;
+// once they are grouped, the time that the backup was begun).
 type fileKey struct{ disk, ident string }
 
 // dataName is what the name of a data file says.

@@ -1,10 +1,10 @@
 package virtnbdbackup
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ferry/internal/backup"
@@ -50,7 +50,7 @@ func (f *folder) plan(c candidate, config *domain, plan *plan) error {
 		}
 		return fault
 	}
-	plan.use(f.entries[vmconfigName(c.ident)].FileIdentity)
+	plan.use(f.entries[f.configName(c)].FileIdentity)
 	if config == nil {
 		fault := f.configFaults[c.ident]
 		if !errors.Is(fault, errCutShort) {
@@ -64,7 +64,7 @@ func (f *folder) plan(c candidate, config *domain, plan *plan) error {
 	if full := f.configs[f.fullIdent]; c.level != levelCopy && full != nil && full.UUID != config.UUID {
 		return fmt.Errorf("%w: it is of machine %s, its full backup of %s", backup.ErrBroken, config.UUID, full.UUID)
 	}
-	var fault error
+	fault := f.diffParents(c)
 	for _, disk := range config.Disks {
 		node, err := f.diskOf(c, disk)
 		if err != nil && fault == nil {
@@ -82,8 +82,38 @@ func (f *folder) plan(c candidate, config *domain, plan *plan) error {
 	if fault == nil && len(plan.disks) == 0 {
 		fault = fmt.Errorf("%w: there is no file of any of its disks", backup.ErrBroken)
 	}
+	if fault == nil {
+		fault = f.checkpointAwaited(c)
+	}
 	f.planExtras(c, config, plan)
 	return fault
+}
+
+// configName is the name of a backup's vmconfig.
+func (f *folder) configName(c candidate) string {
+	if seconds, ok := f.diffConfigTimes[c.ident]; ok && c.level == levelDiff {
+		return vmconfigName(strconv.FormatInt(seconds, 10))
+	}
+	return vmconfigName(c.ident)
+}
+
+// diffParents says that the files of a differential backup build on different checkpoints: no backup does that.
+func (f *folder) diffParents(c candidate) error {
+	if c.level != levelDiff {
+		return nil
+	}
+	parent := ""
+	for _, name := range f.disks(c.files) {
+		file := f.files[fileKey{name, c.files}]
+		if file == nil || file.fault != nil {
+			continue
+		}
+		if parent != "" && file.meta.Parent != parent {
+			return fmt.Errorf("%w: its files build on %s and on %s", backup.ErrBroken, parent, file.meta.Parent)
+		}
+		parent = file.meta.Parent
+	}
+	return nil
 }
 
 // unfinished says whether a backup is being written, or was left unfinished.
@@ -105,6 +135,9 @@ func (f *folder) unfinished(c candidate) error {
 		return nil
 	}
 	missing := vmconfigName(c.ident)
+	if c.level == levelDiff {
+		missing = "its vmconfig, named after the time at its end,"
+	}
 	switch {
 	case f.superseded(c):
 		return fmt.Errorf("%w: %s is missing, and later backups are there", backup.ErrBroken, missing)
@@ -131,29 +164,36 @@ func (f *folder) diskOf(c candidate, disk disk) (*node, error) {
 		}
 		return n, f.rawSize(c, n.file)
 	}
-	if reason := f.lost(c, disk); reason != "" {
-		return nil, fmt.Errorf("%w: disk %s has no file in this backup: %s", backup.ErrBroken, backup.EncodeName(name), reason)
+	reason := f.lacks(c, disk)
+	switch {
+	case reason == "":
+		return nil, nil
+	case c.level == levelDiff && !f.superseded(c):
+		return nil, fmt.Errorf("%w: disk %s has no file in this backup yet: %s", backup.ErrLocked, backup.EncodeName(name), reason)
 	}
-	return nil, nil
+	return nil, fmt.Errorf("%w: disk %s has no file in this backup: %s", backup.ErrBroken, backup.EncodeName(name), reason)
 }
 
-// lost says why a disk without a file should have one; "" if the disk was left out of the backup. A disk that was
+// What speaks for a disk that has no file.
+const (
+	lackDescribed = "its .qcow.json says that it was backed up"
+	lackUnknown   = "nothing says that it was left out"
+)
+
+// lacks says why a disk without a file should have one; "" if the disk was left out of the backup. A disk that was
 // backed up has a bitmap in the checkpoint, and its image's description beside the data.
-func (f *folder) lost(c candidate, disk disk) string {
+func (f *folder) lacks(c candidate, disk disk) string {
+	if c.level == levelDiff {
+		return f.diffLacks(c, disk)
+	}
 	name := disk.Target.Dev
 	if f.describes(c, name) {
-		return "its .qcow.json says that it was backed up"
+		return lackDescribed
 	}
-	ident := c.ident
-	if c.level == levelDiff {
-		ident = f.parentOf(c)
-	}
-	if known := f.checkpoint(ident); c.level != levelCopy && known.checkpoint != nil {
-		saved, listed := known.disks[name]
-		if listed && !saved {
+	if known := f.checkpoint(c.ident); c.level != levelCopy && known.checkpoint != nil {
+		if saved, listed := known.disks[name]; listed && !saved {
 			return ""
-		}
-		if listed && c.level != levelDiff {
+		} else if listed {
 			return "its checkpoint says that it was backed up"
 		}
 	}
@@ -165,45 +205,28 @@ func (f *folder) lost(c candidate, disk disk) string {
 			return "" // the descriptions of other disks are there, this one's is not
 		}
 	}
-	return "nothing says that it was left out"
+	return lackUnknown
 }
 
 // describes is true if the description of the disk's image is there.
 func (f *folder) describes(c candidate, disk string) bool {
-	_, ok := f.entries[disk+"."+c.ident+".qcow.json"]
+	_, ok := f.descriptions[fileKey{disk, c.ident}]
 	return ok
-}
-
-// rawSize compares a plain image, which has no end mark, with the description of the disk it was made from.
-func (f *folder) rawSize(c candidate, file *dataFile) error {
-	name := file.disk + "." + c.ident + ".qcow.json"
-	if _, ok := f.entries[name]; !file.raw || !ok {
-		return nil
-	}
-	var description struct {
-		VirtualSize int64 `json:"virtual-size"`
-	}
-	text, _, err := f.root.ReadFile(f.at(name), backup.InlineLimit)
-	if err != nil || json.Unmarshal(text, &description) != nil || description.VirtualSize <= 0 {
-		return nil // it proves nothing, then
-	}
-	if description.VirtualSize != file.size {
-		return inFile(file.identity.Path, fmt.Errorf("%w: %d bytes of a disk of %d", backup.ErrBroken, file.size, description.VirtualSize))
-	}
-	return nil
 }
 
 // planExtras adds configuration, firmware and the log.
 func (f *folder) planExtras(c candidate, config *domain, plan *plan) {
 	add := func(role backup.Role, name string, identity source.FileIdentity) {
 		plan.extras = append(plan.extras, plannedExtra{role: role, name: name, identity: identity})
-		if name != vmconfigName(c.ident) {
+		if name != f.configName(c) {
 			plan.use(identity)
 		}
 	}
-	add(backup.RoleConfiguration, vmconfigName(c.ident), f.entries[vmconfigName(c.ident)].FileIdentity)
+	add(backup.RoleConfiguration, f.configName(c), f.entries[f.configName(c)].FileIdentity)
 	if known := f.checkpoint(c.ident); c.level != levelDiff && known.checkpoint != nil {
 		add(backup.RoleConfiguration, c.ident+".xml", *known.identity)
+	} else if f.namedByCheckpoint(c) {
+		plan.absent = append(plan.absent, f.checkpointPath(c.ident))
 	}
 	for _, name := range f.sidecars[c.ident] {
 		role := backup.RoleFirmware
@@ -215,20 +238,32 @@ func (f *folder) planExtras(c candidate, config *domain, plan *plan) {
 	if name := f.logOf(c); name != "" {
 		add(backup.RoleLog, name, f.entries[name].FileIdentity)
 	}
-	suffix := "." + c.ident
-	expected := []string{"autostart" + suffix}
-	if c.level == levelCopy {
-		suffix = ""
+	f.planAbsent(c, config, plan)
+}
+
+// planAbsent notes the files that virtnbdbackup writes behind the vmconfig, and that are not there.
+func (f *folder) planAbsent(c candidate, config *domain, plan *plan) {
+	expect := func(names ...string) {
+		for _, name := range names {
+			if slices.Contains(f.sidecars[c.ident], name) || strings.Contains(name, "/") {
+				return
+			}
+		}
+		for _, name := range names {
+			plan.absent = append(plan.absent, f.at(name))
+		}
 	}
+	expect(f.lateNames(c, "autostart", "")...)
 	for _, name := range config.firmware {
-		expected = append(expected, name+suffix)
+		if c.level == levelCopy {
+			expect(name)
+		} else {
+			expect(f.lateNames(c, name, "")...)
+		}
 	}
 	for _, disk := range plan.disks {
-		expected = append(expected, disk.name+"."+c.ident+".qcow.json")
-	}
-	for _, name := range expected {
-		if !slices.Contains(f.sidecars[c.ident], name) && !strings.Contains(name, "/") {
-			plan.absent = append(plan.absent, f.at(name))
+		if !f.describes(c, disk.name) {
+			expect(f.lateNames(c, disk.name, ".qcow.json")...)
 		}
 	}
 }

@@ -88,10 +88,23 @@ func TestStates(t *testing.T) {
 			good, good, good, broken("increment virtnbdbackup.2, which it builds on, is broken"),
 		},
 		"differential left out": {
-			func(c *chain) { c.remove("vdb.diff.1795331413.data"); c.remove("vdb.1795331413.qcow.json") }, good, good, good, good,
+			func(c *chain) {
+				c.put("checkpoints/virtnbdbackup.2.xml", streamtest.Checkpoint("virtnbdbackup.2", created+7200, []string{"vda"}, []string{"vdb"}))
+				for _, name := range []string{"vdb.inc.virtnbdbackup.2.data", "vdb.virtnbdbackup.2.qcow.json", "vdb.diff.1795331413.data", "vdb.1795331413.qcow.json"} {
+					c.remove(name)
+				}
+			}, good, good, good, good,
+		},
+		"differential lost without description": {
+			func(c *chain) { c.remove("vdb.diff.1795331413.data"); c.remove("vdb.1795331413.qcow.json") },
+			good, good, good, locked("has no file in this backup yet: the backup it builds on has the disk"),
+		},
+		"differential lost, later backups": {
+			func(c *chain) { c.remove("vdb.diff.1795331413.data"); c.remove("vdb.1795331413.qcow.json"); c.backup() },
+			good, good, good, broken("has no file in this backup: the backup it builds on has the disk"),
 		},
 		"differential lost": {
-			func(c *chain) { c.remove("vdb.diff.1795331413.data") }, good, good, good, broken("its .qcow.json says"),
+			func(c *chain) { c.remove("vdb.diff.1795331413.data") }, good, good, good, locked("its .qcow.json says"),
 		},
 		"truncated full": {
 			func(c *chain) { c.truncate("vda.full.data", 60) },

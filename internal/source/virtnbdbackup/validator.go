@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"ferry/internal/backup"
@@ -13,11 +14,14 @@ import (
 const validatorLimit = 1 << 20
 
 // validator is recorded with a copy. Sizes and heads of the chain's files, in their order, prove that a later point's
-// chain goes on from the copied one: the head has the meta frame with its date in microseconds. Names and times are
-// information: a folder may have been moved, or copied without its times.
+// chain goes on from the copied one: the head has the meta frame with its date in microseconds. Names and times of
+// these are information: a folder may have been moved, or copied without its times. The sum over all files tells
+// whether a copy that was interrupted can go on: it changes with any of them.
 type validator struct {
 	Version int             `json:"version"`
 	Disks   []validatorDisk `json:"disks"`
+	// Files is the SHA-256 of path, size, mtime and inode of every file that the point is read from, in unpadded base64.
+	Files string `json:"files"`
 }
 
 type validatorDisk struct {
@@ -38,9 +42,10 @@ type validatorFile struct {
 
 const validatorVersion = 1
 
-// validator describes the chains of all disks but raw ones: a raw image's head says nothing of the rest.
+// validator describes the chains of all disks but raw ones: a raw image's head says nothing of the rest. It returns nil,
+// which proves nothing and lets no copy be resumed, if that is too long.
 func (p *plan) validator() []byte {
-	v := validator{Version: validatorVersion, Disks: []validatorDisk{}}
+	v := validator{Version: validatorVersion, Disks: []validatorDisk{}, Files: p.filesSum()}
 	for _, disk := range p.disks {
 		if disk.layers[0].raw {
 			continue
@@ -56,10 +61,19 @@ func (p *plan) validator() []byte {
 	}
 	text, err := json.Marshal(v)
 	if err != nil || len(text) > validatorLimit {
-		// Without files it proves nothing, and everything is compared block by block.
-		return []byte(`{"version":1,"disks":[]}`)
+		return nil
 	}
 	return text
+}
+
+// filesSum sums up the files that the point is read from: those of the chains, plain images, firmware of any size.
+func (p *plan) filesSum() string {
+	hash := sha256.New()
+	for _, file := range p.files {
+		// Quoting keeps hostile paths apart.
+		fmt.Fprintf(hash, "%q %d %d %d\n", file.Path, file.Size, file.ModTime.UnixNano(), file.Inode)
+	}
+	return base64.RawStdEncoding.EncodeToString(hash.Sum(nil))
 }
 
 func headText(head [sha256.Size]byte) string { return base64.RawStdEncoding.EncodeToString(head[:]) }

@@ -6,8 +6,9 @@
 // first. The decoder of the files themselves is in the package stream below this one.
 //
 // Everything is decided by names and by what the files say of themselves, never by modification times (a copied
-// folder has others) and never by the .cpt file alone (it is extended before data is written). docs/sources has a page
-// on the rules; package source says how a format is used.
+// folder has others; only copies and plain images state no other time to be known by) and never by the .cpt file alone
+// (it is extended before data is written). docs/sources has a page on the rules; package source says how a format is
+// used.
 package virtnbdbackup
 
 import (
@@ -50,6 +51,9 @@ func (Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Point
 			continue
 		}
 		for _, c := range f.candidates() {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			points = append(points, f.point(c))
 		}
 	}

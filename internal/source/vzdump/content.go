@@ -155,11 +155,15 @@ func validator(files []source.FileIdentity) ([]byte, error) {
 		Path    string `json:"path"`
 		Size    int64  `json:"size"`
 		ModTime string `json:"modTime"`
-		Inode   uint64 `json:"inode"`
+		// ChangeTime tells of a write in place after which the ModTime was set back.
+		ChangeTime string `json:"changeTime"`
+		Inode      uint64 `json:"inode"`
 	}
+	const nanoseconds = "2006-01-02T15:04:05.000000000Z"
 	identities := make([]identity, 0, len(files))
 	for _, file := range files {
-		identities = append(identities, identity{backup.EncodeName(file.Path), file.Size, file.ModTime.UTC().Format("2006-01-02T15:04:05.000000000Z"), file.Inode})
+		identities = append(identities, identity{backup.EncodeName(file.Path), file.Size,
+			file.ModTime.UTC().Format(nanoseconds), file.ChangeTime.UTC().Format(nanoseconds), file.Inode})
 	}
 	return json.Marshal(identities)
 }

@@ -296,13 +296,35 @@ func TestChanges(t *testing.T) {
 	if err := content.Revalidate(t.Context()); err != nil {
 		t.Errorf("without the note: %v", err)
 	}
-	if third, err := p.Opener.Open(t.Context()); err != nil {
+	var third []byte
+	if without, err := p.Opener.Open(t.Context()); err != nil {
 		t.Errorf("without the note: %v", err)
 	} else {
-		if bytes.Equal(third.Validator(), again.Validator()) {
+		if third = without.Validator(); bytes.Equal(third, again.Validator()) {
 			t.Error("the validator does not know of the note")
 		}
-		third.Close()
+		without.Close()
+	}
+	// Written to in place, with the old time set again.
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(30 * time.Millisecond) // the file system's clock is coarse
+	put(t, folder, qemuBase+".vma", raw)
+	if err := os.Chtimes(path, before.ModTime(), before.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if err := content.Revalidate(t.Context()); !errors.Is(err, backup.ErrChanged) {
+		t.Errorf("written to, with the old time: %v", err)
+	}
+	if rewritten, err := scanFolder(t, folder)[0].Opener.Open(t.Context()); err != nil {
+		t.Error(err)
+	} else {
+		if bytes.Equal(rewritten.Validator(), third) {
+			t.Error("the validator does not know of the write")
+		}
+		rewritten.Close()
 	}
 	if err := os.Chtimes(path, created, created.Add(time.Second)); err != nil {
 		t.Fatal(err)

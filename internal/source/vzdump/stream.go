@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
@@ -103,20 +102,12 @@ func (z *zeroRun) flush() error {
 	return z.sink.Zero(z.device, z.offset, length)
 }
 
-const (
-	tarBlock    = 512
-	tarChecksum = 148 // offset of the checksum in a header, 8 bytes
-	// tarEnd in bytes of zeros closes an archive.
-	tarEnd = 2 * tarBlock
-)
-
 var errNotTar = fmt.Errorf("%w: it does not begin with a tar header", backup.ErrBroken)
 
-// streamTar hands the archive over as it is. Of its structure only the ends are checked: its first header, at opening,
-// and here the blocks of zeros that GNU tar always ends with, so that a file cut off is found without compression too.
+// streamTar hands the archive over as it is, and follows its headers to the blocks of zeros that GNU tar ends with.
 func streamTar(ahead *readAhead, name string, sink source.Sink) error {
-	var offset, zeros int64
-	broken := func(err error) error { return &backup.Error{Object: name, Offset: offset, Err: err} }
+	var walk tarWalk
+	broken := func(err error) error { return &backup.Error{Object: name, Offset: walk.offset, Err: err} }
 	for {
 		data, err := ahead.chunk()
 		if err == io.EOF {
@@ -125,20 +116,18 @@ func streamTar(ahead *readAhead, name string, sink source.Sink) error {
 		if err != nil {
 			return broken(err)
 		}
+		offset := walk.offset
+		if err := walk.write(data); err != nil {
+			return broken(err)
+		}
 		if err := sink.Data(0, offset, data); err != nil {
 			return err
 		}
-		offset += int64(len(data))
-		if tail := int64(len(data) - len(bytes.TrimRight(data, "\x00"))); tail == int64(len(data)) {
-			zeros += tail
-		} else {
-			zeros = tail
-		}
 	}
-	if offset%tarBlock != 0 || zeros < tarEnd {
-		return broken(fmt.Errorf("%w: the tar archive is cut off: it lacks the blocks of zeros at its end", backup.ErrBroken))
+	if err := walk.finish(); err != nil {
+		return broken(err)
 	}
-	return sink.End(0, offset)
+	return sink.End(0, walk.offset)
 }
 
 // readTarStart reads and checks the first header.
@@ -154,21 +143,4 @@ func readTarStart(in io.Reader) ([]byte, error) {
 		return nil, errNotTar
 	}
 	return start, nil
-}
-
-// isTarHeader checks the sum that every tar header has: over its bytes, with the sum itself taken as spaces.
-func isTarHeader(header []byte) bool {
-	stored := bytes.Trim(header[tarChecksum:tarChecksum+8], " \x00")
-	want, err := strconv.ParseInt(string(stored), 8, 32)
-	if err != nil {
-		return false
-	}
-	sum := int64(0)
-	for i, b := range header[:tarBlock] {
-		if i >= tarChecksum && i < tarChecksum+8 {
-			b = ' '
-		}
-		sum += int64(b)
-	}
-	return sum == want
 }
