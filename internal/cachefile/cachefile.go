@@ -1,4 +1,4 @@
-// Package cachefile writes files that can be thrown away: whole or not at all, but not durably.
+// Package cachefile writes files that can be thrown away: whole or not at all.
 package cachefile
 
 import (
@@ -6,7 +6,8 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path, making its folder if needed. A reader sees the old content or the new.
+// Write replaces the file at path, making its folder if needed. A reader sees the old content or the new, also after a
+// power cut.
 func Write(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -16,6 +17,9 @@ func Write(path string, content []byte) error {
 		return err
 	}
 	_, err = file.Write(content)
+	if err == nil {
+		err = file.Sync() // else the name can be durable before the content
+	}
 	if closeErr := file.Close(); err == nil {
 		err = closeErr
 	}

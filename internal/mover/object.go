@@ -56,11 +56,20 @@ func (o *object) put(number int64, id repo.ID, length int64) error {
 
 // resume takes over a block that an interrupted copy stored.
 func (o *object) resume(done repo.Done) error {
-	if o.Access != source.AccessRandom || o.Shifting || done.Block < 0 || done.Block*o.blockSize >= o.Size || o.done.get(done.Block) {
+	if o.Access != source.AccessRandom || o.Shifting || o.Size <= 0 {
 		return nil
 	}
-	o.done.set(done.Block)
-	return o.put(done.Block, done.ID, 0)
+	blocks := (o.Size-1)/o.blockSize + 1
+	for n := done.First; n < blocks && n-done.First < done.Count; n++ {
+		if o.done.get(n) {
+			continue
+		}
+		o.done.set(n)
+		if err := o.put(n, done.ID, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // build makes the object's tree of all that was put.

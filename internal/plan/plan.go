@@ -77,8 +77,13 @@ func Make(points []backup.Point, has func(backup.PointID) bool, request Request)
 	})
 	newest := map[backup.MachineKey]int{}
 	for i, p := range chosen {
-		if p.State == backup.StateComplete {
-			newest[p.Machine.Key] = i
+		// A point that the target has counts as complete, whatever became of the source's file: nothing older than what
+		// is held is taken.
+		if p.State != backup.StateComplete && !has(p.ID) {
+			continue
+		}
+		if taken, any := newest[p.Machine.Key]; !any || p.Created.After(chosen[taken].Created) {
+			newest[p.Machine.Key] = i // of several at one time, the first in the source's order
 		}
 	}
 	var plan Plan

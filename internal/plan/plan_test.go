@@ -78,3 +78,65 @@ func TestGlobIsItsRegexp(t *testing.T) {
 		t.Error("matched what it does not")
 	}
 }
+
+// Each row lists the points of one machine, oldest first, as state and, behind a slash, "held" if the target has it; and
+// what becomes of each, with "!" where that is a failure of the machine.
+func TestWhatBecomesOfEachPoint(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		points   string
+		request  plan.Request
+		expected string
+	}{
+		{"the newest complete point is taken", "complete complete", plan.Request{}, "older,copy"},
+		{"all, oldest first", "complete complete/held complete", plan.Request{All: true}, "copy,already there,copy"},
+		{"nothing to do", "complete/held complete/held", plan.Request{}, "already there,already there"},
+		{"a locked point is waited for, the one before is taken", "complete locked", plan.Request{}, "copy,locked"},
+		{"an older broken point is only mentioned", "broken complete", plan.Request{}, "broken,copy"},
+		{"a broken point that is newer than what is taken fails", "complete broken", plan.Request{}, "copy,broken!"},
+		{"a broken point that was asked for fails", "broken complete", plan.Request{All: true}, "broken!,copy"},
+		{"so does one of a machine that was named", "broken complete", plan.Request{Machines: []string{"vm"}}, "broken!,copy"},
+		{"a machine with nothing else fails", "broken", plan.Request{}, "broken!"},
+		{"unsupported and encrypted never fail", "unsupported encrypted", plan.Request{All: true}, "unsupported,encrypted"},
+		{"nothing older than what is held is taken", "complete broken/held", plan.Request{}, "older,already there"},
+		{"what is held does not hide what is newer", "complete complete/held complete", plan.Request{}, "older,already there,copy"},
+	} {
+		key := backup.NewMachineKey(backup.PlatformProxmox, "vm", "", "dump")
+		held := map[backup.PointID]bool{}
+		var points []backup.Point
+		for i, word := range strings.Fields(c.points) {
+			state, isHeld := strings.CutSuffix(word, "/held")
+			p := backup.Point{
+				ID: backup.NewPointID(key, string(rune('a'+i))), Machine: backup.Machine{Key: key, Name: "vm"},
+				Created: time.Unix(int64(i), 0), State: backup.State(state),
+			}
+			held[p.ID] = isHeld
+			points = append(points, p)
+		}
+		var became []string
+		for _, step := range plan.Make(points, func(id backup.PointID) bool { return held[id] }, c.request).Steps {
+			word := string(step.Action)
+			if step.Failure {
+				word += "!"
+			}
+			became = append(became, word)
+		}
+		if got := strings.Join(became, ","); got != c.expected {
+			t.Errorf("%s: %s, want %s", c.what, got, c.expected)
+		}
+	}
+}
+
+func TestOfPointsAtOneTimeTheFirstIsTaken(t *testing.T) {
+	key := backup.NewMachineKey(backup.PlatformProxmox, "100", "u", "")
+	var points []backup.Point
+	for _, native := range []string{"first source", "second source"} {
+		points = append(points, backup.Point{
+			ID: backup.NewPointID(key, native), Machine: backup.Machine{Key: key}, Created: time.Unix(7, 0), State: backup.StateComplete,
+		})
+	}
+	copies := plan.Make(points, func(backup.PointID) bool { return false }, plan.Request{}).Copies()
+	if len(copies) != 1 || copies[0].Point.ID != points[0].ID {
+		t.Fatalf("copies %+v", copies)
+	}
+}

@@ -62,7 +62,7 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 		if r.packs[p.ID] {
 			continue
 		}
-		entries, err := r.readPackTable(ctx, p)
+		entries, whole, err := r.readPackTable(ctx, p)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -74,19 +74,24 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 			r.warn("pack %s cannot be used: %v", p.ID, err)
 			continue
 		}
-		r.index.AddPack(p.ID, entries)
+		if whole {
+			r.index.AddPack(p.ID, entries)
+		} else {
+			r.index.AddPart(p.ID, entries)
+		}
 	}
 	for _, name := range condemned {
 		r.index.Hide(name)
 	}
-	r.index.Trust()
+	damaged := make(map[index.Frame]bool, len(bad))
 	for _, b := range bad {
+		frame := index.Frame{Pack: b.Pack, Offset: b.Offset}
 		if b.ID.IsZero() {
-			r.index.AvoidPack(b.Pack)
-		} else {
-			r.index.Avoid(b.Pack, b.Offset)
+			frame.Offset = index.WholePack
 		}
+		damaged[frame] = true
 	}
+	r.index.Avoid(damaged)
 	// A segment may name packs that are deleted since.
 	for name := range r.packs {
 		if !live[name] {
@@ -128,11 +133,12 @@ func openSegmentBytes(content []byte, hasher *format.Hasher, segment commitlog.S
 
 func segmentName(id format.Name) string { return "index/" + id.String() }
 
-// readPackTable reads a pack's own table and checks it against the log.
-func (r *Repository) readPackTable(ctx context.Context, p commitlog.Pack) ([]index.Entry, error) {
+// readPackTable reads a pack's own table and checks it against the log. Of a damaged pack it finds what frames it can, by
+// scanning; whole is false then.
+func (r *Repository) readPackTable(ctx context.Context, p commitlog.Pack) (entries []index.Entry, whole bool, err error) {
 	reader, err := r.store.Open(ctx, pack.ObjectName(p.ID))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer reader.Close()
 	table, err := pack.ReadTable(reader, reader.Size(), r.hasher)
@@ -140,15 +146,14 @@ func (r *Repository) readPackTable(ctx context.Context, p commitlog.Pack) ([]ind
 		err = matchLog(table, reader.Size(), p)
 	}
 	if err == nil {
-		return indexEntries(p.ID, table.Entries), nil
+		return indexEntries(p.ID, table.Entries), true, nil
 	}
 	if !errors.Is(err, ErrCorrupt) {
-		return nil, err
+		return nil, false, err
 	}
-	// Frames stand on their own: what can still be read is found without the table.
 	found := pack.Scan(reader, reader.Size(), r.hasher)
 	r.warn("pack %s is damaged, %d of its %d frames were found by scanning it: %v", p.ID, len(found), p.Frames, err)
-	return indexEntries(p.ID, found), nil
+	return indexEntries(p.ID, found), false, nil
 }
 
 // matchLog returns an error unless the pack is the one that the log names.

@@ -12,6 +12,8 @@ import (
 const (
 	// indexEvery is how many packs may be in no segment: opening reads their tables one by one.
 	indexEvery = 16
+	// mergeLimit is how many entries a merged segment has at most: about 200 MiB, in memory while it is made.
+	mergeLimit = 4 << 20
 	// mergeAt is how many segments of about one size are merged into one.
 	mergeAt = 8
 )
@@ -47,11 +49,10 @@ func (in *Ingest) writeIndex(ctx context.Context, s *seal, payload *commitlog.Pa
 	var removed []format.Name
 	for {
 		same := in.sameLevel(segments, level(len(entries)))
-		if len(same)+1 < mergeAt {
+		if len(same)+1 < mergeAt || mergedLen(same)+len(entries) > mergeLimit {
 			break
 		}
-		for _, id := range same {
-			segment := in.index.Segment(id)
+		for id, segment := range same {
 			for i := range segment.Len() {
 				entry, err := segment.At(i)
 				if err != nil {
@@ -83,12 +84,20 @@ func (in *Ingest) writeIndex(ctx context.Context, s *seal, payload *commitlog.Pa
 func level(entries int) int { return max(0, bits.Len(uint(entries)>>15)+2) / 3 }
 
 // sameLevel returns the segments of a level that the index has open.
-func (in *Ingest) sameLevel(segments map[format.Name]commitlog.Segment, want int) []format.Name {
-	var same []format.Name
+func (in *Ingest) sameLevel(segments map[format.Name]commitlog.Segment, want int) map[format.Name]*index.Segment {
+	same := map[format.Name]*index.Segment{}
 	for id := range segments {
 		if segment := in.index.Segment(id); segment != nil && level(segment.Len()) == want {
-			same = append(same, id)
+			same[id] = segment
 		}
 	}
 	return same
+}
+
+func mergedLen(segments map[format.Name]*index.Segment) int {
+	n := 0
+	for _, segment := range segments {
+		n += segment.Len()
+	}
+	return n
 }

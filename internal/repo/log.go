@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -15,6 +16,9 @@ import (
 
 // checkpointEvery is how many entries a reader replays at most, roughly.
 const checkpointEvery = 128
+
+// checkpointShare is how many packs in the state put a checkpoint off by one entry.
+const checkpointShare = 16
 
 // load reads the log: the newest good checkpoint, then the entries after it, then compares with the head that this
 // machine has seen.
@@ -82,17 +86,14 @@ func (r *Repository) loadCheckpoint(ctx context.Context) error {
 			numbers = append(numbers, n)
 		}
 	}
-	for len(numbers) > 0 {
-		newest := 0
-		for i := range numbers {
-			if numbers[i] > numbers[newest] {
-				newest = i
-			}
-		}
-		n := numbers[newest]
-		numbers = append(numbers[:newest], numbers[newest+1:]...)
+	slices.Sort(numbers)
+	for i, n := range slices.Backward(numbers) {
 		if state, err := r.readCheckpoint(ctx, n); err == nil {
 			r.state = state
+			r.checkpoints[0] = n
+			if i > 0 {
+				r.checkpoints[1] = numbers[i-1]
+			}
 			return nil
 		} else if ctx.Err() != nil {
 			return ctx.Err()
@@ -189,13 +190,13 @@ func (r *Repository) Refresh(ctx context.Context) error {
 func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, check func(*commitlog.State) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := errors.Join(r.diverged, r.readOnly); err != nil {
-		return err
-	}
 	payload.Time = r.env.now().UTC()
 	payload.Writer = r.writer.String()
 	payload.Program = r.env.Program
 	for {
+		if err := errors.Join(r.diverged, r.readOnly); err != nil {
+			return err
+		}
 		if check != nil {
 			if err := check(r.state); err != nil {
 				return err
@@ -206,13 +207,13 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		if err != nil {
 			return err
 		}
+		if len(raw) > commitlog.MaxSize {
+			return fmt.Errorf("a log entry of %d bytes is larger than one can be", len(raw))
+		}
 		name := commitlog.EntryName(head.N)
 		err = r.store.Put(ctx, name, raw)
-		if err != nil {
-			// It may be there nevertheless: the answer can be what was lost, also that to an earlier try of the storage's own.
-			if there, readErr := storage.ReadAll(ctx, r.store, name, commitlog.MaxSize); readErr == nil && bytes.Equal(there, raw) {
-				err = nil
-			}
+		if err != nil && r.isThere(ctx, name, raw) {
+			err = nil
 		}
 		if err == nil {
 			r.state.Apply(payload, head)
@@ -228,9 +229,19 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 	}
 }
 
-// checkpoint writes the state every so often. It is derived: failing to write one is not failing to commit.
+// isThere is true if an object whose writing failed is there nevertheless, durably: the answer can be what was lost,
+// also that to an earlier try of the storage's own. That it is seen says nothing of a power cut; that the storage refuses
+// to create it again, which it does only for what is durable, does.
+func (r *Repository) isThere(ctx context.Context, name string, raw []byte) bool {
+	there, err := storage.ReadAll(ctx, r.store, name, commitlog.MaxSize)
+	return err == nil && bytes.Equal(there, raw) && errors.Is(r.store.Put(ctx, name, raw), storage.ErrExists)
+}
+
+// checkpoint writes the state every so often, the less often the larger it is, so that all checkpoints together take
+// about as much as the log. It is derived: failing to write one is not failing to commit. Two are kept.
 func (r *Repository) checkpoint(ctx context.Context) error {
-	if r.state.Head.N%checkpointEvery != 0 {
+	every := uint64(max(checkpointEvery, len(r.state.Packs)/checkpointShare))
+	if r.state.Head.N < r.checkpoints[0]+every {
 		return nil
 	}
 	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
@@ -239,7 +250,12 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 	}
 	if err := r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw); err != nil && !errors.Is(err, storage.ErrExists) {
 		r.warn("checkpoint %d was not written: %v", r.state.Head.N, err)
+		return nil
 	}
+	if oldest := r.checkpoints[1]; oldest > 0 {
+		_ = r.store.Delete(ctx, commitlog.CheckpointName(oldest)) // one too many costs space only
+	}
+	r.checkpoints[0], r.checkpoints[1] = r.state.Head.N, r.checkpoints[0]
 	return nil
 }
 

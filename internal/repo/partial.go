@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 
@@ -53,11 +54,13 @@ const (
 	partialLimit  = 256 << 20
 )
 
-// Done is a run of blocks that an earlier, unfinished copy of the point has stored.
+// Done is a run of blocks with one id that an earlier, unfinished copy of the point has stored. What it says may be
+// beyond the object.
 type Done struct {
 	Object int
-	Block  int64
-	ID     format.ID
+	// First block, and how many: not negative.
+	First, Count int64
+	ID           format.ID
 }
 
 // BeginTask begins the copy of a point. With a validator it returns what earlier copies of the very same point from
@@ -116,11 +119,9 @@ func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial,
 		if !done.ID.IsZero() && !t.ingest.stored(done.ID) {
 			continue
 		}
-		first, count := int64(binary.LittleEndian.Uint64(records[8:])), int64(binary.LittleEndian.Uint32(records[4:]))
-		for done.Block = first; done.Block < first+count; done.Block++ {
-			if err := visit(done); err != nil {
-				return err
-			}
+		done.First, done.Count = int64(binary.LittleEndian.Uint64(records[8:])&math.MaxInt64), int64(binary.LittleEndian.Uint32(records[4:]))
+		if err := errors.Join(ctx.Err(), visit(done)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 
@@ -153,7 +154,7 @@ func (r *Repository) readFrame(ctx context.Context, id format.ID, prove func([]b
 	err = ErrMissing
 	if ok {
 		var plain []byte
-		if plain, err = r.readPlace(ctx, id, place, prove); !errors.Is(err, backup.ErrDamaged) {
+		if plain, err = r.readPlace(ctx, id, place, prove); err == nil || ctx.Err() != nil {
 			return plain, err
 		}
 	}
@@ -316,7 +317,7 @@ func (b *BlockReader) readRun(ctx context.Context, run []placed, use func(tree.B
 
 // elsewhere puts a block's content in b.plain from another copy of it, if there is one; else it returns err.
 func (b *BlockReader) elsewhere(ctx context.Context, block tree.Block, err error) error {
-	if !errors.Is(err, backup.ErrDamaged) {
+	if ctx.Err() != nil {
 		return err
 	}
 	plain, otherErr := b.repo.readFrame(ctx, block.ID, func(plain []byte) format.ID {
@@ -353,12 +354,23 @@ func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for bad := range r.state.Bad {
-		if bad.ID.IsZero() {
-			return true, nil
+	damaged := slices.Collect(maps.Keys(r.state.Bad))
+	r.mu.Unlock()
+	unhealed := false
+	lost := func(id format.ID) bool {
+		_, found := set.Find(id)
+		unhealed = unhealed || !found
+		return unhealed
+	}
+	for _, bad := range damaged {
+		if !bad.ID.IsZero() {
+			lost(bad.ID)
+		} else {
+			known := false
+			set.Of(bad.Pack, func(e index.Entry) bool { known = true; return !lost(e.ID) })
+			unhealed = unhealed || !known // nobody can say any more what was in it
 		}
-		if _, found := set.Find(bad.ID); !found {
+		if unhealed {
 			return true, nil
 		}
 	}

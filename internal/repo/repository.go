@@ -77,6 +77,8 @@ type Repository struct {
 	state    *commitlog.State
 	diverged error
 	readOnly error
+	// checkpoints are the newest one and the one before it; 0 for none.
+	checkpoints [2]uint64
 
 	indexing  sync.Mutex // held while the index is brought up to the state
 	index     *index.Set
@@ -131,6 +133,23 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 	return r, nil
 }
 
+// checkEmpty returns an error unless a repository without a log has nothing else either: else its log is lost, and a new
+// one would make nothing of what is there.
+func (r *Repository) checkEmpty(ctx context.Context) error {
+	for _, folder := range []string{"packs/", "points/", "checkpoints/", "index/", "partials/"} {
+		for info, err := range r.store.List(ctx, folder) {
+			if err == nil {
+				err = &backup.Error{
+					Offset: backup.NoOffset, Err: fmt.Errorf("log/ in %s: %w: it is empty, but %s exists", r.store.Location(), ErrCorrupt, info.Name),
+					Hint: "bring back the folder log/ from another copy of the repository; its packs and points are not touched by this",
+				}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
 // begin writes the log's first entry, which binds it to the description. If another process did, that is as good.
 func (r *Repository) begin(ctx context.Context, description []byte) error {
 	err := r.commit(ctx, &commitlog.Payload{
@@ -174,6 +193,9 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 		return nil, err
 	}
 	if r.state.Head.N == 0 {
+		if err := r.checkEmpty(ctx); err != nil {
+			return nil, err
+		}
 		// Init was interrupted, or is still between the description and the first entry: finish it.
 		if err := r.begin(ctx, content); err != nil {
 			return nil, err

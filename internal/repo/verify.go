@@ -15,6 +15,7 @@ import (
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/tree"
 	"ferry/internal/storage"
@@ -60,7 +61,10 @@ type VerifyReport struct {
 //  4. Derived files (index segments, checkpoints, partials) are compared with their checksums.
 //  5. Damaged places in packs are noted in the log, where that can be written: nothing is deduplicated against them.
 func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress)) (*VerifyReport, error) {
-	v := &verifier{repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[goodNode]bool{}}
+	v := &verifier{
+		repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[goodNode]bool{},
+		salvaged: map[badPlace]format.ID{}, tables: map[format.Name]tableSum{}, sizes: map[format.Name]int64{},
+	}
 	if err := r.Refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -89,6 +93,7 @@ type badPlace struct {
 type goodNode struct {
 	id     format.ID
 	length int64
+	block  int64 // size of blocks
 }
 
 type verifier struct {
@@ -99,8 +104,14 @@ type verifier struct {
 
 	mu  sync.Mutex // guards bad and the report while packs are read
 	bad map[badPlace]string
+	// salvaged are ids of good frames in packs whose table is not.
+	salvaged map[badPlace]format.ID
+	// tables sums up the entries of each pack's good table, to compare index segments with.
+	tables map[format.Name]tableSum
 	// found is what the log should say of damage in packs.
 	found []commitlog.Bad
+	// sizes of packs, as the log has them.
+	sizes map[format.Name]int64
 	// good are nodes below which everything is good.
 	good map[goodNode]bool
 }
@@ -150,6 +161,7 @@ func (v *verifier) verifyPacks(ctx context.Context) error {
 	var packs []commitlog.Pack
 	for _, p := range r.state.Packs {
 		packs = append(packs, p)
+		v.sizes[p.ID] = p.Size
 		v.progress.TotalBytes.Add(p.Size)
 	}
 	r.mu.Unlock()
@@ -217,6 +229,9 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 		v.salvage(reader, p)
 	}
 	v.mu.Lock()
+	if err == nil {
+		v.tables[p.ID] = sumOf(indexEntries(p.ID, table.Entries))
+	}
 	v.report.Packs++
 	v.report.Frames += int64(frames)
 	v.report.Bytes += reader.Size()
@@ -224,25 +239,19 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	return nil
 }
 
-// salvage notes which frames of a pack without a good table cannot be read: all that the index has in it and that are
-// not good where they lie.
+// salvage notes which frames of a pack without a good table are good nevertheless.
 func (v *verifier) salvage(reader storage.Reader, p commitlog.Pack) {
-	readable := map[uint32]bool{}
-	for _, entry := range pack.Scan(reader, reader.Size(), v.repo.hasher) {
-		readable[entry.Offset] = true
-	}
+	found := pack.Scan(reader, reader.Size(), v.repo.hasher)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.bad[badPlace{p.ID, wholePack}] = "its table is damaged"
 	v.found = append(v.found, commitlog.Bad{Pack: p.ID, Length: p.Size})
-	for offset := range readable {
-		if _, marked := v.bad[badPlace{p.ID, offset}]; !marked {
-			v.bad[badPlace{p.ID, offset}] = ""
-		}
+	for _, entry := range found {
+		v.salvaged[badPlace{p.ID, entry.Offset}] = entry.ID
 	}
 }
 
-// wholePack marks a pack in which only the frames that are marked otherwise are good.
+// wholePack marks a pack of which only what was salvaged is good.
 const wholePack = ^uint32(0)
 
 // contentID computes the id that a frame's content must have.
@@ -261,8 +270,12 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 	r.mu.Unlock()
 	for _, segment := range state.Index {
 		content, err := storage.ReadAll(ctx, r.store, segmentName(segment.ID), segmentLimit)
+		var opened *index.Segment
 		if err == nil {
-			_, err = openSegmentBytes(content, r.hasher, segment)
+			opened, err = openSegmentBytes(content, r.hasher, segment)
+		}
+		if err == nil {
+			err = v.compareTables(opened)
 		}
 		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
 		v.derived(segmentName(segment.ID), err)
@@ -297,37 +310,6 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// noteDamage makes the log say which places are damaged, and which are not any more. A repository that cannot be
-// written to is verified all the same.
-func (v *verifier) noteDamage(ctx context.Context) error {
-	r := v.repo
-	payload := &commitlog.Payload{}
-	r.mu.Lock()
-	for _, bad := range v.found {
-		if !r.state.Bad[bad] {
-			payload.Bad = append(payload.Bad, bad)
-		}
-	}
-	for bad := range r.state.Bad {
-		if !slices.Contains(v.found, bad) {
-			payload.BadHealed = append(payload.BadHealed, bad)
-		}
-	}
-	r.mu.Unlock()
-	v.report.Noted = len(v.found)
-	if len(payload.Bad)+len(payload.BadHealed) == 0 {
-		return nil
-	}
-	if err := r.commit(ctx, payload, nil); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		v.report.Noted = 0
-		r.warn("the damage could not be noted in the repository, so a copy may still rely on what is damaged: %v", err)
-	}
-	return nil
 }
 
 // unlessGone returns err, or nil if a file is missing because another writer has given it up since the log was read:

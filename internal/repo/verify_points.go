@@ -21,12 +21,12 @@ func (v *verifier) readable(ctx context.Context, id format.ID, length int64) (bo
 		return false, "", err
 	}
 	place, ok := set.Find(id)
-	if ok && v.fault(place, length) == "" {
+	if ok && v.fault(id, place, length) == "" {
 		return true, "", nil
 	}
 	reason := "it is in no pack"
 	for _, place := range set.FindAll(id) {
-		why := v.fault(place, length)
+		why := v.fault(id, place, length)
 		if why == "" {
 			return true, "", nil
 		}
@@ -35,16 +35,19 @@ func (v *verifier) readable(ctx context.Context, id format.ID, length int64) (bo
 	return false, reason, nil
 }
 
-// fault says what is wrong with the frame at a place, or nothing.
-func (v *verifier) fault(place index.Place, length int64) string {
+// fault says what is wrong with the frame of an id at a place, or nothing.
+func (v *verifier) fault(id format.ID, place index.Place, length int64) string {
 	if length != anyLength && int64(place.Plain) != length {
 		return fmt.Sprintf("it has %d bytes where the point needs %d", place.Plain, length)
 	}
-	why, marked := v.bad[badPlace{place.Pack, place.Offset}]
-	if !marked {
-		why = v.bad[badPlace{place.Pack, wholePack}]
+	at := badPlace{place.Pack, place.Offset}
+	if why, marked := v.bad[at]; marked {
+		return why
 	}
-	return why
+	if why := v.bad[badPlace{place.Pack, wholePack}]; why != "" && v.salvaged[at] != id {
+		return why
+	}
+	return ""
 }
 
 func (v *verifier) verifyPoints(ctx context.Context) error {
@@ -80,7 +83,7 @@ type pointWalk struct {
 
 // walk follows a node and returns true if all below it is good.
 func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, length int64) (bool, error) {
-	if w.good[goodNode{id, length}] {
+	if w.good[goodNode{id, length, w.root.BlockSize}] {
 		return true, nil
 	}
 	ok, reason, err := w.readable(ctx, id, anyLength)
@@ -115,7 +118,7 @@ func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, l
 		whole = whole && good
 	}
 	if whole {
-		w.good[goodNode{id, length}] = true
+		w.good[goodNode{id, length, w.root.BlockSize}] = true
 	}
 	return whole, nil
 }

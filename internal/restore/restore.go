@@ -133,10 +133,10 @@ func Layout(point *repo.Point) []File {
 			folder, suffix = "config", ""
 		}
 		path := filepath.Join(folder, shorten(name, suffix)+suffix)
-		for n := 2; taken[path]; n++ {
+		for n := 2; taken[strings.ToLower(path)]; n++ {
 			path = filepath.Join(folder, shorten(name, suffix)+"~"+strconv.Itoa(n)+suffix)
 		}
-		taken[path] = true
+		taken[strings.ToLower(path)] = true
 		files = append(files, File{Path: path, Role: object.Role, Name: object.Name, Size: object.Size, object: i})
 	}
 	return files

@@ -19,23 +19,17 @@ type Set struct {
 	hidden map[format.Name]bool
 	// givenUp are the entries of hidden packs that no segment covers: while the pack exists it can be read.
 	givenUp map[format.Name][]Entry
-	// avoided are places known to be damaged.
-	avoided map[avoidedPlace]bool
+	// avoided are frames known to be damaged.
+	avoided map[Frame]bool
+	// partly are packs of which only some frames are known: a segment must not say that it covers them.
+	partly map[format.Name]bool
 }
-
-// avoidedPlace is a frame in a pack, or with wholePack all of it.
-type avoidedPlace struct {
-	pack   format.Name
-	offset int64
-}
-
-const wholePack = -1
 
 // NewSet makes an empty set.
 func NewSet() *Set {
 	return &Set{
 		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
-		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{}, avoided: map[avoidedPlace]bool{},
+		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{}, partly: map[format.Name]bool{},
 	}
 }
 
@@ -85,6 +79,14 @@ func (s *Set) AddPack(pack format.Name, entries []Entry) {
 	s.byPack[pack] = entries
 }
 
+// AddPart adds what could be found of a pack that is damaged.
+func (s *Set) AddPart(pack format.Name, entries []Entry) {
+	s.AddPack(pack, entries)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.partly[pack] = true
+}
+
 // Hide makes Find never find anything in a pack again: it is condemned or gone.
 func (s *Set) Hide(pack format.Name) {
 	s.mu.Lock()
@@ -115,31 +117,56 @@ func (s *Set) dropRecent(pack format.Name) {
 	delete(s.byPack, pack)
 }
 
-// Uncovered returns the entries of all packs that no segment covers, and how many packs that are.
+// Uncovered returns the entries of all whole packs that no segment covers, and how many packs that are.
 func (s *Set) Uncovered() (entries []Entry, packs int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, some := range s.byPack {
-		entries = append(entries, some...)
+	for pack, some := range s.byPack {
+		if !s.partly[pack] {
+			entries = append(entries, some...)
+			packs++
+		}
 	}
-	return entries, len(s.byPack)
+	return entries, packs
 }
 
-// Avoid makes Find pass over what is known to be damaged: the frame at an offset of a pack.
-func (s *Set) Avoid(pack format.Name, offset int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.avoided[avoidedPlace{pack, offset}] = true
+// Of visits the entries of a pack until visit returns false. It looks at every entry of every segment.
+func (s *Set) Of(pack format.Name, visit func(Entry) bool) {
+	s.mu.RLock()
+	entries := slices.Concat(s.byPack[pack], s.givenUp[pack])
+	segments := slices.Clone(s.order)
+	s.mu.RUnlock()
+	for _, e := range entries {
+		if !visit(e) {
+			return
+		}
+	}
+	for _, segment := range segments {
+		if !slices.Contains(segment.Packs(), pack) {
+			continue
+		}
+		for i := range segment.Len() {
+			if e, err := segment.At(i); err == nil && e.Pack == pack && !visit(e) {
+				return
+			}
+		}
+	}
 }
 
-// AvoidPack makes Find pass over a whole pack.
-func (s *Set) AvoidPack(pack format.Name) { s.Avoid(pack, wholePack) }
+// Frame is a place that can be avoided: the frame at an offset of a pack, or with WholePack all of it.
+type Frame struct {
+	Pack   format.Name
+	Offset int64
+}
 
-// Trust takes back all that Avoid and AvoidPack said.
-func (s *Set) Trust() {
+// WholePack as the offset of a Frame stands for the whole pack.
+const WholePack = -1
+
+// Avoid makes Find pass over what is known to be damaged, from now on these frames and no others.
+func (s *Set) Avoid(damaged map[Frame]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.avoided)
+	s.avoided = damaged
 }
 
 // usable is true unless the place is given up or known to be damaged.
@@ -147,7 +174,7 @@ func (s *Set) usable(place Place) bool {
 	if s.hidden[place.Pack] {
 		return false
 	}
-	return len(s.avoided) == 0 || !s.avoided[avoidedPlace{place.Pack, int64(place.Offset)}] && !s.avoided[avoidedPlace{place.Pack, wholePack}]
+	return len(s.avoided) == 0 || !s.avoided[Frame{place.Pack, int64(place.Offset)}] && !s.avoided[Frame{place.Pack, WholePack}]
 }
 
 // Find returns a place of an id.

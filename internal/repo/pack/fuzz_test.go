@@ -97,3 +97,30 @@ func FuzzReadTable(f *testing.F) {
 		}
 	})
 }
+
+// countingReader counts what is read of it.
+type countingReader struct {
+	*bytes.Reader
+	read int64
+}
+
+func (c *countingReader) ReadAt(p []byte, offset int64) (int, error) {
+	c.read += int64(len(p))
+	return c.Reader.ReadAt(p, offset)
+}
+
+// In a pack made to be scanned everything looks like the header of a large frame: the scan gives up in time.
+func TestScanReadsAHostilePackAFewTimesOnly(t *testing.T) {
+	header := make([]byte, FrameHeaderSize)
+	copy(header, frameMagic)
+	header[4] = byte(KindBlock)
+	header[10], header[14] = 0x3f, 0x3f // four MiB of content, and as much stored
+	raw := bytes.Repeat(header[:16], 1<<19)
+	in := &countingReader{Reader: bytes.NewReader(raw)}
+	if found := Scan(in, int64(len(raw)), hashers()[0]); len(found) != 0 {
+		t.Fatalf("found %d frames", len(found))
+	}
+	if limit := int64(scanFactor+1)*int64(len(raw)) + 8<<20; in.read > limit {
+		t.Fatalf("read %d bytes of a pack of %d", in.read, len(raw))
+	}
+}

@@ -264,31 +264,3 @@ func matchFrame(frame []byte, entry Entry, hasher *format.Hasher) error {
 	}
 	return err
 }
-
-// Scan rebuilds a pack's entries from its frames alone, for a pack whose table is lost. It stops at the first place
-// that is no good frame and returns what it found before.
-func Scan(r io.ReaderAt, size int64, hasher *format.Hasher) []Entry {
-	var entries []Entry
-	header := make([]byte, FrameHeaderSize)
-	var buffer []byte
-	for offset := int64(headerSize); offset+FrameHeaderSize <= size && offset <= maxSize; {
-		if readFull(r, header, offset) != nil {
-			break
-		}
-		f, err := ParseFrame(header)
-		if err != nil {
-			break
-		}
-		buffer = slices.Grow(buffer[:0], f.Size())
-		frame := buffer[:f.Size()]
-		if readFull(r, frame, offset) != nil {
-			break
-		}
-		if _, err := CheckFrame(frame, hasher); err != nil {
-			break
-		}
-		entries = append(entries, Entry{ID: f.ID, Offset: uint32(offset), Stored: f.Stored, Plain: f.Plain, Kind: f.Kind, Codec: f.Codec, Sum: f.Sum})
-		offset += int64(f.Size())
-	}
-	return entries
-}

@@ -100,7 +100,7 @@ func TestEveryBitFlipIsFound(t *testing.T) {
 					t.Errorf("%s, %s, bit %d of frame %d: %d good, %d damaged, %v", hasher.Algorithm(), codec, bit, hit, len(good), len(damaged), err)
 				}
 				found := Scan(bytes.NewReader(changed), int64(len(changed)), hasher)
-				if expect := max(hit, 0); hit >= 0 && !slices.Equal(found, want.Entries[:expect]) {
+				if hit >= 0 && !slices.Equal(found, slices.Delete(slices.Clone(want.Entries), hit, hit+1)) {
 					t.Errorf("%s, %s, bit %d of frame %d: scan found %d", hasher.Algorithm(), codec, bit, hit, len(found))
 				}
 			}
