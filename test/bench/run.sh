@@ -114,7 +114,7 @@ round() {
 	ferry_copy "$nothing_new"
 	local read
 	read=$(python3 test/bench/measure.py field "$work/copy.json" sourceBytesRead bytesRead)
-	[ "$read" = 0 ] || die "a copy with nothing new read $read bytes of the source"
+	((read <= 4096)) || die "a copy with nothing new read $read bytes of the source, which is more than the image's header"
 }
 
 make_image
