@@ -26,6 +26,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
+	"ferry/internal/source/sourcetest"
 	"ferry/internal/source/virtnbdbackup"
 )
 
@@ -76,15 +77,7 @@ func (m *machine) step(step string, args ...string) {
 // scan lists the points of a folder by native id up to the "@".
 func scan(t *testing.T, path string) map[string]source.Point {
 	t.Helper()
-	root, err := source.OpenRoot(path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	listing, err := source.List(context.Background(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, listing := sourcetest.List(t, path, "")
 	points, err := virtnbdbackup.Format{}.Scan(context.Background(), listing)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
+	"ferry/internal/source/sourcetest"
 )
 
 // Sums of the sample data's three states of one disk, from ref/SHA256SUMS.
@@ -101,16 +102,7 @@ type scanned struct {
 
 func openRoot(t testing.TB, dir string) (*source.Root, *source.Listing) {
 	t.Helper()
-	root, err := source.OpenRoot(dir, "src")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	listing, err := source.List(context.Background(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root, listing
+	return sourcetest.List(t, dir, "src")
 }
 
 func scanDir(t testing.TB, dir string) scanned {

@@ -14,6 +14,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
+	"ferry/internal/source/sourcetest"
 	"ferry/internal/source/virtnbdbackup"
 )
 
@@ -33,15 +34,7 @@ func shared(t testing.TB) string {
 // scan lists a folder's points, and checks what every listing promises.
 func scan(t testing.TB, path string) (*source.Root, []source.Point, *source.Listing) {
 	t.Helper()
-	root, err := source.OpenRoot(path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	listing, err := source.List(context.Background(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	root, listing := sourcetest.List(t, path, "")
 	points, err := virtnbdbackup.Format{}.Scan(context.Background(), listing)
 	if err != nil {
 		t.Fatal(err)

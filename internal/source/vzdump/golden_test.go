@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
+	"ferry/internal/source/sourcetest"
 )
 
 // goldenFolder is where the samples of Proxmox's own tool are: $FERRY_SHARED/golden/vzdump, or beside the repository,
@@ -128,15 +129,7 @@ func scanFolder(t testing.TB, folder string) []source.Point {
 
 func scanListing(t testing.TB, folder string) ([]source.Point, *source.Listing) {
 	t.Helper()
-	root, err := source.OpenRoot(folder, "pve")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	listing, err := source.List(context.Background(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, listing := sourcetest.List(t, folder, "pve")
 	points, err := New().Scan(context.Background(), listing)
 	if err != nil {
 		t.Fatal(err)
