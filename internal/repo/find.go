@@ -66,7 +66,7 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, storage.ErrNotExist) {
+		if err != nil && !errors.Is(err, storage.ErrNotExist) && !unreadable(err) {
 			return nil, fmt.Errorf("pack %s: %w", p.ID, err) // the storage's trouble, which may pass: it says nothing of the pack
 		}
 		r.packs[p.ID] = true
@@ -100,6 +100,11 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	}
 	r.indexedTo = head
 	return r.index, nil
+}
+
+// unreadable is true for errors that say something of a file itself, and not only of reading it now.
+func unreadable(err error) bool {
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewer) || errors.Is(err, ErrNeedsKey)
 }
 
 // openSegment opens a segment from the cache, or from the repository and then caches it.
