@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ferry/internal/backup"
+	"ferry/internal/cli"
 	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/source/virtnbdbackup"
@@ -34,6 +35,51 @@ import (
 type machine struct {
 	t   *testing.T
 	dir string
+	// meanwhile is called while a backup is halted.
+	meanwhile func()
+}
+
+// vault is the repository that the machine's backups are copied to.
+func (m *machine) vault() string { return filepath.Join(m.dir, "vault") }
+
+// ferry runs a command, which must succeed, and returns what it prints.
+func (m *machine) ferry(args ...string) string {
+	m.t.Helper()
+	var out, errOut bytes.Buffer
+	if code := cli.Main(append(args, "--cache-dir", filepath.Join(m.dir, "cache")), &out, &errOut); code != cli.ExitDone {
+		m.t.Errorf("ferry %s: exit code %d\n%s%s", strings.Join(args, " "), code, out.String(), errOut.String())
+	}
+	return out.String()
+}
+
+// restored restores a point from the repository and compares its disks with the reference images.
+func (m *machine) restored(p source.Point, reference string) {
+	m.t.Helper()
+	to := m.t.TempDir()
+	m.ferry("restore", m.vault(), "ferry-test-vm", "--point", p.ID.String(), "--to", to)
+	disks := 0
+	for _, object := range p.Objects {
+		if object.Role != backup.RoleDisk {
+			continue
+		}
+		disks++
+		if m.sumOf(filepath.Join(to, object.Name+".raw")) != m.sumOf(filepath.Join(m.dir, "ref", object.Name+"."+reference+".raw")) {
+			m.t.Errorf("%s: %s restored is not as %s", p.Origin.NativePointID, object.Name, reference)
+		}
+	}
+	if disks == 0 {
+		m.t.Errorf("%s has no disks", p.Origin.NativePointID)
+	}
+}
+
+func (m *machine) sumOf(path string) [sha256.Size]byte {
+	m.t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer file.Close()
+	return sum(m.t, file)
 }
 
 func start(t *testing.T) *machine {
@@ -119,13 +165,8 @@ func (m *machine) compare(p source.Point, reference string, disks ...string) {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		file, err := os.Open(filepath.Join(m.dir, "ref", object.Name+"."+reference+".raw"))
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		want, got := sum(m.t, file), sum(m.t, io.NewSectionReader(disk, 0, disk.Size()))
-		file.Close()
-		if want != got {
+		want := m.sumOf(filepath.Join(m.dir, "ref", object.Name+"."+reference+".raw"))
+		if want != sum(m.t, io.NewSectionReader(disk, 0, disk.Size())) {
 			m.t.Errorf("%s: %s is not as %s", p.Origin.NativePointID, object.Name, reference)
 		}
 	}
@@ -169,6 +210,11 @@ func TestRealChains(t *testing.T) {
 	m.compare(points["diff"], "3", "vda", "vdb")
 	if len(points) != 4 {
 		t.Errorf("%d points, not 4", len(points))
+	}
+	m.ferry("copy", filepath.Join(m.dir, "plain"), m.vault(), "--create", "--all")
+	m.ferry("verify", m.vault())
+	for name, reference := range map[string]string{"virtnbdbackup.0": "0", "virtnbdbackup.1": "1", "virtnbdbackup.2": "2", "diff": "3"} {
+		m.restored(points[name], reference)
 	}
 
 	m.step("backup", "lz4", "-l", "full", "-z")
@@ -255,6 +301,8 @@ func TestWhileRunning(t *testing.T) {
 	m := start(t)
 	m.step("backup", "out", "-l", "full", "-x", "vdc")
 	out := filepath.Join(m.dir, "out")
+	said := ""
+	m.meanwhile = func() { said = m.ferry("copy", out, m.vault(), "--create", "--all") }
 	for attempt := range 5 {
 		m.step("write", "many")
 		m.step("reference", "running")
@@ -268,6 +316,15 @@ func TestWhileRunning(t *testing.T) {
 		p := points[ident]
 		m.compare(scan(t, out)[ident], "running", "vda", "vdb")
 		if p.State == backup.StateLocked && strings.Contains(p.Reason, ".partial") {
+			if !strings.Contains(said, "locked") {
+				t.Errorf("a copy attempted meanwhile says %q", said)
+			}
+			// What was locked is copied when it is done.
+			if again := m.ferry("copy", out, m.vault(), "--all"); !strings.Contains(again, "1 copied") {
+				t.Errorf("the copy after it says %q", again)
+			}
+			m.ferry("verify", m.vault())
+			m.restored(scan(t, out)[ident], "running")
 			return
 		}
 		t.Logf("attempt %d: too late, %s is %s: %s", attempt, ident, p.State, p.Reason)
@@ -313,6 +370,9 @@ func (m *machine) during(name string, pause time.Duration, args ...string) map[s
 			break // it has ended
 		}
 		points = scan(m.t, filepath.Join(m.dir, name))
+		if m.meanwhile != nil {
+			m.meanwhile()
+		}
 		time.Sleep(pause)
 		if err := syscall.Kill(-running.Process.Pid, syscall.SIGCONT); err != nil {
 			m.t.Error(err)
