@@ -58,12 +58,12 @@ func callsOf(t *testing.T, base *memory.Store, points []*sourcetest.Point) int {
 	return int(calls.Load())
 }
 
-// step keeps the runs of a test within bounds: every call is tried, or every few where tests are to be short.
-func step(calls, runs int) int {
+// step is 1: every call is tried. Where tests are to be short it is every few.
+func step(calls int) int {
 	if testing.Short() {
-		runs = 12
+		return max(1, calls/12)
 	}
-	return max(1, calls/runs)
+	return 1
 }
 
 func TestCrashAtEveryCall(t *testing.T) {
@@ -71,8 +71,9 @@ func TestCrashAtEveryCall(t *testing.T) {
 	base := initialized(t, repo.Options{})
 	calls := callsOf(t, base, points)
 	t.Logf("%d calls", calls)
-	for k := 0; k <= calls; k += step(calls, 60) {
+	for k := 0; k <= calls; k += step(calls) {
 		t.Run(fmt.Sprint(k), func(t *testing.T) {
+			t.Parallel()
 			store, cache := base.Clone(), newCache(t)
 			store.CrashAfter(k)
 			_ = attempt(store, cache, points, t)
@@ -89,8 +90,9 @@ func TestFaultAtEveryCall(t *testing.T) {
 	for what, fault := range map[string]error{
 		"fails": errInjected, "lost": memory.Applied(errInjected), "full": fmt.Errorf("injected: %w", storage.ErrFull),
 	} {
-		for k := 1; k <= calls; k += step(calls, 20) {
+		for k := 1; k <= calls; k += step(calls) {
 			t.Run(fmt.Sprint(what, k), func(t *testing.T) {
+				t.Parallel()
 				store, cache := base.Clone(), newCache(t)
 				var count atomic.Int64
 				store.SetFault(func(op memory.Op, _ string) error {
@@ -163,7 +165,7 @@ func TestResumeReadsAndStoresLittle(t *testing.T) {
 		}
 		base := initialized(t, repo.Options{})
 		calls := callsOf(t, base, []*sourcetest.Point{point()})
-		for k := calls / 8; k < calls; k += step(calls, 10) {
+		for k := calls / 8; k < calls; k += max(1, calls/10) {
 			store := base.Clone()
 			store.CrashAfter(k)
 			_ = attempt(store, newCache(t), []*sourcetest.Point{point()}, t)
