@@ -46,7 +46,7 @@ vet: check-go ## go vet, with and without the integration tests
 	$(GO) vet -tags integration ./test/...
 
 .PHONY: test-unit
-test-unit: check-go ## Unit tests, needing nothing but Go
+test-unit: check-go ## Unit tests, needing Go and qemu-img
 	$(GO) test -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: test-race

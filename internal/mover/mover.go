@@ -111,8 +111,12 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 	}
 	err = t.run(ctx)
 	if err != nil {
-		if changed := content.Revalidate(context.WithoutCancel(ctx)); changed != nil && ctx.Err() == nil {
-			err = changed // what was read while it changed says nothing about the source
+		// What was read while the source changed says nothing about it. That the target or the temporary folder cannot be
+		// written to has nothing to do with it.
+		if m.ingest.Failed() == nil && !errors.Is(err, spill.ErrTemporary) && ctx.Err() == nil {
+			if changed := content.Revalidate(ctx); changed != nil {
+				err = changed
+			}
 		}
 		return place(p, "", backup.NoOffset, err)
 	}

@@ -28,7 +28,7 @@ type Listing struct {
 	Folders map[string][]Entry
 	// Repositories are the folders of Ferry repositories.
 	Repositories []string
-	// Problems are places that could not be looked into.
+	// Problems are places that could not be looked into, and what formats have to say beside their points.
 	Problems []error
 	claimed  map[string]bool
 	closers  []io.Closer

@@ -160,18 +160,6 @@ func (s *State) Live(pack format.Name) bool {
 	return known && !s.Condemned[pack]
 }
 
-// PointsOf returns the machine's points, oldest first.
-func (s *State) PointsOf(machine format.Name) []Point {
-	var points []Point
-	for _, point := range s.Points {
-		if point.Machine == machine {
-			points = append(points, point)
-		}
-	}
-	SortPoints(points)
-	return points
-}
-
 // SortPoints sorts by time, then by id.
 func SortPoints(points []Point) {
 	slices.SortFunc(points, func(a, b Point) int {

@@ -175,15 +175,14 @@ func TestApplyLeavesTakenListsAlone(t *testing.T) {
 	}
 }
 
-func TestPointsOf(t *testing.T) {
+func TestSortPoints(t *testing.T) {
 	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
-	s, machine := NewState(), format.Name{1}
-	s.Apply(&Payload{Points: []Point{
-		{ID: backup.PointID{3}, Machine: machine, Created: day(1)}, {ID: backup.PointID{2}, Machine: machine, Created: day(2)},
-		{ID: backup.PointID{1}, Machine: machine, Created: day(2)}, {ID: backup.PointID{9}, Machine: format.Name{2}, Created: day(1)},
-	}}, Head{})
+	points := []Point{
+		{ID: backup.PointID{2}, Created: day(2)}, {ID: backup.PointID{1}, Created: day(2)}, {ID: backup.PointID{3}, Created: day(1)},
+	}
+	SortPoints(points)
 	var order []byte
-	for _, point := range s.PointsOf(machine) {
+	for _, point := range points {
 		order = append(order, point.ID[0])
 	}
 	if !slices.Equal(order, []byte{3, 1, 2}) {

@@ -33,17 +33,6 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// ParseKind reads the name in the log.
-func ParseKind(name string) (Kind, error) {
-	switch name {
-	case "data":
-		return KindBlock, nil
-	case "nodes":
-		return KindNode, nil
-	}
-	return 0, fmt.Errorf("%w: pack kind %q", format.ErrNewer, name)
-}
-
 // Codec says how a frame's content is compressed.
 type Codec uint8
 

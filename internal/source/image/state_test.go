@@ -110,7 +110,10 @@ func TestLockedByQEMU(t *testing.T) {
 func createLUKS(t *testing.T, dir, name string) {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-img"); err != nil {
-		t.Skip("qemu-img is not installed")
+		if testing.Short() {
+			t.Skip("qemu-img is not installed")
+		}
+		t.Fatal("qemu-img is needed; install the package qemu-utils")
 	}
 	var out []byte
 	for range 50 {

@@ -21,7 +21,7 @@ type Source struct {
 	Points []source.Point
 	// Unknown counts files that no format knows. They are not errors.
 	Unknown int
-	// Problems are places that could not be looked into.
+	// Problems are places that could not be looked into, and what formats have to say beside their points.
 	Problems []error
 	broken   *brokenFiles
 	listing  *source.Listing
