@@ -155,7 +155,7 @@ func (c *copier) run(ctx context.Context) error {
 
 // pass copies points through one ingest.
 func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
-	ingest, err := c.to.NewIngest(ctx)
+	ingest, err := c.to.NewIngest(ctx, repo.IngestOptions{})
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func copyWith(ctx context.Context, r *repo.Repository, options Options, points .
 }
 
 func copyAll(ctx context.Context, r *repo.Repository, options Options, points ...*sourcetest.Point) ([]Result, error) {
-	ingest, err := r.NewIngest(ctx)
+	ingest, err := r.NewIngest(ctx, repo.IngestOptions{})
 	if err != nil {
 		return nil, err
 	}

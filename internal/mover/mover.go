@@ -243,10 +243,14 @@ func (t *task) prepare(ctx context.Context) error {
 	return err
 }
 
-// chooseBase takes the nearest ancestor that the repository has. One that waits for its commit is committed now: its
+// chooseBase takes the nearest ancestor that the domain has. One that waits for its commit is committed now: its
 // tree can be read only then.
 func (t *task) chooseBase(ctx context.Context) error {
 	ingest := t.mover.ingest
+	domain, sealed := ingest.Domain()
+	if sealed {
+		return nil // all of it is read
+	}
 	// With damage about, all is read: what is damaged is stored again, and nothing damaged is taken over.
 	if unhealed, err := ingest.Repository().Unhealed(ctx); unhealed || err != nil {
 		return err
@@ -260,7 +264,7 @@ func (t *task) chooseBase(ctx context.Context) error {
 		if !ingest.Repository().Has(ancestor) {
 			continue
 		}
-		if point, err := ingest.Repository().ReadPoint(ctx, ancestor); err == nil {
+		if point, err := ingest.Repository().ReadPoint(ctx, ancestor); err == nil && point.Domain == domain {
 			t.base = point
 			return nil
 		}

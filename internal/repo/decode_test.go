@@ -48,12 +48,13 @@ func samplePoint() *Point {
 			},
 			Hops: []backup.Hop{{RepositoryID: strings.Repeat("ab", 16), Time: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)}},
 		},
-		Roots: []*tree.Root{disk, zeros, stream, nil, nil, nil},
+		Roots:  []*tree.Root{disk, zeros, stream, nil, nil, nil},
+		Domain: format.Name{3},
 	}
 }
 
 func encodedPoint(t testing.TB, p *Point) []byte {
-	raw, err := encodePoint(decodeHasher, pseudonymOf(p.Machine.Key), format.Name{3}, p)
+	raw, err := encodePoint(decodeHasher, pseudonymOf(p.Machine.Key), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func TestPointsKeepAnyName(t *testing.T) {
 			*name = text.Draw(t, "name")
 		}
 		want.ID = backup.NewPointID(want.Machine.Key, want.Origin.NativePointID)
-		raw, err := encodePoint(decodeHasher, pseudonymOf(want.Machine.Key), format.Name{3}, want)
+		raw, err := encodePoint(decodeHasher, pseudonymOf(want.Machine.Key), want)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +237,7 @@ func FuzzDecodePoint(f *testing.F) {
 		if p.Created.Year() > 9999 { // JSON has no room for it in UTC
 			return
 		}
-		again, err := encodePoint(decodeHasher, h.Machine, h.Domain, p)
+		again, err := encodePoint(decodeHasher, h.Machine, p)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,3 +30,13 @@ func (r *Repository) PlacesOf(ctx context.Context, id format.ID) ([]format.Name,
 	}
 	return packs, nil
 }
+
+// FrameIDs returns the ids of a pack's frames, by its own table.
+func (r *Repository) FrameIDs(ctx context.Context, p commitlog.Pack) (map[format.ID]bool, error) {
+	entries, _, err := r.readPackTable(ctx, p)
+	ids := map[format.ID]bool{}
+	for _, e := range entries {
+		ids[e.ID] = true
+	}
+	return ids, err
+}

@@ -39,7 +39,7 @@ func TestOptionalFeatureMakesReadOnly(t *testing.T) {
 	if err := newer.Writable(); !errors.Is(err, ErrReadOnly) {
 		t.Fatalf("writable: %v, want ErrReadOnly", err)
 	}
-	if _, err := newer.NewIngest(ctx); !errors.Is(err, ErrReadOnly) {
+	if _, err := newer.NewIngest(ctx, IngestOptions{}); !errors.Is(err, ErrReadOnly) {
 		t.Fatalf("an ingest began with %v, want ErrReadOnly", err)
 	}
 	if err := newer.commit(ctx, &commitlog.Payload{}, nil); !errors.Is(err, ErrReadOnly) {

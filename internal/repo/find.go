@@ -35,6 +35,9 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	live := make(map[format.Name]bool, len(packs))
 	for _, p := range packs {
 		live[p.ID] = true
+		if p.Domain != r.defaultDomain() {
+			r.index.Assign(p.ID, p.Domain)
+		}
 	}
 	condemned := slices.Collect(maps.Keys(r.state.Condemned))
 	bad := slices.Collect(maps.Keys(r.state.Bad))

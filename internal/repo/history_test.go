@@ -33,7 +33,7 @@ func TestRolledBackRepository(t *testing.T) {
 			t.Fatalf("seen by %s: rolled back, and nobody noticed: %v", seenBy, r.Diverged())
 		}
 		check(t, r, p1)
-		if _, err := r.NewIngest(t.Context()); !errors.Is(err, repo.ErrDiverged) {
+		if _, err := r.NewIngest(t.Context(), repo.IngestOptions{}); !errors.Is(err, repo.ErrDiverged) {
 			t.Errorf("writing to a repository that was rolled back: %v", err)
 		}
 		entries := len(older.Names(""))

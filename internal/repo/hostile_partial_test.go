@@ -20,7 +20,7 @@ func TestAHostilePartialIsVisitedByRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := r.NewIngest(ctx)
+	in, err := r.NewIngest(ctx, IngestOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,11 @@ const (
 type Ingest struct {
 	repo  *Repository
 	index *index.Set
+	// domain that all of it is stored in: nothing is deduplicated against what is in another.
+	domain format.Name
+	sealed bool
+	// announced is true when the log has the domain. Touched by the sealer only.
+	announced bool
 	// ctx is for packs and commits, which outlive the copy that happens to begin them. Nothing cancels it: what is full
 	// is worth the second that it takes to commit it after a stop was asked for.
 	ctx context.Context
@@ -119,8 +124,21 @@ type seal struct {
 	done chan error
 }
 
+// IngestOptions say where an ingest stores.
+type IngestOptions struct {
+	// Sealed stores in a new domain of its own: nothing is shared with what the repository has, and nothing that comes
+	// later shares with it. It goes as a whole when its last point goes.
+	Sealed bool
+	// Plain leaves blocks unencrypted also where the repository is encrypted, for storage that deduplicates or compresses
+	// by itself. Only a sealed domain can be plain.
+	Plain bool
+}
+
 // NewIngest begins to store. It refuses a repository that must not be written to.
-func (r *Repository) NewIngest(ctx context.Context) (*Ingest, error) {
+func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ingest, error) {
+	if options.Plain && !options.Sealed {
+		return nil, errors.New("only a sealed domain can be plain")
+	}
 	if err := r.Writable(); err != nil {
 		return nil, err
 	}
@@ -131,7 +149,13 @@ func (r *Repository) NewIngest(ctx context.Context) (*Ingest, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &Ingest{repo: r, index: set, ctx: context.WithoutCancel(ctx), pending: map[format.ID]bool{}, relied: map[format.Name]bool{}}
+	in := &Ingest{
+		repo: r, index: set, domain: r.defaultDomain(), announced: true, ctx: context.WithoutCancel(ctx),
+		pending: map[format.ID]bool{}, relied: map[format.Name]bool{},
+	}
+	if options.Sealed {
+		in.domain, in.sealed, in.announced = format.RandomName(), true, false
+	}
 	in.changed, in.appended = sync.NewCond(&in.mu), sync.NewCond(&in.mu)
 	in.buffers.New = func() any {
 		size := r.description.BlockSize
@@ -290,7 +314,8 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 // the packs that hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
 // An error is of this point alone, which cannot be written down; done is not called then.
 func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) error {
-	raw, err := encodePoint(in.repo.hasher, in.repo.Pseudonym(p.Machine.Key), in.repo.domain(), p)
+	p.Domain, p.Sealed = in.domain, in.sealed
+	raw, err := encodePoint(in.repo.hasher, in.repo.Pseudonym(p.Machine.Key), p)
 	if err != nil {
 		return err
 	}
@@ -314,6 +339,9 @@ func (in *Ingest) ChunkerTable() [256]uint64 {
 	}
 	return table
 }
+
+// Domain that the ingest stores in, and whether it is a sealed one.
+func (in *Ingest) Domain() (domain format.Name, sealed bool) { return in.domain, in.sealed }
 
 // Repository that the ingest stores in.
 func (in *Ingest) Repository() *Repository { return in.repo }

@@ -46,6 +46,8 @@ type partialHeader struct {
 	Machine   format.Name    `json:"machine"`
 	Validator []byte         `json:"validator"`
 	BlockSize int64          `json:"blockSize"`
+	// Domain that the blocks are in; zero, of a program that knew only one, is the repository's own.
+	Domain format.Name `json:"domain,omitzero"`
 }
 
 const (
@@ -213,7 +215,7 @@ func (t *Task) take() partialBatch {
 // write puts a batch into a file and names it in the payload.
 func (b partialBatch) write(ctx context.Context, r *Repository, payload *commitlog.Payload) error {
 	t := b.task
-	header, err := json.Marshal(partialHeader{Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize})
+	header, err := json.Marshal(partialHeader{Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize, Domain: t.ingest.domain})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ type Point struct {
 	backup.Point
 	// Roots has the tree of each of the point's objects, nil for those that are inline or empty.
 	Roots []*tree.Root
+	// Domain that the point's blocks are in, and whether it is a sealed one. CommitPoint sets them.
+	Domain format.Name
+	Sealed bool
 }
 
 // pointHeader and pointBody are the JSON of docs/format.md section 5.
@@ -96,8 +99,8 @@ func pointName(machine format.Name, created time.Time, id backup.PointID) string
 }
 
 // encodePoint makes a point's file.
-func encodePoint(hasher *format.Hasher, machine, domain format.Name, p *Point) ([]byte, error) {
-	header := pointHeader{ID: p.ID, Machine: machine, Created: p.Created.UTC(), Domain: domain, Trees: []treeRecord{}}
+func encodePoint(hasher *format.Hasher, machine format.Name, p *Point) ([]byte, error) {
+	header := pointHeader{ID: p.ID, Machine: machine, Created: p.Created.UTC(), Domain: p.Domain, Sealed: p.Sealed, Trees: []treeRecord{}}
 	body := pointBody{
 		Machine: machineRecord{
 			Platform: p.Machine.Key.Platform, NativeID: backup.EncodeName(p.Machine.Key.NativeID), UUID: backup.EncodeName(p.Machine.Key.UUID),
@@ -216,7 +219,7 @@ func (body pointBody) point(header pointHeader) (*Point, error) {
 		}
 		names[i] = decoded
 	}
-	p := &Point{Point: backup.Point{
+	p := &Point{Domain: header.Domain, Sealed: header.Sealed, Point: backup.Point{
 		ID: header.ID, Created: header.Created.UTC(), Zone: body.Zone, State: backup.StateComplete, Proven: true,
 		Machine: backup.Machine{Name: names[4], Key: backup.MachineKey{
 			Platform: body.Machine.Platform, NativeID: names[0], UUID: names[1], SourceName: names[2], Instance: names[3],

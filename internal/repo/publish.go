@@ -49,10 +49,14 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	if payloadEmpty(payload) {
 		return nil
 	}
+	if !in.announced {
+		payload.Domains = []commitlog.Domain{{ID: in.domain, Sealed: in.sealed}}
+	}
 	committed, err := in.commit(ctx, payload, s.points)
 	if !committed {
 		return err
 	}
+	in.announced = true
 	in.adopt(s.packs, written)
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
 	if err == nil {
@@ -134,6 +138,9 @@ func (in *Ingest) adopt(packs []*openPack, written *newSegment) {
 	for _, open := range packs {
 		if !r.packs[open.id] {
 			r.packs[open.id] = true
+			if in.sealed {
+				in.index.Assign(open.id, in.domain)
+			}
 			in.index.AddPack(open.id, indexEntries(open.id, open.entries))
 		}
 	}
@@ -189,7 +196,7 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *comm
 		return fmt.Errorf("pack %s: %w", open.id, err)
 	}
 	payload.Packs = append(payload.Packs, commitlog.Pack{
-		ID: open.id, Kind: open.kind.String(), Domain: in.repo.domain(), Size: size, Frames: open.pack.Frames(), Root: root,
+		ID: open.id, Kind: open.kind.String(), Domain: in.domain, Size: size, Frames: open.pack.Frames(), Root: root,
 	})
 	return nil
 }

@@ -211,7 +211,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 	return &Repository{
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
 		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(),
-		index: index.NewSet(), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
+		index: index.NewSet(description.ID), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
 		files: newPackFiles(store), nodes: newNodeCache(), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
 }
@@ -253,8 +253,8 @@ func (r *Repository) Pseudonym(machine backup.MachineKey) format.Name {
 	return format.Name(sum[:16])
 }
 
-// domain that everything belongs to.
-func (r *Repository) domain() format.Name { return r.description.ID }
+// defaultDomain is the one that everything belongs to that is not sealed.
+func (r *Repository) defaultDomain() format.Name { return r.description.ID }
 
 func (env Environment) now() time.Time {
 	if env.Now != nil {

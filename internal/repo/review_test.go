@@ -105,8 +105,8 @@ func TestAnotherCopyIsReadWhenTheStorageCannot(t *testing.T) {
 	store := initialized(t, repo.Options{})
 	// Two writers that do not know of each other store every block twice.
 	a, b := must(openSmall(t.Context(), store, ""))(t), must(openSmall(t.Context(), store, ""))(t)
-	inA := must(a.NewIngest(t.Context()))(t)
-	inB := must(b.NewIngest(t.Context()))(t)
+	inA := must(a.NewIngest(t.Context(), repo.IngestOptions{}))(t)
+	inB := must(b.NewIngest(t.Context(), repo.IngestOptions{}))(t)
 	for _, in := range []*repo.Ingest{inA, inB} {
 		storeDisk(t, in, first.Objects[0].Data)
 	}

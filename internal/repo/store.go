@@ -91,7 +91,7 @@ func (in *Ingest) reserve(id format.ID) (known bool, err error) {
 		}
 		published := in.published
 		in.mu.Unlock()
-		place, found := in.index.Find(id)
+		place, found := in.index.FindIn(in.domain, id)
 		in.mu.Lock()
 		if found {
 			in.relied[place.Pack] = true
@@ -104,9 +104,9 @@ func (in *Ingest) reserve(id format.ID) (known bool, err error) {
 	}
 }
 
-// stored is true if the index has the id, and notes that it is relied on.
+// stored is true if the domain has the id, and notes that it is relied on.
 func (in *Ingest) stored(id format.ID) bool {
-	place, found := in.index.Find(id)
+	place, found := in.index.FindIn(in.domain, id)
 	if found {
 		in.mu.Lock()
 		in.relied[place.Pack] = true
@@ -149,7 +149,7 @@ func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
 	if err != nil {
 		return nil, err
 	}
-	writer, err := pack.NewWriter(out, in.repo.hasher, pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.repo.domain()})
+	writer, err := pack.NewWriter(out, in.repo.hasher, pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain})
 	if err != nil {
 		out.Abort()
 		return nil, err

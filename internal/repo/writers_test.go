@@ -73,7 +73,7 @@ func TestPointsOfOneIngestDoNotOvertakeTheirBlocks(t *testing.T) {
 	for round := range 5 {
 		store := initialized(t, repo.Options{BlockSize: 1 << 20}) // takes long to encode
 		r := must(openSmall(t.Context(), store, ""))(t)
-		ingest := must(r.NewIngest(t.Context()))(t)
+		ingest := must(r.NewIngest(t.Context(), repo.IngestOptions{}))(t)
 		data := content(uint64(round+70), 2<<20)
 		points := []*sourcetest.Point{onePoint("a", "a", data), onePoint("b", "b", data), onePoint("c", "c", data)}
 		var copies sync.WaitGroup

@@ -40,7 +40,7 @@ func stored(t *testing.T, objects ...sourcetest.Object) (*repo.Repository, *memo
 	}
 	t.Cleanup(func() { _ = r.Close() })
 	p := &sourcetest.Point{Machine: sourcetest.Machine("web\n01"), Native: "p", Created: time.Unix(1e9, 0), Objects: objects}
-	ingest, err := r.NewIngest(t.Context())
+	ingest, err := r.NewIngest(t.Context(), repo.IngestOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

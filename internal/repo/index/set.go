@@ -23,11 +23,15 @@ type Set struct {
 	avoided map[Frame]bool
 	// partly are packs of which only some frames are known: a segment must not say that it covers them.
 	partly map[format.Name]bool
+	// home is the domain of every pack that is not in elsewhere, which has the domains of the others.
+	home      format.Name
+	elsewhere map[format.Name]format.Name
 }
 
-// NewSet makes an empty set.
-func NewSet() *Set {
+// NewSet makes an empty set, in which every pack is of the domain home unless Assign says otherwise.
+func NewSet(home format.Name) *Set {
 	return &Set{
+		home: home, elsewhere: map[format.Name]format.Name{},
 		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
 		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{}, partly: map[format.Name]bool{},
 	}
@@ -177,16 +181,46 @@ func (s *Set) usable(place Place) bool {
 	return len(s.avoided) == 0 || !s.avoided[Frame{place.Pack, int64(place.Offset)}] && !s.avoided[Frame{place.Pack, WholePack}]
 }
 
-// Find returns a place of an id.
+// Assign says that a pack is of another domain than home. It comes before the pack's entries or segment.
+func (s *Set) Assign(pack, domain format.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.elsewhere[pack] = domain
+}
+
+// domainOf a pack.
+func (s *Set) domainOf(pack format.Name) format.Name {
+	if domain, other := s.elsewhere[pack]; other {
+		return domain
+	}
+	return s.home
+}
+
+// Find returns a place of an id in any domain: enough to read it, because the content proves the id.
 func (s *Set) Find(id format.ID) (Place, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	return s.find(id, s.usable)
+}
+
+// FindIn returns a place of an id in a domain: what may be deduplicated against from there.
+func (s *Set) FindIn(domain format.Name, id format.ID) (Place, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if domain == s.home && len(s.elsewhere) == 0 {
+		return s.find(id, s.usable)
+	}
+	return s.find(id, func(place Place) bool { return s.usable(place) && s.domainOf(place.Pack) == domain })
+}
+
+// find returns a place of an id that is accepted. The caller holds the lock.
+func (s *Set) find(id format.ID, accept func(Place) bool) (Place, bool) {
 	if place, ok := s.recent[id]; ok {
-		if s.usable(place) {
+		if accept(place) {
 			return place, true
 		}
 		for _, other := range s.others[id] {
-			if s.usable(other) {
+			if accept(other) {
 				return other, true
 			}
 		}
@@ -195,7 +229,7 @@ func (s *Set) Find(id format.ID) (Place, bool) {
 	for i := len(s.order) - 1; i >= 0; i-- {
 		ok := s.order[i].Lookup(&id, func(place Place) bool {
 			found = place
-			return s.usable(place)
+			return accept(place)
 		})
 		if ok {
 			return found, true

@@ -26,7 +26,7 @@ func wantPack(t *testing.T, s *Set, what string, id format.ID, pack byte) {
 }
 
 func TestSetFollowsAPack(t *testing.T) {
-	s, first, second := NewSet(), entry(1, 1, 64), entry(2, 2, 64)
+	s, first, second := NewSet(format.Name{}), entry(1, 1, 64), entry(2, 2, 64)
 	wantPack(t, s, "empty", first.ID, 0)
 	s.AddPack(first.Pack, []Entry{first})
 	s.AddPack(first.Pack, []Entry{first, second}) // known already: not taken again
@@ -55,7 +55,7 @@ func TestSetFollowsAPack(t *testing.T) {
 }
 
 func TestSetHides(t *testing.T) {
-	s, here, there := NewSet(), entry(1, 1, 64), entry(1, 2, 900)
+	s, here, there := NewSet(format.Name{}), entry(1, 1, 64), entry(1, 2, 900)
 	s.AddSegment(format.Name{10}, segmentOf(t, here, entry(2, 1, 300), there))
 	s.Hide(here.Pack)
 	wantPack(t, s, "of two packs one is hidden", here.ID, 2)
@@ -76,7 +76,7 @@ func TestSetHides(t *testing.T) {
 func TestSetKeepsOtherCopies(t *testing.T) {
 	for gone := range byte(3) {
 		for _, bySegment := range []bool{false, true} {
-			s := NewSet()
+			s := NewSet(format.Name{})
 			for pack := range byte(3) {
 				s.AddPack(format.Name{pack + 1}, []Entry{entry(1, pack+1, 64), entry(1, pack+1, 300)})
 			}
@@ -132,7 +132,7 @@ func TestSetIsItsModel(t *testing.T) {
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		s, m := NewSet(), setModel{map[byte][]Entry{}, map[byte][]Entry{}, map[byte]bool{}}
+		s, m := NewSet(format.Name{}), setModel{map[byte][]Entry{}, map[byte][]Entry{}, map[byte]bool{}}
 		pack := rapid.Custom(func(t *rapid.T) byte { return rapid.ByteRange(1, 6).Draw(t, "pack") })
 		covered := func(pack byte) bool {
 			return slices.ContainsFunc(slices.Collect(func(yield func(Entry) bool) {
