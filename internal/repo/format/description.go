@@ -18,6 +18,8 @@ type Description struct {
 	Hash             string    `json:"hash"`
 	BlockSize        int       `json:"blockSize"`
 	Encrypted        bool      `json:"encrypted"`
+	// KeyCheck says which key ring is the right one (section 10.1); zero where the repository is not encrypted.
+	KeyCheck Name `json:"keyCheck,omitzero"`
 }
 
 const descriptionFormat = "ferry-repository"

@@ -1,0 +1,172 @@
+package keyring
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"filippo.io/age"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+const (
+	noteSalt = 16
+	maxNote  = 64 << 10
+	noteInfo = "ferry v1 recipient"
+)
+
+// ErrTooMany: there are as many key files as there may be.
+var ErrTooMany = fmt.Errorf("no more than %d recipients", maxFiles)
+
+// Recipient is somebody or something that can open the repository.
+type Recipient struct {
+	File File
+	Kind Kind
+	// Known is false if there is no note that the ring can read: the fields below are empty then.
+	Known bool
+	// ID stays the same over rotations.
+	ID format.Name
+	// PublicKey is empty for a passphrase.
+	PublicKey string
+	// Label is what a person calls it; may be empty.
+	Label string
+	Added time.Time
+}
+
+// noteJSON is the note about a key file, section 10.2.
+type noteJSON struct {
+	Recipient format.Name `json:"recipient"`
+	PublicKey string      `json:"publicKey"`
+	Label     string      `json:"label"`
+	Added     time.Time   `json:"added"`
+}
+
+// Add makes a key file that wraps the ring for a recipient, and the note about it. ID, PublicKey, Label and Added are taken
+// from what; a zero ID gets a fresh one.
+func Add(ctx context.Context, store storage.Store, ring *Ring, to age.Recipient, what Recipient) (Recipient, error) {
+	files, err := Files(ctx, store)
+	if err != nil {
+		return Recipient{}, err
+	}
+	same := 0
+	for _, f := range files {
+		if f.Generation == ring.Newest() {
+			same++
+		}
+	}
+	if same >= maxFiles {
+		return Recipient{}, ErrTooMany
+	}
+	content, err := Seal(ring, to)
+	if err != nil {
+		return Recipient{}, err
+	}
+	if what.ID.IsZero() {
+		what.ID = format.RandomName()
+	}
+	what.File, what.Kind, what.Known = FileOf(ring.Newest(), content), KindOf(content), true
+	what.Added = what.Added.UTC().Truncate(time.Second)
+	note, err := sealNote(ring, what)
+	if err != nil {
+		return Recipient{}, err
+	}
+	if err := store.Put(ctx, what.File.notePath(), note); err != nil {
+		return Recipient{}, err
+	}
+	return what, store.Put(ctx, what.File.Path(), content)
+}
+
+// Remove deletes a key file and its note.
+func Remove(ctx context.Context, store storage.Store, file File) error {
+	if err := store.Delete(ctx, file.Path()); err != nil {
+		return err
+	}
+	return store.Delete(ctx, file.notePath())
+}
+
+// Recipients lists whom the key files are for, the newest generation first. Without a ring (nil) it tells file and kind only.
+func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipient, error) {
+	files, err := Files(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	var list []Recipient
+	for _, file := range files {
+		content, err := storage.ReadAll(ctx, store, file.Path(), MaxFile)
+		if errors.Is(err, storage.ErrNotExist) {
+			continue // removed just now
+		}
+		if err != nil {
+			return nil, err
+		}
+		recipient := Recipient{File: file, Kind: KindOf(content)}
+		if ring != nil {
+			raw, err := storage.ReadAll(ctx, store, file.notePath(), maxNote)
+			if err != nil && ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err == nil {
+				openNote(ring, raw, &recipient)
+			}
+		}
+		list = append(list, recipient)
+	}
+	return list, nil
+}
+
+func noteCipher(ring *Ring, file File, salt []byte) (cipher.AEAD, error) {
+	key, err := ring.Derive(file.Generation, salt, noteInfo)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// noteNonce may be the same always: the salt makes a key for every note.
+var noteNonce [12]byte
+
+func sealNote(ring *Ring, r Recipient) ([]byte, error) {
+	plain, err := json.Marshal(noteJSON{Recipient: r.ID, PublicKey: r.PublicKey, Label: r.Label, Added: r.Added})
+	if err != nil {
+		return nil, err
+	}
+	salt := make([]byte, noteSalt)
+	rand.Read(salt) // never fails
+	aead, err := noteCipher(ring, r.File, salt)
+	if err != nil {
+		return nil, err
+	}
+	note := aead.Seal(salt, noteNonce[:], plain, []byte(r.File.base()))
+	if len(note) > maxNote {
+		return nil, fmt.Errorf("a label of %d bytes is longer than one can be", len(r.Label))
+	}
+	return note, nil
+}
+
+// openNote fills in what the note says; nothing if it cannot be read or is not the ring's.
+func openNote(ring *Ring, raw []byte, r *Recipient) {
+	if len(raw) < noteSalt {
+		return
+	}
+	aead, err := noteCipher(ring, r.File, raw[:noteSalt])
+	if err != nil {
+		return
+	}
+	plain, err := aead.Open(nil, noteNonce[:], raw[noteSalt:], []byte(r.File.base()))
+	var note noteJSON
+	if err != nil || json.Unmarshal(plain, &note) != nil {
+		return
+	}
+	r.Known, r.ID, r.PublicKey, r.Label, r.Added = true, note.Recipient, note.PublicKey, note.Label, note.Added
+}
