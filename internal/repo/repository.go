@@ -52,6 +52,8 @@ type Options struct {
 	SHA256 bool
 	// BlockSize in bytes: a power of two from 4 KiB to 4 MiB; 0 means DefaultBlockSize.
 	BlockSize int
+	// Encrypt makes the repository encrypted, for these recipients. Empty: it is not encrypted.
+	Encrypt []KeyRecipient
 }
 
 // Environment is what a repository needs from the machine it is used on.
@@ -62,6 +64,8 @@ type Environment struct {
 	Now func() time.Time
 	// Program is written in the log, such as "ferry 0.1.0".
 	Program string
+	// Keys are asked for when a repository is encrypted; nil: there are none.
+	Keys KeySource
 }
 
 // Repository is an open repository. It is safe for parallel use.

@@ -1,0 +1,135 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
+	"ferry/internal/storage"
+)
+
+// Errors of opening an encrypted repository.
+var (
+	// ErrWrongKey: keys were given, and none of them opens the repository.
+	ErrWrongKey = keyring.ErrWrongKey
+	// ErrNoKeyFiles: the repository is encrypted, and its key files are lost or damaged.
+	ErrNoKeyFiles = keyring.ErrNoKeyFiles
+)
+
+// KeyKind is what a key file is encrypted to.
+type KeyKind = keyring.Kind
+
+// The kinds of recipients.
+const (
+	KeyPassphrase = keyring.KindPassphrase
+	KeyX25519     = keyring.KindX25519
+	KeyHybrid     = keyring.KindHybrid
+)
+
+// KeySource gives the keys that a person or a configuration has.
+type KeySource interface {
+	// Identities is asked when a repository turns out to be encrypted, and again as long as nothing opened it. None ends
+	// that.
+	Identities(ctx context.Context, request KeyRequest) ([]age.Identity, error)
+}
+
+// KeyRequest says what a key is needed for.
+type KeyRequest struct {
+	// Location of the repository.
+	Location string
+	// Kinds of key files that the repository has.
+	Kinds []KeyKind
+	// Try counts from 0.
+	Try int
+}
+
+// KeyRecipient is whom a repository is to be opened by.
+type KeyRecipient struct {
+	To age.Recipient
+	// PublicKey is its text, empty for a passphrase.
+	PublicKey string
+	// Label is what a person calls it; may be empty.
+	Label string
+}
+
+// unlock finds the key ring of an encrypted repository. Without a source, or with one that has no key, the error wraps
+// ErrNeedsKey; it may wrap ErrWrongKey or ErrNoKeyFiles as well.
+func unlock(ctx context.Context, store storage.Store, description format.Description, source KeySource) (*keyring.Ring, []string, error) {
+	ring, warnings, err := keyring.Load(ctx, store, description.ID, description.KeyCheck, func(ctx context.Context, try int, has []KeyKind) ([]age.Identity, error) {
+		if source == nil {
+			return nil, nil
+		}
+		return source.Identities(ctx, KeyRequest{Location: store.Location(), Kinds: has, Try: try})
+	})
+	if err == nil {
+		return ring, warnings, nil
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, ErrNeedsKey) || errors.Is(err, ErrWrongKey):
+		hint = keyHint(ctx, store)
+	case errors.Is(err, ErrNoKeyFiles):
+		hint = "make new key files from the recovery kit: ferry repo recover --kit FILE " + store.Location()
+	}
+	return nil, warnings, &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", store.Location(), err), Hint: hint}
+}
+
+// keyHint says which keys a repository has, and how to give one.
+func keyHint(ctx context.Context, store storage.Store) string {
+	list, err := keyring.Recipients(ctx, store, nil)
+	if err != nil {
+		return "" // the error of opening is the one to report
+	}
+	ids := map[KeyKind][]string{}
+	for _, r := range list {
+		ids[r.Kind] = append(ids[r.Kind], r.File.ID.String()[:keyIDShown])
+	}
+	var ways []string
+	for _, way := range []struct {
+		kind KeyKind
+		how  string
+	}{
+		{KeyPassphrase, "a passphrase (--passphrase-file, --passphrase-command or FERRY_PASSPHRASE)"},
+		{KeyX25519, "an age key (--identity FILE)"},
+		{KeyHybrid, "a hybrid age key (--identity FILE)"},
+	} {
+		if len(ids[way.kind]) > 0 {
+			ways = append(ways, fmt.Sprintf("%s: %s", way.how, strings.Join(ids[way.kind], ", ")))
+		}
+	}
+	if len(ways) == 0 {
+		return ""
+	}
+	return "it opens with " + strings.Join(ways, "; or ")
+}
+
+// keyIDShown is how many digits of a key file's id messages show.
+const keyIDShown = 12
+
+// wrapRing makes key files for recipients. If it fails, those that were made are removed again.
+func wrapRing(ctx context.Context, store storage.Store, ring *keyring.Ring, recipients []KeyRecipient, now time.Time) ([]keyring.Recipient, error) {
+	var made []keyring.Recipient
+	for _, r := range recipients {
+		added, err := keyring.Add(ctx, store, ring, r.To, keyring.Recipient{PublicKey: r.PublicKey, Label: r.Label, Added: now})
+		if err != nil {
+			unwrapRing(ctx, store, made)
+			return nil, err
+		}
+		made = append(made, added)
+	}
+	return made, nil
+}
+
+// unwrapRing removes key files that are of no use: of a repository that was not made.
+func unwrapRing(ctx context.Context, store storage.Store, made []keyring.Recipient) {
+	for _, r := range made {
+		_ = keyring.Remove(context.WithoutCancel(ctx), store, r.File) // the error that led here is the one to report
+	}
+}
