@@ -176,8 +176,8 @@ func TestDecodePointRefuses(t *testing.T) {
 		want error
 	}{
 		{"a later version", change(8, 2), format.ErrNewer},
-		{"encryption", change(12, 1), format.ErrNeedsKey},
-		{"a key generation", change(20, 1), format.ErrNeedsKey},
+		{"encryption without a key generation", change(12, 1), format.ErrCorrupt},
+		{"a key generation without encryption", change(20, 1), format.ErrCorrupt},
 		{"a longer header", change(40, good[40]+1), format.ErrCorrupt},
 		{"a longer body", change(47, 255), format.ErrCorrupt},
 		{"no header", pointOf("", body), format.ErrCorrupt},

@@ -77,7 +77,9 @@ type Ingest struct {
 	closing bool
 	changed *sync.Cond // of queue and closing, with mu
 
-	sealer  sync.WaitGroup
+	sealing sync.WaitGroup
+	// sealer encrypts frames; nil: they are not.
+	sealer  *pack.Sealer
 	failed  atomic.Pointer[error]
 	buffers sync.Pool
 
@@ -162,7 +164,7 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 		buffer := make([]byte, 0, pack.FrameHeaderSize+size+size/4+64)
 		return &buffer
 	}
-	in.sealer.Go(in.runSealer)
+	in.sealing.Go(in.runSealer)
 	return in, nil
 }
 
@@ -295,7 +297,7 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	in.closing = true
 	in.changed.Broadcast()
 	in.mu.Unlock()
-	in.sealer.Wait()
+	in.sealing.Wait()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, open := range []*openPack{in.data, in.nodes} {

@@ -171,7 +171,9 @@ func decodePoint(hasher *format.Hasher, raw []byte) (*Point, pointHeader, error)
 	if hasher.Sum(format.ContextPoint, raw[:sumAt]) != format.ID(raw[sumAt:]) {
 		return corrupt("checksum differs")
 	}
-	if binary.LittleEndian.Uint32(raw[20:]) != 0 {
+	if generation := binary.LittleEndian.Uint32(raw[20:]); format.IsEncrypted(raw) != (generation != 0) {
+		return corrupt("is encrypted without a key, or the other way round")
+	} else if generation != 0 {
 		return nil, header, format.ErrNeedsKey
 	}
 	if !allZero(raw[24:40]) || !allZero(raw[sumAt-32:sumAt]) {

@@ -176,11 +176,11 @@ func (r *Repository) readPlace(ctx context.Context, id format.ID, place index.Pl
 		return nil, damagedPack(place, err)
 	}
 	defer r.files.release(file)
-	raw := make([]byte, pack.FrameHeaderSize+min(int(place.Stored), format.MaxBlock))
+	raw := make([]byte, pack.FrameHeaderSize+min(int(place.Stored), pack.MaxStored))
 	if err := readFull(file, raw, int64(place.Offset)); err != nil {
 		return nil, damagedPack(place, err)
 	}
-	_, plain, err := pack.DecodeFrame(nil, raw)
+	_, plain, err := pack.DecodeFrame(nil, raw, r.opener)
 	if err == nil && prove(plain) != id {
 		err = fmt.Errorf("%w: content differs from its id", ErrCorrupt)
 	}
@@ -257,7 +257,7 @@ func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tr
 }
 
 func frameEnd(p index.Place) int64 {
-	return int64(p.Offset) + pack.FrameHeaderSize + int64(min(p.Stored, format.MaxBlock))
+	return int64(p.Offset) + pack.FrameHeaderSize + int64(min(p.Stored, pack.MaxStored))
 }
 
 // runLength is how many of the places, from the first, are read together.
@@ -332,7 +332,7 @@ func (b *BlockReader) elsewhere(ctx context.Context, block tree.Block, err error
 
 // decode puts a block's proven content in b.plain.
 func (b *BlockReader) decode(p placed, frame []byte) error {
-	_, plain, err := pack.DecodeFrame(b.plain[:0], frame)
+	_, plain, err := pack.DecodeFrame(b.plain[:0], frame, b.repo.opener)
 	b.plain = plain
 	if err != nil {
 		return err

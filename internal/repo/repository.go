@@ -20,6 +20,7 @@ import (
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
 )
 
@@ -73,9 +74,11 @@ type Repository struct {
 	store       storage.Store
 	description format.Description
 	hasher      *format.Hasher
-	env         Environment
-	writer      format.Name
-	cache       *cache
+	// opener decrypts; nil: without a key, or nothing is encrypted.
+	opener *pack.Opener
+	env    Environment
+	writer format.Name
+	cache  *cache
 
 	mu       sync.Mutex // guards the state; held while committing
 	state    *commitlog.State

@@ -57,7 +57,7 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	}
 	buffer := in.buffers.Get().(*[]byte)
 	defer in.buffers.Put(buffer)
-	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, kind, codec, id, plain)
+	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
 
 	in.mu.Lock()
 	err := in.append(kind, *buffer)

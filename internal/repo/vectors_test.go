@@ -263,7 +263,7 @@ func (h *hashed) root(t *testing.T, name string, root tree.Root, err error) {
 func (h *hashed) files(t *testing.T) {
 	hasher, content := h.hasher, []byte("ferry")
 	id := hasher.Sum(format.ContextBlock, content)
-	frame := pack.AppendFrame(nil, hasher, pack.KindBlock, pack.CodecNone, id, content)
+	frame := pack.AppendFrame(nil, hasher, nil, pack.KindBlock, pack.CodecNone, id, content)
 	h.add("whole frame of a block, not compressed", "frame", "", content, frame)
 	var out bytes.Buffer
 	name, domain := format.Name(ramp(16)), format.Name(ramp(32)[16:])

@@ -208,7 +208,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	table, err := pack.Check(reader, reader.Size(), r.hasher, func(entry pack.Entry, frame []byte) error {
 		frames++
 		var err error
-		_, plain, err = pack.DecodeFrame(plain[:0], frame)
+		_, plain, err = pack.DecodeFrame(plain[:0], frame, r.opener)
 		if err == nil && r.contentID(entry.Kind, plain) != entry.ID {
 			err = fmt.Errorf("%w: content differs from its id", ErrCorrupt)
 		}

@@ -139,7 +139,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"another number", good, 4, format.ErrCorrupt},
 		{"a later version", change(8, 2), 3, format.ErrNewer},
 		{"a requirement", change(12, 4), 3, format.ErrNewer},
-		{"encryption", change(12, 1), 3, format.ErrNeedsKey},
+		{"encryption", change(12, 1), 3, format.ErrNewer},
 		{"a key generation", change(20, 1), 3, format.ErrNeedsKey},
 		{"a MAC without a key", change(len(good)-tailSize, 1), 3, format.ErrCorrupt},
 		{"the end of a MAC", change(len(good)-33, 1), 3, format.ErrCorrupt},

@@ -47,9 +47,18 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrNewer: written by a newer program, with a version or feature this one does not know.
 	ErrNewer = errors.New("needs a newer version of ferry")
-	// ErrNeedsKey: encrypted.
-	ErrNeedsKey = errors.New("encrypted, and this version of ferry cannot decrypt")
+	// ErrNeedsKey: encrypted, and no key was given.
+	ErrNeedsKey = errors.New("encrypted, and no key was given")
+	// ErrForged: the checksum holds, but not what only a holder of the key can make. It is an ErrCorrupt that no disk did.
+	ErrForged error = forged{}
 )
+
+type forged struct{}
+
+func (forged) Error() string { return "forged: the checksum holds, the proof by key does not" }
+
+// Unwrap makes what is forged corrupt too: neither is to be relied on.
+func (forged) Unwrap() error { return ErrCorrupt }
 
 // AppendPrelude appends a prelude without feature bits.
 func AppendPrelude(dst []byte, magic Magic) []byte {
@@ -58,7 +67,16 @@ func AppendPrelude(dst []byte, magic Magic) []byte {
 	return append(dst, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-// CheckPrelude reads the prelude at the beginning of a file. Errors wrap ErrCorrupt, ErrNewer or ErrNeedsKey.
+// MarkEncrypted sets the required feature bit of files that hold encrypted bytes in a prelude.
+func MarkEncrypted(prelude []byte) { prelude[12] |= RequiredEncrypted }
+
+// IsEncrypted is true if the prelude has that bit.
+func IsEncrypted(file []byte) bool {
+	return len(file) >= PreludeSize && file[12]&RequiredEncrypted != 0
+}
+
+// CheckPrelude reads the prelude at the beginning of a file. Only points and packs may be encrypted. Errors wrap
+// ErrCorrupt or ErrNewer.
 func CheckPrelude(file []byte, magic Magic) error {
 	if len(file) < PreludeSize {
 		return fmt.Errorf("%w: %d bytes, shorter than any such file", ErrCorrupt, len(file))
@@ -68,13 +86,14 @@ func CheckPrelude(file []byte, magic Magic) error {
 	}
 	version := binary.LittleEndian.Uint32(file[8:])
 	required := binary.LittleEndian.Uint32(file[12:])
+	if magic == MagicPoint || magic == MagicPack {
+		required &^= RequiredEncrypted
+	}
 	switch {
 	case version == 0:
 		return fmt.Errorf("%w: version 0", ErrCorrupt)
 	case version > Version:
 		return fmt.Errorf("%w: format version %d", ErrNewer, version)
-	case required&RequiredEncrypted != 0:
-		return ErrNeedsKey
 	case required != 0:
 		return fmt.Errorf("%w: required features %#x", ErrNewer, required)
 	}

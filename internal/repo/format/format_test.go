@@ -31,8 +31,8 @@ func TestCheckPrelude(t *testing.T) {
 		{"other magic", AppendPrelude(nil, MagicIndex), ErrCorrupt},
 		{"version 0", with(8, 0), ErrCorrupt},
 		{"version 2", with(8, 2), ErrNewer},
-		{"encrypted", with(12, RequiredEncrypted), ErrNeedsKey},
-		{"encrypted and more", with(12, 3), ErrNeedsKey},
+		{"encrypted", with(12, RequiredEncrypted), nil},
+		{"encrypted and more", with(12, 3), ErrNewer},
 		{"unknown requirement", with(12, 1<<31), ErrNewer},
 	} {
 		if err := CheckPrelude(c.file, MagicPack); !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
@@ -40,6 +40,17 @@ func TestCheckPrelude(t *testing.T) {
 		}
 		if got, want := HasUnknownOptional(c.file), c.what == "optional feature"; got != want {
 			t.Errorf("%s: unknown optional features: %v", c.what, got)
+		}
+	}
+	for _, magic := range []Magic{MagicLog, MagicCheckpoint, MagicPoint, MagicPack, MagicIndex, MagicPartial} {
+		file := AppendPrelude(nil, magic)
+		if IsEncrypted(file) {
+			t.Errorf("%s is encrypted", magic)
+		}
+		MarkEncrypted(file)
+		err := CheckPrelude(file, magic)
+		if may := magic == MagicPoint || magic == MagicPack; !IsEncrypted(file) || may != (err == nil) || !may && !errors.Is(err, ErrNewer) {
+			t.Errorf("%s, encrypted: %v", magic, err)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		plain := anyContent().Draw(t, "plain")
 		before := rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "before")
 		id := hasher.Sum(format.ContextBlock, plain)
-		buffer := AppendFrame(bytes.Clone(before), hasher, kind, codec, id, plain)
+		buffer := AppendFrame(bytes.Clone(before), hasher, nil, kind, codec, id, plain)
 		if !bytes.Equal(buffer[:len(before)], before) {
 			t.Fatal("what was in the buffer changed")
 		}
@@ -55,7 +55,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		if f.Codec != codec && f.Codec != CodecNone || f.Stored > f.Plain || (f.Codec == CodecNone) != (f.Stored == f.Plain) {
 			t.Fatalf("frame %+v of %d bytes by %s", f, len(plain), codec)
 		}
-		decoded, got, err := DecodeFrame(bytes.Clone(before), frame)
+		decoded, got, err := DecodeFrame(bytes.Clone(before), frame, nil)
 		if err != nil || decoded != f || !bytes.Equal(got, append(before, plain...)) {
 			t.Fatalf("decodes to %+v, %x, %v", decoded, got, err)
 		}
@@ -100,7 +100,7 @@ func TestParseFrameRefuses(t *testing.T) {
 		{"codec 3", change(5, 3), format.ErrNewer},
 		{"reserved 6", change(6, 1), format.ErrCorrupt},
 		{"reserved 7", change(7, 1), format.ErrCorrupt},
-		{"encrypted", change(16, 1), format.ErrNeedsKey},
+		{"encrypted, and no longer than its content", change(16, 1), format.ErrCorrupt},
 		{"reserved 20", change(20, 1), format.ErrCorrupt},
 		{"reserved 23", change(23, 1), format.ErrCorrupt},
 		{"nonce without a key", change(24, 1), format.ErrCorrupt},
@@ -120,7 +120,7 @@ func TestParseFrameRefuses(t *testing.T) {
 		if _, err := CheckFrame(wrong, hasher); !errors.Is(err, format.ErrCorrupt) {
 			t.Errorf("frame in %d bytes: %v", len(wrong), err)
 		}
-		if _, _, err := DecodeFrame(nil, wrong); !errors.Is(err, format.ErrCorrupt) {
+		if _, _, err := DecodeFrame(nil, wrong, nil); !errors.Is(err, format.ErrCorrupt) {
 			t.Errorf("frame in %d bytes decodes: %v", len(wrong), err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestDecodeFrameRefusesLies(t *testing.T) {
 			}
 			frame := rawFrame(hasher, c.codec, uint32(plain), uint32(len(c.body)), c.body)
 			before := []byte("before")
-			_, got, err := DecodeFrame(before, frame)
+			_, got, err := DecodeFrame(before, frame, nil)
 			if !errors.Is(err, format.ErrCorrupt) {
 				t.Errorf("%s stated as %d bytes: %v, want ErrCorrupt", c.what, plain, err)
 			}
@@ -177,7 +177,7 @@ func TestDecodeFrameRefusesLies(t *testing.T) {
 	}
 	for _, body := range [][]byte{stating, streamed.Bytes()} {
 		frame := rawFrame(hasher, CodecZstd, real, uint32(len(body)), body)
-		if _, got, err := DecodeFrame(nil, frame); err != nil || !bytes.Equal(got, zeros) {
+		if _, got, err := DecodeFrame(nil, frame, nil); err != nil || !bytes.Equal(got, zeros) {
 			t.Errorf("what another zstd encoder makes: %d bytes, %v", len(got), err)
 		}
 	}
@@ -188,8 +188,8 @@ func TestLargestBlock(t *testing.T) {
 	hasher := hashers()[0]
 	for _, plain := range [][]byte{bytes.Repeat([]byte("ferry"), format.MaxBlock/5+1)[:format.MaxBlock], noise(format.MaxBlock)} {
 		for _, codec := range codecs {
-			frame := AppendFrame(nil, hasher, KindBlock, codec, format.ID{1}, plain)
-			if _, got, err := DecodeFrame(nil, frame); err != nil || !bytes.Equal(got, plain) || len(frame) > MaxFrame {
+			frame := AppendFrame(nil, hasher, nil, KindBlock, codec, format.ID{1}, plain)
+			if _, got, err := DecodeFrame(nil, frame, nil); err != nil || !bytes.Equal(got, plain) || len(frame) > MaxFrame {
 				t.Errorf("%s: frame of %d bytes decodes to %d bytes, %v", codec, len(frame), len(got), err)
 			}
 		}
@@ -212,7 +212,7 @@ func TestAppendFrameDoesNotAllocate(t *testing.T) {
 			for _, codec := range []Codec{CodecNone, CodecS2} {
 				buffer := make([]byte, 0, MaxFrame)
 				allocated := testing.AllocsPerRun(20, func() {
-					buffer = AppendFrame(buffer[:0], hasher, KindBlock, codec, format.ID{1}, plain)
+					buffer = AppendFrame(buffer[:0], hasher, nil, KindBlock, codec, format.ID{1}, plain)
 				})
 				if allocated != 0 && !raceEnabled {
 					t.Errorf("%s, %s: %v allocations", hasher.Algorithm(), codec, allocated)

@@ -11,7 +11,7 @@ func FuzzDecodeFrame(f *testing.F) {
 	hasher := hashers()[0]
 	for _, codec := range codecs {
 		for _, content := range append(smallContents(), bytes.Repeat([]byte("ferry"), 1000)) {
-			frame := AppendFrame(nil, hasher, KindBlock, codec, format.ID{1}, content)
+			frame := AppendFrame(nil, hasher, nil, KindBlock, codec, format.ID{1}, content)
 			f.Add(frame[FrameHeaderSize:], uint8(codec), uint32(len(content)))
 			f.Add(frame[FrameHeaderSize:], uint8(codec), uint32(len(content)+1))
 		}
@@ -20,7 +20,7 @@ func FuzzDecodeFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, codec uint8, plain uint32) {
 		frame := rawFrame(hasher, Codec(codec), plain, uint32(len(body)), body)
 		checked, checkErr := CheckFrame(frame, hasher)
-		decoded, got, err := DecodeFrame(nil, frame)
+		decoded, got, err := DecodeFrame(nil, frame, nil)
 		if err != nil {
 			if !classified(err) {
 				t.Fatalf("an error of no class: %v", err)
@@ -33,8 +33,8 @@ func FuzzDecodeFrame(f *testing.F) {
 		if checkErr != nil || checked != decoded || len(got) != int(plain) {
 			t.Fatalf("decodes to %+v, %d bytes; checks as %+v, %v", decoded, len(got), checked, checkErr)
 		}
-		again := AppendFrame(nil, hasher, KindBlock, Codec(codec), decoded.ID, got)
-		if _, back, err := DecodeFrame(nil, again); err != nil || !bytes.Equal(back, got) {
+		again := AppendFrame(nil, hasher, nil, KindBlock, Codec(codec), decoded.ID, got)
+		if _, back, err := DecodeFrame(nil, again, nil); err != nil || !bytes.Equal(back, got) {
 			t.Fatalf("encoded again it decodes to %d bytes, %v", len(back), err)
 		}
 	})
@@ -42,7 +42,7 @@ func FuzzDecodeFrame(f *testing.F) {
 
 func FuzzParseFrame(f *testing.F) {
 	hasher := hashers()[0]
-	frame := AppendFrame(nil, hasher, KindNode, CodecS2, format.ID{1}, bytes.Repeat([]byte("ab"), 50))
+	frame := AppendFrame(nil, hasher, nil, KindNode, CodecS2, format.ID{1}, bytes.Repeat([]byte("ab"), 50))
 	f.Add(frame)
 	f.Add(frame[:FrameHeaderSize])
 	f.Add(rawFrame(hasher, CodecNone, 1, 1, []byte{1}))
@@ -58,7 +58,7 @@ func FuzzParseFrame(f *testing.F) {
 		if parsed.Plain == 0 || parsed.Plain > format.MaxBlock || parsed.Stored > parsed.Plain || parsed.Size() > MaxFrame {
 			t.Fatalf("accepted %+v", parsed)
 		}
-		if _, got, err := DecodeFrame(nil, raw); err != nil && !classified(err) {
+		if _, got, err := DecodeFrame(nil, raw, nil); err != nil && !classified(err) {
 			t.Fatalf("decoding: an error of no class: %v", err)
 		} else if err == nil && len(got) != int(parsed.Plain) {
 			t.Fatalf("decoded to %d bytes, not %d", len(got), parsed.Plain)

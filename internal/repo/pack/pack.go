@@ -2,6 +2,7 @@ package pack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -28,6 +29,8 @@ type Header struct {
 	Hash   format.Hash
 	ID     format.Name
 	Domain format.Name
+	// Generation of the key that new frames are encrypted with; 0: none of the pack's frames is encrypted.
+	Generation uint32
 }
 
 // Entry is one line of a pack's table.
@@ -55,25 +58,30 @@ func ObjectName(id format.Name) string {
 type Writer struct {
 	out    io.Writer
 	hasher *format.Hasher
-	header []byte
-	table  []byte
-	offset int64
-	frames int
-	plain  int64
+	// encrypted is true if frames may be.
+	encrypted bool
+	header    []byte
+	table     []byte
+	offset    int64
+	frames    int
+	plain     int64
 }
 
 // NewWriter writes a pack's header to out.
 func NewWriter(out io.Writer, hasher *format.Hasher, header Header) (*Writer, error) {
 	bytes := format.AppendPrelude(make([]byte, 0, headerSize), format.MagicPack)
+	if header.Generation != 0 {
+		format.MarkEncrypted(bytes)
+	}
 	bytes = append(bytes, byte(header.Kind), byte(header.Hash), 0, 0)
 	bytes = append(bytes, header.ID[:]...)
 	bytes = append(bytes, header.Domain[:]...)
-	bytes = append(bytes, 0, 0, 0, 0)
+	bytes = binary.LittleEndian.AppendUint32(bytes, header.Generation)
 	bytes = binary.LittleEndian.AppendUint32(bytes, crc32.Checksum(bytes, castagnoli))
 	if _, err := out.Write(bytes); err != nil {
 		return nil, err
 	}
-	return &Writer{out: out, hasher: hasher, header: bytes, offset: headerSize}, nil
+	return &Writer{out: out, hasher: hasher, encrypted: header.Generation != 0, header: bytes, offset: headerSize}, nil
 }
 
 // Append writes a frame that AppendFrame made and returns its entry.
@@ -81,6 +89,9 @@ func (w *Writer) Append(frame []byte) (Entry, error) {
 	f, err := ParseFrame(frame)
 	if err != nil {
 		return Entry{}, err
+	}
+	if f.Generation != 0 && !w.encrypted {
+		return Entry{}, errors.New("an encrypted frame for a pack that is not encrypted")
 	}
 	entry := Entry{ID: f.ID, Offset: uint32(w.offset), Stored: f.Stored, Plain: f.Plain, Kind: f.Kind, Codec: f.Codec, Sum: f.Sum}
 	after := w.offset + int64(len(frame))
@@ -201,12 +212,12 @@ func parseHeader(raw []byte, hasher *format.Hasher) (Header, error) {
 	if err := format.CheckPrelude(raw, format.MagicPack); err != nil {
 		return Header{}, err
 	}
-	h := Header{Kind: Kind(raw[20]), Hash: format.Hash(raw[21]), ID: format.Name(raw[24:40]), Domain: format.Name(raw[40:56])}
+	h := Header{Kind: Kind(raw[20]), Hash: format.Hash(raw[21]), ID: format.Name(raw[24:40]), Domain: format.Name(raw[40:56]), Generation: binary.LittleEndian.Uint32(raw[56:])}
 	switch {
 	case crc32.Checksum(raw[:60], castagnoli) != binary.LittleEndian.Uint32(raw[60:]):
 		return h, fmt.Errorf("%w: pack header checksum differs", format.ErrCorrupt)
-	case binary.LittleEndian.Uint32(raw[56:]) != 0:
-		return h, format.ErrNeedsKey
+	case format.IsEncrypted(raw) != (h.Generation != 0) || (h.Generation != 0 && h.Kind == KindNode):
+		return h, fmt.Errorf("%w: pack of %s encrypted with key generation %d", format.ErrCorrupt, h.Kind, h.Generation)
 	case anySet(raw[22:24]):
 		return h, fmt.Errorf("%w: pack header has reserved bytes set", format.ErrCorrupt)
 	case h.Kind != KindBlock && h.Kind != KindNode:
@@ -232,6 +243,53 @@ func readFull(r io.ReaderAt, p []byte, offset int64) error {
 // good, visit is called with its entry and bytes, valid until it returns; for each that is not, damaged. Errors are
 // of the pack as a whole. It needs no key.
 func Check(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, []byte) error, damaged func(Entry, error)) (Table, error) {
+	return eachFrame(r, size, hasher, func(entry Entry, frame []byte) error {
+		f, err := CheckFrame(frame, hasher)
+		if err == nil {
+			err = matchEntry(f, entry)
+		}
+		if err != nil {
+			damaged(entry, err)
+			return nil
+		}
+		return visit(entry, frame)
+	}, damaged)
+}
+
+// CheckContent is Check for a holder of the key, which hands over each good frame's plain content, valid until visit
+// returns. Where a frame is encrypted its seal proves it, and its checksum is not computed.
+func CheckContent(r io.ReaderAt, size int64, hasher *format.Hasher, opener *Opener, visit func(Entry, []byte) error, damaged func(Entry, error)) (Table, error) {
+	var plain []byte
+	return eachFrame(r, size, hasher, func(entry Entry, frame []byte) error {
+		var err error
+		if plain, err = ProveFrame(plain[:0], frame, entry, hasher, opener); err != nil {
+			damaged(entry, err)
+			return nil
+		}
+		return visit(entry, plain)
+	}, damaged)
+}
+
+// ProveFrame appends the plain content of the frame of a table's entry to dst. An encrypted frame is proven by its seal,
+// any other by its checksum, and both by the entry. Comparing the content with its id is the caller's.
+func ProveFrame(dst, frame []byte, entry Entry, hasher *format.Hasher, opener *Opener) ([]byte, error) {
+	f, err := ParseFrame(frame)
+	if err == nil {
+		err = matchEntry(f, entry)
+	}
+	if err == nil && f.Generation == 0 {
+		_, err = CheckFrame(frame, hasher)
+	}
+	if err != nil {
+		return dst, err
+	}
+	_, dst, err = DecodeFrame(dst, frame, opener)
+	return dst, err
+}
+
+// eachFrame reads a whole pack and hands over the frames of its table, unchecked, valid until visit returns. Those that
+// cannot be read are damaged.
+func eachFrame(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, []byte) error, damaged func(Entry, error)) (Table, error) {
 	table, err := ReadTable(r, size, hasher)
 	if err != nil {
 		return table, err
@@ -241,11 +299,7 @@ func Check(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, [
 		length := min(entry.FrameSize(), MaxFrame)
 		buffer = slices.Grow(buffer[:0], length)
 		frame := buffer[:length]
-		err := readFull(r, frame, int64(entry.Offset))
-		if err == nil {
-			err = matchFrame(frame, entry, hasher)
-		}
-		if err != nil {
+		if err := readFull(r, frame, int64(entry.Offset)); err != nil {
 			damaged(entry, err)
 			continue
 		}
@@ -256,11 +310,10 @@ func Check(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, [
 	return table, nil
 }
 
-// matchFrame checks a frame's checksum and that its header says what the table says.
-func matchFrame(frame []byte, entry Entry, hasher *format.Hasher) error {
-	f, err := CheckFrame(frame, hasher)
-	if err == nil && (f.ID != entry.ID || f.Sum != entry.Sum || f.Plain != entry.Plain || f.Stored != entry.Stored || f.Kind != entry.Kind || f.Codec != entry.Codec) {
-		err = fmt.Errorf("%w: frame differs from the pack's table", format.ErrCorrupt)
+// matchEntry checks that a frame's header says what the table says.
+func matchEntry(f Frame, entry Entry) error {
+	if f.ID != entry.ID || f.Sum != entry.Sum || f.Plain != entry.Plain || f.Stored != entry.Stored || f.Kind != entry.Kind || f.Codec != entry.Codec {
+		return fmt.Errorf("%w: frame differs from the pack's table", format.ErrCorrupt)
 	}
-	return err
+	return nil
 }

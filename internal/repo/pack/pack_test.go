@@ -25,7 +25,7 @@ func write(t fataler, hasher *format.Hasher, kind Kind, contents [][]byte, with 
 	table := Table{Header: header, Entries: []Entry{}}
 	plain := int64(0)
 	for i, content := range contents {
-		entry, err := w.Append(AppendFrame(nil, hasher, kind, with[i%len(with)], hasher.Sum(format.ContextBlock, content), content))
+		entry, err := w.Append(AppendFrame(nil, hasher, nil, kind, with[i%len(with)], hasher.Sum(format.ContextBlock, content), content))
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
@@ -47,7 +47,7 @@ type fataler interface{ Fatalf(string, ...any) }
 // check runs Check and returns the good frames' contents.
 func check(raw []byte, hasher *format.Hasher) (table Table, good [][]byte, damaged []Entry, err error) {
 	table, err = Check(bytes.NewReader(raw), int64(len(raw)), hasher, func(e Entry, frame []byte) error {
-		f, plain, err := DecodeFrame(nil, frame)
+		f, plain, err := DecodeFrame(nil, frame, nil)
 		if err == nil && f.ID != e.ID {
 			err = fmt.Errorf("frame of %s visited for %s", f.ID, e.ID)
 		}
@@ -169,12 +169,12 @@ func TestReadTableRefuses(t *testing.T) {
 		{"good", change(0, 'F'), nil},
 		{"version", change(8, 2), format.ErrNewer},
 		{"requirement", change(12, 2), format.ErrNewer},
-		{"encrypted", change(12, 1), format.ErrNeedsKey},
+		{"encrypted without a key generation", change(12, 1), format.ErrCorrupt},
 		{"kind 3", change(20, 3), format.ErrNewer},
 		{"another hash", change(21, byte(other.Algorithm())), format.ErrCorrupt},
 		{"reserved 22", change(22, 1), format.ErrCorrupt},
 		{"reserved 23", change(23, 1), format.ErrCorrupt},
-		{"key generation", change(56, 1), format.ErrNeedsKey},
+		{"key generation, and not encrypted", change(56, 1), format.ErrCorrupt},
 		{"kind of the entries", change(20, byte(KindNode)), format.ErrCorrupt},
 		{"offset of an entry", change(table+32, 65), format.ErrCorrupt},
 		{"length of an entry", change(table+36, 1), format.ErrCorrupt},
@@ -250,7 +250,7 @@ func TestWriterRefuses(t *testing.T) {
 	if _, err := w.Append([]byte("no frame")); !errors.Is(err, format.ErrCorrupt) || out.Len() != headerSize {
 		t.Errorf("appending nonsense: %v, %d bytes written", err, out.Len())
 	}
-	frame := AppendFrame(nil, hasher, KindBlock, CodecNone, format.ID{}, []byte("x"))
+	frame := AppendFrame(nil, hasher, nil, KindBlock, CodecNone, format.ID{}, []byte("x"))
 	w.offset = maxSize - int64(len(frame)) - entrySize - trailerSize + 1
 	if _, err := w.Append(frame); err == nil || out.Len() != headerSize {
 		t.Errorf("a pack of 4 GiB: %v, %d bytes written", err, out.Len())
