@@ -1,0 +1,121 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/policy"
+)
+
+// Claim is a job's claim on a point, as far as planning needs it.
+type Claim struct {
+	// Flags are the slots that the point filled when it was claimed; Flagged says that this was decided.
+	Flags   []string
+	Flagged bool
+}
+
+// ForgetRequest says which points a job is to give up: by rules, or by name.
+type ForgetRequest struct {
+	// Machines are globs as in Request; none means all.
+	Machines []string
+	// Points are beginnings of ids, six characters or more. With them there are no rules.
+	Points []string
+	Rules  policy.Retention
+	// Newest allows that a point named is the newest good one of its machine.
+	Newest bool
+}
+
+// ForgetStep is what becomes of one point that the job claims.
+type ForgetStep struct {
+	Point backup.Point
+	// Remove is true if the job gives the point up.
+	Remove bool
+	// Reasons in words for a person, at least one.
+	Reasons []string
+	// Slots that the point fills by the rules, by name: its claim keeps them from now on.
+	Slots []string
+}
+
+// ErrNewest: a point is the newest good one of its machine, and giving it up was not asked for expressly.
+var ErrNewest = errors.New("newest good point of its machine")
+
+// Forget plans which points a job gives up. claimed tells whether the job claims a point; others are none of its
+// business. Machines keep the order in which they first occur; a machine's steps go by time. Errors wrap ErrNotFound,
+// ErrAmbiguous or ErrNewest.
+func Forget(points []backup.Point, claimed func(backup.PointID) (Claim, bool), request ForgetRequest, now time.Time) ([]ForgetStep, error) {
+	var order []backup.MachineKey
+	own := map[backup.MachineKey][]backup.Point{}
+	for _, p := range points {
+		if _, mine := claimed(p.ID); !mine || !Selected(p.Machine, request.Machines) {
+			continue
+		}
+		if own[p.Machine.Key] == nil {
+			order = append(order, p.Machine.Key)
+		}
+		own[p.Machine.Key] = append(own[p.Machine.Key], p)
+	}
+	var steps []ForgetStep
+	for _, machine := range order {
+		slices.SortStableFunc(own[machine], func(a, b backup.Point) int { return a.Created.Compare(b.Created) })
+		if len(request.Points) > 0 {
+			for _, p := range own[machine] {
+				steps = append(steps, ForgetStep{Point: p, Reasons: []string{"not named"}})
+			}
+			continue
+		}
+		steps = append(steps, byRules(own[machine], claimed, request.Rules, now)...)
+	}
+	for _, text := range request.Points {
+		if err := forgetNamed(steps, text, request.Newest); err != nil {
+			return nil, err
+		}
+	}
+	return steps, nil
+}
+
+func byRules(points []backup.Point, claimed func(backup.PointID) (Claim, bool), rules policy.Retention, now time.Time) []ForgetStep {
+	candidates := make([]policy.Candidate, len(points))
+	for i, p := range points {
+		claim, _ := claimed(p.ID)
+		candidates[i] = policy.Candidate{ID: p.ID, Created: p.Created, Good: p.State == backup.StateComplete, Flags: claim.Flags, Flagged: claim.Flagged}
+	}
+	steps := make([]ForgetStep, len(points))
+	for i, v := range rules.Decide(candidates, now) {
+		steps[i] = ForgetStep{Point: points[i], Remove: !v.Keep, Reasons: v.Reasons, Slots: v.Slots}
+	}
+	return steps
+}
+
+// forgetNamed marks the one step whose point's id begins with the text.
+func forgetNamed(steps []ForgetStep, text string, newest bool) error {
+	name := backup.EncodeName(text)
+	prefix := strings.ToLower(text)
+	if len(text) < shortestPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return fmt.Errorf("point %s: it is not six or more characters of an id", name)
+	}
+	found := -1
+	for i, step := range steps {
+		if !strings.HasPrefix(step.Point.ID.String(), prefix) {
+			continue
+		}
+		if found >= 0 {
+			return fmt.Errorf("point %s %w: several ids begin so", name, ErrAmbiguous)
+		}
+		found = i
+	}
+	if found < 0 {
+		return fmt.Errorf("point %s %w among those that the job claims", name, ErrNotFound)
+	}
+	step := &steps[found]
+	if !newest && step.Point.State == backup.StateComplete && !slices.ContainsFunc(steps[found+1:], func(other ForgetStep) bool {
+		return other.Point.Machine.Key == step.Point.Machine.Key && other.Point.State == backup.StateComplete
+	}) {
+		return fmt.Errorf("point %s is the %w", step.Point.ID.Short(), ErrNewest)
+	}
+	step.Remove, step.Reasons = true, []string{"named"}
+	return nil
+}
