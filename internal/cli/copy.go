@@ -23,6 +23,7 @@ import (
 type copyFlags struct {
 	plan.Request
 	create, dryRun bool
+	again          bool
 	init           repo.Options
 	codec, name    string
 }
@@ -57,6 +58,7 @@ is 4 if some points failed, 1 if all did.`,
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan with the reason for every point, and copy nothing")
 	flags.BoolVar(&f.create, "create", false, "make the repository if there is none (not for cron: the disk may not be mounted)")
 	flags.StringVar(&f.codec, "codec", string(mover.CodecAuto), "compression of new blocks: auto, none, s2 or zstd")
+	flags.BoolVar(&f.again, "again", false, "copy also points that the repository had and gave up (ferry forget)")
 	sourceNameFlag(command, &f.name)
 	initFlags(command, &f.init)
 	completeCodec(command)
@@ -100,6 +102,9 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 	}
 	defer opened.Close()
 	points := pointsOf(opened)
+	if target != nil && !f.again {
+		f.Forgotten = target.Forgotten
+	}
 	steps := plan.Make(points, func(id backup.PointID) bool { return target != nil && target.Has(id) }, f.Request)
 	if len(steps.Steps) == 0 {
 		return nothingSelected(from, points, f.Machines)

@@ -22,6 +22,8 @@ const (
 	ActionBroken       Action = "broken"
 	ActionUnsupported  Action = "unsupported"
 	ActionEncrypted    Action = "encrypted"
+	// ActionForgotten: the target had it and gave it up; it is not to come back by itself.
+	ActionForgotten Action = "forgotten"
 )
 
 // Step is what happens to one point, and why.
@@ -40,6 +42,8 @@ type Request struct {
 	All bool
 	// Machines are globs; a machine is taken if one of them matches its id, native id or name. None means all.
 	Machines []string
+	// Forgotten tells of points that the target had and gave up: they are not copied again. Nil means none.
+	Forgotten func(backup.PointID) bool
 }
 
 // Plan is the steps for every point of the machines that were asked for.
@@ -75,11 +79,12 @@ func Make(points []backup.Point, has func(backup.PointID) bool, request Request)
 	slices.SortStableFunc(chosen, func(a, b backup.Point) int {
 		return cmp.Or(cmp.Compare(order[a.Machine.Key], order[b.Machine.Key]), a.Created.Compare(b.Created))
 	})
+	forgotten := func(id backup.PointID) bool { return request.Forgotten != nil && request.Forgotten(id) }
 	newest := map[backup.MachineKey]int{}
 	for i, p := range chosen {
-		// A point that the target has counts as complete, whatever became of the source's file: nothing older than what
-		// is held is taken.
-		if p.State != backup.StateComplete && !has(p.ID) {
+		// A point that the target has, or had, counts as complete, whatever became of the source's file: nothing older than
+		// what is held is taken.
+		if p.State != backup.StateComplete && !has(p.ID) && !forgotten(p.ID) {
 			continue
 		}
 		if taken, any := newest[p.Machine.Key]; !any || p.Created.After(chosen[taken].Created) {
@@ -90,6 +95,9 @@ func Make(points []backup.Point, has func(backup.PointID) bool, request Request)
 	for i, p := range chosen {
 		taken, any := newest[p.Machine.Key]
 		step := decide(p, has)
+		if forgotten(p.ID) && step.Action != ActionAlreadyThere {
+			step.Action, step.Reason = ActionForgotten, "the repository has given it up; --again copies it all the same"
+		}
 		if step.Action == ActionCopy && !request.All && i != taken {
 			step.Action, step.Reason = ActionOlder, "a newer complete point is taken; --all takes this one too"
 		}

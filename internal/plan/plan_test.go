@@ -79,7 +79,7 @@ func TestGlobIsItsRegexp(t *testing.T) {
 	}
 }
 
-// Each row lists the points of one machine, oldest first, as state and, behind a slash, "held" if the target has it; and
+// Each row lists the points of one machine, oldest first, as state and, behind a slash, "held" if the target has it, "forgotten" if it gave it up; and
 // what becomes of each, with "!" where that is a failure of the machine.
 func TestWhatBecomesOfEachPoint(t *testing.T) {
 	for _, c := range []struct {
@@ -100,20 +100,25 @@ func TestWhatBecomesOfEachPoint(t *testing.T) {
 		{"unsupported and encrypted never fail", "unsupported encrypted", plan.Request{All: true}, "unsupported,encrypted"},
 		{"nothing older than what is held is taken", "complete broken/held", plan.Request{}, "older,already there"},
 		{"what is held does not hide what is newer", "complete complete/held complete", plan.Request{}, "older,already there,copy"},
+		{"what was given up does not come back", "complete/forgotten complete complete/forgotten", plan.Request{All: true}, "forgotten,copy,forgotten"},
+		{"nothing older than what was given up is taken", "complete complete/forgotten", plan.Request{}, "older,forgotten"},
+		{"a broken file of a point that was given up is no failure", "complete broken/forgotten", plan.Request{}, "older,forgotten"},
 	} {
 		key := backup.NewMachineKey(backup.PlatformProxmox, "vm", "", "dump")
-		held := map[backup.PointID]bool{}
+		held, forgotten := map[backup.PointID]bool{}, map[backup.PointID]bool{}
 		var points []backup.Point
 		for i, word := range strings.Fields(c.points) {
+			word, isForgotten := strings.CutSuffix(word, "/forgotten")
 			state, isHeld := strings.CutSuffix(word, "/held")
 			p := backup.Point{
 				ID: backup.NewPointID(key, string(rune('a'+i))), Machine: backup.Machine{Key: key, Name: "vm"},
 				Created: time.Unix(int64(i), 0), State: backup.State(state),
 			}
-			held[p.ID] = isHeld
+			held[p.ID], forgotten[p.ID] = isHeld, isForgotten
 			points = append(points, p)
 		}
 		var became []string
+		c.request.Forgotten = func(id backup.PointID) bool { return forgotten[id] }
 		for _, step := range plan.Make(points, func(id backup.PointID) bool { return held[id] }, c.request).Steps {
 			word := string(step.Action)
 			if step.Failure {

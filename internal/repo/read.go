@@ -43,6 +43,14 @@ func (r *Repository) Has(id backup.PointID) bool {
 	return ok
 }
 
+// Forgotten is true if the repository had the point and gave it up, and it is not to be copied again by itself.
+func (r *Repository) Forgotten(id backup.PointID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.state.Tombstones[id]
+	return ok
+}
+
 // HasMachine is true if the repository has any point of the machine.
 func (r *Repository) HasMachine(machine backup.MachineKey) bool {
 	name := r.Pseudonym(machine)

@@ -86,6 +86,7 @@ func (s *State) applyPoints(p *Payload) {
 	}
 	for _, point := range p.Points {
 		s.Points[point.ID] = point
+		delete(s.Tombstones, point.ID) // it is wanted again
 	}
 	for _, claim := range p.ClaimsWithdrawn {
 		without(s.Claims, claim.Point, func(c Claim) bool { return c.Job == claim.Job })

@@ -117,6 +117,19 @@ func TestCheckpointIsTheState(t *testing.T) {
 	})
 }
 
+func TestAPointThatIsAddedHasNoTombstone(t *testing.T) {
+	s, point := NewState(), backup.PointID{1}
+	s.Apply(&Payload{Tombstones: []Tombstone{{ID: point}, {ID: backup.PointID{2}}}}, Head{N: 1})
+	s.Apply(&Payload{Points: []Point{{ID: point}}}, Head{N: 2})
+	if _, there := s.Tombstones[point]; there || len(s.Tombstones) != 1 {
+		t.Fatalf("tombstones %v", s.Tombstones)
+	}
+	s.Apply(&Payload{PointsRemoved: []backup.PointID{point}, Tombstones: []Tombstone{{ID: point}}}, Head{N: 3})
+	if _, there := s.Tombstones[point]; !there {
+		t.Fatal("a point that was removed again has no tombstone")
+	}
+}
+
 // rules are those of section 4 that an entry by itself shows.
 func TestApplyRemovesBeforeItAdds(t *testing.T) {
 	name, point := format.Name{1}, backup.PointID{1}
