@@ -164,19 +164,21 @@ type repositoryJSON struct {
 	Hash      string    `json:"hash"`
 	BlockSize int64     `json:"blockSize"`
 	Encrypted bool      `json:"encrypted"`
+	Parity    string    `json:"parity"`
 }
 
 // repositoryInfoJSON is the output of repo info.
 type repositoryInfoJSON struct {
 	repositoryJSON
-	Diverged   bool  `json:"diverged"`
-	Points     int   `json:"points"`
-	Machines   int   `json:"machines"`
-	Unfinished int   `json:"unfinishedCopies"`
-	LogEntries int64 `json:"logEntries"`
-	Packs      int   `json:"packs"`
-	Stored     int64 `json:"storedBytes"`
-	Logical    int64 `json:"logicalBytes"`
+	Diverged    bool  `json:"diverged"`
+	Points      int   `json:"points"`
+	Machines    int   `json:"machines"`
+	Unfinished  int   `json:"unfinishedCopies"`
+	LogEntries  int64 `json:"logEntries"`
+	Packs       int   `json:"packs"`
+	Stored      int64 `json:"storedBytes"`
+	ParityBytes int64 `json:"parityBytes"`
+	Logical     int64 `json:"logicalBytes"`
 }
 
 // adoptJSON is the output of adopt.
@@ -240,5 +242,5 @@ func describePlace(r *repo.Repository) placeJSON {
 
 func describeRepository(r *repo.Repository) repositoryJSON {
 	d := r.Description()
-	return repositoryJSON{ID: r.ID(), Location: r.Location(), Created: d.Created.UTC(), Format: d.Version, Hash: d.Hash, BlockSize: r.BlockSize(), Encrypted: d.Encrypted}
+	return repositoryJSON{ID: r.ID(), Location: r.Location(), Created: d.Created.UTC(), Format: d.Version, Hash: d.Hash, BlockSize: r.BlockSize(), Encrypted: d.Encrypted, Parity: parityText(d.Parity)}
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ func initFlags(command *cobra.Command, options *repo.Options) {
 	options.BlockSize = repo.DefaultBlockSize
 	command.Flags().BoolVar(&options.SHA256, "sha256", false, "new repository: ids by HMAC-SHA-256 instead of BLAKE3")
 	command.Flags().Var((*blockSize)(&options.BlockSize), "block-size", "new repository: block `SIZE`, a power of two from 4KiB to 4MiB")
+	command.Flags().Var(parityFlag{&options.Parity}, "parity", "new repository: parity beside each pack, a `SHARE` such as 5%, or DATA+PARITY shards (docs/verify.md)")
 }
 
 // blockSize is the value of --block-size: bytes, or with a unit.
@@ -106,7 +108,7 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		return a.printJSON(repositoryInfoJSON{
 			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
 			Points: usage.Points, Machines: len(machines), Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
-			Packs: usage.Packs, Stored: usage.PackBytes, Logical: logical,
+			Packs: usage.Packs, Stored: usage.PackBytes, ParityBytes: usage.ParityBytes, Logical: logical,
 		})
 	}
 	d := repository.Description()
@@ -122,6 +124,9 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		{"points", count(usage.Points)},
 		{"size of all points", size(logical)},
 		{"stored", size(usage.PackBytes) + " in " + counted(usage.Packs, "pack")},
+	}
+	if d.Parity != nil {
+		rows = append(rows, []string{"parity", fmt.Sprintf("%s: up to %d damaged shards of %d in a pack can be mended", size(usage.ParityBytes), d.Parity.Parity, d.Parity.Data+d.Parity.Parity)})
 	}
 	if usage.Unfinished > 0 {
 		rows = append(rows, []string{"unfinished copies", count(usage.Unfinished)})

@@ -192,6 +192,9 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *comm
 	if err == nil {
 		err = open.out.Commit(ctx)
 	}
+	if err == nil {
+		err = in.repo.protect(ctx, open.id, size)
+	}
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", open.id, err)
 	}

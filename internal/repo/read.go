@@ -388,8 +388,8 @@ func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
 // Usage says how much there is.
 type Usage struct {
 	Points, Packs int
-	// PackBytes is the size of all packs.
-	PackBytes int64
+	// PackBytes is the size of all packs, ParityBytes what their parity takes beside them.
+	PackBytes, ParityBytes int64
 	// Unfinished counts copies that were interrupted and can go on.
 	Unfinished int
 	// Entries of the log.
@@ -403,6 +403,7 @@ func (r *Repository) Usage() Usage {
 	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Entries: r.state.Head.N}
 	for _, p := range r.state.Packs {
 		u.PackBytes += p.Size
+		u.ParityBytes += r.parityBytes(p)
 	}
 	return u
 }

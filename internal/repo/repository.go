@@ -21,6 +21,7 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
+	"ferry/internal/repo/parity"
 	"ferry/internal/storage"
 )
 
@@ -55,6 +56,8 @@ type Options struct {
 	BlockSize int
 	// Encrypt makes the repository encrypted, for these recipients. Empty: it is not encrypted.
 	Encrypt []KeyRecipient
+	// Parity makes a parity file beside each pack; nil makes none.
+	Parity *Parity
 }
 
 // Environment is what a repository needs from the machine it is used on.
@@ -96,8 +99,9 @@ type Repository struct {
 	warnMu   sync.Mutex
 	warnings []string
 
-	files *packFiles
-	nodes *nodeCache
+	files  *packFiles
+	nodes  *nodeCache
+	parity *parity.Coder
 
 	// packTarget and nodePackTarget are the sizes at which packs are sealed, in bytes. Tests make them small.
 	packTarget, nodePackTarget int64
@@ -121,6 +125,12 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 		}
 	}
 	description := format.NewDescription(algorithm, options.BlockSize, env.now())
+	if options.Parity != nil {
+		if err := options.Parity.Check(); err != nil {
+			return nil, err
+		}
+		description.Parity = options.Parity
+	}
 	content, err := json.MarshalIndent(description, "", "  ")
 	if err != nil {
 		return nil, err
@@ -219,7 +229,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
 		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(),
 		index: index.NewSet(description.ID), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
-		files: newPackFiles(store), nodes: newNodeCache(), packTarget: packTarget, nodePackTarget: nodePackTarget,
+		files: newPackFiles(store), nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
 }
 

@@ -36,6 +36,8 @@ type Payload struct {
 	TombstonesLifted []backup.PointID `json:"tombstonesLifted,omitempty"`
 	Bad              []Bad            `json:"bad,omitempty"`
 	BadHealed        []Bad            `json:"badHealed,omitempty"`
+	Damaged          []Damaged        `json:"damaged,omitempty"`
+	DamagedHealed    []backup.PointID `json:"damagedHealed,omitempty"`
 	Partials         []Partial        `json:"partials,omitempty"`
 	PartialsEnded    []format.Name    `json:"partialsEnded,omitempty"`
 }
@@ -110,6 +112,16 @@ type Bad struct {
 	Offset int64       `json:"offset"`
 	Length int64       `json:"length"`
 	ID     format.ID   `json:"id"`
+}
+
+// Damaged is a point of which not everything can be read.
+type Damaged struct {
+	Point backup.PointID `json:"point"`
+	// Places is the number of ranges that cannot be read, Bytes their length in all.
+	Places int   `json:"places,omitempty"`
+	Bytes  int64 `json:"bytes,omitempty"`
+	// File is true if the point's own file is damaged: nothing of the point can be read then.
+	File bool `json:"file,omitempty"`
 }
 
 // Partial is a part of an unfinished copy.

@@ -24,6 +24,7 @@ type State struct {
 	Holds      map[backup.PointID][]Hold
 	Tombstones map[backup.PointID]Tombstone
 	Bad        map[Bad]bool
+	Damaged    map[backup.PointID]Damaged
 	Partials   map[format.Name][]Partial
 }
 
@@ -32,7 +33,7 @@ func NewState() *State {
 	return &State{
 		Domains: map[format.Name]Domain{}, Packs: map[format.Name]Pack{}, Condemned: map[format.Name]bool{},
 		Index: map[format.Name]Segment{}, Points: map[backup.PointID]Point{}, Claims: map[backup.PointID][]Claim{},
-		Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{},
+		Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{}, Damaged: map[backup.PointID]Damaged{},
 		Partials: map[format.Name][]Partial{},
 	}
 }
@@ -83,10 +84,18 @@ func (s *State) applyPoints(p *Payload) {
 		delete(s.Points, id)
 		delete(s.Claims, id)
 		delete(s.Holds, id)
+		delete(s.Damaged, id)
 	}
 	for _, point := range p.Points {
 		s.Points[point.ID] = point
 		delete(s.Tombstones, point.ID) // it is wanted again
+		delete(s.Damaged, point.ID)
+	}
+	for _, id := range p.DamagedHealed {
+		delete(s.Damaged, id)
+	}
+	for _, damaged := range p.Damaged {
+		s.Damaged[damaged.Point] = damaged
 	}
 	for _, claim := range p.ClaimsWithdrawn {
 		without(s.Claims, claim.Point, func(c Claim) bool { return c.Job == claim.Job })
@@ -141,6 +150,7 @@ func (s *State) Payload() *Payload {
 	p.Bad = slices.SortedFunc(maps.Keys(s.Bad), func(a, b Bad) int {
 		return cmp.Or(compareNames(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length), bytes.Compare(a.ID[:], b.ID[:]))
 	})
+	p.Damaged = slices.SortedFunc(maps.Values(s.Damaged), func(a, b Damaged) int { return comparePoints(a.Point, b.Point) })
 	for _, task := range slices.SortedFunc(maps.Keys(s.Partials), compareNames) {
 		p.Partials = append(p.Partials, s.Partials[task]...)
 	}

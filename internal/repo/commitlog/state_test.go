@@ -79,6 +79,8 @@ func drawPayload(t *rapid.T) Payload {
 	})
 	p.TombstonesLifted = some(t, "lifted", drawPoint)
 	p.Bad, p.BadHealed = some(t, "bad", drawBad), some(t, "healed", drawBad)
+	p.Damaged = some(t, "damaged", func(t *rapid.T) Damaged { return Damaged{Point: drawPoint(t), Places: int(n()), Bytes: n()} })
+	p.DamagedHealed = some(t, "damaged healed", drawPoint)
 	p.Partials = some(t, "partials", func(t *rapid.T) Partial {
 		return Partial{Task: drawName(t), Point: drawPoint(t), Machine: drawName(t), File: fmt.Sprint(n())}
 	})

@@ -20,6 +20,26 @@ type Description struct {
 	Encrypted        bool      `json:"encrypted"`
 	// KeyCheck says which key ring is the right one (section 10.1); zero where the repository is not encrypted.
 	KeyCheck Name `json:"keyCheck,omitzero"`
+	// Parity asks for a parity file beside each pack; nil for none.
+	Parity *Parity `json:"parity,omitempty"`
+}
+
+// Parity says in how many shards packs are protected (section 7.4).
+type Parity struct {
+	// Data and Parity shards of a pack: as many damaged shards as there are parity shards can be made again.
+	Data   int `json:"data"`
+	Parity int `json:"parity"`
+}
+
+// maxShards of a pack in all: the field that they are computed in has no more elements.
+const maxShards = 256
+
+// Check returns an error unless the numbers are ones that a repository can have.
+func (p Parity) Check() error {
+	if p.Data < 1 || p.Parity < 1 || p.Parity > p.Data || p.Data > maxShards-p.Parity {
+		return fmt.Errorf("parity of %d data and %d parity shards: there are 1 to %d shards in all, and not more parity than data", p.Data, p.Parity, maxShards)
+	}
+	return nil
 }
 
 const descriptionFormat = "ferry-repository"
@@ -55,6 +75,11 @@ func ParseDescription(content []byte) (Description, Hash, error) {
 	}
 	if err := CheckBlockSize(d.BlockSize); err != nil {
 		return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if d.Parity != nil {
+		if err := d.Parity.Check(); err != nil {
+			return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
 	algorithm, err := ParseHash(d.Hash)
 	return d, algorithm, err

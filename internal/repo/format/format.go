@@ -27,6 +27,8 @@ const (
 	MagicPack       Magic = "FerryPak"
 	MagicIndex      Magic = "FerryIdx"
 	MagicPartial    Magic = "FerryPrt"
+	MagicParity     Magic = "FerryPar"
+	MagicVerified   Magic = "FerryVfy"
 )
 
 // PreludeSize is the size of the prelude in bytes.
