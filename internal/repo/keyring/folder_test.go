@@ -57,7 +57,8 @@ func hybrid(t testing.TB) *person {
 }
 
 func passphrase(t testing.TB, secret string) *person {
-	return &person{to: must(PassphraseRecipient(secret))(t), identity: must(PassphraseIdentity(secret))(t)}
+	p := NewPassphrase(secret)
+	return &person{to: must(p.Recipient())(t), identity: must(p.Identity())(t)}
 }
 
 func add(t testing.TB, store storage.Store, ring *Ring, p *person, label string) Recipient {

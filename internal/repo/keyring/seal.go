@@ -78,26 +78,6 @@ func kindOfIdentity(identity age.Identity) Kind {
 	return KindUnknown
 }
 
-// PassphraseRecipient wraps key rings for a passphrase, which must not be empty.
-func PassphraseRecipient(passphrase string) (age.Recipient, error) {
-	recipient, err := age.NewScryptRecipient(passphrase)
-	if err != nil {
-		return nil, err
-	}
-	recipient.SetWorkFactor(workFactor)
-	return recipient, nil
-}
-
-// PassphraseIdentity opens what PassphraseRecipient wrapped. It refuses files that would burn memory and time.
-func PassphraseIdentity(passphrase string) (age.Identity, error) {
-	identity, err := age.NewScryptIdentity(passphrase)
-	if err != nil {
-		return nil, err
-	}
-	identity.SetMaxWorkFactor(maxWork)
-	return identity, nil
-}
-
 // ParseRecipient reads a public key: age1pq1… for KindHybrid, else age1… for KindX25519. Errors tell nothing of the text, which
 // may be a secret key given by mistake.
 func ParseRecipient(text string) (age.Recipient, error) {

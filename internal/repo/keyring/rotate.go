@@ -1,0 +1,174 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"time"
+
+	"filippo.io/age"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// Rotation says what a rotation is to do.
+type Rotation struct {
+	// Passphrases of recipients that have one: for these the new ring is wrapped with them.
+	Passphrases []Passphrase
+	// Drop are key files whose recipients do not get the new ring.
+	Drop []File
+	// Now is when the new data key is made.
+	Now time.Time
+	// Commit is called with the new ring when all new key files are durable, before the old ones go.
+	Commit func(*Ring) error
+}
+
+// CannotWrapError names recipients that a rotation cannot wrap the new ring for.
+type CannotWrapError struct{ Recipients []Recipient }
+
+// Error counts them; the caller names them.
+func (e *CannotWrapError) Error() string {
+	return fmt.Sprintf("the new key cannot be given to %d of the recipients", len(e.Recipients))
+}
+
+// ErrLastRecipient: nobody would be left who can open the repository.
+var ErrLastRecipient = errors.New("nobody would be left who can open the repository")
+
+// ErrOutdated: there is a newer generation than the ring has. Only who has all keys may hand them on.
+var ErrOutdated = errors.New("there are key files of a newer generation, which the key given does not open")
+
+// wrapping is a recipient that the new ring is wrapped for.
+type wrapping struct {
+	to   age.Recipient
+	what Recipient
+}
+
+// Rotate makes a new generation of data keys, which all recipients get that are not dropped. It returns the new ring and
+// its recipients. The error may be a CannotWrapError, ErrLastRecipient or ErrOutdated: then nothing was done.
+//
+// New files are durable before old ones go, and data keys are never taken back: a writer may use them as soon as one
+// file is there. So a rotation that was interrupted leaves files of both generations, and is done by another one.
+func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotation) (*Ring, []Recipient, error) {
+	old, err := Recipients(ctx, store, ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	wrappings, err := wrappingsFor(ctx, store, ring, old, rotation)
+	if err != nil {
+		return nil, nil, err
+	}
+	generation, err := claimGeneration(ctx, store, ring.Newest(), rotation.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	next, err := ring.rotated(generation, rotation.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	var added []Recipient
+	for _, w := range wrappings {
+		recipient, err := Add(ctx, store, next, w.to, w.what)
+		if err != nil {
+			return nil, nil, err
+		}
+		added = append(added, recipient)
+	}
+	if err := rotation.Commit(next); err != nil {
+		return nil, nil, err
+	}
+	for _, r := range old {
+		if err := Remove(ctx, store, r.File); err != nil {
+			return nil, nil, err
+		}
+	}
+	return next, added, nil
+}
+
+// wrappingsFor decides whom a new ring goes to: each recipient once, whichever of its key files are there.
+func wrappingsFor(ctx context.Context, store storage.Store, ring *Ring, old []Recipient, rotation Rotation) ([]wrapping, error) {
+	var wrappings []wrapping
+	var cannot []Recipient
+	seen := map[format.Name]bool{}
+	for _, r := range old {
+		if r.File.Generation > ring.Newest() {
+			return nil, fmt.Errorf("%w: %s", ErrOutdated, r.File.Path())
+		}
+		if slices.Contains(rotation.Drop, r.File) {
+			seen[r.ID] = true
+		}
+	}
+	for _, r := range old {
+		if slices.Contains(rotation.Drop, r.File) || r.Known && seen[r.ID] {
+			continue
+		}
+		to, err := recipientOf(ctx, store, r, rotation.Passphrases)
+		if err != nil {
+			return nil, err
+		}
+		if to == nil {
+			cannot = append(cannot, r)
+			continue
+		}
+		seen[r.ID] = r.Known
+		wrappings = append(wrappings, wrapping{to, r})
+	}
+	// A second key file of somebody who gets the new ring anyway need not be wrapped for.
+	cannot = slices.DeleteFunc(cannot, func(r Recipient) bool { return r.Known && seen[r.ID] })
+	switch {
+	case len(cannot) > 0:
+		return nil, &CannotWrapError{cannot}
+	case len(wrappings) == 0:
+		return nil, ErrLastRecipient
+	}
+	return wrappings, nil
+}
+
+// recipientOf is what wraps for a recipient again: its public key, or the passphrase that opens its key file. Nil: nothing.
+func recipientOf(ctx context.Context, store storage.Store, r Recipient, passphrases []Passphrase) (age.Recipient, error) {
+	if r.Known && r.PublicKey != "" {
+		if to, err := ParseRecipient(r.PublicKey); err == nil {
+			return to, nil
+		}
+		return nil, nil
+	}
+	if r.Kind != KindPassphrase || len(passphrases) == 0 {
+		return nil, nil
+	}
+	content, err := storage.ReadAll(ctx, store, r.File.Path(), MaxFile)
+	if err != nil {
+		return nil, err
+	}
+	for _, passphrase := range passphrases {
+		identity, err := passphrase.Identity()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := Open(content, identity); err == nil {
+			return passphrase.Recipient()
+		}
+	}
+	return nil, nil
+}
+
+// claimGeneration reserves a generation that no other program makes a key of.
+func claimGeneration(ctx context.Context, store storage.Store, newest uint32, now time.Time) (uint32, error) {
+	for info, err := range store.List(ctx, Folder) {
+		if err != nil {
+			return 0, err
+		}
+		if n, err := strconv.ParseUint(path.Base(info.Name), 10, 32); err == nil && len(path.Base(info.Name)) == generationDigits {
+			newest = max(newest, uint32(n))
+		}
+	}
+	for generation := newest + 1; generation <= MaxGeneration; generation++ {
+		err := store.Put(ctx, Folder+generationName(generation), []byte("claimed "+now.UTC().Format(time.RFC3339)+"\n"))
+		if !errors.Is(err, storage.ErrExists) {
+			return generation, err
+		}
+	}
+	return 0, fmt.Errorf("no generation of data keys is left up to %d", MaxGeneration)
+}
