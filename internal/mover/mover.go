@@ -238,7 +238,7 @@ func (t *task) prepare(ctx context.Context) error {
 		return t.objects[done.Object].resume(done)
 	})
 	if err == nil && t.base != nil {
-		t.record.TakeOver(t.base.ID)
+		t.record.TakeOver(t.base)
 	}
 	return err
 }

@@ -154,7 +154,7 @@ func (r *Repository) follow(ctx context.Context) error {
 			}
 		}
 		r.heed(raw)
-		r.state.Apply(&payload, head)
+		r.apply(&payload, head)
 	}
 }
 
@@ -186,7 +186,8 @@ func (r *Repository) Refresh(ctx context.Context) error {
 
 // commit appends an entry to the log. Everything the payload names must be durable already. If another writer was
 // first, its entries are read and it is tried again behind them. check, if not nil, looks before each try whether the
-// payload still holds in the state that it would follow; its error ends the commit, and nothing was committed.
+// payload still holds in the state that it would follow, and may change it; its error ends the commit, and nothing was
+// committed. A payload that names a file which was given up is refused with ErrCondemned.
 func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, check func(*commitlog.State) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -202,6 +203,9 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 				return err
 			}
 		}
+		if err := r.refuseGivenUp(payload); err != nil {
+			return err
+		}
 		previous := r.state.Head
 		raw, head, err := commitlog.Encode(r.hasher, previous.N+1, previous.Checksum, payload)
 		if err != nil {
@@ -216,7 +220,7 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 			err = nil
 		}
 		if err == nil {
-			r.state.Apply(payload, head)
+			r.apply(payload, head)
 			r.remember()
 			return r.checkpoint(ctx)
 		}

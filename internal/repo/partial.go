@@ -27,9 +27,8 @@ type Task struct {
 
 	// losses of the ingest when the task began: what it found stored is good while there are no more.
 	losses int
-	// base is the point that subtrees are taken over from, if based.
-	base  backup.PointID
-	based bool
+	// base is the point that subtrees are taken over from, or nil.
+	base *Point
 
 	// records since the last seal, guarded by ingest.mu.
 	records []byte
@@ -154,7 +153,7 @@ func decodePartial(hasher *format.Hasher, raw []byte, checksum format.ID) (parti
 
 // TakeOver says that subtrees of a committed point are taken over unread: the task's point is committed only while the
 // repository still has that one.
-func (t *Task) TakeOver(base backup.PointID) { t.base, t.based = base, true }
+func (t *Task) TakeOver(base *Point) { t.base = base }
 
 // recordsLimit is how many bytes of records wait for a pack to be full. A copy that finds everything known fills none.
 const recordsLimit = 1 << 20

@@ -23,6 +23,8 @@ type Point struct {
 	// Domain that the point's blocks are in, and whether it is a sealed one. CommitPoint sets them.
 	Domain format.Name
 	Sealed bool
+	// checksum of its file, if it was read from one.
+	checksum format.ID
 }
 
 // pointHeader and pointBody are the JSON of docs/format.md section 5.
@@ -92,10 +94,10 @@ const (
 	pointLimit = 64 << 20
 )
 
-// pointName is the name of a point's file. A point copied again later (after it was removed) gets the same name, so
-// a file whose content differs gets a suffix from the caller.
+// pointName makes a name for a point's file. It ends in random digits, so that a point copied again later, after it was
+// removed, has another.
 func pointName(machine format.Name, created time.Time, id backup.PointID) string {
-	return "points/" + machine.String() + "/" + created.UTC().Format("20060102T150405.000000000Z") + "-" + id.String()
+	return "points/" + machine.String() + "/" + created.UTC().Format("20060102T150405.000000000Z") + "-" + id.String() + "-" + format.RandomName().String()[:8]
 }
 
 // encodePoint makes a point's file.

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,11 +53,14 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	if !in.announced {
 		payload.Domains = []commitlog.Domain{{ID: in.domain, Sealed: in.sealed}}
 	}
-	committed, err := in.commit(ctx, payload, s.points)
+	committed, err := in.commit(ctx, payload, s)
 	if !committed {
 		return err
 	}
 	in.announced = true
+	if len(payload.Index) == 0 {
+		written = nil // or it was lost with a pack that it covers
+	}
 	in.adopt(s.packs, written)
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
 	if err == nil {
@@ -88,27 +92,52 @@ func (in *Ingest) refuseLost(s *seal) {
 	}
 }
 
-// commit appends the payload to the log. If what it relies on was given up meanwhile, the packs are committed without the
-// points, and the error wraps ErrCondemned: those points must be copied again, the ingest goes on.
-func (in *Ingest) commit(ctx context.Context, payload *commitlog.Payload, points []readyPoint) (committed bool, err error) {
-	err = in.repo.commit(ctx, payload, func(state *commitlog.State) error { return in.unsound(state, points) })
+// commit appends the payload to the log. If what it relies on was given up meanwhile, or files of its own were taken for
+// garbage, what is left is committed without the points, and the error wraps ErrCondemned: those points must be copied
+// again, the ingest goes on.
+func (in *Ingest) commit(ctx context.Context, payload *commitlog.Payload, s *seal) (committed bool, err error) {
+	err = in.repo.commit(ctx, payload, func(state *commitlog.State) error { return in.unsound(state, s.points) })
 	if !errors.Is(err, ErrCondemned) {
 		return err == nil, err
 	}
-	if _, lookupErr := in.repo.lookup(ctx); lookupErr != nil { // hides what was given up
-		return false, lookupErr
+	payload.Points, payload.Claims, payload.PartialsEnded = nil, nil, nil
+	for {
+		if lost := in.lose(ctx, payload, s); lost != nil {
+			return false, lost
+		}
+		if payloadEmpty(payload) {
+			return false, err
+		}
+		restErr := in.repo.commit(ctx, payload, nil)
+		if errors.Is(restErr, ErrCondemned) {
+			continue // more was given up
+		}
+		return restErr == nil, cmp.Or(restErr, err)
 	}
+}
+
+// lose makes the ingest forget what was given up: packs that it relied on, and packs of its own that nobody will ever name.
+// What was stored in these is to be stored again.
+func (in *Ingest) lose(ctx context.Context, payload *commitlog.Payload, s *seal) error {
+	if _, err := in.repo.lookup(ctx); err != nil { // hides what was given up
+		return err
+	}
+	gone := in.repo.withoutGivenUp(payload)
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.losses++
 	in.repo.mu.Lock()
 	maps.DeleteFunc(in.relied, func(name format.Name, _ bool) bool { return !in.repo.state.Live(name) })
 	in.repo.mu.Unlock()
-	in.mu.Unlock()
-	payload.Points, payload.Claims, payload.PartialsEnded = nil, nil, nil
-	if packsErr := in.repo.commit(ctx, payload, nil); packsErr != nil {
-		return false, packsErr
-	}
-	return true, err
+	s.packs = slices.DeleteFunc(s.packs, func(open *openPack) bool {
+		if gone[open.id] {
+			for _, e := range open.entries {
+				delete(in.pending, e.ID)
+			}
+		}
+		return gone[open.id]
+	})
+	return nil
 }
 
 // unsound returns an error wrapping ErrCondemned if, in that state, something is given up that the ingest relies on: a
@@ -122,9 +151,10 @@ func (in *Ingest) unsound(state *commitlog.State, points []readyPoint) error {
 		}
 	}
 	for _, ready := range points {
-		if t := ready.task; t != nil && t.based {
-			if _, there := state.Points[t.base]; !there {
-				return fmt.Errorf("point %s was removed: %w", t.base.Short(), ErrCondemned)
+		if t := ready.task; t != nil && t.base != nil {
+			// Removed and copied again meanwhile it can be another, which its checksum shows.
+			if entry, there := state.Points[t.base.ID]; !there || entry.Checksum != t.base.checksum {
+				return fmt.Errorf("point %s was removed: %w", t.base.ID.Short(), ErrCondemned)
 			}
 		}
 	}
@@ -204,15 +234,14 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *comm
 	return nil
 }
 
-// writePoint writes a point's file. A file of that name that says something else is left over from a point that was
-// removed, or from an interrupted commit; then the name gets a suffix.
+// writePoint writes a point's file, under a name that was never used: one that reclaim gave up must not come again.
 func (r *Repository) writePoint(ctx context.Context, ready readyPoint) (commitlog.Point, error) {
 	p, raw := ready.point, ready.raw
 	machine := r.Pseudonym(p.Machine.Key)
 	name := pointName(machine, p.Created, p.ID)
 	err := r.store.Put(ctx, name, raw)
-	if errors.Is(err, storage.ErrExists) {
-		name += "-" + format.RandomName().String()[:8]
+	if errors.Is(err, storage.ErrExists) { // as good as never, or the answer to a first try was lost
+		name = pointName(machine, p.Created, p.ID)
 		err = r.store.Put(ctx, name, raw)
 	}
 	if err != nil {

@@ -89,6 +89,7 @@ func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, 
 		}
 		return nil, &backup.Error{Point: id.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File, err)}
 	}
+	point.checksum = entry.Checksum
 	return point, nil
 }
 

@@ -87,6 +87,8 @@ type Repository struct {
 	state    *commitlog.State
 	diverged error
 	readOnly error
+	// givenUp are the files that the log condemned or deleted since the repository was opened.
+	givenUp map[string]bool
 	// checkpoints are the newest one and the one before it; 0 for none.
 	checkpoints [2]uint64
 
@@ -227,7 +229,7 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 func newRepository(store storage.Store, env Environment, description format.Description, hasher *format.Hasher) *Repository {
 	return &Repository{
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
-		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(),
+		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(), givenUp: map[string]bool{},
 		index: index.NewSet(description.ID), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
 		files: newPackFiles(store), nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}

@@ -79,6 +79,11 @@ func Restore(ctx context.Context, repository *repo.Repository, point *repo.Point
 			}
 		}
 	}
+	release, err := repository.KeepHeld(ctx, point.ID, "restored")
+	if err != nil {
+		return Result{}, inPoint(point, "", err)
+	}
+	defer release()
 	progress := &Progress{}
 	for _, object := range point.Objects {
 		progress.Total.Add(object.Size)

@@ -24,6 +24,9 @@ type Payload struct {
 	Packs            []Pack           `json:"packs,omitempty"`
 	Condemned        []format.Name    `json:"condemned,omitempty"`
 	Deleted          []format.Name    `json:"deleted,omitempty"`
+	CondemnedFiles   []string         `json:"condemnedFiles,omitempty"`
+	DeletedFiles     []string         `json:"deletedFiles,omitempty"`
+	CondemnedIn      []Condemnation   `json:"condemnedIn,omitempty"`
 	Index            []Segment        `json:"index,omitempty"`
 	IndexRemoved     []format.Name    `json:"indexRemoved,omitempty"`
 	Points           []Point          `json:"points,omitempty"`
@@ -63,6 +66,15 @@ type Pack struct {
 	Size   int64     `json:"size"`
 	Frames int       `json:"frames"`
 	Root   format.ID `json:"root"`
+	// Entry is the number of the log entry that named the pack last. Only checkpoints write it.
+	Entry uint64 `json:"entry,omitempty"`
+}
+
+// Condemnation says in which entry packs and files were condemned. Only checkpoints have it.
+type Condemnation struct {
+	Entry uint64        `json:"entry"`
+	Packs []format.Name `json:"packs,omitempty"`
+	Files []string      `json:"files,omitempty"`
 }
 
 // Segment is an index segment and the packs it covers.

@@ -18,14 +18,18 @@ type State struct {
 	Domains    map[format.Name]Domain
 	Packs      map[format.Name]Pack
 	Condemned  map[format.Name]bool
-	Index      map[format.Name]Segment
-	Points     map[backup.PointID]Point
-	Claims     map[backup.PointID][]Claim
-	Holds      map[backup.PointID][]Hold
-	Tombstones map[backup.PointID]Tombstone
-	Bad        map[Bad]bool
-	Damaged    map[backup.PointID]Damaged
-	Partials   map[format.Name][]Partial
+	// CondemnedFiles are files that no entry names and none may name.
+	CondemnedFiles map[string]bool
+	// CondemnedIn is the number of the entry that condemned a pack, by its id in hex, or a file, by its name.
+	CondemnedIn map[string]uint64
+	Index       map[format.Name]Segment
+	Points      map[backup.PointID]Point
+	Claims      map[backup.PointID][]Claim
+	Holds       map[backup.PointID][]Hold
+	Tombstones  map[backup.PointID]Tombstone
+	Bad         map[Bad]bool
+	Damaged     map[backup.PointID]Damaged
+	Partials    map[format.Name][]Partial
 }
 
 // NewState is the state before the first entry.
@@ -34,7 +38,7 @@ func NewState() *State {
 		Domains: map[format.Name]Domain{}, Packs: map[format.Name]Pack{}, Condemned: map[format.Name]bool{},
 		Index: map[format.Name]Segment{}, Points: map[backup.PointID]Point{}, Claims: map[backup.PointID][]Claim{},
 		Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{}, Damaged: map[backup.PointID]Damaged{},
-		Partials: map[format.Name][]Partial{},
+		Partials: map[format.Name][]Partial{}, CondemnedFiles: map[string]bool{}, CondemnedIn: map[string]uint64{},
 	}
 }
 
@@ -47,17 +51,7 @@ func (s *State) Apply(p *Payload, head Head) {
 	for _, d := range p.Domains {
 		s.Domains[d.ID] = d
 	}
-	for _, id := range p.Deleted {
-		delete(s.Packs, id)
-		delete(s.Condemned, id)
-		maps.DeleteFunc(s.Bad, func(bad Bad, _ bool) bool { return bad.Pack == id })
-	}
-	for _, pack := range p.Packs {
-		s.Packs[pack.ID] = pack
-	}
-	for _, id := range p.Condemned {
-		s.Condemned[id] = true
-	}
+	s.applyPacks(p)
 	for _, id := range p.IndexRemoved {
 		delete(s.Index, id)
 	}
@@ -77,6 +71,75 @@ func (s *State) Apply(p *Payload, head Head) {
 	for _, partial := range p.Partials {
 		s.Partials[partial.Task] = append(s.Partials[partial.Task], partial)
 	}
+}
+
+func (s *State) applyPacks(p *Payload) {
+	for _, id := range p.Deleted {
+		delete(s.Packs, id)
+		delete(s.Condemned, id)
+		delete(s.CondemnedIn, id.String())
+		maps.DeleteFunc(s.Bad, func(bad Bad, _ bool) bool { return bad.Pack == id })
+	}
+	for _, file := range p.DeletedFiles {
+		delete(s.CondemnedFiles, file)
+		delete(s.CondemnedIn, file)
+	}
+	for _, pack := range p.Packs {
+		if pack.Entry == 0 || pack.Entry > s.Head.N {
+			pack.Entry = s.Head.N
+		}
+		s.Packs[pack.ID] = pack
+	}
+	for _, c := range p.CondemnedIn {
+		for _, id := range c.Packs {
+			s.condemn(id.String(), c.Entry)
+		}
+		for _, file := range c.Files {
+			s.condemn(file, c.Entry)
+		}
+	}
+	for _, id := range p.Condemned {
+		s.Condemned[id] = true
+		s.condemn(id.String(), s.Head.N)
+	}
+	for _, file := range p.CondemnedFiles {
+		s.CondemnedFiles[file] = true
+		s.condemn(file, s.Head.N)
+	}
+}
+
+// condemn notes the first entry that condemned something.
+func (s *State) condemn(what string, entry uint64) {
+	if _, already := s.CondemnedIn[what]; !already {
+		s.CondemnedIn[what] = min(entry, s.Head.N)
+	}
+}
+
+// condemnations groups what is condemned by the entry that did it.
+func (s *State) condemnations() []Condemnation {
+	byEntry := map[uint64]*Condemnation{}
+	of := func(entry uint64) *Condemnation {
+		if byEntry[entry] == nil {
+			byEntry[entry] = &Condemnation{Entry: entry}
+		}
+		return byEntry[entry]
+	}
+	for id := range s.Condemned {
+		c := of(s.CondemnedIn[id.String()])
+		c.Packs = append(c.Packs, id)
+	}
+	for file := range s.CondemnedFiles {
+		c := of(s.CondemnedIn[file])
+		c.Files = append(c.Files, file)
+	}
+	var list []Condemnation
+	for _, entry := range slices.Sorted(maps.Keys(byEntry)) {
+		c := byEntry[entry]
+		slices.SortFunc(c.Packs, compareNames)
+		slices.Sort(c.Files)
+		list = append(list, *c)
+	}
+	return list
 }
 
 func (s *State) applyPoints(p *Payload) {
@@ -139,6 +202,8 @@ func (s *State) Payload() *Payload {
 		p.Condemned = append(p.Condemned, id)
 	}
 	slices.SortFunc(p.Condemned, compareNames)
+	p.CondemnedFiles = slices.Sorted(maps.Keys(s.CondemnedFiles))
+	p.CondemnedIn = s.condemnations()
 	p.Points = slices.SortedFunc(maps.Values(s.Points), func(a, b Point) int { return comparePoints(a.ID, b.ID) })
 	for _, point := range slices.SortedFunc(maps.Keys(s.Claims), comparePoints) {
 		p.Claims = append(p.Claims, s.Claims[point]...)

@@ -64,6 +64,8 @@ func drawPayload(t *rapid.T) Payload {
 	})
 	p.Condemned = some(t, "condemned", drawName)
 	p.Deleted = some(t, "deleted", drawName)
+	drawFile := func(t *rapid.T) string { return fmt.Sprint("points/", rapid.IntRange(0, 3).Draw(t, "file")) }
+	p.CondemnedFiles, p.DeletedFiles = some(t, "condemned files", drawFile), some(t, "deleted files", drawFile)
 	p.Index = some(t, "index", func(t *rapid.T) Segment {
 		return Segment{ID: drawName(t), Size: n(), Packs: some(t, "covers", drawName)}
 	})
@@ -152,7 +154,7 @@ func TestApplyRemovesBeforeItAdds(t *testing.T) {
 	}, Head{N: 2})
 	want := NewState()
 	want.Head.N = 2
-	want.Packs[name], want.Index[name] = Pack{ID: name, Frames: 2}, Segment{ID: name, Size: 2}
+	want.Packs[name], want.Index[name] = Pack{ID: name, Frames: 2, Entry: 2}, Segment{ID: name, Size: 2}
 	want.Points[point], want.Tombstones[point] = Point{ID: point, File: "new"}, Tombstone{ID: point, Reason: "new"}
 	want.Claims[point] = []Claim{{Point: point, Job: "a", Reason: "new"}}
 	want.Holds[point] = []Hold{{Point: point, ID: "a", Reason: "new"}}
@@ -202,5 +204,26 @@ func TestSortPoints(t *testing.T) {
 	}
 	if !slices.Equal(order, []byte{3, 1, 2}) {
 		t.Errorf("points in the order %v", order)
+	}
+}
+
+// What is condemned stays condemned by the entry that did it first, until it is deleted; a checkpoint remembers which.
+func TestCondemnedByTheFirstEntry(t *testing.T) {
+	pack, file := format.Name{1}, "points/a"
+	s := NewState()
+	s.Apply(&Payload{Condemned: []format.Name{pack}, CondemnedFiles: []string{file}}, Head{N: 5})
+	s.Apply(&Payload{Condemned: []format.Name{pack, {2}}, CondemnedFiles: []string{file}}, Head{N: 7})
+	begun := NewState()
+	begun.Apply(s.Payload(), Head{N: 9})
+	for _, state := range []*State{s, begun} {
+		for what, want := range map[string]uint64{pack.String(): 5, file: 5, format.Name{2}.String(): 7} {
+			if got := state.CondemnedIn[what]; got != want {
+				t.Errorf("%s was condemned by entry %d, not %d", what, got, want)
+			}
+		}
+	}
+	begun.Apply(&Payload{Deleted: []format.Name{pack}, DeletedFiles: []string{file}}, Head{N: 10})
+	if len(begun.Condemned) != 1 || len(begun.CondemnedFiles) != 0 || len(begun.CondemnedIn) != 1 {
+		t.Errorf("what is deleted is still condemned: %+v", begun)
 	}
 }

@@ -19,13 +19,18 @@ type opener struct {
 	point      *repo.Point
 }
 
-// Open needs no reading: the point's file has been read.
-func (o opener) Open(context.Context) (source.Content, error) {
-	return &content{opener: o}, nil
+// Open holds the point until the content is closed. It needs no reading: the point's file has been read.
+func (o opener) Open(ctx context.Context) (source.Content, error) {
+	release, err := o.repository.KeepHeld(ctx, o.point.ID, "copied to another repository")
+	if err != nil {
+		return nil, err
+	}
+	return &content{opener: o, release: sync.OnceFunc(release)}, nil
 }
 
 type content struct {
 	opener
+	release func()
 }
 
 func (c *content) Objects() []source.Object {
@@ -72,7 +77,10 @@ func (c *content) Stream(context.Context, source.Sink) error {
 
 func (c *content) Revalidate(context.Context) error { return nil }
 
-func (c *content) Close() error { return nil }
+func (c *content) Close() error {
+	c.release()
+	return nil
+}
 
 func (c *content) Disk(i int) (source.Disk, error) {
 	if i < 0 || i >= len(c.point.Roots) || c.point.Roots[i] == nil {

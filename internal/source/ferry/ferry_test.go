@@ -171,7 +171,7 @@ func TestADamagedPointIsListedAsBroken(t *testing.T) {
 	first, second := machine()
 	dir := filepath.Join(t.TempDir(), "a")
 	copyAll(t, sourcetest.Open(t, first, second), dir, repo.Options{BlockSize: block})
-	files, err := filepath.Glob(filepath.Join(dir, "points", "*", "*"+first.ID().String()))
+	files, err := filepath.Glob(filepath.Join(dir, "points", "*", "*"+first.ID().String()+"-*"))
 	if err != nil || len(files) != 1 {
 		t.Fatal(files, err)
 	}

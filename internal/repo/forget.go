@@ -1,0 +1,121 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+)
+
+// Forgetting is a point that a job gives up.
+type Forgetting struct {
+	Point backup.PointID
+	// Reason is written in the tombstone.
+	Reason string
+	// Tombstone keeps the point from being copied again, once no job claims it any more.
+	Tombstone bool
+}
+
+// Forgotten says what became of a point that a job gave up.
+type Forgotten struct {
+	Point backup.PointID
+	// Unknown: the repository does not have the point. Removed: it is gone, and reclaim gives its space back.
+	Unknown, Removed bool
+	// ClaimedBy are the jobs that still claim it, Holds what else keeps it. With holds only it goes when they end: the
+	// next reclaim removes it.
+	ClaimedBy []string
+	Holds     []HoldInfo
+}
+
+// HoldInfo is a hold on a point.
+type HoldInfo struct {
+	Reason string
+	// Until it counts, by the storage's clock; zero: until it is released.
+	Until time.Time
+}
+
+// Forget withdraws a job's claims on points, in one log entry. A point that nothing claims or holds then is removed by the
+// same entry. It returns what became of each point, in the order given.
+func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting) ([]Forgotten, error) {
+	now, err := r.holdTime(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var done []Forgotten
+	payload := &commitlog.Payload{}
+	err = r.commit(ctx, payload, func(state *commitlog.State) error {
+		done, *payload = nil, commitlog.Payload{Time: payload.Time, Writer: payload.Writer, Program: payload.Program}
+		for _, p := range points {
+			done = append(done, forget(state, job, p, now, payload))
+		}
+		if len(payload.ClaimsWithdrawn)+len(payload.PointsRemoved) == 0 {
+			return errNothing
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errNothing) {
+		return nil, err
+	}
+	return done, nil
+}
+
+// forget adds to the payload what giving up one point takes, and says what becomes of it.
+func forget(state *commitlog.State, job string, p Forgetting, now time.Time, payload *commitlog.Payload) Forgotten {
+	entry, known := state.Points[p.Point]
+	if !known {
+		return Forgotten{Point: p.Point, Unknown: true}
+	}
+	done := Forgotten{Point: p.Point, Holds: holding(state, p.Point, now)}
+	for _, claim := range state.Claims[p.Point] {
+		if claim.Job == job {
+			payload.ClaimsWithdrawn = append(payload.ClaimsWithdrawn, commitlog.Claim{Point: p.Point, Job: job})
+		} else {
+			done.ClaimedBy = append(done.ClaimedBy, claim.Job)
+		}
+	}
+	if len(done.ClaimedBy) > 0 {
+		return done
+	}
+	if p.Tombstone {
+		payload.Tombstones = append(payload.Tombstones, commitlog.Tombstone{ID: entry.ID, Machine: entry.Machine, Created: entry.Created, Reason: p.Reason})
+	}
+	if done.Removed = len(done.Holds) == 0; done.Removed {
+		payload.PointsRemoved = append(payload.PointsRemoved, p.Point)
+	}
+	return done
+}
+
+// holdTime is the storage's time, which is asked for only if there are holds to compare with it.
+func (r *Repository) holdTime(ctx context.Context) (time.Time, error) {
+	r.mu.Lock()
+	any := len(r.state.Holds) > 0
+	r.mu.Unlock()
+	if !any {
+		return time.Time{}, nil
+	}
+	return r.storageTime(ctx)
+}
+
+// holding are the holds on a point that count at a time of the storage's clock.
+func holding(state *commitlog.State, point backup.PointID, now time.Time) []HoldInfo {
+	var holds []HoldInfo
+	for _, hold := range state.Holds[point] {
+		info := HoldInfo{Reason: hold.Reason}
+		if hold.Until != nil {
+			info.Until = *hold.Until
+		}
+		if info.Until.IsZero() || now.Before(info.Until) {
+			holds = append(holds, info)
+		}
+	}
+	return holds
+}
+
+// Claims returns who claims a point, and why.
+func (r *Repository) Claims(point backup.PointID) []commitlog.Claim {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Claims[point]
+}
