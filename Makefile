@@ -4,6 +4,8 @@ GO            ?= go
 MINIMUM_GO    := 1.26
 LINT_VERSION  := v2.15.0
 LINT          := .tools/golangci-lint-$(LINT_VERSION)
+S3_VERSION    := v1.8.0
+S3_SERVER     := .tools/versitygw-$(S3_VERSION)
 FUZZ_SECONDS  ?= 10
 TEST_TIMEOUT  ?= 10m
 SHELL         := bash
@@ -37,7 +39,7 @@ test: check-go deps ## Run every test; the single phases are below
 	@test/phases.sh $(PHASES)
 
 .PHONY: deps
-deps: ## Install the tools that tests compare against (as root, on Debian), or say which are missing
+deps: $(S3_SERVER) ## Install the tools that tests compare against (as root, on Debian), or say which are missing
 	@test/deps.sh
 
 .PHONY: vet
@@ -54,7 +56,7 @@ test-race: check-go ## The concurrent packages' tests again (-short), under the 
 	CGO_ENABLED=1 $(GO) test -race -short -timeout $(TEST_TIMEOUT) $(RACE_PACKAGES)
 
 .PHONY: test-integration
-test-integration: check-go ## Tests against the real tools: qemu-img, libvirt, virtnbdbackup
+test-integration: check-go $(S3_SERVER) ## Tests against the real tools: qemu-img, libvirt, virtnbdbackup, an S3 server
 	$(GO) test -tags integration -count=1 -timeout $(TEST_TIMEOUT) ./test/...
 
 .PHONY: test-independent
@@ -94,6 +96,12 @@ $(LINT): | check-go
 	GOBIN=$(CURDIR)/.tools/build $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv .tools/build/golangci-lint $@
 	rmdir .tools/build
+
+$(S3_SERVER): | check-go
+	@echo "building versitygw $(S3_VERSION), the S3 server of the tests, once (some minutes)"
+	GOBIN=$(CURDIR)/.tools/build-s3 $(GO) install github.com/versity/versitygw/cmd/versitygw@$(S3_VERSION)
+	mv .tools/build-s3/versitygw $@
+	rmdir .tools/build-s3
 
 .PHONY: check-go
 check-go:

@@ -7,14 +7,18 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/plan"
+	"ferry/internal/storage/s3"
 )
 
 // Completion in a shell. What cannot be found out quietly is not completed: errors have no place there.
 
 const noFiles = cobra.ShellCompDirectiveNoFileComp
 
-// completeFolder completes arguments that are folders.
-func completeFolder(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+// completeFolder completes arguments that are folders, or locations in a bucket, of which nothing is known without asking.
+func completeFolder(_ *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if s3.IsLocation(toComplete) {
+		return nil, noFiles | cobra.ShellCompDirectiveNoSpace
+	}
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
@@ -60,7 +64,7 @@ func (a *app) completeMachineFlag(command *cobra.Command) {
 func (a *app) completeRestore(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	switch len(args) {
 	case 0:
-		return nil, cobra.ShellCompDirectiveFilterDirs
+		return completeFolder(cmd, args, toComplete)
 	case 1:
 		return machineChoices(a.pointsToComplete(cmd, args[0]), toComplete), noFiles
 	}

@@ -18,6 +18,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage/s3"
 )
 
 type copyFlags struct {
@@ -73,6 +74,9 @@ func (f copyFlags) check(from, to string) error {
 	}
 	if !known {
 		return usage("codec %s is none of auto, none, s2, zstd", backup.EncodeName(f.codec))
+	}
+	if from == to && s3.IsLocation(from) {
+		return usage("%s is source and target", from)
 	}
 	source, err := os.Stat(from)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"ferry/internal/source/vzdump"
 	"ferry/internal/storage"
 	filestore "ferry/internal/storage/fs"
+	"ferry/internal/storage/s3"
 )
 
 func (a *app) environment() repo.Environment {
@@ -32,14 +33,26 @@ func (a *app) formats() []source.Format {
 	}
 }
 
-// openSource lists a folder of backups.
+// openSource lists a folder of backups, or a repository in a bucket.
 func (a *app) openSource(ctx context.Context, path, name string) (*registry.Source, error) {
-	if err := mustBeFolder(path, "name the folder that the backups are in"); err != nil {
+	options := registry.Options{Name: name, CacheDir: a.cacheDir, Formats: a.formats()}
+	if s3.IsLocation(path) {
+		store, err := openBucket(path)
+		if err != nil {
+			return nil, err
+		}
+		options.Elsewhere = true
+		options.Formats = []source.Format{ferry.Stored{Store: store, Environment: a.environment()}}
+	} else if err := mustBeFolder(path, "name the folder that the backups are in"); err != nil {
 		return nil, err
 	}
-	opened, err := registry.Open(ctx, path, registry.Options{Name: name, CacheDir: a.cacheDir, Formats: a.formats()})
+	opened, err := registry.Open(ctx, path, options)
 	if err != nil {
 		return nil, err
+	}
+	if options.Elsewhere && len(opened.Points) == 0 && len(opened.Problems) > 0 {
+		opened.Close()
+		return nil, opened.Problems[0] // the only place there is
 	}
 	var messages []string
 	for _, problem := range opened.Problems {
@@ -51,13 +64,8 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 
 // openRepository opens the repository at a path. The error wraps repo.ErrNoRepository if there is none.
 func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository, error) {
-	store, err := filestore.Open(path)
-	switch {
-	case errors.Is(err, storage.ErrNotExist):
-		return nil, noRepository(path, nearbyHint(path))
-	case errors.Is(err, unix.ENOTDIR):
-		return nil, mustBeFolder(path, "name the folder that has repository.json in it")
-	case err != nil:
+	store, err := openStore(path)
+	if err != nil {
 		return nil, err
 	}
 	opened, err := repo.Open(ctx, store, a.environment())
@@ -72,6 +80,36 @@ func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository
 		a.warnings([]string{diverged.Error()})
 	}
 	return opened, nil
+}
+
+// openStore opens the folder or the bucket that a repository lies in.
+func openStore(path string) (storage.Store, error) {
+	if s3.IsLocation(path) {
+		return openBucket(path)
+	}
+	store, err := filestore.Open(path)
+	switch {
+	case errors.Is(err, storage.ErrNotExist):
+		return nil, noRepository(path, nearbyHint(path))
+	case errors.Is(err, unix.ENOTDIR):
+		return nil, mustBeFolder(path, "name the folder that has repository.json in it")
+	case err != nil:
+		return nil, err
+	}
+	return store, nil
+}
+
+// openBucket opens the store at a location of the form s3://BUCKET/PREFIX.
+func openBucket(path string) (storage.Store, error) {
+	location, err := s3.ParseLocation(path)
+	if err != nil {
+		return nil, &exitError{code: ExitUsage, err: err}
+	}
+	store, err := s3.Open(location, s3.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
 }
 
 // mustBeFolder gives a usage error unless there is a folder at path.
@@ -90,11 +128,17 @@ func mustBeFolder(path, hint string) error {
 
 // noRepository is the error of a path without a repository.
 func noRepository(path, hint string) error {
+	if s3.IsLocation(path) {
+		return hinted(fmt.Errorf("%w at %s", repo.ErrNoRepository, path), hint)
+	}
 	return hinted(fmt.Errorf("%w at %s; is the disk mounted?", repo.ErrNoRepository, path), hint)
 }
 
 // nearbyHint names repositories one level below a path that is none.
 func nearbyHint(path string) string {
+	if s3.IsLocation(path) {
+		return "are the bucket and the prefix right?"
+	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return ""
@@ -109,10 +153,7 @@ func nearbyHint(path string) string {
 
 // createRepository makes a new repository at a path.
 func (a *app) createRepository(ctx context.Context, path string, options repo.Options) (*repo.Repository, error) {
-	if info, err := os.Stat(path); err == nil && !info.IsDir() {
-		return nil, usage("%s is a file, not a folder", path)
-	}
-	store, err := filestore.Create(path)
+	store, err := makeStore(path)
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +164,27 @@ func (a *app) createRepository(ctx context.Context, path string, options repo.Op
 	return made, err
 }
 
-// isRepository is true if a repository lies at the path itself.
+// makeStore opens the folder, which is made if needed, or the bucket, which must be there.
+func makeStore(path string) (storage.Store, error) {
+	if s3.IsLocation(path) {
+		return openBucket(path)
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return nil, usage("%s is a file, not a folder", path)
+	}
+	store, err := filestore.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
+}
+
+// isRepository is true if a repository lies at the path itself: surely, for a folder; as far as one can tell without asking,
+// for a bucket.
 func isRepository(path string) bool {
+	if s3.IsLocation(path) {
+		return true
+	}
 	info, err := os.Stat(filepath.Join(path, "repository.json"))
 	return err == nil && info.Mode().IsRegular()
 }

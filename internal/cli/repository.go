@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
+	"ferry/internal/storage/s3"
 )
 
 // initFlags are the options of a new repository.
@@ -70,10 +71,14 @@ files durable; one that cannot is refused. What is stored is not encrypted.`,
 }
 
 func (a *app) repoInit(ctx context.Context, path string, options repo.Options) error {
-	if isRepository(path) {
-		return usage("%s has a Ferry repository already", path)
+	there := func() error { return usage("%s has a Ferry repository already", path) }
+	if !s3.IsLocation(path) && isRepository(path) {
+		return there()
 	}
 	repository, err := a.createRepository(ctx, path, options)
+	if errors.Is(err, repo.ErrExists) {
+		return there()
+	}
 	if err != nil {
 		return err
 	}

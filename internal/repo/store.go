@@ -145,11 +145,10 @@ func (in *Ingest) append(kind pack.Kind, frame []byte) error {
 
 func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
 	id := format.RandomName()
-	created, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
+	out, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
 	if err != nil {
 		return nil, err
 	}
-	out := newPackOut(created)
 	writer, err := pack.NewWriter(out, in.repo.hasher, pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain})
 	if err != nil {
 		out.Abort()

@@ -58,6 +58,9 @@ type Entry struct {
 // List walks the root, three levels deep. Symbolic links to files are followed within the root, links to folders are
 // not. Anything else than files and folders is left out. What is inside a Ferry repository is not looked through.
 func List(ctx context.Context, root *Root) (*Listing, error) {
+	if root.root == nil {
+		return &Listing{Root: root}, nil
+	}
 	w := &walker{ctx: ctx, listing: &Listing{Root: root, Folders: map[string][]Entry{}, claimed: map[string]bool{}}}
 	if err := w.walk(".", 0); err != nil {
 		return nil, err

@@ -39,6 +39,15 @@ func OpenRoot(path, name string) (*Root, error) {
 	return &Root{root: root, path: absolute, name: name}, nil
 }
 
+// Elsewhere is the root of a source that lies in no folder: it has no files of its own, and counts what is read. The
+// location takes the place of the path. An empty name means the location.
+func Elsewhere(location, name string) *Root {
+	if name == "" {
+		name = location
+	}
+	return &Root{path: location, name: name}
+}
+
 // Name is the source's name, which takes part in the identity of machines whose format states no UUID.
 func (r *Root) Name() string { return r.name }
 
@@ -52,7 +61,12 @@ func (r *Root) BytesRead() int64 { return r.read.Load() }
 func (r *Root) CountRead(n int) { r.read.Add(int64(n)) }
 
 // Close releases the folder. Files opened through it stay open.
-func (r *Root) Close() error { return r.root.Close() }
+func (r *Root) Close() error {
+	if r.root == nil {
+		return nil
+	}
+	return r.root.Close()
+}
 
 // FileIdentity is what tells whether a file is still the one that was seen before.
 type FileIdentity struct {

@@ -82,20 +82,3 @@ type Reader interface {
 	Size() int64
 	Close() error
 }
-
-// ReadAll reads a whole object of at most limit bytes.
-func ReadAll(ctx context.Context, store Store, name string, limit int64) ([]byte, error) {
-	reader, err := store.Open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	if reader.Size() > limit {
-		return nil, errors.New(name + " is larger than such an object can be")
-	}
-	content := make([]byte, reader.Size())
-	if n, err := reader.ReadAt(content, 0); err != nil && (err != io.EOF || n < len(content)) {
-		return nil, err
-	}
-	return content, nil
-}

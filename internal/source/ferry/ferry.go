@@ -41,13 +41,30 @@ func (f Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Poi
 }
 
 func (f Format) scan(ctx context.Context, listing *source.Listing, folder string) ([]source.Point, error) {
-	root := listing.Root
-	store, err := fs.Open(filepath.Join(root.Path(), filepath.FromSlash(folder)))
+	store, err := fs.Open(filepath.Join(listing.Root.Path(), filepath.FromSlash(folder)))
 	if err != nil {
 		return nil, err
 	}
+	return scan(ctx, listing, store, f.Environment)
+}
+
+// Stored is the format of the one repository that lies in a store, such as a bucket. The source closes the store.
+type Stored struct {
+	Store       storage.Store
+	Environment repo.Environment
+}
+
+// Name is "ferry".
+func (Stored) Name() string { return Format{}.Name() }
+
+// Scan opens the repository and lists its points.
+func (s Stored) Scan(ctx context.Context, listing *source.Listing) ([]source.Point, error) {
+	return scan(ctx, listing, s.Store, s.Environment)
+}
+
+func scan(ctx context.Context, listing *source.Listing, store storage.Store, environment repo.Environment) ([]source.Point, error) {
 	listing.CloseWith(store)
-	repository, err := repo.Open(ctx, countingStore{Store: store, root: root}, f.Environment)
+	repository, err := repo.Open(ctx, countingStore{Store: store, root: listing.Root}, environment)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +97,22 @@ type countingStore struct {
 	root *source.Root
 }
 
+func (s countingStore) Unwrap() storage.Store { return s.Store }
+
+func (s countingStore) ReadAll(ctx context.Context, name string, limit int64) ([]byte, error) {
+	content, err := storage.ReadAll(ctx, s.Store, name, limit)
+	s.root.CountRead(len(content))
+	return content, err
+}
+
+func (s countingStore) OpenSized(ctx context.Context, name string, size int64) (storage.Reader, error) {
+	reader, err := storage.OpenSized(ctx, s.Store, name, size)
+	if err != nil {
+		return nil, err
+	}
+	return countingReader{Reader: reader, root: s.root}, nil
+}
+
 func (s countingStore) Open(ctx context.Context, name string) (storage.Reader, error) {
 	reader, err := s.Store.Open(ctx, name)
 	if err != nil {
@@ -95,6 +128,12 @@ type countingReader struct {
 
 func (r countingReader) ReadAt(p []byte, offset int64) (int, error) {
 	n, err := r.Reader.ReadAt(p, offset)
+	r.root.CountRead(n)
+	return n, err
+}
+
+func (r countingReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (int, error) {
+	n, err := storage.ReadAt(ctx, r.Reader, p, offset)
 	r.root.CountRead(n)
 	return n, err
 }

@@ -34,18 +34,13 @@ type Options struct {
 	// CacheDir remembers files found broken; empty remembers nothing.
 	CacheDir string
 	Formats  []source.Format
+	// Elsewhere: the path is no folder, but a location that the formats know of by themselves.
+	Elsewhere bool
 }
 
 // Open lists a folder. Formats claim files in their order.
 func Open(ctx context.Context, path string, options Options) (*Source, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return nil, &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s is a file", path), Hint: "name the folder that the backups are in"}
-	}
-	root, err := source.OpenRoot(path, options.Name)
+	root, err := openRoot(path, options)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +49,20 @@ func Open(ctx context.Context, path string, options Options) (*Source, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func openRoot(path string, options Options) (*source.Root, error) {
+	if options.Elsewhere {
+		return source.Elsewhere(path, options.Name), nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s is a file", path), Hint: "name the folder that the backups are in"}
+	}
+	return source.OpenRoot(path, options.Name)
 }
 
 func (s *Source) scan(ctx context.Context, formats []source.Format) error {

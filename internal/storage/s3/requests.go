@@ -1,0 +1,126 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"ferry/internal/storage"
+)
+
+// counter is a transport that counts requests by kind, and learns from the answers whether the bucket keeps versions.
+type counter struct {
+	http.RoundTripper
+	get, head, list, put, remove, lock, other, retried atomic.Int64
+	// versioned is true once an answer named a version, told once an answer could have.
+	versioned, told atomic.Bool
+}
+
+func (c *counter) RoundTrip(request *http.Request) (*http.Response, error) {
+	kind := c.kind(request)
+	kind.Add(1)
+	response, err := c.RoundTripper.RoundTrip(request)
+	if err == nil && response.Header.Get("X-Amz-Version-Id") != "" {
+		c.versioned.Store(true)
+	}
+	if err == nil && kind == &c.get && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusPartialContent) {
+		c.told.Store(true)
+	}
+	return response, err
+}
+
+func (c *counter) kind(request *http.Request) *atomic.Int64 {
+	query := request.URL.Query()
+	switch {
+	case query.Has("retention"), query.Has("object-lock"):
+		return &c.lock
+	case query.Has("versioning"), query.Has("location"):
+		return &c.other
+	case query.Has("list-type"), query.Has("versions"):
+		return &c.list
+	case request.Method == http.MethodGet:
+		return &c.get
+	case request.Method == http.MethodHead:
+		return &c.head
+	case request.Method == http.MethodDelete:
+		return &c.remove
+	case request.Method == http.MethodPut, request.Method == http.MethodPost:
+		return &c.put
+	}
+	return &c.other
+}
+
+// Requests counts what was asked of the server. Beginning, finishing and aborting a multipart upload and each of its parts
+// are requests, too.
+func (s *Store) Requests() storage.Requests {
+	c := s.counter
+	return storage.Requests{
+		Get: c.get.Load(), Head: c.head.Load(), List: c.list.Load(), Put: c.put.Load(), Delete: c.remove.Load(), Lock: c.lock.Load(),
+		Other: c.other.Load(), Retried: c.retried.Load(),
+	}
+}
+
+const (
+	// attempts that a request gets: with the pauses between them, about half a minute.
+	attempts = 10
+	// firstAttempts are those of a store that never had an answer: the location may be wrong.
+	firstAttempts = 3
+	// defaultPause is before the second attempt; each later one is twice the one before, up to maxPause.
+	defaultPause = 100 * time.Millisecond
+	maxPause     = 10 * time.Second
+
+	// patience is how long a request may take, without the time for its bytes, and slowest what is taken for a
+	// connection that still works, in bytes a second.
+	patience = time.Minute
+	slowest  = 32 << 10
+)
+
+// retry calls do until it succeeds, fails for good, or was tried often enough, with pauses that grow and differ between
+// clients. size is how many bytes an attempt moves.
+func (s *Store) retry(ctx context.Context, size int64, do func(context.Context) error) error {
+	pause := s.pause
+	for attempt := 1; ; attempt++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		once, cancel := context.WithTimeout(ctx, patience+time.Duration(size/slowest)*time.Second)
+		err := do(once)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil || classOf(err) == permanent {
+			s.reached.Store(true)
+			return err
+		}
+		most := attempts
+		if !s.reached.Load() {
+			most = firstAttempts
+		}
+		if attempt == most {
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = errors.New("the server does not answer")
+			}
+			return err
+		}
+		if err := sleep(ctx, pause/2+rand.N(pause/2+1)); err != nil {
+			return err
+		}
+		s.counter.retried.Add(1)
+		pause = min(2*pause, maxPause)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,172 @@
+//go:build integration
+
+// Package s3 tests storage in a bucket against a real S3 server: versitygw, which the test starts.
+package s3
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+const (
+	accessKey = "ferry-test"
+	secretKey = "ferry-test-secret"
+)
+
+// server is a running versitygw.
+type server struct {
+	address string
+	client  *minio.Client
+}
+
+// scratch is a folder for what all tests share.
+var scratch string
+
+// shared is the server that all tests use, each with buckets of its own.
+var shared *server
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	program, err := findServer()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		if os.Getenv("CI") != "" {
+			return 1
+		}
+		return 0
+	}
+	folder, err := os.MkdirTemp("/var/tmp", "ferry-s3-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	scratch = folder
+	started, stop, err := start(program, folder)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer stop()
+	shared = started
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": accessKey, "AWS_SECRET_ACCESS_KEY": secretKey, "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": "",
+		"AWS_CONFIG_FILE": filepath.Join(folder, "none"), "AWS_SHARED_CREDENTIALS_FILE": filepath.Join(folder, "none"),
+	} {
+		os.Setenv(name, value)
+	}
+	return m.Run()
+}
+
+// findServer finds the program that `make test/s3` builds.
+func findServer() (string, error) {
+	matches, err := filepath.Glob("../../.tools/versitygw-*")
+	if err == nil && len(matches) > 0 {
+		return filepath.Abs(matches[len(matches)-1])
+	}
+	if found, err := exec.LookPath("versitygw"); err == nil {
+		return found, nil
+	}
+	return "", fmt.Errorf("versitygw is not here; make deps builds it")
+}
+
+// start runs the server on a free loopback port and waits until it answers.
+func start(program, folder string) (*server, func(), error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	for _, name := range []string{"data", "versions"} {
+		if err := os.Mkdir(filepath.Join(folder, name), 0o700); err != nil {
+			return nil, nil, err
+		}
+	}
+	log, err := os.Create(filepath.Join(folder, "log"))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer log.Close()
+	command := exec.Command(program, "--port", address, "--keep-alive", "--quiet", "posix", "--versioning-dir", filepath.Join(folder, "versions"), filepath.Join(folder, "data"))
+	command.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+accessKey, "ROOT_SECRET_KEY="+secretKey, "ROOT_ACCESS_KEY_ID="+accessKey, "ROOT_SECRET_ACCESS_KEY="+secretKey)
+	command.Stdout, command.Stderr = log, log
+	if err := command.Start(); err != nil {
+		return nil, nil, err
+	}
+	ended := make(chan struct{})
+	go func() { _ = command.Wait(); close(ended) }()
+	stop := func() {
+		_ = command.Process.Kill()
+		<-ended
+	}
+	client, err := minio.New(address, &minio.Options{Creds: credentials.NewStaticV4(accessKey, secretKey, ""), Region: "us-east-1", MaxRetries: 1})
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	deadline := time.After(30 * time.Second)
+	for {
+		if answer, err := http.Get("http://" + address + "/"); err == nil {
+			answer.Body.Close()
+			return &server{address: address, client: client}, stop, nil
+		}
+		select {
+		case <-ended:
+			said, _ := os.ReadFile(log.Name())
+			return nil, nil, fmt.Errorf("versitygw ended: %s", said)
+		case <-deadline:
+			stop()
+			return nil, nil, fmt.Errorf("versitygw does not answer at %s", address)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// kind of bucket.
+type kind int
+
+const (
+	plain kind = iota
+	versioned
+	locking
+)
+
+// bucket makes an empty bucket of a kind and returns its name.
+func (s *server) bucket(t *testing.T, k kind) string {
+	t.Helper()
+	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	if len(name) > 40 {
+		name = name[len(name)-40:]
+	}
+	name = strings.Trim(fmt.Sprintf("%s-%d", name, time.Now().UnixNano()%1e9), "-")
+	ctx := context.Background()
+	if err := s.client.MakeBucket(ctx, name, minio.MakeBucketOptions{ObjectLocking: k == locking}); err != nil {
+		t.Fatalf("making bucket %s: %v", name, err)
+	}
+	if k == versioned {
+		if err := s.client.EnableVersioning(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return name
+}
+
+// location of a repository in a bucket.
+func (s *server) location(bucket string) string {
+	return "s3+http://" + s.address + "/" + bucket + "/vault"
+}
