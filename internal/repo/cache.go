@@ -16,29 +16,45 @@ import (
 // cache is what this machine keeps of a repository: the last head it saw, and its index segments as files that are
 // mapped into memory. It can be thrown away at any time; what is lost is only time, and the memory of the head.
 type cache struct {
-	dir string // empty: keep nothing
-	mu  sync.Mutex
+	dir       string // empty: keep nothing
+	encrypted bool
+	mu        sync.Mutex
 	// maps are mapped files, unmapped when the repository is closed.
 	maps [][]byte
 }
 
-func newCache(base string, repository format.Name) *cache {
+// seenHead is what the cache knows of a repository's history.
+type seenHead struct {
+	commitlog.Head
+	Encrypted bool `json:"encrypted,omitempty"`
+}
+
+func newCache(base string, repository format.Description) *cache {
 	if base == "" {
 		return &cache{}
 	}
-	return &cache{dir: filepath.Join(base, repository.String())}
+	return &cache{dir: filepath.Join(base, repository.ID.String()), encrypted: repository.Encrypted}
 }
 
 func (c *cache) head() (commitlog.Head, bool) {
-	var head commitlog.Head
+	seen := c.seen()
+	return seen.Head, seen.N > 0
+}
+
+// wasEncrypted is true if the repository was when this machine saw it last.
+func (c *cache) wasEncrypted() bool { return c.seen().Encrypted }
+
+// seen is zero if nothing was, or it cannot be read.
+func (c *cache) seen() seenHead {
+	var seen seenHead
 	if c.dir == "" {
-		return head, false
+		return seen
 	}
 	content, err := os.ReadFile(filepath.Join(c.dir, "head.json"))
-	if err != nil || json.Unmarshal(content, &head) != nil || head.N == 0 {
-		return commitlog.Head{}, false
+	if err != nil || json.Unmarshal(content, &seen) != nil {
+		return seenHead{}
 	}
-	return head, true
+	return seen
 }
 
 // setHead remembers a head. A cache that cannot be written is not an error of the commit it belongs to; Adopt, whose
@@ -47,7 +63,7 @@ func (c *cache) setHead(head commitlog.Head) error {
 	if c.dir == "" {
 		return nil
 	}
-	content, err := json.Marshal(head)
+	content, err := json.Marshal(seenHead{Head: head, Encrypted: c.encrypted})
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ type Done struct {
 func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine backup.MachineKey, validator []byte, visit func(Done) error) (*Task, error) {
 	r := in.repo
 	t := &Task{
-		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: validator, blockSize: r.BlockSize(),
+		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: r.keptValidator(validator), blockSize: r.BlockSize(),
 	}
 	in.mu.Lock()
 	t.losses = in.losses
@@ -100,6 +100,16 @@ func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine b
 		}
 	}
 	return t, nil
+}
+
+// keptValidator is what a partial says of a source's validator: that of an encrypted repository tells nothing of what is in
+// it, and is equal where it is equal.
+func (r *Repository) keptValidator(validator []byte) []byte {
+	if len(validator) == 0 || !r.hasher.Encrypted() {
+		return validator
+	}
+	id := r.hasher.Sum(format.ContextValidator, validator)
+	return id[:]
 }
 
 // readPartial visits the records of one file whose blocks are all there.

@@ -149,7 +149,11 @@ func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
 	if err != nil {
 		return nil, err
 	}
-	writer, err := pack.NewWriter(out, in.repo.hasher, pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain})
+	header := pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain}
+	if kind == pack.KindBlock {
+		header.Generation = in.sealer.Generation()
+	}
+	writer, err := pack.NewWriter(out, in.repo.hasher, header)
 	if err != nil {
 		out.Abort()
 		return nil, err

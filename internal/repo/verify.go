@@ -71,7 +71,7 @@ func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress))
 	if progress != nil {
 		progress(&v.progress)
 	}
-	for _, step := range []func(context.Context) error{v.verifyLog, v.verifyPacks, v.verifyPoints, v.verifyDerived, v.noteDamage} {
+	for _, step := range []func(context.Context) error{v.verifyKeys, v.verifyLog, v.verifyPacks, v.verifyPoints, v.verifyDerived, v.noteDamage} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -207,13 +207,11 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	}
 	table, err := pack.Check(reader, reader.Size(), r.hasher, func(entry pack.Entry, frame []byte) error {
 		frames++
-		var err error
-		_, plain, err = pack.DecodeFrame(plain[:0], frame, r.opener)
-		if err == nil && r.contentID(entry.Kind, plain) != entry.ID {
-			err = fmt.Errorf("%w: content differs from its id", ErrCorrupt)
-		}
-		if err != nil {
-			noteBad(entry, err)
+		if !r.hasher.Locked() { // else its checksum is all that can be proven
+			var err error
+			if plain, err = r.decodeFrame(plain[:0], frame, entry.Kind, entry.ID); err != nil {
+				noteBad(entry, err)
+			}
 		}
 		v.progress.Bytes.Add(int64(len(frame)))
 		return ctx.Err()
