@@ -25,9 +25,7 @@ func (r *Repository) PlacesOf(ctx context.Context, id format.ID) ([]format.Name,
 		return nil, err
 	}
 	var packs []format.Name
-	if place, ok, err := set.Find(ctx, id); err != nil {
-		return nil, err
-	} else if ok {
+	if place, ok := set.Find(id); ok {
 		packs = append(packs, place.Pack)
 	}
 	return packs, nil

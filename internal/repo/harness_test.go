@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"go.uber.org/goleak"
 
 	"ferry/internal/backup"
@@ -33,6 +34,11 @@ func TestMain(m *testing.M) {
 	}
 	scratch = dir
 	code := m.Run()
+	if code == 0 {
+		encryptAll = true // what holds of a repository holds of an encrypted one
+		fmt.Println("again, encrypted:")
+		code = m.Run()
+	}
 	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -43,6 +49,36 @@ func TestMain(m *testing.M) {
 
 // scratch is removed when all tests are done: a cache for each of thousands of runs is too many for t.TempDir.
 var scratch string
+
+// encryptAll makes initialized make encrypted repositories.
+var encryptAll bool
+
+// encryptedOptions makes an encrypted repository that testIdentity opens.
+func encryptedOptions(options repo.Options) repo.Options {
+	identity := testIdentity()
+	options.Encrypt = []repo.KeyRecipient{{To: identity.Recipient(), PublicKey: identity.Recipient().String(), Label: "tests"}}
+	return options
+}
+
+var testIdentity = sync.OnceValue(newIdentity)
+
+func newIdentity() *age.X25519Identity {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		panic(err)
+	}
+	return identity
+}
+
+// identities are a source of keys that has them, and is asked once.
+type identities []age.Identity
+
+func (i identities) Identities(_ context.Context, request repo.KeyRequest) ([]age.Identity, error) {
+	if request.Try > 0 {
+		return nil, nil
+	}
+	return i, nil
+}
 
 const (
 	smallBlock = 4 << 10
@@ -76,6 +112,9 @@ func initialized(t testing.TB, options repo.Options) *memory.Store {
 	if options.BlockSize == 0 {
 		options.BlockSize = smallBlock
 	}
+	if encryptAll {
+		options = encryptedOptions(options)
+	}
 	r := must(repo.Init(t.Context(), store, repo.Environment{}, options))(t)
 	closeRepo(t, r)
 	return store
@@ -90,7 +129,7 @@ func closeRepo(t testing.TB, r *repo.Repository) {
 
 // openSmall opens a repository as a new process does, with small packs.
 func openSmall(ctx context.Context, store storage.Store, cache string) (*repo.Repository, error) {
-	r, err := repo.Open(ctx, store, repo.Environment{CacheDir: cache})
+	r, err := repo.Open(ctx, store, repo.Environment{CacheDir: cache, Keys: identities{testIdentity()}})
 	if err == nil {
 		r.SetPackTargets(smallPack, smallPack)
 	}

@@ -141,7 +141,7 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	if options.Plain && !options.Sealed {
 		return nil, errors.New("only a sealed domain can be plain")
 	}
-	if err := r.Writable(); err != nil {
+	if err := errors.Join(r.locked, r.Writable()); err != nil {
 		return nil, err
 	}
 	if err := r.Refresh(ctx); err != nil {
@@ -157,6 +157,11 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	}
 	if options.Sealed {
 		in.domain, in.sealed, in.announced = format.RandomName(), true, false
+	}
+	if r.keys != nil && !options.Plain {
+		if in.sealer, err = pack.NewSealer(r.keys); err != nil {
+			return nil, err
+		}
 	}
 	in.changed, in.appended = sync.NewCond(&in.mu), sync.NewCond(&in.mu)
 	in.buffers.New = func() any {

@@ -11,6 +11,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
 	"ferry/internal/storage"
 )
 
@@ -144,8 +145,19 @@ func (r *Repository) follow(ctx context.Context) error {
 			return err
 		}
 		payload, link, head, err := commitlog.Decode(r.hasher, n, raw)
+		if errors.Is(err, keyring.ErrNoGeneration) {
+			if err = r.reloadKeys(ctx); err != nil {
+				return err
+			}
+			payload, link, head, err = commitlog.Decode(r.hasher, n, raw)
+		}
 		if err == nil && link != r.state.Head.Checksum {
 			err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
+		}
+		if err == nil && payload.Keyless {
+			if err = r.state.CheckKeyless(&payload); err == nil {
+				r.noteKeyless(n)
+			}
 		}
 		if err != nil {
 			return &backup.Error{
@@ -206,6 +218,9 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		if err := r.refuseGivenUp(payload); err != nil {
 			return err
 		}
+		if r.locked != nil && r.state.CheckKeyless(payload) != nil {
+			return r.locked
+		}
 		previous := r.state.Head
 		raw, head, err := commitlog.Encode(r.hasher, previous.N+1, previous.Checksum, payload)
 		if err != nil {
@@ -245,8 +260,8 @@ func (r *Repository) isThere(ctx context.Context, name string, raw []byte) bool 
 // about as much as the log. It is derived: failing to write one is not failing to commit. Two are kept.
 func (r *Repository) checkpoint(ctx context.Context) error {
 	every := uint64(max(checkpointEvery, len(r.state.Packs)/checkpointShare))
-	if r.state.Head.N < r.checkpoints[0]+every {
-		return nil
+	if r.locked != nil || r.state.Head.N < r.checkpoints[0]+every {
+		return nil // without the key it would not be believed
 	}
 	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
 	if err != nil {

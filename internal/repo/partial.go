@@ -69,7 +69,7 @@ type Done struct {
 func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine backup.MachineKey, validator []byte, visit func(Done) error) (*Task, error) {
 	r := in.repo
 	t := &Task{
-		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: validator, blockSize: r.BlockSize(),
+		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: r.keptValidator(validator), blockSize: r.BlockSize(),
 	}
 	in.mu.Lock()
 	t.losses = in.losses
@@ -102,6 +102,16 @@ func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine b
 	return t, nil
 }
 
+// keptValidator is what a partial says of a source's validator: that of an encrypted repository tells nothing of what is in
+// it, and is equal where it is equal.
+func (r *Repository) keptValidator(validator []byte) []byte {
+	if len(validator) == 0 || !r.hasher.Encrypted() {
+		return validator
+	}
+	id := r.hasher.Sum(format.ContextValidator, validator)
+	return id[:]
+}
+
 // readPartial visits the records of one file whose blocks are all there.
 func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial, t *Task, visit func(Done) error) error {
 	raw, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
@@ -117,14 +127,8 @@ func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial,
 	}
 	for ; len(records) > 0; records = records[partialRecord:] {
 		done := Done{Object: int(binary.LittleEndian.Uint32(records)), ID: format.ID(records[16:48])}
-		if !done.ID.IsZero() {
-			stored, err := t.ingest.stored(ctx, done.ID)
-			if err != nil {
-				return err
-			}
-			if !stored {
-				continue
-			}
+		if !done.ID.IsZero() && !t.ingest.stored(done.ID) {
+			continue
 		}
 		done.First, done.Count = int64(binary.LittleEndian.Uint64(records[8:])&math.MaxInt64), int64(binary.LittleEndian.Uint32(records[4:]))
 		if err := errors.Join(ctx.Err(), visit(done)); err != nil {

@@ -1,13 +1,10 @@
 package repo
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -138,14 +135,7 @@ func encodePoint(hasher *format.Hasher, machine format.Name, p *Point) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	raw := format.AppendPrelude(make([]byte, 0, pointFixed+len(headerJSON)+len(bodyJSON)+pointTail), format.MagicPoint)
-	raw = append(raw, make([]byte, 20)...) // no key generation, no salt
-	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(headerJSON)))
-	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(bodyJSON)))
-	raw = append(append(raw, headerJSON...), bodyJSON...)
-	raw = append(raw, make([]byte, 32)...) // no MAC without a key
-	sum := hasher.Sum(format.ContextPoint, raw)
-	return append(raw, sum[:]...), nil
+	return sealPoint(hasher, p.ID, headerJSON, bodyJSON)
 }
 
 func encodeNames(names []string) []string {
@@ -156,43 +146,20 @@ func encodeNames(names []string) []string {
 	return encoded
 }
 
-// decodePoint reads a point's file and checks everything in it that can be checked without its blocks.
+// decodePoint reads a point's file and checks everything in it that can be checked without its blocks. It needs the key.
 func decodePoint(hasher *format.Hasher, raw []byte) (*Point, pointHeader, error) {
-	var header pointHeader
-	var body pointBody
-	if err := format.CheckPrelude(raw, format.MagicPoint); err != nil {
+	sealed, err := openPoint(hasher, raw)
+	if err != nil {
+		return nil, sealed.header, err
+	}
+	header := sealed.header
+	bodyJSON, err := sealed.body(hasher)
+	if err != nil {
 		return nil, header, err
 	}
-	corrupt := func(what string) (*Point, pointHeader, error) {
-		return nil, header, fmt.Errorf("%w: point %s", format.ErrCorrupt, what)
-	}
-	if len(raw) < pointFixed+pointTail {
-		return corrupt("is shorter than any")
-	}
-	sumAt := len(raw) - 32
-	if hasher.Sum(format.ContextPoint, raw[:sumAt]) != format.ID(raw[sumAt:]) {
-		return corrupt("checksum differs")
-	}
-	if generation := binary.LittleEndian.Uint32(raw[20:]); format.IsEncrypted(raw) != (generation != 0) {
-		return corrupt("is encrypted without a key, or the other way round")
-	} else if generation != 0 {
-		return nil, header, format.ErrNeedsKey
-	}
-	if !allZero(raw[24:40]) || !allZero(raw[sumAt-32:sumAt]) {
-		return corrupt("has a salt or a MAC without a key")
-	}
-	headerSize, bodySize := uint64(binary.LittleEndian.Uint32(raw[40:])), uint64(binary.LittleEndian.Uint32(raw[44:]))
-	if headerSize+bodySize != uint64(len(raw)-pointFixed-pointTail) {
-		return corrupt("has lengths that its file does not have")
-	}
-	if !utf8.Valid(raw[pointFixed : pointFixed+headerSize+bodySize]) {
-		return corrupt("is not UTF-8")
-	}
-	if err := json.Unmarshal(raw[pointFixed:pointFixed+headerSize], &header); err != nil {
-		return corrupt(err.Error())
-	}
-	if err := json.Unmarshal(raw[pointFixed+headerSize:pointFixed+headerSize+bodySize], &body); err != nil {
-		return corrupt(err.Error())
+	var body pointBody
+	if err := unmarshalText(bodyJSON, &body); err != nil {
+		return nil, header, err
 	}
 	p, err := body.point(header)
 	if err != nil {
@@ -203,12 +170,10 @@ func decodePoint(hasher *format.Hasher, raw []byte) (*Point, pointHeader, error)
 	}
 	machine := hasher.Sum(format.ContextMachine, p.Machine.Key.Canonical())
 	if format.Name(machine[:16]) != header.Machine || backup.NewPointID(p.Machine.Key, p.Origin.NativePointID) != p.ID {
-		return corrupt("has an id that is not its machine's and origin's")
+		return nil, header, fmt.Errorf("%w: point has an id that is not its machine's and origin's", format.ErrCorrupt)
 	}
 	return p, header, nil
 }
-
-func allZero(p []byte) bool { return !slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) }
 
 // point turns the records into the vocabulary, decoding names.
 func (body pointBody) point(header pointHeader) (*Point, error) {
@@ -248,12 +213,11 @@ func (body pointBody) point(header pointHeader) (*Point, error) {
 
 // attach adds the objects and checks their trees' roots.
 func (p *Point) attach(hasher *format.Hasher, header pointHeader, body pointBody) error {
-	roots := make([]tree.Root, len(header.Trees))
+	roots, err := header.roots()
+	if err != nil {
+		return err
+	}
 	for i, t := range header.Trees {
-		roots[i] = tree.Root{Kind: t.LeafKind, Height: t.Height, BlockSize: t.BlockSize, Size: t.Size, Top: t.Top}
-		if err := roots[i].Check(); err != nil {
-			return err
-		}
 		if roots[i].ID(hasher) != t.Root {
 			return fmt.Errorf("%w: point has a tree whose root id differs", format.ErrCorrupt)
 		}

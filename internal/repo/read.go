@@ -51,8 +51,11 @@ func (r *Repository) Forgotten(id backup.PointID) bool {
 	return ok
 }
 
-// HasMachine is true if the repository has any point of the machine.
+// HasMachine is true if the repository has any point of the machine. A locked one does not tell.
 func (r *Repository) HasMachine(machine backup.MachineKey) bool {
+	if r.locked != nil {
+		return false // its name cannot be told
+	}
 	name := r.Pseudonym(machine)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,30 +69,18 @@ func (r *Repository) HasMachine(machine backup.MachineKey) bool {
 
 // ReadPoint reads a point's file. A damaged one gives an error wrapping backup.ErrDamaged.
 func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, error) {
-	r.mu.Lock()
-	entry, ok := r.state.Points[id]
-	r.mu.Unlock()
-	if !ok {
-		return nil, fmt.Errorf("point %s is not in %s", id.Short(), r.store.Location())
+	if r.locked != nil {
+		return nil, r.locked
 	}
-	raw, err := storage.ReadAll(ctx, r.store, entry.File, pointLimit)
 	var point *Point
-	if err == nil {
-		var header pointHeader
-		if point, header, err = decodePoint(r.hasher, raw); err == nil {
-			err = header.matches(entry)
-		}
-		if err == nil && !bytes.Equal(raw[len(raw)-32:], entry.Checksum[:]) {
-			err = fmt.Errorf("%w: it is not the file that the log names", ErrCorrupt)
-		}
-	}
+	checksum, err := r.readPointFile(ctx, id, func(raw []byte) (header pointHeader, err error) {
+		point, header, err = decodePoint(r.hasher, raw)
+		return header, err
+	})
 	if err != nil {
-		if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
-			err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
-		}
-		return nil, &backup.Error{Point: id.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File, err)}
+		return nil, err
 	}
-	point.checksum = entry.Checksum
+	point.checksum = checksum
 	return point, nil
 }
 
@@ -139,12 +130,13 @@ func (c *nodeCache) put(id format.ID, node []byte) {
 	}
 }
 
-// LoadNode reads a tree node and proves that it has the id. It is a tree.Loader.
+// LoadNode reads a tree node and proves that it has the id. It is a tree.Loader. Without the key of an encrypted repository
+// the id cannot be computed: then the frame that says it has the id is believed if its checksum holds.
 func (r *Repository) LoadNode(ctx context.Context, id format.ID) ([]byte, error) {
 	if node := r.nodes.get(id); node != nil {
 		return node, nil
 	}
-	node, err := r.readFrame(ctx, id, func(plain []byte) format.ID { return tree.NodeID(r.hasher, plain) })
+	node, err := r.readFrame(ctx, pack.KindNode, id)
 	if err != nil {
 		return nil, fmt.Errorf("tree node %s: %w", id, err)
 	}
@@ -154,36 +146,24 @@ func (r *Repository) LoadNode(ctx context.Context, id format.ID) ([]byte, error)
 
 // readFrame reads one frame's content from wherever the index has it, and proves it. If a copy is damaged, others are
 // tried.
-func (r *Repository) readFrame(ctx context.Context, id format.ID, prove func([]byte) format.ID) ([]byte, error) {
+func (r *Repository) readFrame(ctx context.Context, kind pack.Kind, id format.ID) ([]byte, error) {
 	set, err := r.lookup(ctx)
 	if err != nil {
 		return nil, err
 	}
-	place, ok, err := set.Find(ctx, id)
-	if err == nil && !ok {
-		if set, err = r.settle(ctx); err == nil {
-			place, ok, err = set.Find(ctx, id)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
+	place, ok := set.Find(id)
 	err = ErrMissing
 	if ok {
 		var plain []byte
-		if plain, err = r.readPlace(ctx, id, place, prove); err == nil || ctx.Err() != nil {
+		if plain, err = r.readPlace(ctx, kind, id, place); err == nil || ctx.Err() != nil {
 			return plain, err
 		}
 	}
-	others, othersErr := set.FindAll(ctx, id)
-	if othersErr != nil {
-		return nil, othersErr
-	}
-	for _, other := range others {
+	for _, other := range set.FindAll(id) {
 		if ok && other == place {
 			continue
 		}
-		if plain, otherErr := r.readPlace(ctx, id, other, prove); otherErr == nil {
+		if plain, otherErr := r.readPlace(ctx, kind, id, other); otherErr == nil {
 			return plain, nil
 		}
 	}
@@ -191,7 +171,7 @@ func (r *Repository) readFrame(ctx context.Context, id format.ID, prove func([]b
 }
 
 // readPlace reads a frame's content from one place, and proves it.
-func (r *Repository) readPlace(ctx context.Context, id format.ID, place index.Place, prove func([]byte) format.ID) ([]byte, error) {
+func (r *Repository) readPlace(ctx context.Context, kind pack.Kind, id format.ID, place index.Place) ([]byte, error) {
 	file, err := r.files.acquire(ctx, place.Pack)
 	if err != nil {
 		return nil, damagedPack(place, err)
@@ -201,14 +181,41 @@ func (r *Repository) readPlace(ctx context.Context, id format.ID, place index.Pl
 	if err := readFull(file, raw, int64(place.Offset)); err != nil {
 		return nil, damagedPack(place, err)
 	}
-	_, plain, err := pack.DecodeFrame(nil, raw, r.opener)
-	if err == nil && prove(plain) != id {
-		err = fmt.Errorf("%w: content differs from its id", ErrCorrupt)
-	}
+	plain, err := r.decodeFrame(nil, raw, kind, id)
 	if err != nil {
 		return nil, damagedPack(place, err)
 	}
 	return plain, nil
+}
+
+// decodeFrame appends the content of a frame to dst, and proves that it is the id's.
+func (r *Repository) decodeFrame(dst, raw []byte, kind pack.Kind, id format.ID) ([]byte, error) {
+	start := len(dst)
+	f, dst, err := pack.DecodeFrame(dst, raw, r.opener)
+	switch {
+	case err != nil:
+		return dst, err
+	case f.ID != id || f.Kind != kind:
+		return dst, r.wrongFrame(raw, "another frame lies here, that of "+f.ID.String())
+	case r.hasher.Locked():
+		if kind != pack.KindNode {
+			return dst, r.locked
+		}
+		_, err := pack.CheckFrame(raw, r.hasher)
+		return dst, err
+	case r.contentID(kind, dst[start:]) != id:
+		return dst, r.wrongFrame(raw, "content differs from its id")
+	}
+	return dst, nil
+}
+
+// wrongFrame is the error of a frame that is not what it should be: forged where the repository is encrypted and the
+// checksum holds, which no disk does.
+func (r *Repository) wrongFrame(raw []byte, what string) error {
+	if _, err := pack.CheckFrame(raw, r.hasher); err == nil && r.hasher.Encrypted() {
+		return fmt.Errorf("%w: %s", ErrForged, what)
+	}
+	return fmt.Errorf("%w: %s", ErrCorrupt, what)
 }
 
 // damagedPack says where a frame could not be read. Only what cannot be mended by trying again is damage.
@@ -244,16 +251,16 @@ func (r *Repository) NewBlockReader() *BlockReader { return &BlockReader{repo: r
 // Read reads the blocks in the order in which they lie in packs, and calls use with each block's proven content, valid
 // until it returns. For a block that cannot be read it calls failed and goes on; an error of either ends the read.
 func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
+	if b.repo.locked != nil {
+		return b.repo.locked
+	}
 	set, err := b.repo.lookup(ctx)
 	if err != nil {
 		return err
 	}
 	b.places = b.places[:0]
 	for _, block := range blocks {
-		place, ok, err := set.Find(ctx, block.ID)
-		if err != nil {
-			return err
-		}
+		place, ok := set.Find(block.ID)
 		if !ok { // but perhaps in a pack that is given up and still there
 			if err = b.elsewhere(ctx, block, ErrMissing); err != nil {
 				err = failed(block, err)
@@ -344,9 +351,7 @@ func (b *BlockReader) elsewhere(ctx context.Context, block tree.Block, err error
 	if ctx.Err() != nil {
 		return err
 	}
-	plain, otherErr := b.repo.readFrame(ctx, block.ID, func(plain []byte) format.ID {
-		return b.repo.hasher.Sum(format.ContextBlock, plain)
-	})
+	plain, otherErr := b.repo.readFrame(ctx, pack.KindBlock, block.ID)
 	if otherErr != nil || int64(len(plain)) != block.Length {
 		return err
 	}
@@ -356,18 +361,12 @@ func (b *BlockReader) elsewhere(ctx context.Context, block tree.Block, err error
 
 // decode puts a block's proven content in b.plain.
 func (b *BlockReader) decode(p placed, frame []byte) error {
-	_, plain, err := pack.DecodeFrame(b.plain[:0], frame, b.repo.opener)
+	plain, err := b.repo.decodeFrame(b.plain[:0], frame, pack.KindBlock, p.block.ID)
 	b.plain = plain
-	if err != nil {
-		return err
+	if err == nil && int64(len(plain)) != p.block.Length {
+		err = fmt.Errorf("%w: block of %d bytes where the tree needs %d", ErrCorrupt, len(plain), p.block.Length)
 	}
-	if int64(len(plain)) != p.block.Length {
-		return fmt.Errorf("%w: block of %d bytes where the tree needs %d", ErrCorrupt, len(plain), p.block.Length)
-	}
-	if b.repo.hasher.Sum(format.ContextBlock, plain) != p.block.ID {
-		return fmt.Errorf("%w: content differs from its id", ErrCorrupt)
-	}
-	return nil
+	return err
 }
 
 // Unhealed is true if something known to be damaged has no good copy: a point that takes anything over from others could
@@ -380,30 +379,25 @@ func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
 	r.mu.Lock()
 	damaged := slices.Collect(maps.Keys(r.state.Bad))
 	r.mu.Unlock()
-	whole := map[format.Name]bool{} // packs of which nobody can say any more what was in them, until it is found
+	unhealed := false
+	lost := func(id format.ID) bool {
+		_, found := set.Find(id)
+		unhealed = unhealed || !found
+		return unhealed
+	}
 	for _, bad := range damaged {
-		if bad.ID.IsZero() {
-			whole[bad.Pack] = true
-		} else if _, found, err := set.Find(ctx, bad.ID); err != nil || !found {
-			return err == nil, err
+		if !bad.ID.IsZero() {
+			lost(bad.ID)
+		} else {
+			known := false
+			set.Of(bad.Pack, func(e index.Entry) bool { known = true; return !lost(e.ID) })
+			unhealed = unhealed || !known // nobody can say any more what was in it
+		}
+		if unhealed {
+			return true, nil
 		}
 	}
-	if len(whole) == 0 {
-		return false, nil
-	}
-	unhealed := false
-	var findErr error
-	err = set.Of(ctx, whole, func(e index.Entry) bool {
-		delete(whole, e.Pack)
-		var found bool
-		_, found, findErr = set.Find(ctx, e.ID)
-		unhealed = unhealed || !found
-		return !unhealed && findErr == nil
-	})
-	if err = errors.Join(err, findErr); err != nil {
-		return false, err
-	}
-	return unhealed || len(whole) > 0, nil
+	return false, nil
 }
 
 // Usage says how much there is.

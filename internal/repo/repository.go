@@ -10,7 +10,6 @@ package repo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
+	"ferry/internal/repo/keyring"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/parity"
 	"ferry/internal/storage"
@@ -41,8 +41,10 @@ var (
 	ErrCorrupt = format.ErrCorrupt
 	// ErrNewer: the repository needs a newer program.
 	ErrNewer = format.ErrNewer
-	// ErrNeedsKey: the repository is encrypted.
+	// ErrNeedsKey: the repository is encrypted, and no key was given.
 	ErrNeedsKey = format.ErrNeedsKey
+	// ErrForged: the checksum holds, but not what only a holder of the key can make. It is an ErrCorrupt too.
+	ErrForged = format.ErrForged
 )
 
 // DefaultBlockSize of new repositories, in bytes. docs/performance.md has the measurements behind it.
@@ -70,6 +72,9 @@ type Environment struct {
 	Program string
 	// Keys are asked for when a repository is encrypted; nil: there are none.
 	Keys KeySource
+
+	// kit is the ring of a recovery kit, which is used instead of keys; else nil.
+	kit *keyring.Ring
 }
 
 // Repository is an open repository. It is safe for parallel use.
@@ -83,25 +88,26 @@ type Repository struct {
 	writer format.Name
 	cache  *cache
 
+	// keys of an encrypted repository; nil if there are none here.
+	keys *keys
+	// locked is the error of what needs the key, if it was not given.
+	locked error
+
 	mu       sync.Mutex // guards the state; held while committing
 	state    *commitlog.State
 	diverged error
 	readOnly error
 	// givenUp are the files that the log condemned or deleted since the repository was opened.
 	givenUp map[string]bool
+	keyless []uint64
 	// checkpoints are the newest one and the one before it; 0 for none.
 	checkpoints [2]uint64
 
 	indexing  sync.Mutex // held while the index is brought up to the state
 	index     *index.Set
 	indexedTo commitlog.Head
-	unindexed unindexed            // what the log has said since; guarded by mu
 	segments  map[format.Name]bool // segments that the index has, or that turned out damaged
-	unusable  map[format.Name]bool // those that cannot be used; true if that will stay so
-	settled   map[format.Name]bool // those that were read and checked whole since the repository was opened
-	// local are segments of this process alone, and the packs that they cover.
-	local map[format.Name][]format.Name
-	packs map[format.Name]bool // packs that the index has, or that turned out damaged
+	packs     map[format.Name]bool // packs that the index has, or that turned out damaged
 
 	warnMu   sync.Mutex
 	warnings []string
@@ -138,19 +144,11 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 		}
 		description.Parity = options.Parity
 	}
-	content, err := json.MarshalIndent(description, "", "  ")
+	content, ring, err := create(ctx, store, env, &description, options)
 	if err != nil {
 		return nil, err
 	}
-	content = append(content, '\n')
-	hasher := format.NewHasher(algorithm, [32]byte{})
-	if err := store.Put(ctx, format.DescriptionName, content); err != nil {
-		if errors.Is(err, storage.ErrExists) {
-			return nil, fmt.Errorf("%s: %w", store.Location(), ErrExists)
-		}
-		return nil, err
-	}
-	r := newRepository(store, env, description, hasher)
+	r := newRepository(store, env, description, algorithm, ring)
 	if err := r.begin(ctx, content); err != nil {
 		return nil, err
 	}
@@ -209,7 +207,15 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	if err != nil {
 		return nil, fmt.Errorf("%s in %s: %w", format.DescriptionName, store.Location(), err)
 	}
-	r := newRepository(store, env, description, format.NewHasher(algorithm, [32]byte{}))
+	ring, locked, warnings, err := findRing(ctx, store, description, env)
+	if err != nil {
+		return nil, err
+	}
+	r := newRepository(store, env, description, algorithm, ring)
+	r.locked, r.warnings = locked, warnings
+	if err := r.checkDowngrade(); err != nil {
+		return nil, err
+	}
 	if description.OptionalFeatures != 0 {
 		r.readOnly = ErrReadOnly
 	}
@@ -231,23 +237,24 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	return r, nil
 }
 
-func newRepository(store storage.Store, env Environment, description format.Description, hasher *format.Hasher) *Repository {
+func newRepository(store storage.Store, env Environment, description format.Description, algorithm format.Hash, ring *keyring.Ring) *Repository {
+	hasher, keys := newHasher(algorithm, description, ring)
 	r := &Repository{
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
-		cache: newCache(env.CacheDir, description.ID), state: commitlog.NewState(), givenUp: map[string]bool{},
-		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
-		settled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true},
+		cache: newCache(env.CacheDir, description), state: commitlog.NewState(), givenUp: map[string]bool{},
+		index: index.NewSet(description.ID), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
 		files: newPackFiles(store), nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
-	r.index = index.NewSet(description.ID, r.packEntries)
+	if keys != nil {
+		r.keys, r.opener = keys, pack.NewOpener(keys, hasher)
+	}
 	return r
 }
 
 // Close releases what the repository holds. The store is the caller's.
 func (r *Repository) Close() error {
 	r.files.close()
-	r.index.Close()
-	return nil
+	return r.cache.close()
 }
 
 // ID of the repository: 32 hex digits.

@@ -202,7 +202,7 @@ func hashVectors(t *testing.T) []vector {
 func (h *hashed) contexts(keyedOnly bool) {
 	for context := format.ContextBlock; context <= format.ContextRepository; context++ {
 		function := "U"
-		if context <= format.ContextChunker {
+		if context <= format.ContextValidator {
 			function = "K"
 		} else if keyedOnly {
 			continue

@@ -91,7 +91,8 @@ func (v *verifier) compareTables(segment *index.Segment) error {
 	for _, name := range segment.Packs() {
 		sums[name] = tableSum{}
 	}
-	for e, err := range segment.Entries() {
+	for i := range segment.Len() {
+		e, err := segment.At(i)
 		if err != nil {
 			return err
 		}

@@ -20,19 +20,12 @@ func (v *verifier) readable(ctx context.Context, id format.ID, length int64) (bo
 	if err != nil {
 		return false, "", err
 	}
-	place, ok, err := set.Find(ctx, id)
-	if err != nil {
-		return false, "", err
-	}
+	place, ok := set.Find(id)
 	if ok && v.fault(id, place, length) == "" {
 		return true, "", nil
 	}
 	reason := "it is in no pack"
-	places, err := set.FindAll(ctx, id)
-	if err != nil {
-		return false, "", err
-	}
-	for _, place := range places {
+	for _, place := range set.FindAll(id) {
 		why := v.fault(id, place, length)
 		if why == "" {
 			return true, "", nil
@@ -59,7 +52,7 @@ func (v *verifier) fault(id format.ID, place index.Place, length int64) string {
 
 func (v *verifier) verifyPoints(ctx context.Context) error {
 	for _, entry := range v.repo.Entries() {
-		point, err := v.repo.ReadPoint(ctx, entry.ID)
+		point, err := v.readPoint(ctx, entry.ID)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -79,6 +72,23 @@ func (v *verifier) verifyPoints(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// readPoint reads a point, or of a locked repository's point what can be told of it.
+func (v *verifier) readPoint(ctx context.Context, id backup.PointID) (*Point, error) {
+	if !v.repo.hasher.Locked() {
+		return v.repo.ReadPoint(ctx, id)
+	}
+	header, err := v.repo.ReadHeader(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	point := &Point{Domain: header.Domain, Sealed: header.Sealed, Point: backup.Point{ID: id, Machine: backup.Machine{Name: header.Machine.String()}}}
+	for i := range header.Roots {
+		point.Roots = append(point.Roots, &header.Roots[i])
+		point.Objects = append(point.Objects, backup.Object{Name: fmt.Sprintf("object %d", i+1)})
+	}
+	return point, nil
 }
 
 type pointWalk struct {

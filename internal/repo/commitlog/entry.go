@@ -18,6 +18,8 @@ type Payload struct {
 	Time    time.Time `json:"time"`
 	Writer  string    `json:"writer"`
 	Program string    `json:"program,omitempty"`
+	// Keyless is true for an entry of an encrypted repository that nobody with the key wrote. See State.CheckKeyless.
+	Keyless bool `json:"-"`
 
 	Repository       *Repository      `json:"repository,omitempty"`
 	Domains          []Domain         `json:"domains,omitempty"`
@@ -187,17 +189,24 @@ func encode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 		return nil, Head{}, err
 	}
 	raw := format.AppendPrelude(make([]byte, 0, headerSize+len(body)+tailSize), magic)
-	raw = append(raw, 0, 0, 0, 0)
+	generation := hasher.Generation()
+	raw = binary.LittleEndian.AppendUint32(raw, generation)
 	raw = binary.LittleEndian.AppendUint64(raw, n)
 	raw = append(raw, link[:]...)
 	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(body)))
 	raw = append(raw, body...)
-	raw = append(raw, make([]byte, 32)...) // no MAC without a key
+	mac, err := hasher.MAC(format.InfoLog, generation, raw)
+	if err != nil {
+		return nil, Head{}, err
+	}
+	raw = append(raw, mac[:]...)
 	sum := hasher.Sum(context, raw)
 	return append(raw, sum[:]...), Head{N: n, Checksum: sum}, nil
 }
 
-// Decode reads entry n. The caller compares link with the checksum of the entry before.
+// Decode reads entry n. The caller compares link with the checksum of the entry before, and asks State.CheckKeyless about
+// a payload that is Keyless. Errors wrap format.ErrCorrupt (format.ErrForged among them) or format.ErrNewer, or are those of
+// keys that lack the generation.
 func Decode(hasher *format.Hasher, n uint64, raw []byte) (payload Payload, link format.ID, head Head, err error) {
 	return decode(hasher, format.MagicLog, format.ContextLogEntry, n, raw)
 }
@@ -205,6 +214,9 @@ func Decode(hasher *format.Hasher, n uint64, raw []byte) (payload Payload, link 
 // DecodeCheckpoint reads the checkpoint after entry n; link is that entry's checksum.
 func DecodeCheckpoint(hasher *format.Hasher, n uint64, raw []byte) (state Payload, link format.ID, err error) {
 	state, link, _, err = decode(hasher, format.MagicCheckpoint, format.ContextCheckpoint, n, raw)
+	if err == nil && state.Keyless {
+		err = fmt.Errorf("%w: a checkpoint without a MAC", format.ErrForged)
+	}
 	return state, link, err
 }
 
@@ -225,13 +237,15 @@ func decode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 		return payload, link, head, corrupt("entry has another number than its name")
 	case uint64(binary.LittleEndian.Uint32(raw[64:])) != uint64(len(raw)-headerSize-tailSize):
 		return payload, link, head, corrupt("payload length differs from the file's")
-	case binary.LittleEndian.Uint32(raw[20:]) != 0:
-		return payload, link, head, format.ErrNeedsKey
-	case [32]byte(raw[len(raw)-tailSize:]) != [32]byte{}:
-		return payload, link, head, corrupt("has a MAC without a key")
 	}
-	if err := json.Unmarshal(raw[headerSize:len(raw)-tailSize], &payload); err != nil {
+	proven := raw[:len(raw)-tailSize]
+	keyless, err := hasher.CheckMAC(format.InfoLog, binary.LittleEndian.Uint32(raw[20:]), proven, raw[len(proven):len(body)])
+	if err != nil {
+		return payload, link, head, err
+	}
+	if err := json.Unmarshal(proven[headerSize:], &payload); err != nil {
 		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
 	}
+	payload.Keyless = keyless
 	return payload, format.ID(raw[32:64]), Head{N: n, Checksum: sum}, nil
 }

@@ -47,6 +47,12 @@ const descriptionFormat = "ferry-repository"
 // DescriptionName is the name of the file that makes a folder a repository.
 const DescriptionName = "repository.json"
 
+// Encrypt makes it the description of an encrypted repository whose key ring has this check.
+func (d *Description) Encrypt(check Name) {
+	d.Encrypted, d.KeyCheck = true, check
+	d.RequiredFeatures |= RequiredEncrypted
+}
+
 // NewDescription describes a new repository with a random id.
 func NewDescription(algorithm Hash, blockSize int, now time.Time) Description {
 	return Description{
@@ -68,10 +74,10 @@ func ParseDescription(content []byte) (Description, Hash, error) {
 		return d, 0, fmt.Errorf("%w: no version or no id", ErrCorrupt)
 	case d.Version > Version:
 		return d, 0, fmt.Errorf("%w: format version %d", ErrNewer, d.Version)
-	case d.Encrypted || d.RequiredFeatures&RequiredEncrypted != 0:
-		return d, 0, ErrNeedsKey
-	case d.RequiredFeatures != 0:
+	case d.RequiredFeatures&^RequiredEncrypted != 0:
 		return d, 0, fmt.Errorf("%w: required features %#x", ErrNewer, d.RequiredFeatures)
+	case d.Encrypted != (d.RequiredFeatures&RequiredEncrypted != 0) || d.Encrypted == d.KeyCheck.IsZero():
+		return d, 0, fmt.Errorf("%w: half of it says that the repository is encrypted", ErrCorrupt)
 	}
 	if err := CheckBlockSize(d.BlockSize); err != nil {
 		return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)

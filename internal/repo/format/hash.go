@@ -44,7 +44,7 @@ func ParseHash(name string) (Hash, error) {
 // Context separates the uses of the hash from each other (section 3).
 type Context uint8
 
-// The contexts. Those up to ContextMachine are keyed with the id key.
+// The contexts. Those up to ContextValidator are keyed with the id key.
 const (
 	ContextBlock Context = iota
 	ContextLeaf
@@ -54,6 +54,7 @@ const (
 	ContextRoot
 	ContextMachine
 	ContextChunker
+	ContextValidator
 	ContextFrame
 	ContextPack
 	ContextLogEntry
@@ -70,7 +71,7 @@ const (
 
 var contextNames = [contexts]string{
 	"ferry v1 block", "ferry v1 leaf", "ferry v1 parent", "ferry v1 stream leaf", "ferry v1 stream parent", "ferry v1 root",
-	"ferry v1 machine", "ferry v1 chunker", "ferry v1 frame", "ferry v1 pack", "ferry v1 log entry", "ferry v1 checkpoint",
+	"ferry v1 machine", "ferry v1 chunker", "ferry v1 validator", "ferry v1 frame", "ferry v1 pack", "ferry v1 log entry", "ferry v1 checkpoint",
 	"ferry v1 point", "ferry v1 index", "ferry v1 partial", "ferry v1 repository",
 	"ferry v1 parity", "ferry v1 parity shard", "ferry v1 verified",
 }
@@ -79,13 +80,16 @@ var contextNames = [contexts]string{
 func (c Context) String() string { return contextNames[c] }
 
 // keyed is true for contexts whose hash depends on the id key.
-func (c Context) keyed() bool { return c <= ContextChunker }
+func (c Context) keyed() bool { return c <= ContextValidator }
 
 // Hasher computes ids and checksums of one repository. It is safe for parallel use and does not allocate per call.
 type Hasher struct {
 	hash  Hash
 	idKey [32]byte
-	pools [contexts]sync.Pool
+	// encrypted without keys: locked.
+	encrypted bool
+	keys      Keys
+	pools     [contexts]sync.Pool
 }
 
 // NewHasher makes a hasher. The id key is zeros where the repository is not encrypted.
@@ -102,6 +106,7 @@ func (h *Hasher) Algorithm() Hash { return h.hash }
 
 // Sum hashes the parts, one after the other, in a context: K for keyed contexts, U for others.
 func (h *Hasher) Sum(context Context, parts ...[]byte) ID {
+	h.mustHaveKey(context)
 	state := h.pools[context].Get().(*state)
 	state.Reset()
 	for _, part := range parts {
@@ -114,7 +119,17 @@ func (h *Hasher) Sum(context Context, parts ...[]byte) ID {
 }
 
 // Stream returns a hash for content that comes in pieces. It belongs to one goroutine.
-func (h *Hasher) Stream(context Context) hash.Hash { return h.newState(context).Hash }
+func (h *Hasher) Stream(context Context) hash.Hash {
+	h.mustHaveKey(context)
+	return h.newState(context).Hash
+}
+
+// mustHaveKey panics for ids of a locked repository: the callers are to look before.
+func (h *Hasher) mustHaveKey(context Context) {
+	if context.keyed() && h.Locked() {
+		panic("format: the hash in context " + context.String() + " needs the id key")
+	}
+}
 
 type state struct {
 	hash.Hash

@@ -49,7 +49,7 @@ func TestHasherIsTheSpecification(t *testing.T) {
 		message := bytes.Join(parts, nil)
 		hasher := NewHasher(algorithm, idKey)
 		want := unkeyed(algorithm, context.String(), message)
-		if context <= ContextChunker {
+		if context <= ContextValidator {
 			want = keyed(algorithm, context.String(), idKey, message)
 		}
 		for range 2 { // the second time with a used state
@@ -75,7 +75,7 @@ func TestContextsDiffer(t *testing.T) {
 				t.Errorf("%s: %q and %q hash alike", algorithm, before, context)
 			}
 			seen[sum] = context
-			if keyed, differs := context <= ContextChunker, other.Sum(context, []byte("message")) != sum; keyed != differs {
+			if keyed, differs := context <= ContextValidator, other.Sum(context, []byte("message")) != sum; keyed != differs {
 				t.Errorf("%s: %q depends on the id key: %v, want %v", algorithm, context, differs, keyed)
 			}
 		}

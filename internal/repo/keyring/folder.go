@@ -50,7 +50,8 @@ func (f File) Path() string { return Folder + f.base() }
 
 func (f File) base() string { return generationName(f.Generation) + "-" + f.ID.String() }
 
-func (f File) notePath() string { return f.Path() + noteSuffix }
+// NotePath is that of the note about the key file.
+func (f File) NotePath() string { return f.Path() + noteSuffix }
 
 func generationName(generation uint32) string {
 	return fmt.Sprintf("%0*d", generationDigits, generation)

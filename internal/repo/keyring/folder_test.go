@@ -321,7 +321,7 @@ func TestRecipients(t *testing.T) {
 	}
 
 	// A note of another file, and one that was changed, say nothing.
-	note := must(storage.ReadAll(t.Context(), store, secret.File.notePath(), maxNote))(t)
+	note := must(storage.ReadAll(t.Context(), store, secret.File.NotePath(), maxNote))(t)
 	for i, raw := range [][]byte{note[:10], append(bytes.Clone(note[:len(note)-1]), note[len(note)-1]^1)} {
 		r := Recipient{File: secret.File}
 		if openNote(ring, raw, &r); r.Known {

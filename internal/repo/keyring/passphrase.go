@@ -18,6 +18,9 @@ func (Passphrase) Format(state fmt.State, _ rune) { fmt.Fprint(state, "(secret)"
 // Equal is true for the same passphrase.
 func (p Passphrase) Equal(other Passphrase) bool { return p.secret == other.secret }
 
+// Length in bytes.
+func (p Passphrase) Length() int { return len(p.secret) }
+
 // IsEmpty is true if there is none.
 func (p Passphrase) IsEmpty() bool { return p.secret == "" }
 

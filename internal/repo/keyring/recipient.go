@@ -77,7 +77,7 @@ func Add(ctx context.Context, store storage.Store, ring *Ring, to age.Recipient,
 	if err != nil {
 		return Recipient{}, err
 	}
-	if err := store.Put(ctx, what.File.notePath(), note); err != nil {
+	if err := store.Put(ctx, what.File.NotePath(), note); err != nil {
 		return Recipient{}, err
 	}
 	return what, store.Put(ctx, what.File.Path(), content)
@@ -88,7 +88,7 @@ func Remove(ctx context.Context, store storage.Store, file File) error {
 	if err := store.Delete(ctx, file.Path()); err != nil {
 		return err
 	}
-	return store.Delete(ctx, file.notePath())
+	return store.Delete(ctx, file.NotePath())
 }
 
 // Recipients lists whom the key files are for, the newest generation first. Without a ring (nil) it tells file and kind only.
@@ -108,7 +108,7 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 		}
 		recipient := Recipient{File: file, Kind: KindOf(content)}
 		if ring != nil {
-			raw, err := storage.ReadAll(ctx, store, file.notePath(), maxNote)
+			raw, err := storage.ReadAll(ctx, store, file.NotePath(), maxNote)
 			if err != nil && ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

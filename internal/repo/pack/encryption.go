@@ -1,7 +1,6 @@
 package pack
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
@@ -14,30 +13,10 @@ import (
 
 const (
 	// TagSize is what encryption adds to a frame's stored bytes.
-	TagSize = 16
-	// SaltSize is the size of a salt in bytes.
-	SaltSize  = 16
-	frameInfo = "ferry v1 frame"
+	TagSize = format.TagSize
 	// dataLabel begins the associated data of a frame.
 	dataLabel = "ferry v1"
 )
-
-// Keys derives keys from a repository's data keys: with HKDF-SHA-256, for the use that info names (docs/format.md section 10).
-type Keys interface {
-	Derive(generation uint32, salt []byte, info string) ([32]byte, error)
-}
-
-func newAEAD(keys Keys, generation uint32, salt []byte, info string) (cipher.AEAD, error) {
-	key, err := keys.Derive(generation, salt, info)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(key[:])
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
 
 // scratch is what encrypting or decrypting one frame needs beside it.
 type scratch struct {
@@ -60,17 +39,17 @@ func (s *scratch) set(header []byte) {
 // Sealer encrypts the frames that one session of a writer makes, under a salt of its own. It is safe for parallel use.
 type Sealer struct {
 	generation uint32
-	salt       [SaltSize]byte
+	salt       [format.SaltSize]byte
 	aead       cipher.AEAD
 	counter    atomic.Uint64
 }
 
-// NewSealer makes a sealer with a fresh salt for the data key of a generation, which is not 0.
-func NewSealer(keys Keys, generation uint32) (*Sealer, error) {
-	s := &Sealer{generation: generation}
+// NewSealer makes a sealer with a fresh salt for the current data key.
+func NewSealer(keys format.Keys) (*Sealer, error) {
+	s := &Sealer{generation: keys.Generation()}
 	rand.Read(s.salt[:]) // never fails: crypto/rand ends the program instead
 	var err error
-	s.aead, err = newAEAD(keys, generation, s.salt[:], frameInfo)
+	s.aead, err = format.NewAEAD(keys, s.generation, s.salt[:], format.InfoFrame)
 	return s, err
 }
 
@@ -95,7 +74,7 @@ func (s *Sealer) seal(header, body []byte) []byte {
 
 // Opener decrypts frames. It is safe for parallel use. A nil Opener has no key: what is encrypted stays so.
 type Opener struct {
-	keys   Keys
+	keys   format.Keys
 	hasher *format.Hasher
 	mu     sync.RWMutex
 	aeads  map[session]cipher.AEAD
@@ -104,14 +83,14 @@ type Opener struct {
 // session is what a derived key depends on.
 type session struct {
 	generation uint32
-	salt       [SaltSize]byte
+	salt       [format.SaltSize]byte
 }
 
 // maxSessions bounds the derived keys that are kept: about a kilobyte each.
 const maxSessions = 1024
 
 // NewOpener makes an opener with the keys of a repository.
-func NewOpener(keys Keys, hasher *format.Hasher) *Opener {
+func NewOpener(keys format.Keys, hasher *format.Hasher) *Opener {
 	return &Opener{keys: keys, hasher: hasher, aeads: map[session]cipher.AEAD{}}
 }
 
@@ -127,7 +106,7 @@ func (o *Opener) aead(of session) (cipher.AEAD, error) {
 
 // derive is the slow way of aead: apart from it, so that the fast one does not allocate.
 func (o *Opener) derive(of session) (cipher.AEAD, error) {
-	aead, err := newAEAD(o.keys, of.generation, of.salt[:], frameInfo)
+	aead, err := format.NewAEAD(o.keys, of.generation, of.salt[:], format.InfoFrame)
 	if err != nil {
 		return nil, err
 	}
@@ -150,16 +129,15 @@ func (o *Opener) open(dst []byte, f Frame, frame []byte, with *scratch) ([]byte,
 		return dst, format.ErrNeedsKey
 	}
 	aead, err := o.aead(session{f.Generation, f.Salt})
-	if err != nil {
-		return dst, err
-	}
-	with.set(frame)
-	opened, err := aead.Open(dst, with.nonce[:], frame[FrameHeaderSize:], with.data[:])
 	if err == nil {
-		return opened, nil
+		with.set(frame)
+		var opened []byte
+		if opened, err = aead.Open(dst, with.nonce[:], frame[FrameHeaderSize:], with.data[:]); err == nil {
+			return opened, nil
+		}
 	}
 	if checksum(o.hasher, frame) == f.Sum {
-		return dst, fmt.Errorf("%w: frame of %s", format.ErrForged, f.ID)
+		return dst, fmt.Errorf("%w: frame of %s: %w", format.ErrForged, f.ID, err)
 	}
 	return dst, fmt.Errorf("%w: frame checksum differs", format.ErrCorrupt)
 }

@@ -82,7 +82,7 @@ type Frame struct {
 	Stored uint32
 	// Generation of the data key; 0: not encrypted, and no salt.
 	Generation uint32
-	Salt       [SaltSize]byte
+	Salt       [format.SaltSize]byte
 	ID         format.ID
 	Sum        Checksum
 }

@@ -1,0 +1,141 @@
+package repo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
+	"ferry/internal/storage"
+)
+
+// keys are the keys of an open repository. A rotation that the log tells of replaces the ring.
+type keys struct{ ring atomic.Pointer[keyring.Ring] }
+
+// Derive is the ring's.
+func (k *keys) Derive(generation uint32, salt []byte, info string) ([32]byte, error) {
+	return k.ring.Load().Derive(generation, salt, info)
+}
+
+// Generation of the current data key.
+func (k *keys) Generation() uint32 { return k.ring.Load().Current().Generation }
+
+// newHasher makes the hasher for a description and the ring that fits it; nil where it is not encrypted or not unlocked.
+func newHasher(algorithm format.Hash, description format.Description, ring *keyring.Ring) (*format.Hasher, *keys) {
+	switch {
+	case !description.Encrypted:
+		return format.NewHasher(algorithm, [32]byte{}), nil
+	case ring == nil:
+		return format.NewLockedHasher(algorithm), nil
+	}
+	k := &keys{}
+	k.ring.Store(ring)
+	return format.NewEncryptedHasher(algorithm, ring.IDKey, k), k
+}
+
+// findRing finds the key ring of an encrypted repository. Without a key it is locked: the error that what needs the key
+// gives.
+func findRing(ctx context.Context, store storage.Store, description format.Description, env Environment) (ring *keyring.Ring, locked error, warnings []string, err error) {
+	switch {
+	case env.kit != nil && !description.Encrypted:
+		return nil, nil, nil, ErrNotEncrypted
+	case env.kit != nil:
+		return env.kit, nil, nil, kitFits(store, env.kit, description)
+	case !description.Encrypted:
+		return nil, nil, nil, nil
+	}
+	ring, warnings, err = unlock(ctx, store, description, env.Keys)
+	if errors.Is(err, ErrNeedsKey) {
+		return nil, err, warnings, nil
+	}
+	if errors.Is(err, ErrNoKeyFiles) {
+		return nil, fmt.Errorf("%w: %w", ErrNeedsKey, err), append(warnings, err.Error()), nil
+	}
+	if err != nil && len(warnings) > 0 {
+		err = fmt.Errorf("%w (%s)", err, strings.Join(warnings, "; "))
+	}
+	return ring, nil, warnings, err
+}
+
+// create writes the description of a new repository, and before it the key files without which nobody could open it.
+func create(ctx context.Context, store storage.Store, env Environment, description *format.Description, options Options) (content []byte, ring *keyring.Ring, err error) {
+	var made []keyring.Recipient
+	if len(options.Encrypt) > 0 {
+		if _, err := store.Stat(ctx, format.DescriptionName); err == nil {
+			return nil, nil, fmt.Errorf("%s: %w", store.Location(), ErrExists) // no key files into somebody else's
+		}
+		ring = keyring.New(description.ID, env.now())
+		description.Encrypt(ring.Check())
+		if made, err = wrapRing(ctx, store, ring, options.Encrypt, env.now()); err != nil {
+			return nil, nil, err
+		}
+	}
+	content, err = json.MarshalIndent(description, "", "  ")
+	if err != nil {
+		return nil, nil, err
+	}
+	content = append(content, '\n')
+	if err := store.Put(ctx, format.DescriptionName, content); err != nil {
+		unwrapRing(ctx, store, made)
+		if errors.Is(err, storage.ErrExists) {
+			return nil, nil, fmt.Errorf("%s: %w", store.Location(), ErrExists)
+		}
+		return nil, nil, err
+	}
+	return content, ring, nil
+}
+
+// Locked is true if the repository is encrypted and no key was given. What needs none works: listing points by pseudonym,
+// giving points up, reclaiming space, proving stored bytes.
+func (r *Repository) Locked() bool { return r.hasher.Locked() }
+
+// NeedsKey returns nil unless the repository is locked; else the error that tells which key opens it. It wraps ErrNeedsKey.
+func (r *Repository) NeedsKey() error { return r.locked }
+
+// reloadKeys reads the key files again when the log is of a key that the ring lacks: somebody rotated it.
+func (r *Repository) reloadKeys(ctx context.Context) error {
+	if r.env.kit != nil {
+		return errKitTooOld
+	}
+	ring, warnings, err := unlock(ctx, r.store, r.description, r.env.Keys)
+	if err != nil {
+		return err
+	}
+	for _, warning := range warnings {
+		r.warn("%s", warning)
+	}
+	r.keys.ring.Store(ring)
+	return nil
+}
+
+// noteKeyless keeps the number of an entry that nobody with the key wrote. The caller holds r.mu.
+func (r *Repository) noteKeyless(n uint64) {
+	if r.locked == nil {
+		r.keyless = append(r.keyless, n)
+	}
+}
+
+// Keyless returns the numbers of the log entries that were read since the last checkpoint and that nobody with the key
+// wrote: such a writer may give points and packs up, and nothing else. It is empty for a locked repository.
+func (r *Repository) Keyless() []uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]uint64(nil), r.keyless...)
+}
+
+// checkDowngrade returns an error if a repository that was encrypted when this machine last saw it is not any more: what is
+// written to it could be read by everyone.
+func (r *Repository) checkDowngrade() error {
+	if r.description.Encrypted || !r.cache.wasEncrypted() {
+		return nil
+	}
+	return &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: it says that the repository is not encrypted, and it was when this machine saw it last", format.DescriptionName, r.store.Location(), ErrForged),
+		Hint: "somebody changed it; bring the repository back from another copy, or make a new one",
+	}
+}

@@ -1,0 +1,305 @@
+package repo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
+	"ferry/internal/storage"
+)
+
+// Errors of changing who can open a repository.
+var (
+	// ErrNotEncrypted: the repository is not, and cannot become so: encryption is chosen when it is made.
+	ErrNotEncrypted = errors.New("the repository is not encrypted")
+	// ErrNoSuchKey: no key file has this id, or several begin with it.
+	ErrNoSuchKey = errors.New("no such key")
+	// ErrSameKey: the recipient can open the repository already.
+	ErrSameKey = errors.New("this public key can open the repository already")
+	// ErrLastRecipient: nobody would be left who can open the repository.
+	ErrLastRecipient = keyring.ErrLastRecipient
+	// ErrOutdatedKey: there is a newer generation of keys than the key given opens.
+	ErrOutdatedKey = keyring.ErrOutdated
+)
+
+// Passphrase is a secret that a person knows. It prints as a placeholder.
+type Passphrase = keyring.Passphrase
+
+// NewPassphrase takes a secret, which must not be empty to be of use.
+func NewPassphrase(secret string) Passphrase { return keyring.NewPassphrase(secret) }
+
+// PassphraseRecipient is a recipient that a passphrase opens for.
+func PassphraseRecipient(passphrase Passphrase, label string) (KeyRecipient, error) {
+	to, err := passphrase.Recipient()
+	return KeyRecipient{To: to, Label: label}, err
+}
+
+// ParseRecipient reads the public key of an age key. Errors tell nothing of the text, which may be a secret by mistake.
+func ParseRecipient(publicKey, label string) (KeyRecipient, error) {
+	to, err := keyring.ParseRecipient(publicKey)
+	return KeyRecipient{To: to, PublicKey: strings.TrimSpace(publicKey), Label: label}, err
+}
+
+// Key is a key file: what somebody or something opens the repository by.
+type Key struct {
+	// ID is 32 hex digits, made from the file. Not secret.
+	ID string
+	// Generation of the newest data key in it.
+	Generation uint32
+	Kind       KeyKind
+	// Known is false where nothing is known but the file: the fields below are empty then.
+	Known bool
+	// PublicKey is empty for a passphrase.
+	PublicKey string
+	Label     string
+	Added     time.Time
+
+	file keyring.File
+}
+
+func describeKey(r keyring.Recipient) Key {
+	return Key{
+		ID: r.File.ID.String(), Generation: r.File.Generation, Kind: r.Kind, Known: r.Known, PublicKey: r.PublicKey, Label: r.Label, Added: r.Added, file: r.File,
+	}
+}
+
+// PostQuantum is true if a computer that breaks elliptic curves does not open a repository by these keys: the weakest of
+// them counts.
+func PostQuantum(keys []Key) bool {
+	for _, key := range keys {
+		if !key.Kind.PostQuantum() {
+			return false
+		}
+	}
+	return true
+}
+
+// ListKeys lists the key files: the newest generation first, then in the order in which they were added. A locked repository
+// tells ids and kinds only.
+func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
+	if !r.description.Encrypted {
+		return nil, ErrNotEncrypted
+	}
+	list, err := keyring.Recipients(ctx, r.store, r.ring())
+	return describeKeys(list), err
+}
+
+// describeKeys sorts them, too.
+func describeKeys(list []keyring.Recipient) []Key {
+	var keys []Key
+	for _, recipient := range list {
+		keys = append(keys, describeKey(recipient))
+	}
+	slices.SortFunc(keys, func(a, b Key) int {
+		return cmp.Or(cmp.Compare(b.Generation, a.Generation), a.Added.Compare(b.Added), cmp.Compare(a.ID, b.ID))
+	})
+	return keys
+}
+
+// KeyGeneration is the generation of the data key for what is written from now on; 0 without the key.
+func (r *Repository) KeyGeneration() uint32 { return r.hasher.Generation() }
+
+// ring is nil if the repository is not encrypted, or locked.
+func (r *Repository) ring() *keyring.Ring {
+	if r.keys == nil {
+		return nil
+	}
+	return r.keys.ring.Load()
+}
+
+// mustHaveRing returns an error unless the ring is here.
+func (r *Repository) mustHaveRing() error {
+	if !r.description.Encrypted {
+		return ErrNotEncrypted
+	}
+	return r.locked
+}
+
+// AddKey lets a recipient open the repository. Nothing but keys/ is written.
+func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, error) {
+	if err := r.mustHaveRing(); err != nil {
+		return Key{}, err
+	}
+	present, err := r.ListKeys(ctx)
+	if err != nil {
+		return Key{}, err
+	}
+	for _, key := range present {
+		if recipient.PublicKey != "" && key.PublicKey == recipient.PublicKey && key.Generation == r.ring().Newest() {
+			return key, ErrSameKey
+		}
+	}
+	added, err := keyring.Add(ctx, r.store, r.ring(), recipient.To, keyring.Recipient{PublicKey: recipient.PublicKey, Label: recipient.Label, Added: r.env.now()})
+	return describeKey(added), err
+}
+
+// RemoveKey deletes the key file whose id begins with what is given. Nothing but keys/ is written. Whoever opened the
+// repository with it may have kept the keys: RotateKeys makes new ones for what is written from then on.
+//
+// The last key file is not removed, nor the last one that something is known of: the others may be anybody's.
+func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
+	if err := r.mustHaveRing(); err != nil {
+		return Key{}, err
+	}
+	keys, err := r.ListKeys(ctx)
+	if err != nil {
+		return Key{}, err
+	}
+	key, err := findKey(keys, id)
+	if err != nil {
+		return Key{}, err
+	}
+	left := 0
+	for _, other := range keys {
+		if other.file != key.file && other.Generation == r.ring().Newest() && other.Known {
+			left++
+		}
+	}
+	if left == 0 && key.Generation == r.ring().Newest() {
+		return Key{}, ErrLastRecipient
+	}
+	return key, keyring.Remove(ctx, r.store, key.file)
+}
+
+// leastKeyID is how many digits of a key's id must be given.
+const leastKeyID = 6
+
+func findKey(keys []Key, id string) (found Key, err error) {
+	if len(id) < leastKeyID {
+		return found, fmt.Errorf("%w: at least %d digits of its id are needed", ErrNoSuchKey, leastKeyID)
+	}
+	n := 0
+	for _, key := range keys {
+		if strings.HasPrefix(key.ID, id) {
+			found = key
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return found, fmt.Errorf("%w: %s", ErrNoSuchKey, backup.EncodeName(id))
+	case 1:
+		return found, nil
+	}
+	return found, fmt.Errorf("%w: %d keys begin with %s", ErrNoSuchKey, n, id)
+}
+
+// RotateOptions say what a rotation is given.
+type RotateOptions struct {
+	// Passphrases of the recipients that have one.
+	Passphrases []Passphrase
+	// Drop are ids of keys, or what they begin with, that do not get the new data key.
+	Drop []string
+}
+
+// CannotRotateError names keys that a new data key cannot be given to.
+type CannotRotateError struct{ Keys []Key }
+
+// Error counts them; the caller names them.
+func (e *CannotRotateError) Error() string {
+	return fmt.Sprintf("the new data key cannot be given to %d of the recipients", len(e.Keys))
+}
+
+// RotateKeys makes a new generation of the data key for new packs, and gives it to all recipients that are not dropped. What
+// is stored stays as it is, and readable. The error may be a CannotRotateError: then nothing was done.
+func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]Key, error) {
+	if err := errors.Join(r.mustHaveRing(), r.Writable()); err != nil {
+		return nil, err
+	}
+	present, err := r.ListKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rotation := keyring.Rotation{Passphrases: options.Passphrases, Now: r.env.now()}
+	for _, id := range options.Drop {
+		key, err := findKey(present, id)
+		if err != nil {
+			return nil, err
+		}
+		rotation.Drop = append(rotation.Drop, key.file)
+	}
+	// An entry with the new key's MAC: a ring with another key of this generation is found out by it.
+	rotation.Commit = func(next *keyring.Ring) error {
+		r.keys.ring.Store(next)
+		return r.commit(ctx, &commitlog.Payload{}, nil)
+	}
+	_, list, err := keyring.Rotate(ctx, r.store, r.ring(), rotation)
+	var cannot *keyring.CannotWrapError
+	if errors.As(err, &cannot) {
+		return nil, &CannotRotateError{Keys: describeKeys(cannot.Recipients)}
+	}
+	return describeKeys(list), err
+}
+
+// ExportKit makes a recovery kit: text that restores access when keys/ is lost. An empty passphrase leaves it open to
+// everyone who can read it.
+func (r *Repository) ExportKit(passphrase Passphrase) ([]byte, error) {
+	if err := r.mustHaveRing(); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	head := r.state.Head
+	r.mu.Unlock()
+	return keyring.Kit{Ring: r.ring(), Exported: r.env.now(), Entries: head.N, Checksum: head.Checksum}.Encode(r.Location(), passphrase)
+}
+
+// Errors of reading recovery kits.
+var (
+	ErrNoKit         = keyring.ErrNoKit
+	ErrKitPassphrase = keyring.ErrKitPassphrase
+)
+
+// MaxKit is the size of the largest recovery kit, in bytes.
+const MaxKit = keyring.MaxKit
+
+// KitIsEncrypted is true if a recovery kit needs a passphrase.
+func KitIsEncrypted(kit []byte) bool { return keyring.KitIsEncrypted(kit) }
+
+// OpenWithKit opens an encrypted repository with the keys of a recovery kit, so that AddKey can make key files again. The
+// passphrases are tried on a kit that is encrypted. What is amiss with the repository is in its warnings.
+func OpenWithKit(ctx context.Context, store storage.Store, env Environment, kitFile []byte, passphrases []Passphrase) (*Repository, error) {
+	kit, err := keyring.DecodeKit(kitFile, passphrases...)
+	if err != nil {
+		return nil, err
+	}
+	env.kit = kit.Ring
+	r, err := Open(ctx, store, env)
+	if err == nil {
+		r.checkKit(ctx, kit)
+	}
+	return r, err
+}
+
+// errKitTooOld: the log goes on with a data key that the recovery kit does not have.
+var errKitTooOld = fmt.Errorf("%w: the recovery kit was made before the key was rotated", keyring.ErrNoGeneration)
+
+func kitFits(store storage.Store, ring *keyring.Ring, description format.Description) error {
+	err := ring.Fits(description.ID, description.KeyCheck)
+	if err != nil {
+		err = &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", store.Location(), err), Hint: "the recovery kit is that of another repository"}
+	}
+	return err
+}
+
+// checkKit warns of a repository that does not have the history that it had when the kit was made.
+func (r *Repository) checkKit(ctx context.Context, kit keyring.Kit) {
+	if kit.Entries == 0 {
+		return
+	}
+	raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(kit.Entries), commitlog.MaxSize)
+	if err == nil {
+		var head commitlog.Head
+		if _, _, head, err = commitlog.Decode(r.hasher, kit.Entries, raw); err == nil && head.Checksum == kit.Checksum {
+			return
+		}
+	}
+	r.warn("the repository does not have the log entry %d that it had when the kit was made: it was rolled back, or this is another copy of it", kit.Entries)
+}

@@ -1,0 +1,49 @@
+package repo
+
+import (
+	"context"
+	"errors"
+
+	"ferry/internal/repo/keyring"
+	"ferry/internal/storage"
+)
+
+// verifyKeys proves that the key files are what was written, which needs no key, and with the key that a rotation can wrap
+// the next ring for each of them.
+func (v *verifier) verifyKeys(ctx context.Context) error {
+	r := v.repo
+	if !r.hasher.Encrypted() {
+		return nil
+	}
+	files, err := keyring.Files(ctx, r.store)
+	if err != nil {
+		return err
+	}
+	good := map[keyring.File]bool{}
+	for _, file := range files {
+		content, err := storage.ReadAll(ctx, r.store, file.Path(), keyring.MaxFile)
+		if err == nil {
+			err = keyring.CheckFile(file, content)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && !errors.Is(err, storage.ErrNotExist) { // else it was removed just now
+			v.damage(Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
+		}
+		good[file] = err == nil
+	}
+	if len(files) == 0 {
+		v.damage(Damage{File: keyring.Folder, Reason: "there is no key file left: only the recovery kit opens the repository"})
+	}
+	if r.keys == nil {
+		return nil
+	}
+	recipients, err := keyring.Recipients(ctx, r.store, r.keys.ring.Load())
+	for _, recipient := range recipients {
+		if good[recipient.File] && !recipient.Known {
+			v.damage(Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged: it opens the repository, but a rotation leaves it out"})
+		}
+	}
+	return err
+}
