@@ -73,8 +73,7 @@ fuzz: check-go ## Fuzz longer: five minutes for each target
 
 .PHONY: bench
 bench: build ## Compare with zstd, cp, restic and borg (see test/bench/README.md)
-	GO="$(GO)" test/bench/peers.sh
-	python3 test/bench/bench.py
+	test/bench/run.sh
 
 .PHONY: lint
 lint: check-go $(LINT) ## Formatting, modules, the linters of .golangci.yml

@@ -28,6 +28,8 @@ type app struct {
 	quiet       bool
 	cacheDir    string
 	tempDir     string
+	// keys open encrypted repositories.
+	keys *keys
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
 	live io.Writer
 	// interrupted says what to do after an interruption of the command that runs; empty if nothing is left to do.
@@ -88,8 +90,9 @@ Exit codes, the same for every command:
 		return usage("%w; see %s --help", err, cmd.CommandPath())
 	})
 	completeFolders(root, "cache-dir", "temp-dir")
+	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.repoCommand(), a.adoptCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
 	return root
 }
 

@@ -117,3 +117,13 @@ func machineChoices(points []backup.Point, begun string) []string {
 	}
 	return choices
 }
+
+// completeFile completes flags that take a file.
+func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
+// nothingToComplete is for flags whose value nothing is known of.
+func nothingToComplete(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, noFiles
+}

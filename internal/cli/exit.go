@@ -88,12 +88,22 @@ func codeOf(ctx context.Context, err error) int {
 		return ExitNothing
 	case errors.Is(err, plan.ErrAmbiguous), errors.Is(err, plan.ErrNoPointName), errors.Is(err, repo.ErrNoRepository):
 		return ExitUsage
-	case errors.Is(err, repo.ErrNeedsKey) || errors.Is(err, backup.ErrEncrypted):
+	case isKeyError(err):
 		return ExitKey
 	case errors.Is(err, backup.ErrDamaged) || errors.Is(err, repo.ErrCorrupt):
 		return ExitDamaged
 	}
 	return ExitFailed
+}
+
+// isKeyError is true if a key is missing or wrong.
+func isKeyError(err error) bool {
+	for _, of := range []error{repo.ErrNeedsKey, repo.ErrWrongKey, repo.ErrNoKeyFiles, repo.ErrKitPassphrase, backup.ErrEncrypted} {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return false
 }
 
 // describeError says where an error happened, as far as it knows.

@@ -23,7 +23,7 @@ import (
 )
 
 func (a *app) environment() repo.Environment {
-	return repo.Environment{CacheDir: a.cacheDir, Program: "ferry " + Version}
+	return repo.Environment{CacheDir: a.cacheDir, Program: "ferry " + Version, Keys: a.keys}
 }
 
 // formats in the order in which they claim files: the most particular first.

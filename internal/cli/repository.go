@@ -48,17 +48,29 @@ func (a *app) repoCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var options repo.Options
+	var encryption encryptFlags
 	initCommand := &cobra.Command{
 		Use: "init REPOSITORY", Short: "Make a new, empty repository",
 		Long: `Make a new, empty repository in a folder, which is made if needed. The file
 system must be able to make a file only if it is not there yet, and to make
-files durable; one that cannot is refused. What is stored is not encrypted.`,
-		Example:           "  ferry repo init /mnt/usb/vault\n  ferry repo init /mnt/usb/vault --block-size 64KiB",
+files durable; one that cannot is refused.
+
+With --encrypt everything about the machines is encrypted before it is stored, for
+a passphrase that is given or asked for, or for age keys, or both (docs/keys.md).
+This cannot be changed later; who can open the repository can (ferry key).`,
+		Example: `  ferry repo init /mnt/usb/vault
+  ferry repo init /mnt/usb/vault --encrypt
+  ferry repo init /mnt/usb/vault --encrypt --recipient age1pq1…
+  ferry repo init /mnt/usb/vault --block-size 64KiB`,
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInit(cmd.Context(), args[0], options) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.repoInit(cmd.Context(), args[0], options, encryption)
+		},
 	}
 	initFlags(initCommand, &options)
+	encryption.register(initCommand)
+	encryption.registerLabel(initCommand)
 	info := &cobra.Command{
 		Use: "info REPOSITORY", Short: "Say what a repository is and what it holds",
 		Example:           "  ferry repo info /mnt/usb/vault\n  ferry repo info /mnt/usb/vault --json",
@@ -66,14 +78,21 @@ files durable; one that cannot is refused. What is stored is not encrypted.`,
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0]) },
 	}
-	command.AddCommand(initCommand, info)
+	command.AddCommand(initCommand, info, a.repoRecoverCommand())
 	return command
 }
 
-func (a *app) repoInit(ctx context.Context, path string, options repo.Options) error {
+func (a *app) repoInit(ctx context.Context, path string, options repo.Options, encryption encryptFlags) error {
 	there := func() error { return usage("%s has a Ferry repository already", path) }
 	if !s3.IsLocation(path) && isRepository(path) {
 		return there()
+	}
+	// There is nothing else that they could open.
+	encryption.passphrase.files = append(encryption.passphrase.files, a.keys.files...)
+	encryption.passphrase.commands = append(encryption.passphrase.commands, a.keys.commands...)
+	var err error
+	if options.Encrypt, err = encryption.recipientsFor(ctx, a); err != nil {
+		return err
 	}
 	repository, err := a.createRepository(ctx, path, options)
 	if errors.Is(err, repo.ErrExists) {
@@ -87,6 +106,7 @@ func (a *app) repoInit(ctx context.Context, path string, options repo.Options) e
 		return a.printJSON(describeRepository(repository))
 	}
 	a.say("made repository %s at %s", repository.ID(), path)
+	a.sayEncrypted(repository, path)
 	return nil
 }
 

@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"ferry/internal/repo"
+)
+
+// maxKeyFile is the size of the largest file with a passphrase, keys or a recovery kit, in bytes.
+const maxKeyFile = repo.MaxKit
+
+// The environment that keys are given by.
+const (
+	envPassphrase        = "FERRY_PASSPHRASE"
+	envPassphraseFile    = "FERRY_PASSPHRASE_FILE"
+	envPassphraseCommand = "FERRY_PASSPHRASE_COMMAND"
+	envIdentity          = "FERRY_IDENTITY"
+)
+
+// promptTries is how often a passphrase is asked for.
+const promptTries = 3
+
+// secrets say where passphrases come from. Never the command line itself: everyone on the machine can list that.
+type secrets struct{ files, commands []string }
+
+func (s secrets) given() bool { return len(s.files)+len(s.commands) > 0 }
+
+// keys are what opens encrypted repositories in one run of the program. They are read when the first one needs them.
+type keys struct {
+	app *app
+	secrets
+	identityFiles []string
+
+	read bool
+	// asked is how often a passphrase was asked for since the last repository was unlocked.
+	asked int
+	// passphrases that were given or typed, in this order, and what opens key files: these and age keys.
+	passphrases []repo.Passphrase
+	identities  []age.Identity
+}
+
+// keyFlags are the flags of every command that may meet an encrypted repository.
+func (a *app) keyFlags(root *cobra.Command) {
+	a.keys = &keys{app: a}
+	flags := root.PersistentFlags()
+	flags.StringArrayVar(&a.keys.files, "passphrase-file", nil, "encrypted repository: `FILE` with a passphrase in its first line (repeatable)")
+	flags.StringArrayVar(&a.keys.commands, "passphrase-command", nil, "encrypted repository: shell `COMMAND` that prints a passphrase (repeatable)")
+	flags.StringArrayVar(&a.keys.identityFiles, "identity", nil, "encrypted repository: `FILE` of age keys (repeatable)")
+	for _, flag := range []string{"passphrase-file", "identity"} {
+		register(root, flag, completeFile)
+	}
+	register(root, "passphrase-command", nothingToComplete)
+}
+
+// Identities gives first what was given, then what is typed.
+func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.Identity, error) {
+	if err := k.load(ctx); err != nil {
+		return nil, err
+	}
+	if request.Try == 0 {
+		k.asked = 0
+		if len(k.identities) > 0 {
+			return k.identities, nil
+		}
+	}
+	if !slices.Contains(request.Kinds, repo.KeyPassphrase) || !k.app.canPrompt() || k.asked == promptTries {
+		return nil, nil
+	}
+	question := "passphrase of " + request.Location + ": "
+	if k.asked > 0 {
+		question = "that one does not open it; " + question
+	}
+	k.asked++
+	passphrase, err := k.app.prompt(ctx, question)
+	if err != nil {
+		return nil, err
+	}
+	if passphrase.IsEmpty() {
+		return nil, nil
+	}
+	identity, err := k.add(passphrase)
+	return []age.Identity{identity}, err
+}
+
+// add keeps a passphrase for the other repositories of this run.
+func (k *keys) add(passphrase repo.Passphrase) (age.Identity, error) {
+	identity, err := passphrase.Identity()
+	if err == nil {
+		k.passphrases = append(k.passphrases, passphrase)
+		k.identities = append(k.identities, identity)
+	}
+	return identity, err
+}
+
+// load reads what the flags and the environment name, once.
+func (k *keys) load(ctx context.Context) error {
+	if k.read {
+		return nil
+	}
+	k.read = true
+	for _, file := range append(k.identityFiles, environmentList(envIdentity)...) {
+		identities, err := k.app.readIdentities(file)
+		if err != nil {
+			return err
+		}
+		k.identities = append(k.identities, identities...)
+	}
+	given := secrets{append(k.files, environmentList(envPassphraseFile)...), append(k.commands, environmentOne(envPassphraseCommand)...)}
+	passphrases, err := given.read(ctx, k.app)
+	if err != nil {
+		return err
+	}
+	for _, secret := range environmentOne(envPassphrase) {
+		passphrases = append(passphrases, repo.NewPassphrase(secret))
+	}
+	for _, passphrase := range passphrases {
+		if slices.ContainsFunc(k.passphrases, passphrase.Equal) {
+			continue // each try of one is slow
+		}
+		if _, err := k.add(passphrase); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func environmentOne(name string) []string {
+	if value := os.Getenv(name); value != "" {
+		return []string{value}
+	}
+	return nil
+}
+
+// environmentList is a list of files, separated as in PATH.
+func environmentList(name string) []string { return filepath.SplitList(os.Getenv(name)) }
+
+// read gets the passphrases from the files and commands.
+func (s secrets) read(ctx context.Context, a *app) ([]repo.Passphrase, error) {
+	var passphrases []repo.Passphrase
+	for _, file := range s.files {
+		content, err := a.readSecretFile(file)
+		if err != nil {
+			return nil, err
+		}
+		passphrase := firstLine(content)
+		if passphrase.IsEmpty() {
+			return nil, usage("there is no passphrase in the first line of %s", printable(file))
+		}
+		passphrases = append(passphrases, passphrase)
+	}
+	for _, command := range s.commands {
+		passphrase, err := a.runPassphraseCommand(ctx, command)
+		if err != nil {
+			return nil, err
+		}
+		passphrases = append(passphrases, passphrase)
+	}
+	return passphrases, nil
+}
+
+// firstLine is the passphrase in the output of a command or in a file: without the end of the line, which editors add.
+func firstLine(content []byte) repo.Passphrase {
+	line, _, _ := bytes.Cut(content, []byte("\n"))
+	return repo.NewPassphrase(strings.TrimSuffix(string(line), "\r"))
+}
+
+// readSecretFile reads a file that only its owner should be able to read.
+func (a *app) readSecretFile(name string) ([]byte, error) {
+	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		a.warnings([]string{fmt.Sprintf("%s can be read by others: chmod 600", name)})
+	}
+	return readSmallFile(name)
+}
+
+// readSmallFile reads a file of keys, which may be a pipe.
+func readSmallFile(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err == nil && len(content) > maxKeyFile {
+		err = fmt.Errorf("%s is larger than such a file can be", printable(name))
+	}
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return content, nil
+}
+
+// readIdentities reads a file of age keys, as age-keygen writes them.
+func (a *app) readIdentities(name string) ([]age.Identity, error) {
+	content, err := a.readSecretFile(name)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(content, []byte("age-encryption.org/")) || bytes.HasPrefix(content, []byte("-----BEGIN AGE")) {
+		return nil, hinted(usage("%s is encrypted itself", printable(name)), fmt.Sprintf("in a shell such as bash: --identity <(age --decrypt %s)", printable(name)))
+	}
+	identities, err := age.ParseIdentities(bytes.NewReader(bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n"))))
+	if err != nil {
+		// The error may hold a part of a key.
+		return nil, hinted(usage("%s has a line that is no age key", printable(name)), "each line is a comment (#) or begins with AGE-SECRET-KEY-; ferry key generate makes such a file")
+	}
+	return identities, nil
+}
+
+// runPassphraseCommand runs a command of the user's, and takes the first line of its output. It gets no passphrase itself.
+func (a *app) runPassphraseCommand(ctx context.Context, text string) (repo.Passphrase, error) {
+	command := exec.CommandContext(ctx, "/bin/sh", "-c", text)
+	command.Stdin, command.Stderr = os.Stdin, a.errOut
+	command.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, envPassphrase+"=") })
+	output, err := command.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("it ended with %w", exit)
+		}
+		return repo.Passphrase{}, exitWith(ExitKey, "the passphrase command failed: %w", err)
+	}
+	passphrase := firstLine(output)
+	if passphrase.IsEmpty() {
+		return passphrase, exitWith(ExitKey, "the passphrase command printed no passphrase")
+	}
+	return passphrase, nil
+}
