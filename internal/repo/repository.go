@@ -271,9 +271,14 @@ func (r *Repository) Location() string { return r.store.Location() }
 
 // Warnings are things found while opening that did not keep it from working, such as a damaged index segment.
 func (r *Repository) Warnings() []string {
+	numbers := r.Keyless() // before the other lock, as everywhere
 	r.warnMu.Lock()
 	defer r.warnMu.Unlock()
-	return append([]string(nil), r.warnings...)
+	warnings := append([]string(nil), r.warnings...)
+	if len(numbers) > 0 {
+		warnings = append(warnings, fmt.Sprintf("log entries %v were written without the key: they can only have given up points, packs and unfinished copies", numbers))
+	}
+	return warnings
 }
 
 func (r *Repository) warn(message string, args ...any) {

@@ -42,7 +42,7 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 	recipients, err := keyring.Recipients(ctx, r.store, r.keys.ring.Load())
 	for _, recipient := range recipients {
 		if good[recipient.File] && !recipient.Known {
-			v.damage(Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged: it opens the repository, but a rotation leaves it out"})
+			v.damage(Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged, or somebody without the key made this key file: a rotation leaves it out"})
 		}
 	}
 	return err
