@@ -32,6 +32,9 @@ func TestDayBegins(t *testing.T) {
 		{"Pacific/Apia", date{2011, 12, 30}, "2011-12-30T10:00:00Z"}, // a day that was left out: begins with the next
 		{"Pacific/Apia", date{2011, 12, 31}, "2011-12-30T10:00:00Z"},
 		{"Asia/Kathmandu", date{2026, 1, 1}, "2025-12-31T18:15:00Z"},
+		{"Europe/Berlin", date{2040, 12, 31}, "2040-12-30T23:00:00Z"},
+		{"Europe/Berlin", date{2041, 1, 1}, "2040-12-31T23:00:00Z"},
+		{"America/Havana", date{2041, 1, 1}, "2041-01-01T05:00:00Z"},
 	} {
 		if got := c.day.begin(zone(t, c.zone)).Format(time.RFC3339); got != c.want {
 			t.Errorf("%s in %s begins %s, want %s", c.day, c.zone, got, c.want)
