@@ -31,8 +31,8 @@ import (
 // Codec names how new blocks are compressed.
 type Codec string
 
-// The codecs. CodecAuto takes s2 for the first copy of a machine, where the processor is the bottleneck, and zstd for
-// the increments after it, which are small and kept long.
+// The codecs. CodecAuto takes zstd for increments, which are small and kept long. For the first copy of a machine it
+// measures: s2 while the processors are the bottleneck, zstd while they wait for the source or for the storage.
 const (
 	CodecAuto Codec = "auto"
 	CodecNone Codec = "none"
@@ -171,7 +171,7 @@ type task struct {
 	record   *repo.Task
 	objects  []*object
 	base     *repo.Point
-	codec    repo.Codec
+	codec    *repo.Codec // nil: chosen run by run
 	progress Progress
 	started  time.Time
 	before   counts
@@ -273,19 +273,20 @@ func (t *task) chooseBase(ctx context.Context) error {
 }
 
 func (t *task) chooseCodec(repository *repo.Repository) {
+	codec := repo.CodecNone
 	switch t.mover.options.Codec {
 	case CodecNone:
-		t.codec = repo.CodecNone
 	case CodecS2:
-		t.codec = repo.CodecS2
+		codec = repo.CodecS2
 	case CodecZstd:
-		t.codec = repo.CodecZstd
+		codec = repo.CodecZstd
 	case CodecAuto:
-		t.codec = repo.CodecS2
-		if repository.HasMachine(t.point.Machine.Key) {
-			t.codec = repo.CodecZstd
+		if !repository.HasMachine(t.point.Machine.Key) {
+			return
 		}
+		codec = repo.CodecZstd
 	}
+	t.codec = &codec
 }
 
 // finished is the point as it is stored.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,9 +31,14 @@ type run struct {
 
 // pipeline moves runs from readers to workers.
 type pipeline struct {
-	task *task
-	runs chan run
-	pool sync.Pool
+	task    *task
+	runs    chan run
+	pool    sync.Pool
+	balance balance
+	// waiting counts workers that wait for a run.
+	waiting atomic.Int32
+	// streaming is true while one goroutine reads, which may need a processor of its own to do it.
+	streaming atomic.Bool
 }
 
 // move reads all objects that are not inline and stores them.
@@ -70,6 +76,7 @@ func (p *pipeline) read(ctx context.Context) error {
 	if !onePass {
 		return nil
 	}
+	p.streaming.Store(true)
 	assembler := newAssembler(ctx, p)
 	err := p.task.content.Stream(ctx, assembler)
 	if err == nil {
@@ -97,23 +104,49 @@ func (p *pipeline) send(ctx context.Context, r run) error {
 // work stores runs until there are no more.
 func (p *pipeline) work(ctx context.Context) error {
 	for {
-		select {
-		case r, ok := <-p.runs:
-			if !ok {
-				return nil
-			}
-			if err := p.store(ctx, r); err != nil {
-				return err
-			}
-			p.pool.Put(r.data)
-		case <-ctx.Done():
-			return ctx.Err()
+		r, idle, err := p.next(ctx)
+		if err != nil || r.data == nil {
+			return err
 		}
+		if err := p.store(ctx, r, p.codec(idle)); err != nil {
+			return err
+		}
+		p.pool.Put(r.data)
 	}
 }
 
+// next takes a run, and says whether processors idled before it came. At the end there is a run without data.
+func (p *pipeline) next(ctx context.Context) (r run, idle bool, err error) {
+	select {
+	case r = <-p.runs:
+		return r, false, ctx.Err()
+	default:
+	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	select {
+	case r = <-p.runs:
+		// A stream is read by decompressing it: only if no other worker was busy was there a processor left over.
+		idle = !p.streaming.Load() || int(p.waiting.Load()) == p.task.mover.workers
+		return r, idle, nil
+	case <-ctx.Done():
+		return r, false, ctx.Err()
+	}
+}
+
+// codec for a run.
+func (p *pipeline) codec(idle bool) repo.Codec {
+	if p.task.codec != nil {
+		return *p.task.codec
+	}
+	if p.balance.vote(idle || p.task.mover.ingest.Behind()) {
+		return repo.CodecZstd
+	}
+	return repo.CodecS2
+}
+
 // store stores the blocks of a run: zeros as nothing, what is known not again.
-func (p *pipeline) store(ctx context.Context, r run) error {
+func (p *pipeline) store(ctx context.Context, r run, codec repo.Codec) error {
 	data, number, step := *r.data, r.number, r.object.blockSize
 	if r.object.Shifting {
 		step = int64(len(data))
@@ -124,7 +157,7 @@ func (p *pipeline) store(ctx context.Context, r run) error {
 		var id repo.ID
 		if !spill.AllZero(block) {
 			id = p.task.mover.ingest.BlockID(block)
-			if _, err := p.task.mover.ingest.StoreBlock(ctx, id, block, p.task.codec); err != nil {
+			if _, err := p.task.mover.ingest.StoreBlock(ctx, id, block, codec); err != nil {
 				return err
 			}
 		}

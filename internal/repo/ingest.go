@@ -14,7 +14,6 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
-	"ferry/internal/storage"
 )
 
 // Codec says how new blocks are compressed.
@@ -99,7 +98,7 @@ type Stats struct {
 }
 
 type openPack struct {
-	out  storage.Writer
+	out  *packOut
 	pack *pack.Writer
 	id   format.Name
 	kind pack.Kind
@@ -262,6 +261,13 @@ func (in *Ingest) send(s *seal) {
 	for len(in.queue) > maxQueue {
 		in.changed.Wait()
 	}
+}
+
+// Behind is true while the storage is slower than what is stored: whoever stores will have to wait for it.
+func (in *Ingest) Behind() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.queue) > maxQueue || in.data != nil && in.data.out.behind()
 }
 
 // Waits is true if a point was handed over and is not committed yet. Flush commits it.

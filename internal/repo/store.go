@@ -145,10 +145,11 @@ func (in *Ingest) append(kind pack.Kind, frame []byte) error {
 
 func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
 	id := format.RandomName()
-	out, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
+	created, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
 	if err != nil {
 		return nil, err
 	}
+	out := newPackOut(created)
 	header := pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain}
 	if kind == pack.KindBlock {
 		header.Generation = in.sealer.Generation()

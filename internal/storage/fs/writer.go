@@ -27,6 +27,8 @@ type writer struct {
 	draft  *draft
 	// size is how much was written, started how much of it the kernel was told to write back.
 	size, started int64
+	// directFit is true if writes can go past the page cache, direct while they do.
+	directFit, direct bool
 	// failed is why the writer takes nothing more.
 	failed error
 }
@@ -49,7 +51,7 @@ func (s *Store) Create(ctx context.Context, name string) (storage.Writer, error)
 		folder.Close()
 		return nil, s.writeError("beginning", name, err)
 	}
-	return &writer{store: s, ctx: ctx, name: name, folder: folder, draft: draft}, nil
+	return &writer{store: s, ctx: ctx, name: name, folder: folder, draft: draft, directFit: directFit(folder)}, nil
 }
 
 // Put creates a small object.
@@ -105,13 +107,15 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.failed = err
 		return 0, err
 	}
-	n, err := w.draft.file.Write(p)
+	n, err := w.write(p)
 	w.size += int64(n)
 	if err != nil {
 		w.failed = w.store.writeError("writing", w.name, err)
 		return n, w.failed
 	}
-	if w.size-w.started >= writebackStep {
+	if w.direct {
+		w.started = w.size
+	} else if w.size-w.started >= writebackStep {
 		w.startWriteback()
 	}
 	return n, nil
