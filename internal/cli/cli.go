@@ -92,7 +92,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
 	return root
 }
 

@@ -86,7 +86,7 @@ func codeOf(ctx context.Context, err error) int {
 		return ExitInterrupted
 	case errors.Is(err, plan.ErrNotFound):
 		return ExitNothing
-	case errors.Is(err, plan.ErrAmbiguous), errors.Is(err, plan.ErrNoPointName), errors.Is(err, repo.ErrNoRepository):
+	case errors.Is(err, plan.ErrAmbiguous), errors.Is(err, plan.ErrNoPointName), errors.Is(err, plan.ErrNoPointID), errors.Is(err, repo.ErrNoRepository):
 		return ExitUsage
 	case isKeyError(err):
 		return ExitKey

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"ferry/internal/repo"
+	filestore "ferry/internal/storage/fs"
 )
 
 // run runs the command line and returns what it printed.
@@ -101,6 +104,13 @@ func TestJSON(t *testing.T) {
 	note("adopt", ferry(ExitDone, "adopt", in("vault")))
 	note("demo", ferry(ExitDone, "demo", "--keep=false", "--temp-dir", dir))
 
+	// What is given up, one of it held.
+	if err := os.CopyFS(in("held"), os.DirFS(in("vault"))); err != nil {
+		t.Fatal(err)
+	}
+	holdOldest(t, in("held"))
+	note("forget", ferry(ExitDone, "forget", in("held"), "--keep-points", "1", "--keep-weekly", "1", "--cache-dir", in("other cache")))
+
 	// A copy of the copy has hops.
 	note("copy", ferry(ExitDone, "copy", in("vault"), in("second"), "--create"))
 	note("points", ferry(ExitDone, "points", in("second"))) // has hops
@@ -134,14 +144,32 @@ func TestJSON(t *testing.T) {
 			}
 		}
 		for _, name := range want {
-			// No sample has labels.
-			if !slices.Contains(got, name) && !strings.HasSuffix(name, ".machine.labels[] string") {
+			// No sample has labels, and copies by hand have one job.
+			if !slices.Contains(got, name) && !strings.HasSuffix(name, ".machine.labels[] string") && name != ".points[].claimedBy[] string" {
 				t.Errorf("%s does not print %s, which docs/json.md has", command, name)
 			}
 		}
 	}
-	if len(examples) != 9 {
+	if len(examples) != 10 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
+	}
+}
+
+// holdOldest holds the oldest point of a repository, as a restore does.
+func holdOldest(t *testing.T, path string) {
+	t.Helper()
+	store, err := filestore.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	repository, err := repo.Open(t.Context(), store, repo.Environment{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repository.Close()
+	if _, err := repository.Hold(t.Context(), repository.Entries()[0].ID, "a test"); err != nil {
+		t.Fatal(err)
 	}
 }
 

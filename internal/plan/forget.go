@@ -40,12 +40,15 @@ type ForgetStep struct {
 	Slots []string
 }
 
+// ErrNoPointID: the text cannot be the beginning of a point's id.
+var ErrNoPointID = errors.New("it is not six or more characters of an id")
+
 // ErrNewest: a point is the newest good one of its machine, and giving it up was not asked for expressly.
 var ErrNewest = errors.New("newest good point of its machine")
 
 // Forget plans which points a job gives up. claimed tells whether the job claims a point; others are none of its
 // business. Machines keep the order in which they first occur; a machine's steps go by time. Errors wrap ErrNotFound,
-// ErrAmbiguous or ErrNewest.
+// ErrAmbiguous, ErrNoPointID or ErrNewest.
 func Forget(points []backup.Point, claimed func(backup.PointID) (Claim, bool), request ForgetRequest, now time.Time) ([]ForgetStep, error) {
 	var order []backup.MachineKey
 	own := map[backup.MachineKey][]backup.Point{}
@@ -95,7 +98,7 @@ func forgetNamed(steps []ForgetStep, text string, newest bool) error {
 	name := backup.EncodeName(text)
 	prefix := strings.ToLower(text)
 	if len(text) < shortestPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return fmt.Errorf("point %s: it is not six or more characters of an id", name)
+		return fmt.Errorf("point %s: %w", name, ErrNoPointID)
 	}
 	found := -1
 	for i, step := range steps {

@@ -123,7 +123,7 @@ func (r Retention) Decide(points []Candidate, now time.Time) []Verdict {
 	r.shortTerm(points, order, good, keep)
 	r.longTerm(points, verdicts, keep)
 	if !verdicts[good[0]].Keep {
-		keep(good[0], "newest good point")
+		keep(good[0], "the newest")
 	}
 	for i := range verdicts {
 		if !verdicts[i].Keep {
@@ -149,7 +149,7 @@ func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(in
 		}
 	}
 	for n, i := range good[:min(r.Points, len(good))] {
-		note(i, fmt.Sprintf("newest %d of %d", n+1, r.Points))
+		note(i, newestOf(n, r.Points))
 	}
 	if r.Days > 0 {
 		first := dateOf(points[good[0]].Created, r.zone()).add(-r.Days).begin(r.zone())
@@ -158,7 +158,7 @@ func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(in
 			case !points[i].Created.Before(first):
 				note(i, fmt.Sprintf("within %d days of the newest", r.Days))
 			case n < leastByDays:
-				note(i, fmt.Sprintf("newest %d of %d that a rule by days keeps at least", n+1, leastByDays))
+				note(i, newestOf(n, leastByDays)+", which a rule by days keeps at least")
 			}
 		}
 	}
@@ -170,6 +170,14 @@ func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(in
 			keep(i, "does not count, and is as young as those that do")
 		}
 	}
+}
+
+// newestOf says that a good point, counted from 0 for the newest, is one of so many.
+func newestOf(n, of int) string {
+	if n == 0 {
+		return "the newest"
+	}
+	return fmt.Sprintf("one of the %d newest", of)
 }
 
 // longTerm keeps the points of the newest filled slots of each tier.
@@ -199,7 +207,7 @@ func (r Retention) longTerm(points []Candidate, verdicts []Verdict, keep func(in
 			counts := false
 			for _, i := range filled[slot] {
 				counts = counts || points[i].Good
-				keep(i, fmt.Sprintf("%s, of the slot from %s", tier, slot.anchor))
+				keep(i, fmt.Sprintf("%s: the first since %s", tier, slot.anchor))
 			}
 			if counts {
 				n++

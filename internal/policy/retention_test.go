@@ -283,7 +283,7 @@ func ExampleRetention_Decide() {
 	}
 	// Output:
 	// 2026-11-21 false no rule keeps it
-	// 2026-11-22 true weekly, of the slot from 2026-11-22
+	// 2026-11-22 true weekly: the first since 2026-11-22
 	// 2026-11-23 false no rule keeps it
-	// 2026-11-24 true newest 1 of 1
+	// 2026-11-24 true the newest
 }

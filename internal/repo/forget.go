@@ -1,8 +1,11 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"ferry/internal/backup"
@@ -37,8 +40,9 @@ type HoldInfo struct {
 }
 
 // Forget withdraws a job's claims on points, in one log entry. A point that nothing claims or holds then is removed by the
-// same entry. It returns what became of each point, in the order given.
-func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting) ([]Forgotten, error) {
+// same entry. The job's claims on other points get the flags given for them. It returns what became of each point, in the
+// order given.
+func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting, flags map[backup.PointID][]string) ([]Forgotten, error) {
 	now, err := r.holdTime(ctx)
 	if err != nil {
 		return nil, err
@@ -50,7 +54,8 @@ func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting
 		for _, p := range points {
 			done = append(done, forget(state, job, p, now, payload))
 		}
-		if len(payload.ClaimsWithdrawn)+len(payload.PointsRemoved) == 0 {
+		flag(state, job, flags, payload)
+		if len(payload.ClaimsWithdrawn)+len(payload.PointsRemoved)+len(payload.Claims) == 0 {
 			return errNothing
 		}
 		return nil
@@ -85,6 +90,18 @@ func forget(state *commitlog.State, job string, p Forgetting, now time.Time, pay
 		payload.PointsRemoved = append(payload.PointsRemoved, p.Point)
 	}
 	return done
+}
+
+// flag adds to the payload the job's claims with their new flags.
+func flag(state *commitlog.State, job string, flags map[backup.PointID][]string, payload *commitlog.Payload) {
+	for _, point := range slices.SortedFunc(maps.Keys(flags), func(a, b backup.PointID) int { return bytes.Compare(a[:], b[:]) }) {
+		for _, claim := range state.Claims[point] {
+			if claim.Job == job {
+				claim.Flags = flags[point]
+				payload.Claims = append(payload.Claims, claim)
+			}
+		}
+	}
 }
 
 // holdTime is the storage's time, which is asked for only if there are holds to compare with it.

@@ -44,7 +44,7 @@ func TestForget(t *testing.T) {
 	entries := r.Usage().Entries
 	done, err := r.Forget(t.Context(), "manual", []repo.Forgetting{
 		{Point: claimed, Tombstone: true}, {Point: held}, {Point: gone, Tombstone: true, Reason: "too old"}, {Point: backup.PointID{1}},
-	})
+	}, nil)
 	if err != nil || len(done) != 4 || r.Usage().Entries != entries+1 {
 		t.Fatalf("%+v, %v, %d entries", done, err, r.Usage().Entries-entries)
 	}
@@ -66,17 +66,47 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.now = now.now.Add(40 * time.Minute)
-	if done, err = r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: held}}); err != nil || done[0].Removed {
+	if done, err = r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: held}}, nil); err != nil || done[0].Removed {
 		t.Errorf("a renewed hold: %+v, %v", done, err)
 	}
 	now.now = now.now.Add(time.Hour)
-	if done, err = r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: held}}); err != nil || !done[0].Removed {
+	if done, err = r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: held}}, nil); err != nil || !done[0].Removed {
 		t.Errorf("a hold that has ended: %+v, %v", done, err)
 	}
 	if err := hold.Renew(t.Context()); err == nil {
 		t.Error("a point that is gone can be held")
 	}
 	check(t, r, points...)
+}
+
+// A claim keeps the flags that were decided for it; only the job's own claims get any.
+func TestForgetFlagsWhatStays(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	points := threeMachines()
+	mustCopyAll(t, r, points...)
+	if err := r.AppendEntry(t.Context(), &commitlog.Payload{Claims: []commitlog.Claim{{Point: points[0].ID(), Job: "weekly"}}}); err != nil {
+		t.Fatal(err)
+	}
+	flags := map[backup.PointID][]string{points[0].ID(): {"weekly:2026-11-01"}, points[1].ID(): {"none"}, {1}: {"none"}}
+	if _, err := r.Forget(t.Context(), "manual", nil, flags); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []map[string][]string{{"manual": {"weekly:2026-11-01"}, "weekly": nil}, {"manual": {"none"}}, {"manual": nil}} {
+		for _, claim := range r.Claims(points[i].ID()) {
+			if !slices.Equal(claim.Flags, want[claim.Job]) {
+				t.Errorf("point %d, job %s: %v, want %v", i, claim.Job, claim.Flags, want[claim.Job])
+			}
+		}
+	}
+	if len(r.Claims(backup.PointID{1})) != 0 {
+		t.Error("a point that is not there is claimed")
+	}
+	entries := r.Usage().Entries
+	if _, err := r.Forget(t.Context(), "manual", nil, nil); err != nil || r.Usage().Entries != entries {
+		t.Errorf("nothing to do took %d entries, %v", r.Usage().Entries-entries, err)
+	}
 }
 
 // A commit that another writer overtakes decides anew: a point that was held meanwhile stays.
@@ -91,7 +121,7 @@ func TestForgetSeesAHoldThatComesBetween(t *testing.T) {
 	if _, err := other.Hold(t.Context(), point.ID(), "restored"); err != nil {
 		t.Fatal(err)
 	}
-	done, err := r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: point.ID()}})
+	done, err := r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: point.ID()}}, nil)
 	if err != nil || done[0].Removed || !r.Has(point.ID()) {
 		t.Fatalf("%+v, %v", done, err)
 	}

@@ -1,0 +1,307 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+)
+
+// jobByHand is the job that claims what is copied by hand.
+const jobByHand = "manual"
+
+type forgetFlags struct {
+	plan.ForgetRequest
+	job, zone, weeklyOn string
+	dryRun              bool
+}
+
+func (a *app) forgetCommand() *cobra.Command {
+	var f forgetFlags
+	command := &cobra.Command{
+		Use:   "forget REPOSITORY [MACHINE...]",
+		Short: "Give up points, by rules or by name",
+		Long: `Withdraw the claim on points: by rules, of which any may keep a point, or by
+name. A point that nothing else claims or holds is gone then; ferry reclaim gives
+its space back. Nothing is read but the repository's log and the points' files.
+
+Age is measured from a machine's newest good point, not from the clock, and that
+point always stays, unless it is named and --newest is given. MACHINE is a glob
+that matches a machine's id, native id or name; none means all machines.`,
+		Example: `  ferry forget /mnt/usb/vault --keep-days 14 --keep-weekly 4 --dry-run
+  ferry forget /mnt/usb/vault --keep-days 14 --keep-weekly 4 --keep-monthly 12
+  ferry forget /mnt/usb/vault web01 'test-*' --keep-points 3
+  ferry forget /mnt/usb/vault --point 9313927d9121`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: a.completeForget,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return arguments("REPOSITORY")(cmd, args)
+			}
+			f.Machines = args[1:]
+			return a.forget(cmd.Context(), args[0], f)
+		},
+	}
+	flags := command.Flags()
+	flags.IntVar(&f.Rules.Points, "keep-points", 0, "keep the newest `N` good points")
+	flags.IntVar(&f.Rules.Days, "keep-days", 0, "keep the day of the newest good point and `N` days before it, never fewer than 3 points")
+	for tier, name := range map[policy.Tier]string{policy.Weekly: "week", policy.Monthly: "month", policy.Quarterly: "quarter", policy.Yearly: "year"} {
+		flags.IntVar(&f.Rules.Tiers[tier].Keep, "keep-"+tier.String(), 0, "keep the first good point of each `N` newest "+name+"s that have one")
+	}
+	flags.StringVar(&f.weeklyOn, "weekly-on", "sunday", "`WEEKDAY` on which weeks begin, and months with the first of them")
+	flags.StringVar(&f.zone, "time-zone", "", "`ZONE` whose days count, such as Europe/Berlin (default: this machine's)")
+	flags.StringArrayVar(&f.Points, "point", nil, "give up the point whose `ID` begins so, 6 characters or more (repeatable)")
+	flags.BoolVar(&f.Newest, "newest", false, "with --point: also the newest good point of a machine")
+	flags.StringVar(&f.job, "job", jobByHand, "withdraw the claims of this `JOB`")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would become of every point, and why; change nothing")
+	return command
+}
+
+// request checks the flags and completes the rules.
+func (f *forgetFlags) request() error {
+	byName := len(f.Points) > 0
+	switch {
+	case byName && !f.Rules.Empty():
+		return usage("--point names points and --keep-… gives rules: one or the other")
+	case !byName && f.Rules.Empty():
+		return hinted(usage("nothing to go by: give rules (--keep-days 14, --keep-points 7, …) or points (--point ID)"), "--dry-run shows what they would do")
+	case f.Newest && !byName:
+		return usage("--newest goes with --point: rules never remove the newest good point")
+	}
+	if !byName {
+		on, err := policy.ParseOn(f.weeklyOn)
+		if err != nil {
+			return usage("--weekly-on: %w", err)
+		}
+		f.Rules.Tiers[policy.Weekly].On = on
+		f.Rules.Zone = time.Local
+		if f.zone != "" {
+			if f.Rules.Zone, err = time.LoadLocation(f.zone); err != nil {
+				return usage("--time-zone: there is no time zone %s", backup.EncodeName(f.zone))
+			}
+		}
+	}
+	if err := f.Rules.Check(); err != nil {
+		return usage("%w", err)
+	}
+	return nil
+}
+
+func (a *app) forget(ctx context.Context, location string, f forgetFlags) error {
+	if err := f.request(); err != nil {
+		return err
+	}
+	repository, err := a.openRepository(ctx, location)
+	if err != nil {
+		return err
+	}
+	defer repository.Close()
+	if err := repository.Writable(); err != nil && !f.dryRun {
+		return err
+	}
+	points, err := a.repositoryPoints(ctx, repository)
+	if err != nil {
+		return err
+	}
+	steps, err := plan.Forget(points, claimsOf(repository, f.job), f.ForgetRequest, time.Now())
+	switch {
+	case errors.Is(err, plan.ErrNewest):
+		return hinted(&exitError{code: ExitUsage, err: err}, "to give it up all the same, add --newest")
+	case err != nil:
+		return err
+	case len(steps) == 0:
+		return nothingClaimed(location, points, f)
+	}
+	var done []repo.Forgotten
+	if !f.dryRun {
+		if done, err = giveUp(ctx, repository, f, steps); err != nil {
+			return err
+		}
+	}
+	a.warnings(repository.Warnings())
+	if a.json {
+		return a.printJSON(describeForget(repository, f, steps, done))
+	}
+	a.printForget(steps, done)
+	return nil
+}
+
+// slotsNone is the flag of a claim of which it was decided that it fills no slot.
+const slotsNone = "none"
+
+// claimsOf tells which points a job claims, and which slots were decided for them.
+func claimsOf(repository *repo.Repository, job string) func(backup.PointID) (plan.Claim, bool) {
+	return func(id backup.PointID) (plan.Claim, bool) {
+		for _, claim := range repository.Claims(id) {
+			if claim.Job == job {
+				return plan.Claim{Flags: claim.Flags, Flagged: len(claim.Flags) > 0}, true
+			}
+		}
+		return plan.Claim{}, false
+	}
+}
+
+// giveUp carries the steps out. Points that stay keep the slots that were decided for them.
+func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, steps []plan.ForgetStep) ([]repo.Forgotten, error) {
+	var points []repo.Forgetting
+	slots := map[backup.PointID][]string{}
+	claimed := claimsOf(repository, f.job)
+	for _, step := range steps {
+		switch claim, _ := claimed(step.Point.ID); {
+		case step.Remove:
+			points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: true})
+		case claim.Flagged || len(f.Points) > 0:
+		case len(step.Slots) == 0:
+			slots[step.Point.ID] = []string{slotsNone}
+		default:
+			slots[step.Point.ID] = step.Slots
+		}
+	}
+	return repository.Forget(ctx, f.job, points, slots)
+}
+
+func (a *app) printForget(steps []plan.ForgetStep, done []repo.Forgotten) {
+	outcome := map[backup.PointID]repo.Forgotten{}
+	for _, d := range done {
+		outcome[d.Point] = d
+	}
+	var machine backup.MachineKey
+	var rows [][]string
+	removed, stays := 0, 0
+	for i, step := range steps {
+		if key := step.Point.Machine.Key; i == 0 || key != machine {
+			a.sayTable(rows)
+			if rows = nil; i > 0 {
+				a.say("")
+			}
+			a.say("%s", machineTitle(step.Point.Machine))
+			machine = key
+		}
+		word, why := "keep", strings.Join(step.Reasons, "; ")
+		if step.Remove {
+			word = "remove"
+			removed++
+			if kept := whatKeeps(outcome[step.Point.ID]); kept != "" {
+				word, why = "stays", kept
+				removed--
+				stays++
+			}
+		}
+		rows = append(rows, []string{"  " + step.Point.ID.Short(), when(step.Point.Created), word, readable(why)})
+	}
+	a.sayTable(rows)
+	a.say("")
+	switch summary := fmt.Sprintf("%s, %d kept", counted(removed, "point")+" removed", len(steps)-removed); {
+	case done == nil && removed > 0:
+		a.say("%s if this were not a dry run", summary)
+	case stays > 0:
+		a.say("%s, of which %d by others than this job", summary, stays)
+	case removed > 0:
+		a.say("%s; ferry reclaim gives the space back", summary)
+	default:
+		a.say("%s", summary)
+	}
+}
+
+// sayTable prints a table unless --quiet.
+func (a *app) sayTable(rows [][]string) {
+	if !a.quiet {
+		a.table(rows)
+	}
+}
+
+// whatKeeps says what else keeps a point that the job gave up; empty if nothing does.
+func whatKeeps(f repo.Forgotten) string {
+	var by []string
+	if len(f.ClaimedBy) > 0 {
+		by = append(by, "claimed by "+printable(strings.Join(f.ClaimedBy, ", ")))
+	}
+	for _, hold := range f.Holds {
+		text := "held: " + printable(hold.Reason)
+		if !hold.Until.IsZero() {
+			text += ", until " + when(hold.Until)
+		}
+		by = append(by, text)
+	}
+	return strings.Join(by, "; ")
+}
+
+func nothingClaimed(location string, points []backup.Point, f forgetFlags) error {
+	if len(points) == 0 {
+		return exitWith(ExitNothing, "no points in %s", location)
+	}
+	if len(f.Machines) > 0 {
+		return nothingSelected(location, points, f.Machines)
+	}
+	return exitWith(ExitNothing, "job %s claims no point in %s", printable(f.job), location)
+}
+
+// completeForget completes a repository, then its machines.
+func (a *app) completeForget(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+	return a.completeRestore(cmd, args[:min(len(args), 1)], start)
+}
+
+// forgetJSON is the output of forget, also with --dry-run.
+type forgetJSON struct {
+	Repository placeJSON        `json:"repository"`
+	Job        string           `json:"job"`
+	DryRun     bool             `json:"dryRun"`
+	Points     []forgetStepJSON `json:"points"`
+	Removed    int              `json:"removed"`
+}
+
+type forgetStepJSON struct {
+	Point   string      `json:"point"`
+	Machine machineJSON `json:"machine"`
+	Created time.Time   `json:"created"`
+	// Remove: the job gives the point up. Removed: it is gone.
+	Remove    bool           `json:"remove"`
+	Removed   bool           `json:"removed"`
+	Reasons   []string       `json:"reasons"`
+	Slots     []string       `json:"slots"`
+	ClaimedBy []string       `json:"claimedBy"`
+	Holds     []holdInfoJSON `json:"holds"`
+}
+
+type holdInfoJSON struct {
+	Reason string     `json:"reason"`
+	Until  *time.Time `json:"until,omitempty"`
+}
+
+func describeForget(repository *repo.Repository, f forgetFlags, steps []plan.ForgetStep, done []repo.Forgotten) forgetJSON {
+	outcome := map[backup.PointID]repo.Forgotten{}
+	for _, d := range done {
+		outcome[d.Point] = d
+	}
+	described := forgetJSON{Repository: describePlace(repository), Job: printable(f.job), DryRun: f.dryRun, Points: []forgetStepJSON{}}
+	for _, step := range steps {
+		became := outcome[step.Point.ID]
+		row := forgetStepJSON{
+			Point: step.Point.ID.String(), Machine: describePoint(step.Point).Machine, Created: step.Point.Created, Remove: step.Remove, Removed: became.Removed,
+			Reasons: step.Reasons, Slots: append([]string{}, step.Slots...), ClaimedBy: []string{}, Holds: []holdInfoJSON{},
+		}
+		for _, job := range became.ClaimedBy {
+			row.ClaimedBy = append(row.ClaimedBy, printable(job))
+		}
+		for _, hold := range became.Holds {
+			info := holdInfoJSON{Reason: printable(hold.Reason)}
+			if !hold.Until.IsZero() {
+				info.Until = &hold.Until
+			}
+			row.Holds = append(row.Holds, info)
+		}
+		if became.Removed {
+			described.Removed++
+		}
+		described.Points = append(described.Points, row)
+	}
+	return described
+}
