@@ -73,7 +73,8 @@ fuzz: check-go ## Fuzz longer: five minutes for each target
 
 .PHONY: bench
 bench: build ## Compare with zstd, cp, restic and borg (see test/bench/README.md)
-	test/bench/run.sh
+	GO="$(GO)" test/bench/peers.sh
+	python3 test/bench/bench.py
 
 .PHONY: lint
 lint: check-go $(LINT) ## Formatting, modules, the linters of .golangci.yml

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What the block size costs and saves: the same image, and the same image with CHANGED_MIB changed in clusters of 64 KiB,
+# What the block size costs and saves: the same image, and the same image with CHANGED_MIB changed in clusters of 64 KiB as the next state of bench.py is,
 # copied into one repository for each block size.
 #   usage: blocksize.sh IMAGE     a raw image, which is copied first; needs about three times its size of free space
-# Parameters are environment variables: SIZES="64KiB 128KiB …", CHANGED_MIB=200, BENCH_DIR (as for run.sh), FERRY=bin/ferry.
+# Parameters are environment variables: SIZES="64KiB 128KiB …", CHANGED_MIB=200, BENCH_DIR (as for bench.py), FERRY=bin/ferry.
 set -euo pipefail
 image=$(realpath "${1:?usage: blocksize.sh IMAGE}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -23,7 +23,7 @@ copy() { # BLOCK-SIZE: prints stored and metadata bytes
 
 declare -A full
 for size in $sizes; do full[$size]=$(copy "$size"); done
-python3 test/bench/measure.py scatter "$work/source/bench.raw" "${CHANGED_MIB:-200}"
+go run ./test/bench/content -change "$work/source/bench.raw" -mib "${CHANGED_MIB:-200}" >/dev/null
 printf '%-10s %12s %12s %14s\n' 'block size' 'full MiB' 'next MiB' 'next nodes KiB'
 for size in $sizes; do
 	read -r stored _ <<<"${full[$size]}"

@@ -1,134 +1,162 @@
-#!/usr/bin/env python3
-"""Measures commands for run.sh and prints what came out. Python's standard library only.
+"""Measures commands, and prints what came out. Used by bench.py; Python's standard library only."""
 
-measure.py run RESULTS GROUP PROGRAM OUTPUT COMMAND...   run, and append one line of JSON to the file RESULTS
-measure.py report RESULTS                                medians, with ratios to the first program of each group
-measure.py field FILE NAME...                            the first value of one of these names in FILE's JSON
-measure.py scatter IMAGE MIB                             overwrite that much of an image, in clusters of 64 KiB
-"""
-
+import dataclasses
 import json
 import os
-import random
 import statistics
 import sys
 import time
 
 MEBIBYTE = 1 << 20
-CLUSTER = 64 << 10
 
 
-def allocated(path):
-    """Bytes that a file, or everything below a folder, takes on the disk."""
+def say(text):
+    """Progress goes to standard error: standard output is the report."""
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def stored(path):
+    """Bytes of all files below a folder, or of one file."""
     if not os.path.isdir(path):
-        return os.lstat(path).st_blocks * 512
-    return sum(os.lstat(os.path.join(folder, name)).st_blocks * 512
-               for folder, _, names in os.walk(path) for name in names)
+        return os.path.getsize(path) if os.path.exists(path) else 0
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
-def run(results, group, program, output, *command):
-    """Time a command until it ends, and until all that it wrote is on the disk."""
+@dataclasses.dataclass
+class Run:
+    """One run of one command. Seconds until it ended, and until all it wrote was on the disk; bytes for the rest."""
+
+    seconds: float
+    synced: float
+    cpu: float
+    memory: int
+    size: int = 0
+    read: int | None = None
+
+
+def run(command, output=None, env=None, log=None, stdout=None):
+    """Time a command. Its output folder or file is measured before and after."""
+    before = stored(output) if output else 0
     os.sync()
-    before = allocated(output) if os.path.exists(output) else 0
+    actions = []
+    for descriptor, path in ((1, stdout or log), (2, log)):
+        if path:
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if path == stdout else os.O_APPEND)
+            actions.append((os.POSIX_SPAWN_OPEN, descriptor, path, flags, 0o600))
     begin = time.monotonic()
-    child = os.posix_spawnp(command[0], command, os.environ)
+    child = os.posix_spawnp(command[0], command, env or os.environ, file_actions=actions)
     _, status, usage = os.wait4(child, 0)
     ended = time.monotonic()
     os.sync()
     synced = time.monotonic()
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
-        sys.exit(f"{program}: {' '.join(command)}: exit status {code}")
-    record = {
-        "group": group, "program": program, "seconds": ended - begin, "synced": synced - begin,
-        "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss * 1024,
-        "size": allocated(output) - before if os.path.exists(output) else 0,
-    }
-    with open(results, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        tail = ""
+        if log and os.path.exists(log):
+            with open(log, encoding="utf-8", errors="replace") as file:
+                tail = file.read()[-2000:]
+        sys.exit(f"{' '.join(command)}: exit status {code}\n{tail}")
+    return Run(
+        seconds=ended - begin, synced=synced - begin, cpu=usage.ru_utime + usage.ru_stime, memory=usage.ru_maxrss * 1024,
+        size=stored(output) - before if output else 0,
+    )
 
 
-def report(results):
-    """Print a table for each group of programs that did the same work."""
-    groups = {}
-    with open(results, encoding="utf-8") as file:
-        for record in map(json.loads, file):
-            groups.setdefault(record["group"], {}).setdefault(record["program"], []).append(record)
-    columns = ("program", "runs", "seconds", "ratio", "on disk s", "ratio", "CPU s", "peak MiB", "written MiB", "ratio")
-    for group, programs in groups.items():
-        print(f"\n{group}\n")
-        print("| " + " | ".join(columns) + " |")
-        print("|---" * len(columns) + "|")
-        first = None
-        for program, records in programs.items():
-            median = {key: statistics.median(record[key] for record in records)
-                      for key in ("seconds", "synced", "cpu", "memory", "size")}
-            first = first or median
-
-            def ratio(key):
-                return f"{median[key] / first[key]:.2f}" if first[key] else "-"
-
-            print(f"| {program} | {len(records)} | {median['seconds']:.2f} | {ratio('seconds')} | {median['synced']:.2f} "
-                  f"| {ratio('synced')} | {median['cpu']:.2f} | {median['memory'] / MEBIBYTE:.0f} "
-                  f"| {median['size'] / MEBIBYTE:.1f} | {ratio('size')} |")
-
-
-def find(value, names):
-    """The first member called one of names, anywhere in a JSON value."""
-    if isinstance(value, dict):
-        for name in names:
+def field(path, name):
+    """A member of the JSON document in a file, however deep."""
+    def find(value):
+        if isinstance(value, dict):
             if name in value:
                 return value[name]
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for child in children:
-        found = find(child, names)
-        if found is not None:
-            return found
-    return None
+            value = list(value.values())
+        if isinstance(value, list):
+            for child in value:
+                found = find(child)
+                if found is not None:
+                    return found
+        return None
 
-
-def field(path, *names):
-    """Print a member of a file of JSON: one document, or one a line, of which the last that has it counts."""
     with open(path, encoding="utf-8") as file:
-        content = file.read()
-    try:
-        documents = [json.loads(content)]
-    except json.JSONDecodeError:
-        documents = [json.loads(line) for line in content.splitlines() if line.strip()]
-    for document in reversed(documents):
-        found = find(document, names)
-        if found is not None:
-            print(found)
-            return
-    sys.exit(f"none of {', '.join(names)} in {path}")
+        found = find(json.load(file))
+    if found is None:
+        sys.exit(f"no {name} in {path}")
+    return found
 
 
-def scatter(path, mebibytes):
-    """Overwrite clusters that hold data, half of each with noise; the same ones for the same image."""
-    chance = random.Random(11)
-    with open(path, "r+b") as image:
-        size = os.fstat(image.fileno()).st_size
-        clusters, offset = [], 0
-        while offset < size:
-            try:
-                start = os.lseek(image.fileno(), offset, os.SEEK_DATA)
-            except OSError:
-                break
-            offset = os.lseek(image.fileno(), start, os.SEEK_HOLE)
-            clusters.extend(range(-(-start // CLUSTER), offset // CLUSTER))
-        wanted = int(mebibytes) * MEBIBYTE // CLUSTER
-        if wanted > len(clusters):
-            sys.exit(f"{path} holds only {len(clusters) * CLUSTER // MEBIBYTE} MiB of data")
-        for cluster in chance.sample(clusters, wanted):
-            os.pwrite(image.fileno(), chance.randbytes(CLUSTER // 2) + b"changed " * (CLUSTER // 16), cluster * CLUSTER)
+class Results:
+    """Runs by work and program, in the order in which they came."""
+
+    def __init__(self):
+        self.runs = {}
+
+    def add(self, work, program, one):
+        self.runs.setdefault((work, program), []).append(one)
+
+    def median(self, work, program, metric):
+        """None if the program did not run, or has no such figure."""
+        values = [getattr(one, metric) for one in self.runs.get((work, program), ())]
+        return statistics.median(values) if values and None not in values else None
+
+    def peak(self, programs):
+        return max((one.memory for (_, program), runs in self.runs.items() if program in programs for one in runs), default=None)
+
+    def table(self):
+        """All measurements, in Markdown."""
+        lines = ["| work | program | runs | seconds | on disk | processor s | peak MiB | written MiB | read MiB |", "|---" * 9 + "|"]
+        before = None
+        for (work, program), runs in self.runs.items():
+            def median(metric, unit=1, digits=1, work=work, program=program):
+                value = self.median(work, program, metric)
+                return "" if value is None else f"{value / unit:.{digits}f}"
+
+            lines.append(
+                f"| {work if work != before else ''} | {program} | {len(runs)} | {median('seconds', digits=2)} | {median('synced', digits=2)} "
+                f"| {median('cpu', digits=2)} | {median('memory', MEBIBYTE, 0)} | {median('size', MEBIBYTE)} | {median('read', MEBIBYTE)} |")
+            before = work
+        return "\n".join(lines)
 
 
-def main():
-    commands = {"run": run, "report": report, "field": field, "scatter": scatter}
-    if len(sys.argv) < 3 or sys.argv[1] not in commands:
-        sys.exit(__doc__)
-    commands[sys.argv[1]](*sys.argv[2:])
+@dataclasses.dataclass
+class Bar:
+    """What a row of the table must reach: a program's figure, at most limit times another program's, or at most limit."""
+
+    row: str
+    text: str
+    work: str
+    program: str
+    metric: str
+    limit: float | None
+    against: str | None = None
+    # against_metric is the other program's figure where it is another one than Ferry's.
+    against_metric: str | None = None
+    # base replaces the other program's figure.
+    base: float | None = None
+
+    def line(self, results):
+        """The row's line in Markdown; None if it was not measured."""
+        value = results.median(self.work, self.program, self.metric)
+        if value is None:
+            return None
+        other = self.base
+        if self.against:
+            other = results.median(self.work, self.against, self.against_metric or self.metric)
+        if self.against and other is None:
+            return f"| {self.row} | {self.text} | | | | {figure(value, self.metric)} | {self.against}: not here |"
+        measured = value / other if other else value
+        shown = f"{measured:.3f} ×" if other else figure(value, self.metric)
+        reached = "" if self.limit is None else "yes" if measured <= self.limit else "**no**"
+        bar = "" if self.limit is None else f"≤ {self.limit} ×" if other else f"≤ {figure(self.limit, self.metric)}"
+        against = f"{self.against or 'what changed'} {figure(other, self.against_metric or self.metric)}" if other else ""
+        return f"| {self.row} | {self.text} | {bar} | {shown} | {reached} | {figure(value, self.metric)} | {against} |"
 
 
-if __name__ == "__main__":
-    main()
+HEAD = "| row | work | bar | measured | reached | Ferry | against |\n" + "|---" * 7 + "|"
+
+
+def figure(value, metric):
+    """A figure as a person reads it."""
+    if metric in ("seconds", "synced", "cpu"):
+        return f"{value:.2f} s"
+    if metric == "count":
+        return f"{value:.0f}"
+    return f"{value / MEBIBYTE:.1f} MiB"

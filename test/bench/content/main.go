@@ -1,5 +1,6 @@
 // Command content fills a folder with what a machine's disk holds, for benchmarks: files of this machine's own system first, then
-// generated ones, half text and half incompressible. The generated part is the same on every machine and every run.
+// generated ones, half text and half incompressible. The generated part is the same on every machine and every run. With
+// -change it makes an image's next state instead, and prints how many bytes the changed clusters have.
 package main
 
 import (
@@ -21,7 +22,18 @@ func main() {
 	size := flag.Int64("mib", 0, "how much, in MiB")
 	system := flag.Int64("system-mib", 0, "how much of it at most is copied from -from, in MiB")
 	from := flag.String("from", "/usr/bin,/usr/sbin,/usr/lib,/usr/share", "folders to copy from, divided by commas")
+	image := flag.String("change", "", "change -mib of this image instead, in clusters of 64 KiB: files written anew, and pages of a database")
+	seed := flag.Uint64("seed", 1, "another number changes other places")
 	flag.Parse()
+	if *image != "" && *size > 0 {
+		touched, err := change(*image, *size*mebibyte, *seed)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(touched)
+		return
+	}
 	if *out == "" || *size <= 0 {
 		flag.Usage()
 		os.Exit(2)

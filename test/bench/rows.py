@@ -1,0 +1,421 @@
+"""The rows of the table: what is run for each, by which programs, and what it must reach."""
+
+import glob
+import os
+import platform
+import shutil
+import subprocess
+import sys
+
+import dataset
+import programs
+from measure import Bar, Results, Run, run, say
+
+MEBIBYTE = 1 << 20
+ZSTD, CP, RESTIC, BORG = "zstd -1 -T0", "cp --sparse=always", "restic", "borg"
+
+# The works that are measured, and the rows of the table that each serves.
+WORKS = {
+    "full": ("full-auto", "full-zstd"),
+    "next": ("next-overlay", "next-virtnbdbackup", "next-raw", "next-stored"),
+    "nothing-new": ("nothing-new",),
+    "verify": ("verify",),
+    "restore": ("restore",),
+    "replicate": ("replicate",),
+    "drop": ("drop",),
+}
+NAMES = [row for served in WORKS.values() for row in served] + ["memory"]
+
+BARS = [
+    Bar("full-auto", "full copy, codec auto", "full", "ferry auto", "seconds", 0.65, ZSTD),
+    Bar("full-auto", "… against restic", "full", "ferry auto", "seconds", 0.18, RESTIC),
+    Bar("full-auto", "… stored bytes", "full", "ferry auto", "size", 1.35, ZSTD),
+    Bar("full-zstd", "full copy, codec zstd", "full", "ferry zstd", "seconds", 1.3, ZSTD),
+    Bar("full-zstd", "… stored bytes", "full", "ferry zstd", "size", 1.08, ZSTD),
+    Bar("next-overlay", "next state, qcow2 overlay", "next", "ferry overlay", "seconds", 0.07, RESTIC),
+    Bar("next-overlay", "… source bytes read", "next", "ferry overlay", "read", 1.1),
+    Bar("next-virtnbdbackup", "next state, virtnbdbackup increment", "next", "ferry virtnbdbackup", "seconds", 0.07, RESTIC),
+    Bar("next-virtnbdbackup", "… source bytes read", "next", "ferry virtnbdbackup", "read", 1.1),
+    Bar("next-raw", "next state, raw", "next", "ferry raw", "seconds", 0.2, RESTIC),
+    Bar("next-stored", "stored bytes of the next state", "next", "ferry raw", "size", 0.55, RESTIC),
+    Bar("next-stored", "…", "next", "ferry raw", "size", 0.55, BORG),
+    Bar("nothing-new", "nothing new, many points there", "nothing-new", "ferry", "seconds", 0.2),
+    Bar("verify", "verify every block", "verify", "ferry", "seconds", 0.45, RESTIC),
+    Bar("restore", "restore, sparse raw", "restore", "ferry", "seconds", 1.3, CP),
+    Bar("replicate", "copy repository to repository, same keys", "replicate", "ferry", "seconds", 2, "cp -r, sync", "synced"),
+    Bar("drop", "drop a point, reclaim: data packs read", "drop", "ferry packs read", "count", 0),
+    Bar("drop", "… time", "drop", "ferry", "seconds", None, RESTIC),
+]
+
+
+class Packs(Run):
+    """How many packs were read, in place of a time."""
+
+    def __init__(self, count):
+        super().__init__(0, 0, 0, 0)
+        self.count = count
+
+
+class Bench:
+    """All works that the rows asked for need."""
+
+    def __init__(self, config):
+        self.config, self.results = config, Results()
+        self.log = f"{config.work}/log"
+        for folder in ("repositories", "cache", "out", "restored", "states"):
+            shutil.rmtree(f"{config.work}/{folder}", ignore_errors=True)
+        os.makedirs(f"{config.work}/out")
+        self.data = dataset.Dataset(config.work, config, self.log)
+        self.ferry = programs.Ferry(config.work, self.log, config.ferry, config.encrypt)
+        self.restic = programs.Restic(config.work, self.log, config.restic) if "restic" in config.others else None
+        self.borg = programs.Borg(config.work, self.log) if "borg" in config.others else None
+
+    @property
+    def others(self):
+        return [program for program in (self.restic, self.borg) if program]
+
+    def wants(self, *asked):
+        return any(row in self.config.rows for row in asked)
+
+    def run(self):
+        self.data.make_base()
+        for work, served in WORKS.items():
+            if self.wants(*served):
+                getattr(self, "do_" + work.replace("-", "_"))(work)
+
+    def rounds(self, work, program_runs, after_round=lambda: None):
+        """Run all programs of a work in turn, again and again; a slow minute of the machine meets all of them."""
+        for number in range(self.config.runs):
+            say(f"{work}: round {number + 1} of {self.config.runs}")
+            for program, once in program_runs.items():
+                self.results.add(work, program, once())
+            after_round()
+        if not self.config.profile:
+            return
+        folder = f"{self.config.results}/profiles"
+        os.makedirs(folder, exist_ok=True)
+        for program, once in program_runs.items():
+            if program.startswith("ferry"):
+                self.ferry.profile = f"{folder}/{work}-{program.replace(' ', '-')}.prof"
+                once()
+                text = self.text("go", "tool", "pprof", "-top", "-nodecount=25", self.config.ferry, self.ferry.profile)
+                with open(self.ferry.profile.replace(".prof", ".txt"), "w", encoding="utf-8") as file:
+                    file.write(text)
+        self.ferry.profile = None
+
+    # Full copies.
+
+    def do_full(self, work):
+        out = f"{self.config.work}/out/bench.zst"
+        base = os.path.dirname(self.data.base)
+
+        def zstd():
+            dataset.warm(self.data.base)
+            if os.path.exists(out):
+                os.remove(out)
+            return run(["zstd", "-q", "-1", "-T0", self.data.base, "-o", out], output=out, log=self.log)
+
+        def copy(codec):
+            def once():
+                dataset.warm(self.data.base)
+                self.ferry.fresh(codec)
+                return self.ferry.copy(base, codec, "--codec", codec)
+            return once
+
+        def other(program, *arguments):
+            def once():
+                dataset.warm(self.data.base)
+                program.fresh("full")
+                return program.backup("full", base, *arguments)
+            return once
+
+        todo = {ZSTD: zstd}
+        for codec in ("auto", "zstd"):
+            if self.wants("full-" + codec):
+                todo["ferry " + codec] = copy(codec)
+        if self.restic:
+            todo[RESTIC] = other(self.restic)
+        if self.borg:
+            todo[BORG] = other(self.borg, "full")
+        self.rounds(work, todo)
+        os.remove(out)
+        for codec in ("auto", "zstd"):
+            if self.wants("full-" + codec):
+                self.check_restore(codec, self.data.base)
+                self.ferry.drop(codec)
+        for program in self.others:
+            program.drop("full")
+
+    def base_repositories(self):
+        """Repositories of each program that hold the first state, made when they are first needed."""
+        if os.path.exists(self.ferry.place("base")):
+            return
+        say("making repositories with the first state")
+        folder = os.path.dirname(self.data.base)
+        self.ferry.fresh("base")
+        self.ferry.copy(folder, "base")
+        for program in self.others:
+            program.fresh("base")
+            program.backup("base", folder, *(["base"] if program is self.borg else []))
+
+    # Next states.
+
+    def do_next(self, work):
+        self.base_repositories()
+        base, later = os.path.dirname(self.data.base), os.path.dirname(self.data.next)
+
+        def overlay():
+            dataset.warm(self.data.overlay)
+            self.ferry.clone("base", "next")
+            os.rename(self.data.overlay, f"{base}/bench.next")
+            try:
+                return self.ferry.copy(base, "next")
+            finally:
+                os.rename(f"{base}/bench.next", self.data.overlay)
+
+        def virtnbdbackup():
+            dataset.warm(self.data.increment)
+            self.ferry.clone("chain", "next")
+            self.data.add_increment()
+            try:
+                return self.ferry.copy(self.data.chain, "next")
+            finally:
+                self.data.remove_increment()
+
+        def later_state(program, *arguments):
+            def once():
+                dataset.warm(self.data.next)
+                program.clone("base", "next")
+                if program is self.ferry:
+                    return program.copy(later, "next")
+                return program.backup("next", later, *arguments)
+            return once
+
+        todo, machines = {}, {"ferry overlay": "bench.raw", "ferry virtnbdbackup": "libvirt/3f1d2c4e-5a6b-4c7d-8e9f-0a1b2c3d4e5f", "ferry raw": "bench.raw"}
+        if self.wants("next-overlay"):
+            todo["ferry overlay"] = overlay
+        if self.wants("next-virtnbdbackup"):
+            self.data.make_chain()
+            self.ferry.clone("base", "chain")
+            self.ferry.copy(self.data.chain, "chain")
+            todo["ferry virtnbdbackup"] = virtnbdbackup
+        if self.wants("next-raw", "next-stored"):
+            todo["ferry raw"] = later_state(self.ferry)
+        if self.restic:
+            todo[RESTIC] = later_state(self.restic)
+        if self.borg:
+            todo[BORG] = later_state(self.borg, "next")
+        self.rounds(work, todo)
+        for program, once in todo.items():
+            if program in machines:
+                once()
+                self.check_restore("next", self.data.next, machine=machines[program])
+        self.ferry.drop("chain")
+        self.data.drop_chain()
+        for program in (self.ferry, *self.others):
+            program.drop("next")
+
+    # Nothing new.
+
+    def do_nothing_new(self, work):
+        say(f"making a repository with {self.config.many_points} points")
+        folder = os.path.dirname(self.data.base)
+        self.ferry.fresh("many")
+        self.ferry.call("many", "repo", "init", self.ferry.place("many"))
+        self.data.go("points", "-repository", self.ferry.place("many"), "-count", str(self.config.many_points))
+
+        def copy(*key):
+            return self.ferry.measure("many", "copy", folder, self.ferry.place("many"), "--source-name", "bench", *key, key=False)
+
+        copy()
+
+        def again():
+            one = copy()
+            if one.read > 4096:
+                sys.exit(f"a copy with nothing new read {one.read} bytes of the source, which is more than the image's header")
+            return one
+
+        self.rounds(work, {"ferry": again})
+        self.ferry.drop("many")
+
+    # What is done with a repository that is there.
+
+    def do_verify(self, work):
+        self.base_repositories()
+
+        def ferry():
+            dataset.warm(self.ferry.place("base"))
+            return self.ferry.measure("base", "verify", self.ferry.place("base"))
+
+        def restic():
+            dataset.warm(self.restic.place("base"))
+            return self.restic.measure("base", "check", "-q", "--read-data")
+
+        self.rounds(work, {"ferry": ferry} | ({RESTIC: restic} if self.restic else {}))
+
+    def do_restore(self, work):
+        self.base_repositories()
+        restored = f"{self.config.work}/restored"
+        out = f"{self.config.work}/out/bench.raw"
+
+        def cp():
+            dataset.warm(self.data.base)
+            one = run(["cp", "--sparse=always", self.data.base, out], log=self.log)
+            os.remove(out)
+            return one
+
+        def ferry():
+            dataset.warm(self.ferry.place("base"))
+            one = self.ferry.restore("base", restored, "bench.raw")
+            self.compare(restored, self.data.base)
+            return one
+
+        def restic():
+            dataset.warm(self.restic.place("base"))
+            one = self.restic.measure("base", "restore", "-q", "--sparse", "latest", "--target", restored)
+            shutil.rmtree(restored)
+            return one
+
+        self.rounds(work, {CP: cp, "ferry": ferry} | ({RESTIC: restic} if self.restic else {}))
+
+    def do_replicate(self, work):
+        self.base_repositories()
+        place, out = self.ferry.place("base"), f"{self.config.work}/out/packs"
+
+        def cp():
+            dataset.warm(place)
+            shutil.rmtree(out, ignore_errors=True)
+            one = run(["cp", "-r", f"{place}/packs", out], output=out, log=self.log)
+            shutil.rmtree(out)
+            return one
+
+        def ferry():
+            dataset.warm(place)
+            self.ferry.fresh("replica")
+            return self.ferry.copy(place, "replica")
+
+        def restic():
+            dataset.warm(self.restic.place("base"))
+            shutil.rmtree(self.restic.place("replica"), ignore_errors=True)
+            os.makedirs(self.restic.cache("replica"), exist_ok=True)
+            from_base = ["--from-repo", self.restic.place("base"), "--from-password-file", self.restic_password()]
+            self.restic.call("replica", "init", "-q", "--copy-chunker-params", *from_base)
+            return self.restic.measure("replica", "copy", "-q", *from_base, output=self.restic.place("replica"))
+
+        self.rounds(work, {"cp -r, sync": cp, "ferry": ferry} | ({RESTIC: restic} if self.restic else {}))
+        self.check_restore("replica", self.data.base)
+        for program in (self.ferry, self.restic):
+            if program:
+                program.drop("replica")
+
+    def restic_password(self):
+        path = f"{self.config.work}/restic-password"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("bench\n")
+        return path
+
+    def do_drop(self, work):
+        self.base_repositories()
+        points = self.config.points
+        say(f"making repositories with {points} points")
+        image = f"{self.config.work}/states/bench.raw"
+        os.makedirs(os.path.dirname(image))
+        dataset.call("cp", "--sparse=always", self.data.base, image, log=self.log)
+        for program in filter(None, (self.ferry, self.restic)):
+            program.clone("base", "points")
+        for number in range(1, points):
+            self.data.go("content", "-change", image, "-mib", str(max(1, self.config.changed_mib // 10)), "-seed", str(100 + number))
+            self.ferry.copy(os.path.dirname(image), "points")
+            if self.restic:
+                self.restic.backup("points", os.path.dirname(image))
+
+        def ferry():
+            self.ferry.clone("points", "dropped")
+            return self.drop_point("dropped")
+
+        def restic():
+            self.restic.clone("points", "dropped")
+            listed = self.text(*self.restic.command("snapshots", "--json"), env=self.restic.env("dropped"))
+            middle = [part.split('"')[1] for part in listed.split('"short_id":')[1:]][points // 2]
+            return self.restic.measure("dropped", "forget", "-q", "--prune", middle)
+
+        self.rounds(work, {"ferry": ferry} | ({RESTIC: restic} if self.restic else {}))
+        self.results.add(work, "ferry packs read", Packs(self.data_packs_read_by_drop()))
+        self.check_restore("dropped", image)
+        for program in filter(None, (self.ferry, self.restic)):
+            program.drop("points")
+            program.drop("dropped")
+        shutil.rmtree(os.path.dirname(image))
+
+    def drop_point(self, repository):
+        """Forget the point in the middle and reclaim: the times of both together."""
+        place = self.ferry.place(repository)
+        self.ferry.measure(repository, "points", place)
+        points = self.ferry.point_ids()
+        forget = self.ferry.measure(repository, "forget", place, "--point", points[len(points) // 2])
+        reclaim = self.ferry.measure(repository, "reclaim", place)
+        return Run(forget.seconds + reclaim.seconds, forget.synced + reclaim.synced, forget.cpu + reclaim.cpu, max(forget.memory, reclaim.memory))
+
+    def data_packs_read_by_drop(self):
+        """How many data packs are read when a point is dropped, by the access times of their files. They show the first
+        read of a file that was last read long ago; a verification shows that they do so here."""
+        def read(work):
+            dataset.clone(self.ferry.place("points"), self.ferry.place("dropped"))
+            dataset.copied(self.ferry.cache("points"), self.ferry.cache("dropped"))
+            packs = [path for path in glob.glob(f"{self.ferry.place('dropped')}/packs/*/*") if is_data_pack(path)]
+            for path in packs:
+                os.utime(path, (946684800, os.stat(path).st_mtime))
+            work()
+            return sum(1 for path in packs if os.path.exists(path) and os.stat(path).st_atime != 946684800)
+
+        if read(lambda: self.ferry.measure("dropped", "verify", self.ferry.place("dropped"))) == 0:
+            sys.exit(f"{self.config.work} lies on a file system without access times: nothing shows which packs are read")
+        return read(lambda: self.drop_point("dropped"))
+
+    # Checks, and words for the report.
+
+    def check_restore(self, repository, image, machine="bench.raw"):
+        restored = f"{self.config.work}/restored"
+        self.ferry.restore(repository, restored, machine)
+        self.compare(restored, image)
+
+    @staticmethod
+    def compare(restored, image):
+        disk, = glob.glob(f"{restored}/*.raw")
+        dataset.call("cmp", image, disk)
+        shutil.rmtree(restored)
+
+    def bars(self):
+        wanted = [bar for bar in BARS if bar.row in self.config.rows]
+        for bar in wanted:
+            if bar.metric == "read":
+                bar.base = self.data.changed
+        peak = self.results.peak([program for _, program in self.results.runs if program.startswith("ferry")])
+        if peak and "memory" in self.config.rows:
+            self.results.add("all", "ferry", Run(0, 0, 0, peak))
+            wanted.append(Bar("memory", "peak memory, the most of any of these", "all", "ferry", "memory", 300 * MEBIBYTE))
+        return wanted
+
+    def limits(self):
+        return self.data.go("limits", "-image", self.data.base, "-dir", self.config.work, "-mib", str(min(1024, self.config.content_mib))).strip()
+
+    @staticmethod
+    def text(*command, env=None):
+        return subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout.decode().strip()
+
+    @staticmethod
+    def processor():
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+        return names[0] if names else platform.machine()
+
+    def versions(self):
+        commands = [["zstd", "--version"]] + [program.command("version" if program is self.restic else "--version") for program in self.others]
+        return "; ".join(self.text(*command).strip("* ").split(", by")[0].split(" compiled")[0] for command in commands) + "."
+
+
+def is_data_pack(path):
+    """By its header: docs/format.md section 7.1."""
+    with open(path, "rb") as file:
+        header = file.read(21)
+    return len(header) == 21 and header[:8] == b"FerryPak" and header[20] == 1
