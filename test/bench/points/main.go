@@ -49,7 +49,7 @@ func fill(ctx context.Context, folder string, count int) (err error) {
 		return err
 	}
 	defer r.Close()
-	ingest, err := r.NewIngest(ctx)
+	ingest, err := r.NewIngest(ctx, repo.IngestOptions{})
 	if err != nil {
 		return err
 	}
