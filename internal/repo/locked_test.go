@@ -121,7 +121,7 @@ func TestLockedGivesUp(t *testing.T) {
 	a := newAttacked(t)
 	r := a.openLocked(t)
 	oldest := r.Entries()[0].ID
-	done := must(r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: oldest}}))(t)
+	done := must(r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: oldest}}, nil))(t)
 	if len(done) != 1 || !done[0].Removed {
 		t.Fatalf("%+v", done)
 	}
