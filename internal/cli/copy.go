@@ -26,6 +26,8 @@ type copyFlags struct {
 	create, dryRun bool
 	again          bool
 	init           repo.Options
+	encryption     encryptFlags
+	sameKeys       bool
 	codec, name    string
 }
 
@@ -48,10 +50,13 @@ is 4 if some points failed, 1 if all did.`,
 		Example: `  ferry copy /mnt/pve/dump /mnt/usb/vault --create   the first time
   ferry copy /mnt/pve/dump /mnt/usb/vault --dry-run  what, and why not more
   ferry copy /mnt/pve/dump /mnt/usb/vault --machine 'web*' --machine 104 --all
-  ferry copy /mnt/usb/vault /mnt/offsite/vault       a copy of a copy`,
+  ferry copy /mnt/usb/vault /mnt/offsite/vault       a copy of a copy
+  ferry copy /mnt/usb/vault s3://offsite/vault --all --create --encrypt`,
 		Args:              arguments("SOURCE", "REPOSITORY"),
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.copy(cmd.Context(), args[0], args[1], f) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.copy(cmd.Context(), args[0], args[1], f, cmd.Flags().Changed)
+		},
 	}
 	flags := command.Flags()
 	flags.BoolVar(&f.All, "all", false, "copy every point, oldest first, not only the newest of each machine")
@@ -62,6 +67,8 @@ is 4 if some points failed, 1 if all did.`,
 	flags.BoolVar(&f.again, "again", false, "copy also points that the repository had and gave up (ferry forget)")
 	sourceNameFlag(command, &f.name)
 	initFlags(command, &f.init)
+	f.encryption.register(command)
+	flags.BoolVar(&f.sameKeys, "same-keys", false, "new repository: the data keys of SOURCE too, so that blocks go over as they are (docs/keys.md)")
 	completeCodec(command)
 	a.completeMachineFlag(command)
 	return command
@@ -88,7 +95,7 @@ func (f copyFlags) check(from, to string) error {
 	return nil
 }
 
-func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
+func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func(flag string) bool) error {
 	if err := f.check(from, to); err != nil {
 		return err
 	}
@@ -99,8 +106,11 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 	}
 	if target != nil {
 		defer func() { target.Close() }()
+		if f.encryption.encrypt && !target.Description().Encrypted {
+			return hinted(usage("%s is there already, and is not encrypted", to), "encryption is chosen when a repository is made; name another place, or leave out --encrypt")
+		}
 	}
-	opened, err := a.openSource(ctx, from, f.name)
+	opened, err := a.openReadable(ctx, from, f.name)
 	if err != nil {
 		return err
 	}
@@ -117,6 +127,9 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 		return a.printPlan(from, to, target, steps, opened.Unknown)
 	}
 	if target == nil {
+		if err := a.newTarget(ctx, opened, &f, given); err != nil {
+			return err
+		}
 		target, err = a.createRepository(ctx, to, f.init)
 		if errors.Is(err, repo.ErrExists) { // another copy made it meanwhile
 			target, err = a.openTarget(ctx, to, f)
@@ -126,6 +139,7 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags) error {
 		}
 		if !a.json {
 			a.say("made repository %s at %s", target.ID(), to)
+			a.sayEncrypted(target, to)
 		}
 	}
 	progress := a.newCopyProgress(len(steps.Copies()))
@@ -162,9 +176,9 @@ func (a *app) openTarget(ctx context.Context, to string, f copyFlags) (*repo.Rep
 	if err != nil || f.dryRun {
 		return target, err
 	}
-	if diverged := target.Writable(); diverged != nil {
+	if err := errors.Join(target.NeedsKey(), target.Writable()); err != nil {
 		target.Close()
-		return nil, diverged
+		return nil, err
 	}
 	return target, nil
 }

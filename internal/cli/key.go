@@ -125,6 +125,7 @@ func (a *app) keyAdd(ctx context.Context, path string, f newKeyFlags) error {
 		return err
 	}
 	defer repository.Close()
+	a.warnings(repository.Warnings())
 	recipients, err := f.resolve(ctx, a, "the repository", false)
 	if err != nil {
 		return err
@@ -163,6 +164,7 @@ func (a *app) keyRemove(ctx context.Context, path, id string) error {
 		return err
 	}
 	defer repository.Close()
+	a.warnings(repository.Warnings())
 	key, err := repository.RemoveKey(ctx, id)
 	if err != nil {
 		return keyError(err)
@@ -205,6 +207,7 @@ func (a *app) keyRotate(ctx context.Context, path string, drop []string) error {
 		return err
 	}
 	defer repository.Close()
+	a.warnings(repository.Warnings())
 	list, err := repository.RotateKeys(ctx, repo.RotateOptions{Passphrases: a.keys.passphrases, Drop: drop})
 	var cannot *repo.CannotRotateError
 	if errors.As(err, &cannot) && a.canPrompt() {
@@ -253,7 +256,6 @@ func (a *app) openUnlocked(ctx context.Context, path string) (*repo.Repository, 
 	if err != nil {
 		return nil, err
 	}
-	a.warnings(repository.Warnings())
 	if err := repository.NeedsKey(); err != nil {
 		repository.Close()
 		return nil, err

@@ -45,6 +45,7 @@ func (a *app) keyExport(ctx context.Context, path, to string, secret secrets, en
 		return err
 	}
 	defer repository.Close()
+	a.warnings(repository.Warnings())
 	var passphrase repo.Passphrase
 	given, err := secret.read(ctx, a)
 	switch {

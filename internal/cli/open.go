@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/ferry"
@@ -56,9 +57,28 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 	}
 	var messages []string
 	for _, problem := range opened.Problems {
-		messages = append(messages, problem.Error())
+		message := problem.Error()
+		if hint := backup.Hint(problem); isKeyError(problem) && hint != "" {
+			message += "; " + hint
+		}
+		messages = append(messages, message)
 	}
 	a.warnings(messages)
+	return opened, nil
+}
+
+// openReadable lists a source whose points are to be read: a Ferry repository that no key given opens is an error.
+func (a *app) openReadable(ctx context.Context, path, name string) (*registry.Source, error) {
+	opened, err := a.openSource(ctx, path, name)
+	if err != nil || !s3.IsLocation(path) && !isRepository(path) {
+		return opened, err
+	}
+	for _, problem := range opened.Problems {
+		if isKeyError(problem) {
+			opened.Close()
+			return nil, problem
+		}
+	}
 	return opened, nil
 }
 

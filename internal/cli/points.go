@@ -52,7 +52,11 @@ func sourceNameFlag(command *cobra.Command, name *string) {
 }
 
 func (a *app) points(ctx context.Context, location, name string, check bool) error {
-	opened, err := a.openSource(ctx, location, name)
+	open := a.openSource
+	if check {
+		open = a.openReadable
+	}
+	opened, err := open(ctx, location, name)
 	if err != nil {
 		return err
 	}

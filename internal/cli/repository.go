@@ -8,7 +8,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/storage/s3"
 )
@@ -116,23 +115,16 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		return err
 	}
 	defer repository.Close()
-	points, err := a.repositoryPoints(ctx, repository)
+	machines, logical, err := a.machinesAndSize(ctx, repository)
 	if err != nil {
 		return err
-	}
-	machines, logical := map[backup.MachineKey]bool{}, int64(0)
-	for _, p := range points {
-		machines[p.Machine.Key] = true
-		for _, o := range p.Objects {
-			logical += o.Size
-		}
 	}
 	a.warnings(repository.Warnings())
 	usage := repository.Usage()
 	if a.json {
 		return a.printJSON(repositoryInfoJSON{
 			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
-			Points: usage.Points, Machines: len(machines), Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
+			Points: usage.Points, Machines: machines, Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
 			Packs: usage.Packs, Stored: usage.PackBytes, ParityBytes: usage.ParityBytes, Logical: logical,
 		})
 	}
@@ -145,7 +137,7 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		{"block size", size(repository.BlockSize())},
 		{"encrypted", map[bool]string{true: "yes", false: "no"}[d.Encrypted]},
 		{""},
-		{"machines", count(len(machines))},
+		{"machines", count(machines)},
 		{"points", count(usage.Points)},
 		{"size of all points", size(logical)},
 		{"stored", size(usage.PackBytes) + " in " + counted(usage.Packs, "pack")},
@@ -158,6 +150,24 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 	}
 	a.table(rows)
 	return nil
+}
+
+// machinesAndSize counts the machines in a repository, and the bytes of all its points. What is not encrypted tells both.
+func (a *app) machinesAndSize(ctx context.Context, repository *repo.Repository) (machines int, logical int64, err error) {
+	seen := map[string]bool{}
+	for _, entry := range repository.Entries() {
+		seen[entry.Machine.String()] = true
+		header, err := repository.ReadHeader(ctx, entry.ID)
+		if ctx.Err() != nil {
+			return 0, 0, ctx.Err()
+		}
+		if err != nil {
+			a.warnings([]string{err.Error()})
+			continue
+		}
+		logical += header.Size()
+	}
+	return len(seen), logical, nil
 }
 
 func (a *app) adoptCommand() *cobra.Command {

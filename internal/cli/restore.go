@@ -57,7 +57,7 @@ unless it says its zone as RFC 3339 does.`,
 }
 
 func (a *app) restore(ctx context.Context, location, machine string, f restoreFlags) error {
-	repository, err := a.openRepository(ctx, location)
+	repository, err := a.openUnlocked(ctx, location)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -28,6 +29,8 @@ const vzdumpSamples = "../source/vzdump/testdata/golden"
 //	exits CODE PROGRAM ARGUMENT...  run a program that must end with the code
 //	raw FILE SIZE SEED [DAYS]       make a raw image of random bytes, DAYS after 1 January 2026
 //	damage GLOB OFFSET              change one byte of the largest file that matches
+//	keyid REPOSITORY IDENTITY KIND  set $KEYID to the id of the key of that kind
+//	mode FILE MODE                  compare a file's mode
 func TestScripts(t *testing.T) {
 	samples, err := filepath.Abs(vzdumpSamples)
 	if err != nil {
@@ -42,7 +45,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "raw": makeRaw, "damage": damage,
+			"exits": exits, "raw": makeRaw, "damage": damage, "keyid": keyID, "mode": mode,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -109,4 +112,31 @@ func damage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	content[offset] ^= 0xff
 	ts.Check(os.WriteFile(largest, content, 0o600))
+}
+
+func keyID(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: keyid REPOSITORY IDENTITY KIND")
+	}
+	ts.Check(ts.Exec("ferry", "key", "list", args[0], "--identity", args[1], "--json"))
+	var listed keysJSON
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &listed))
+	for _, key := range listed.Keys {
+		if key.Kind == args[2] {
+			ts.Setenv("KEYID", key.ID)
+			return
+		}
+	}
+	ts.Fatalf("no key of kind %s in %+v", args[2], listed.Keys)
+}
+
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode FILE MODE")
+	}
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if info.Mode().String() != args[1] {
+		ts.Fatalf("%s has mode %s", args[0], info.Mode())
+	}
 }

@@ -1,12 +1,14 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/format"
@@ -69,7 +71,7 @@ func create(ctx context.Context, store storage.Store, env Environment, descripti
 		if _, err := store.Stat(ctx, format.DescriptionName); err == nil {
 			return nil, nil, fmt.Errorf("%s: %w", store.Location(), ErrExists) // no key files into somebody else's
 		}
-		ring = keyring.New(description.ID, env.now())
+		ring = options.newRing(description.ID, env.now())
 		description.Encrypt(ring.Check())
 		if made, err = wrapRing(ctx, store, ring, options.Encrypt, env.now()); err != nil {
 			return nil, nil, err
@@ -88,6 +90,31 @@ func create(ctx context.Context, store storage.Store, env Environment, descripti
 		return nil, nil, err
 	}
 	return content, ring, nil
+}
+
+// Inherit takes from another repository what makes equal content have equal ids in both, so that blocks need not be read to
+// be compared: hash, block size and, where both are encrypted and that one is open, the id key. With sameKeys the data keys too:
+// then blocks go over as they are stored, and whoever learns the keys of one repository can read both.
+func (o *Options) Inherit(from *Repository, sameKeys bool) error {
+	if sameKeys && from.ring() == nil {
+		return cmp.Or(from.locked, fmt.Errorf("%s: %w", from.Location(), ErrNotEncrypted))
+	}
+	o.SHA256 = from.hasher.Algorithm() == format.HashHMACSHA256
+	o.BlockSize = from.description.BlockSize
+	o.inherited, o.sameKeys = from.ring(), sameKeys
+	return nil
+}
+
+// newRing makes the key ring of a new repository.
+func (o *Options) newRing(repository format.Name, now time.Time) *keyring.Ring {
+	if o.inherited != nil && o.sameKeys {
+		return o.inherited.For(repository)
+	}
+	ring := keyring.New(repository, now)
+	if o.inherited != nil {
+		ring.IDKey = o.inherited.IDKey
+	}
+	return ring
 }
 
 // Locked is true if the repository is encrypted and no key was given. What needs none works: listing points by pseudonym,

@@ -60,6 +60,10 @@ type Options struct {
 	Encrypt []KeyRecipient
 	// Parity makes a parity file beside each pack; nil makes none.
 	Parity *Parity
+
+	// inherited keys; nil: fresh ones.
+	inherited *keyring.Ring
+	sameKeys  bool
 }
 
 // Environment is what a repository needs from the machine it is used on.

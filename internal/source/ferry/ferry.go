@@ -7,6 +7,7 @@ package ferry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"ferry/internal/backup"
@@ -33,7 +34,6 @@ func (f Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Poi
 		found, err := f.scan(ctx, listing, folder)
 		if err != nil {
 			errs = append(errs, err)
-			continue
 		}
 		points = append(points, found...)
 	}
@@ -76,19 +76,42 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 			return nil, ctx.Err()
 		}
 	}
-	return points, nil
+	return points, repository.NeedsKey()
 }
 
-// listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows.
+// listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows; one of a
+// repository that no key was given for, by what is not encrypted.
 func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) source.Point {
+	known := backup.Point{
+		ID: entry.ID, Created: entry.Created, Zone: "UTC",
+		Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
+	}
+	if repository.Locked() {
+		header, err := repository.ReadHeader(ctx, entry.ID)
+		if err != nil {
+			known.State, known.Reason = backup.StateBroken, err.Error()
+			return source.Point{Point: known}
+		}
+		known.State, known.Reason = backup.StateEncrypted, "no key was given"
+		for i, root := range header.Roots {
+			known.Objects = append(known.Objects, backup.Object{Name: fmt.Sprintf("object %d", i+1), Size: root.Size})
+		}
+		return source.Point{Point: known}
+	}
 	stored, err := repository.ReadPoint(ctx, entry.ID)
 	if err != nil {
-		return source.Point{Point: backup.Point{
-			ID: entry.ID, Created: entry.Created, Zone: "UTC", State: backup.StateBroken, Reason: err.Error(),
-			Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
-		}}
+		known.State, known.Reason = backup.StateBroken, err.Error()
+		return source.Point{Point: known}
 	}
 	return source.Point{Point: stored.Point, Via: repository.ID(), Opener: opener{repository: repository, point: stored}}
+}
+
+// RepositoryOf is the repository that a point is read from; nil if it is from elsewhere.
+func RepositoryOf(p source.Point) *repo.Repository {
+	if from, ok := p.Opener.(opener); ok {
+		return from.repository
+	}
+	return nil
 }
 
 // countingStore counts what is read of a repository as bytes read of the source.
