@@ -2,15 +2,19 @@ package repo
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
+	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"ferry/internal/cachefile"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
 )
 
 // cache is what this machine keeps of a repository: the last head it saw, and its index segments as files that are
@@ -18,9 +22,6 @@ import (
 type cache struct {
 	dir       string // empty: keep nothing
 	encrypted bool
-	mu        sync.Mutex
-	// maps are mapped files, unmapped when the repository is closed.
-	maps [][]byte
 }
 
 // seenHead is what the cache knows of a repository's history.
@@ -67,48 +68,127 @@ func (c *cache) setHead(head commitlog.Head) error {
 	if err != nil {
 		return err
 	}
-	return c.write("head.json", content)
+	return cachefile.Write(filepath.Join(c.dir, "head.json"), content)
 }
 
-func (c *cache) write(name string, content []byte) error {
-	return cachefile.Write(filepath.Join(c.dir, name), content)
+// checkNote says that a cached segment was read whole and its checksum compared, and tells the file from any other that
+// may be at its place since.
+type checkNote struct {
+	Checksum format.ID `json:"checksum"`
+	Size     int64     `json:"size"`
+	Modified int64     `json:"modified"` // nanoseconds
+	Inode    uint64    `json:"inode"`
 }
 
-func segmentPath(id format.Name) string { return filepath.Join("index", id.String()) }
+const noteSuffix = ".checked"
 
-// segment returns a cached segment's bytes, mapped; nil if it is not there. The caller checks them.
-func (c *cache) segment(id format.Name) []byte {
+func (c *cache) segmentPath(id format.Name) string { return filepath.Join(c.dir, "index", id.String()) }
+
+func noteOf(file *os.File, checksum format.ID) (checkNote, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return checkNote{}, err
+	}
+	note := checkNote{Checksum: checksum, Size: info.Size(), Modified: info.ModTime().UnixNano()}
+	if system, ok := info.Sys().(*syscall.Stat_t); ok {
+		note.Inode = system.Ino
+	}
+	return note, nil
+}
+
+// segment opens a cached segment, or returns nil. It is read and checked once: when it is not noted that it was.
+func (c *cache) segment(segment commitlog.Segment, hasher *format.Hasher) *index.Segment {
 	if c.dir == "" {
 		return nil
 	}
-	file, err := os.Open(filepath.Join(c.dir, segmentPath(id)))
+	path := c.segmentPath(segment.ID)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || info.Size() == 0 {
+	note, err := noteOf(file, segment.Checksum)
+	if err != nil || note.Size != segment.Size {
+		file.Close()
 		return nil
 	}
-	mapped, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	var noted checkNote
+	content, err := os.ReadFile(path + noteSuffix)
+	checked := err == nil && json.Unmarshal(content, &noted) == nil && noted == note
+	opened, err := index.OpenFile(file, hasher, checked)
 	if err != nil {
 		return nil
 	}
-	c.mu.Lock()
-	c.maps = append(c.maps, mapped)
-	c.mu.Unlock()
-	return mapped
+	if opened.Checksum() != segment.Checksum {
+		opened.Close()
+		return nil
+	}
+	if !checked {
+		_ = c.note(path, note) // it is checked again then
+	}
+	return opened
 }
 
-// keepSegment caches a segment and returns its bytes as they should be used: mapped if that works.
-func (c *cache) keepSegment(id format.Name, content []byte) []byte {
-	if c.dir == "" || c.write(segmentPath(id), content) != nil {
-		return content
+func (c *cache) note(path string, note checkNote) error {
+	content, err := json.Marshal(note)
+	if err != nil {
+		return err
 	}
-	if mapped := c.segment(id); len(mapped) == len(content) {
-		return mapped
+	return cachefile.Write(path+noteSuffix, content)
+}
+
+// file makes a file without a name for a segment: in the cache, where keep can name it, or else among the system's
+// temporary files.
+func (c *cache) file() (*os.File, error) {
+	if c.dir != "" {
+		folder := filepath.Join(c.dir, "index")
+		if err := os.MkdirAll(folder, 0o700); err == nil {
+			if fd, err := unix.Open(folder, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err == nil {
+				return os.NewFile(uintptr(fd), filepath.Join(folder, "unnamed")), nil
+			}
+		}
 	}
-	return content
+	file, err := os.CreateTemp("", "ferry-index-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// keep names a file that holds a whole segment which was checked. What cannot be kept is fetched again the next time.
+func (c *cache) keep(file *os.File, id format.Name, checksum format.ID) error {
+	if c.dir == "" {
+		return nil
+	}
+	if err := file.Sync(); err != nil { // else the name can be durable before the content
+		return err
+	}
+	path := c.segmentPath(id)
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+	if errors.Is(err, unix.EEXIST) { // another process was first, or the file there is a damaged one
+		if err = os.Remove(path); err == nil {
+			err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	note, err := noteOf(file, checksum)
+	if err != nil {
+		return err
+	}
+	return c.note(path, note)
+}
+
+// drop removes a cached segment.
+func (c *cache) drop(id format.Name) {
+	if c.dir != "" {
+		os.Remove(c.segmentPath(id))
+		os.Remove(c.segmentPath(id) + noteSuffix)
+	}
 }
 
 // dropSegments removes cached segments that the repository has no more.
@@ -122,21 +202,8 @@ func (c *cache) dropSegments(live func(format.Name) bool) {
 	}
 	for _, entry := range entries {
 		var id format.Name
-		if id.UnmarshalText([]byte(entry.Name())) == nil && !live(id) {
+		if id.UnmarshalText([]byte(strings.TrimSuffix(entry.Name(), noteSuffix))) == nil && !live(id) {
 			os.Remove(filepath.Join(c.dir, "index", entry.Name()))
 		}
 	}
-}
-
-func (c *cache) close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var first error
-	for _, mapped := range c.maps {
-		if err := unix.Munmap(mapped); err != nil && first == nil {
-			first = err
-		}
-	}
-	c.maps = nil
-	return first
 }

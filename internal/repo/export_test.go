@@ -25,7 +25,9 @@ func (r *Repository) PlacesOf(ctx context.Context, id format.ID) ([]format.Name,
 		return nil, err
 	}
 	var packs []format.Name
-	if place, ok := set.Find(id); ok {
+	if place, ok, err := set.Find(ctx, id); err != nil {
+		return nil, err
+	} else if ok {
 		packs = append(packs, place.Pack)
 	}
 	return packs, nil

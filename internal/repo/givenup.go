@@ -12,7 +12,7 @@ import (
 // any grace; when it wakes, a pack that it has written and not named yet may have been taken for garbage, condemned and
 // deleted, and of a deleted pack the log's state says nothing any more. So what the entries said is collected.
 
-// apply adds an entry to the state, and notes what it gives up. The caller holds r.mu.
+// apply adds an entry to the state, and notes what it gives up and what the index has to learn. The caller holds r.mu.
 func (r *Repository) apply(payload *commitlog.Payload, head commitlog.Head) {
 	for _, names := range [][]format.Name{payload.Condemned, payload.Deleted} {
 		for _, name := range names {
@@ -24,6 +24,7 @@ func (r *Repository) apply(payload *commitlog.Payload, head commitlog.Head) {
 			r.givenUp[file] = true
 		}
 	}
+	r.unindexed.note(payload)
 	r.state.Apply(payload, head)
 }
 

@@ -127,8 +127,14 @@ func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial,
 	}
 	for ; len(records) > 0; records = records[partialRecord:] {
 		done := Done{Object: int(binary.LittleEndian.Uint32(records)), ID: format.ID(records[16:48])}
-		if !done.ID.IsZero() && !t.ingest.stored(done.ID) {
-			continue
+		if !done.ID.IsZero() {
+			stored, err := t.ingest.stored(ctx, done.ID)
+			if err != nil {
+				return err
+			}
+			if !stored {
+				continue
+			}
 		}
 		done.First, done.Count = int64(binary.LittleEndian.Uint64(records[8:])&math.MaxInt64), int64(binary.LittleEndian.Uint32(records[4:]))
 		if err := errors.Join(ctx.Err(), visit(done)); err != nil {

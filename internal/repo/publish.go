@@ -44,23 +44,21 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		payload.Claims = append(payload.Claims, ready.claim)
 	}
 	written, err := in.writeIndex(ctx, s, payload)
-	if err != nil {
+	if err != nil || payloadEmpty(payload) {
 		return err
-	}
-	if payloadEmpty(payload) {
-		return nil
 	}
 	if !in.announced {
 		payload.Domains = []commitlog.Domain{{ID: in.domain, Sealed: in.sealed}}
 	}
 	committed, err := in.commit(ctx, payload, s)
+	if written != nil && (!committed || len(payload.Index) == 0) {
+		_ = written.opened.Close() // it was lost with a pack that it covers
+		written = nil
+	}
 	if !committed {
 		return err
 	}
 	in.announced = true
-	if len(payload.Index) == 0 {
-		written = nil // or it was lost with a pack that it covers
-	}
 	in.adopt(s.packs, written)
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
 	if err == nil {
@@ -174,19 +172,9 @@ func (in *Ingest) adopt(packs []*openPack, written *newSegment) {
 			in.index.AddPack(open.id, indexEntries(open.id, open.entries))
 		}
 	}
-	if written != nil && !r.segments[written.id] {
-		r.segments[written.id] = true
-		in.index.AddSegment(written.id, written.opened)
-	}
 	r.indexing.Unlock()
 	if written != nil {
-		for _, old := range written.removed {
-			in.index.RemoveSegment(old)
-		}
-		r.mu.Lock()
-		live := maps.Clone(r.state.Index)
-		r.mu.Unlock()
-		r.cache.dropSegments(func(name format.Name) bool { _, ok := live[name]; return ok })
+		r.adoptSegment(written)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -151,7 +151,15 @@ func (r *Repository) readFrame(ctx context.Context, kind pack.Kind, id format.ID
 	if err != nil {
 		return nil, err
 	}
-	place, ok := set.Find(id)
+	place, ok, err := set.Find(ctx, id)
+	if err == nil && !ok {
+		if set, err = r.settle(ctx); err == nil {
+			place, ok, err = set.Find(ctx, id)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
 	err = ErrMissing
 	if ok {
 		var plain []byte
@@ -159,7 +167,11 @@ func (r *Repository) readFrame(ctx context.Context, kind pack.Kind, id format.ID
 			return plain, err
 		}
 	}
-	for _, other := range set.FindAll(id) {
+	others, othersErr := set.FindAll(ctx, id)
+	if othersErr != nil {
+		return nil, othersErr
+	}
+	for _, other := range others {
 		if ok && other == place {
 			continue
 		}
@@ -260,7 +272,10 @@ func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tr
 	}
 	b.places = b.places[:0]
 	for _, block := range blocks {
-		place, ok := set.Find(block.ID)
+		place, ok, err := set.Find(ctx, block.ID)
+		if err != nil {
+			return err
+		}
 		if !ok { // but perhaps in a pack that is given up and still there
 			if err = b.elsewhere(ctx, block, ErrMissing); err != nil {
 				err = failed(block, err)
@@ -379,25 +394,30 @@ func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
 	r.mu.Lock()
 	damaged := slices.Collect(maps.Keys(r.state.Bad))
 	r.mu.Unlock()
-	unhealed := false
-	lost := func(id format.ID) bool {
-		_, found := set.Find(id)
-		unhealed = unhealed || !found
-		return unhealed
-	}
+	whole := map[format.Name]bool{} // packs of which nobody can say any more what was in them, until it is found
 	for _, bad := range damaged {
-		if !bad.ID.IsZero() {
-			lost(bad.ID)
-		} else {
-			known := false
-			set.Of(bad.Pack, func(e index.Entry) bool { known = true; return !lost(e.ID) })
-			unhealed = unhealed || !known // nobody can say any more what was in it
-		}
-		if unhealed {
-			return true, nil
+		if bad.ID.IsZero() {
+			whole[bad.Pack] = true
+		} else if _, found, err := set.Find(ctx, bad.ID); err != nil || !found {
+			return err == nil, err
 		}
 	}
-	return false, nil
+	if len(whole) == 0 {
+		return false, nil
+	}
+	unhealed := false
+	var findErr error
+	err = set.Of(ctx, whole, func(e index.Entry) bool {
+		delete(whole, e.Pack)
+		var found bool
+		_, found, findErr = set.Find(ctx, e.ID)
+		unhealed = unhealed || !found
+		return !unhealed && findErr == nil
+	})
+	if err = errors.Join(err, findErr); err != nil {
+		return false, err
+	}
+	return unhealed || len(whole) > 0, nil
 }
 
 // Usage says how much there is.

@@ -110,8 +110,13 @@ type Repository struct {
 	indexing  sync.Mutex // held while the index is brought up to the state
 	index     *index.Set
 	indexedTo commitlog.Head
+	unindexed unindexed            // what the log has said since; guarded by mu
 	segments  map[format.Name]bool // segments that the index has, or that turned out damaged
-	packs     map[format.Name]bool // packs that the index has, or that turned out damaged
+	unusable  map[format.Name]bool // those that cannot be used; true if that will stay so
+	settled   map[format.Name]bool // those that were read and checked whole since the repository was opened
+	// local are segments of this process alone, and the packs that they cover.
+	local map[format.Name][]format.Name
+	packs map[format.Name]bool // packs that the index has, or that turned out damaged
 
 	warnMu   sync.Mutex
 	warnings []string
@@ -246,19 +251,22 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 	r := &Repository{
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
 		cache: newCache(env.CacheDir, description), state: commitlog.NewState(), givenUp: map[string]bool{},
-		index: index.NewSet(description.ID), segments: map[format.Name]bool{}, packs: map[format.Name]bool{},
+		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
+		settled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true},
 		files: newPackFiles(store), nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
 	if keys != nil {
 		r.keys, r.opener = keys, pack.NewOpener(keys, hasher)
 	}
+	r.index = index.NewSet(description.ID, r.packEntries)
 	return r
 }
 
 // Close releases what the repository holds. The store is the caller's.
 func (r *Repository) Close() error {
 	r.files.close()
-	return r.cache.close()
+	r.index.Close()
+	return nil
 }
 
 // ID of the repository: 32 hex digits.

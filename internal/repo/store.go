@@ -52,7 +52,7 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
 		return false, 0, err
 	}
-	if known, err := in.reserve(id); known || err != nil {
+	if known, err := in.reserve(ctx, id); known || err != nil {
 		return false, 0, err
 	}
 	buffer := in.buffers.Get().(*[]byte)
@@ -74,7 +74,7 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 
 // reserve is true if the id is stored or appended; else it is the caller's to store now. It waits while another caller
 // encodes it: who is told that a block is there may commit a point with it at once.
-func (in *Ingest) reserve(id format.ID) (known bool, err error) {
+func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for {
@@ -91,8 +91,11 @@ func (in *Ingest) reserve(id format.ID) (known bool, err error) {
 		}
 		published := in.published
 		in.mu.Unlock()
-		place, found := in.index.FindIn(in.domain, id)
+		place, found, err := in.index.FindIn(ctx, in.domain, id)
 		in.mu.Lock()
+		if err != nil {
+			return false, err
+		}
 		if found {
 			in.relied[place.Pack] = true
 			return true, nil
@@ -105,14 +108,14 @@ func (in *Ingest) reserve(id format.ID) (known bool, err error) {
 }
 
 // stored is true if the domain has the id, and notes that it is relied on.
-func (in *Ingest) stored(id format.ID) bool {
-	place, found := in.index.FindIn(in.domain, id)
+func (in *Ingest) stored(ctx context.Context, id format.ID) (bool, error) {
+	place, found, err := in.index.FindIn(ctx, in.domain, id)
 	if found {
 		in.mu.Lock()
 		in.relied[place.Pack] = true
 		in.mu.Unlock()
 	}
-	return found
+	return found, err
 }
 
 // append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the

@@ -15,7 +15,6 @@ import (
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
-	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/tree"
 	"ferry/internal/storage"
@@ -267,14 +266,7 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 	state := r.state.Payload()
 	r.mu.Unlock()
 	for _, segment := range state.Index {
-		content, err := storage.ReadAll(ctx, r.store, segmentName(segment.ID), segmentLimit)
-		var opened *index.Segment
-		if err == nil {
-			opened, err = openSegmentBytes(content, r.hasher, segment)
-		}
-		if err == nil {
-			err = v.compareTables(opened)
-		}
+		err := v.verifySegment(ctx, segment)
 		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
 		v.derived(segmentName(segment.ID), err)
 	}
@@ -308,6 +300,19 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// verifySegment reads a segment from the repository, not from the cache, and compares it with its packs.
+func (v *verifier) verifySegment(ctx context.Context, segment commitlog.Segment) error {
+	opened, err := v.repo.openParts(segment)
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	if err := opened.Complete(ctx); err != nil {
+		return err
+	}
+	return v.compareTables(opened)
 }
 
 // unlessGone returns err, or nil if a file is missing because another writer has given it up since the log was read:

@@ -91,8 +91,7 @@ func (v *verifier) compareTables(segment *index.Segment) error {
 	for _, name := range segment.Packs() {
 		sums[name] = tableSum{}
 	}
-	for i := range segment.Len() {
-		e, err := segment.At(i)
+	for e, err := range segment.Entries() {
 		if err != nil {
 			return err
 		}

@@ -20,12 +20,19 @@ func (v *verifier) readable(ctx context.Context, id format.ID, length int64) (bo
 	if err != nil {
 		return false, "", err
 	}
-	place, ok := set.Find(id)
+	place, ok, err := set.Find(ctx, id)
+	if err != nil {
+		return false, "", err
+	}
 	if ok && v.fault(id, place, length) == "" {
 		return true, "", nil
 	}
 	reason := "it is in no pack"
-	for _, place := range set.FindAll(id) {
+	places, err := set.FindAll(ctx, id)
+	if err != nil {
+		return false, "", err
+	}
+	for _, place := range places {
 		why := v.fault(id, place, length)
 		if why == "" {
 			return true, "", nil

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func placesOf(entries []Entry, id format.ID) []Place {
 
 func lookup(s *Segment, id format.ID) []Place {
 	var places []Place
-	s.Lookup(&id, func(p Place) bool {
+	_, _ = s.Lookup(context.Background(), &id, func(p Place) bool {
 		places = append(places, p)
 		return false
 	})
@@ -86,7 +87,7 @@ func TestSegmentFindsWhatItHolds(t *testing.T) {
 				t.Fatalf("id %s: %v, want %v", want.ID, got, placesOf(sorted, want.ID))
 			}
 			stopped := 0
-			if !s.Lookup(&want.ID, func(Place) bool { stopped++; return true }) || stopped != 1 {
+			if ok, err := s.Lookup(t.Context(), &want.ID, func(Place) bool { stopped++; return true }); !ok || err != nil || stopped != 1 {
 				t.Fatalf("a lookup that was content with the first went on: %d", stopped)
 			}
 		}
@@ -112,7 +113,9 @@ func checkMiss(t *rapid.T, s *Segment, sorted []Entry) {
 	if want := placesOf(sorted, id); !slices.Equal(lookup(s, id), want) {
 		t.Fatalf("id %s: %v, want %v", id, lookup(s, id), want)
 	}
-	if at := s.search(&id); at < 0 || at > s.Len() ||
+	if found, err := s.search(t.Context(), &id); err != nil {
+		t.Fatal(err)
+	} else if at := int(found); at < 0 || at > s.Len() ||
 		(at > 0 && bytes.Compare(sorted[at-1].ID[:], id[:]) >= 0) || (at < s.Len() && bytes.Compare(sorted[at].ID[:], id[:]) < 0) {
 		t.Fatalf("search for %s ends at %d of %d", id, at, s.Len())
 	}
@@ -137,10 +140,10 @@ func TestFilterKnowsMisses(t *testing.T) {
 	if wrong > 60 {
 		t.Errorf("%d of 2000 misses pass the filter, want about 20", wrong)
 	}
-	id, missing := blockID(7), blockID(1<<41)
+	id, missing, ctx := blockID(7), blockID(1<<41), t.Context()
 	allocated := testing.AllocsPerRun(20, func() {
-		s.Lookup(&id, func(Place) bool { return true })
-		s.Lookup(&missing, func(Place) bool { return true })
+		_, _ = s.Lookup(ctx, &id, func(Place) bool { return true })
+		_, _ = s.Lookup(ctx, &missing, func(Place) bool { return true })
 	})
 	if allocated != 0 {
 		t.Errorf("%v allocations for two lookups", allocated)

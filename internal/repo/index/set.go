@@ -1,24 +1,33 @@
 package index
 
 import (
+	"context"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"ferry/internal/repo/format"
 )
 
 // Set finds ids in all segments of a repository and in packs that no segment covers yet. It is safe for parallel use.
+//
+// The path of a lookup, the cheapest first:
+//
+//	packs in no segment (a map) -> packs whose table was read lately (a map) -> segments that are all here
+//	-> segments read in parts: the pack that one names is looked at, and its table has the next ids, too
 type Set struct {
-	mu       sync.RWMutex
+	mu sync.RWMutex
+	// segments by name; order is that in which they came. It is replaced, not changed.
 	segments map[format.Name]*Segment
 	order    []*Segment
+	users    map[*Segment]int // of those that are in use outside the lock
 	recent   map[format.ID]Place
 	// others are further places of ids in recent, of packs that hold the same block.
 	others map[format.ID][]Place
 	byPack map[format.Name][]Entry
-	hidden map[format.Name]bool
-	// givenUp are the entries of hidden packs that no segment covers: while the pack exists it can be read.
-	givenUp map[format.Name][]Entry
+	// givenUp are packs that nothing is found in: condemned ones, which can be read while they exist, and those that are gone.
+	givenUp map[format.Name]loss
 	// avoided are frames known to be damaged.
 	avoided map[Frame]bool
 	// partly are packs of which only some frames are known: a segment must not say that it covers them.
@@ -26,52 +35,105 @@ type Set struct {
 	// home is the domain of every pack that is not in elsewhere, which has the domains of the others.
 	home      format.Name
 	elsewhere map[format.Name]format.Name
+
+	tables nearby
+	// last is the segment in parts that an id was found in last: the next is likely there.
+	last atomic.Pointer[Segment]
+
+	resident resident
 }
 
-// NewSet makes an empty set, in which every pack is of the domain home unless Assign says otherwise.
-func NewSet(home format.Name) *Set {
+// loss says how a pack is given up.
+type loss uint8
+
+const (
+	condemned loss = iota + 1
+	gone
+)
+
+// Table reads the entries of a pack from the pack itself, proven by the log.
+type Table func(ctx context.Context, pack format.Name) ([]Entry, error)
+
+// NewSet makes an empty set, in which every pack is of the domain home unless Assign says otherwise. Table proves what
+// segments say that are not all here.
+func NewSet(home format.Name, table Table) *Set {
 	return &Set{
-		home: home, elsewhere: map[format.Name]format.Name{},
-		segments: map[format.Name]*Segment{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
-		byPack: map[format.Name][]Entry{}, hidden: map[format.Name]bool{}, givenUp: map[format.Name][]Entry{}, partly: map[format.Name]bool{},
+		home: home, elsewhere: map[format.Name]format.Name{}, tables: nearby{read: table},
+		segments: map[format.Name]*Segment{}, users: map[*Segment]int{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
+		byPack: map[format.Name][]Entry{}, givenUp: map[format.Name]loss{}, partly: map[format.Name]bool{},
 	}
 }
 
-// AddSegment adds a segment and forgets what was kept in memory for its packs.
-func (s *Set) AddSegment(name format.Name, segment *Segment) {
+// AddSegment adds a segment, which belongs to the set from then on, and forgets what was kept in memory for its packs.
+func (s *Set) AddSegment(name format.Name, segment *Segment, packs []format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.segments[name] = segment
-	s.order = append(s.order, segment)
-	for _, pack := range segment.Packs() {
+	s.order = append(slices.Clone(s.order), segment)
+	for _, pack := range packs {
 		s.dropRecent(pack)
-		delete(s.givenUp, pack)
 	}
 }
 
-// RemoveSegment removes a segment that others replace.
+// RemoveSegment removes a segment that others replace, and closes it once nobody uses it.
 func (s *Set) RemoveSegment(name format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone := s.segments[name]
+	segment := s.segments[name]
+	if segment == nil {
+		return
+	}
 	delete(s.segments, name)
-	for i, segment := range s.order {
-		if segment == gone {
-			s.order = append(s.order[:i:i], s.order[i+1:]...)
-			return
+	s.order = slices.DeleteFunc(slices.Clone(s.order), func(other *Segment) bool { return other == segment })
+	s.last.CompareAndSwap(segment, nil)
+	if s.users[segment] == 0 {
+		_ = segment.Close() // what was only read loses nothing
+	}
+}
+
+// Close closes all segments. Nothing may use the set afterwards.
+func (s *Set) Close() {
+	for _, name := range slices.Collect(maps.Keys(s.segments)) {
+		s.RemoveSegment(name)
+	}
+}
+
+// use returns all segments, which stay open until done is called.
+func (s *Set) use() (segments []*Segment, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	segments = s.order
+	for _, segment := range segments {
+		s.users[segment]++
+	}
+	return segments, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, segment := range segments {
+			if s.users[segment]--; s.users[segment] > 0 {
+				continue
+			}
+			delete(s.users, segment)
+			if !slices.Contains(s.order, segment) {
+				_ = segment.Close() // what was only read loses nothing
+			}
 		}
 	}
+}
+
+// Segments returns the segments by name. They stay open until done is called.
+func (s *Set) Segments() (byName map[format.Name]*Segment, done func()) {
+	_, done = s.use()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.segments), done
 }
 
 // AddPack adds the entries of a pack that no segment covers yet.
 func (s *Set) AddPack(pack format.Name, entries []Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.hidden[pack] {
-		s.givenUp[pack] = entries
-		return
-	}
-	if _, known := s.byPack[pack]; known {
+	if _, known := s.byPack[pack]; known || s.givenUp[pack] == gone {
 		return
 	}
 	for _, e := range entries {
@@ -91,15 +153,21 @@ func (s *Set) AddPart(pack format.Name, entries []Entry) {
 	s.partly[pack] = true
 }
 
-// Hide makes Find never find anything in a pack again: it is condemned or gone.
+// Hide makes Find never find anything in a pack again: it is condemned. While it exists it can be read.
 func (s *Set) Hide(pack format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hidden[pack] = true
-	if entries, held := s.byPack[pack]; held {
-		s.givenUp[pack] = entries
-	}
+	s.givenUp[pack] = max(s.givenUp[pack], condemned)
+}
+
+// Forget takes a pack out that is gone.
+func (s *Set) Forget(pack format.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.givenUp[pack] = gone
 	s.dropRecent(pack)
+	delete(s.partly, pack)
+	s.tables.forget(pack)
 }
 
 func (s *Set) dropRecent(pack format.Name) {
@@ -121,40 +189,18 @@ func (s *Set) dropRecent(pack format.Name) {
 	delete(s.byPack, pack)
 }
 
-// Uncovered returns the entries of all whole packs that no segment covers, and how many packs that are.
+// Uncovered returns the entries of all whole packs that no segment covers and that are not given up, and how many packs
+// that are.
 func (s *Set) Uncovered() (entries []Entry, packs int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for pack, some := range s.byPack {
-		if !s.partly[pack] {
+		if !s.partly[pack] && s.givenUp[pack] == 0 {
 			entries = append(entries, some...)
 			packs++
 		}
 	}
 	return entries, packs
-}
-
-// Of visits the entries of a pack until visit returns false. It looks at every entry of every segment.
-func (s *Set) Of(pack format.Name, visit func(Entry) bool) {
-	s.mu.RLock()
-	entries := slices.Concat(s.byPack[pack], s.givenUp[pack])
-	segments := slices.Clone(s.order)
-	s.mu.RUnlock()
-	for _, e := range entries {
-		if !visit(e) {
-			return
-		}
-	}
-	for _, segment := range segments {
-		if !slices.Contains(segment.Packs(), pack) {
-			continue
-		}
-		for i := range segment.Len() {
-			if e, err := segment.At(i); err == nil && e.Pack == pack && !visit(e) {
-				return
-			}
-		}
-	}
 }
 
 // Frame is a place that can be avoided: the frame at an offset of a pack, or with WholePack all of it.
@@ -175,7 +221,7 @@ func (s *Set) Avoid(damaged map[Frame]bool) {
 
 // usable is true unless the place is given up or known to be damaged.
 func (s *Set) usable(place Place) bool {
-	if s.hidden[place.Pack] {
+	if s.givenUp[place.Pack] != 0 {
 		return false
 	}
 	return len(s.avoided) == 0 || !s.avoided[Frame{place.Pack, int64(place.Offset)}] && !s.avoided[Frame{place.Pack, WholePack}]
@@ -196,74 +242,134 @@ func (s *Set) domainOf(pack format.Name) format.Name {
 	return s.home
 }
 
-// Find returns a place of an id in any domain: enough to read it, because the content proves the id.
-func (s *Set) Find(id format.ID) (Place, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.find(id, s.usable)
+// Find returns a place of an id in any domain: enough to read it, because the content proves the id. An error is of the
+// storage that a segment or a pack's table is read from.
+func (s *Set) Find(ctx context.Context, id format.ID) (Place, bool, error) {
+	return s.find(ctx, &id, s.usable)
 }
 
 // FindIn returns a place of an id in a domain: what may be deduplicated against from there.
-func (s *Set) FindIn(domain format.Name, id format.ID) (Place, bool) {
+func (s *Set) FindIn(ctx context.Context, domain format.Name, id format.ID) (Place, bool, error) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if domain == s.home && len(s.elsewhere) == 0 {
-		return s.find(id, s.usable)
+	alone := domain == s.home && len(s.elsewhere) == 0
+	s.mu.RUnlock()
+	if alone {
+		return s.find(ctx, &id, s.usable)
 	}
-	return s.find(id, func(place Place) bool { return s.usable(place) && s.domainOf(place.Pack) == domain })
+	return s.find(ctx, &id, func(place Place) bool { return s.usable(place) && s.domainOf(place.Pack) == domain })
 }
 
-// find returns a place of an id that is accepted. The caller holds the lock.
-func (s *Set) find(id format.ID, accept func(Place) bool) (Place, bool) {
-	if place, ok := s.recent[id]; ok {
+// find returns a place of an id that is accepted, which is asked with the lock held.
+func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) (Place, bool, error) {
+	place, found, inParts := s.findHere(ctx, id, accept)
+	if found || !inParts {
+		return place, found, nil
+	}
+	return s.findInParts(ctx, id, func(place Place) bool {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return accept(place)
+	})
+}
+
+// findHere looks in what needs no storage. inParts is true if there are segments that do.
+func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool) (found Place, ok, inParts bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if place, known := s.recent[*id]; known {
 		if accept(place) {
-			return place, true
+			return place, true, false
 		}
-		for _, other := range s.others[id] {
+		for _, other := range s.others[*id] {
 			if accept(other) {
-				return other, true
+				return other, true, false
 			}
 		}
 	}
-	var found Place
 	for i := len(s.order) - 1; i >= 0; i-- {
-		ok := s.order[i].Lookup(&id, func(place Place) bool {
+		segment := s.order[i]
+		if !segment.IsWhole() {
+			inParts = true
+			continue
+		}
+		// What is all here has no errors.
+		ok, _ := segment.Lookup(ctx, id, func(place Place) bool {
 			found = place
 			return accept(place)
 		})
+		s.resident.touch(s.order)
 		if ok {
-			return found, true
+			return found, true, false
 		}
 	}
-	return Place{}, false
+	return Place{}, false, inParts
 }
 
 // FindAll returns every place of an id, packs that are given up included.
-func (s *Set) FindAll(id format.ID) []Place {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+func (s *Set) FindAll(ctx context.Context, id format.ID) ([]Place, error) {
 	var places []Place
-	for _, packs := range []map[format.Name][]Entry{s.byPack, s.givenUp} {
-		for _, entries := range packs {
-			for i := range entries {
-				if entries[i].ID == id {
-					places = append(places, entries[i].Place)
+	segments, done := s.use()
+	defer done()
+	s.mu.RLock()
+	if place, known := s.recent[id]; known {
+		places = append(append(places, place), s.others[id]...)
+	}
+	s.mu.RUnlock()
+	for _, segment := range segments {
+		proven := segment.IsWhole()
+		var candidates []Place
+		if _, err := segment.Lookup(ctx, &id, func(place Place) bool {
+			candidates = append(candidates, place)
+			return false
+		}); err != nil {
+			return places, err
+		}
+		for _, place := range candidates {
+			if !proven {
+				if held, err := s.tables.holds(ctx, &id, place); err != nil || !held {
+					continue
 				}
 			}
+			places = append(places, place)
 		}
 	}
-	for _, segment := range s.order {
-		segment.Lookup(&id, func(place Place) bool {
-			places = append(places, place)
-			return false
-		})
-	}
-	return places
-}
-
-// Segment returns a segment that was added, or nil.
-func (s *Set) Segment(name format.Name) *Segment {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.segments[name]
+	return slices.DeleteFunc(places, func(place Place) bool { return s.givenUp[place.Pack] == gone }), nil
+}
+
+// Resident memory that mapped segments may take, in bytes, before it is given back. A fault maps a few neighbours of a
+// page that are in the system's cache anyway, faultSize in all.
+const (
+	residentLimit = 192 << 20
+	faultSize     = 64 << 10
+)
+
+// resident bounds what mapped segments take of the process's memory. What is given back stays in the system's cache.
+type resident struct{ touched atomic.Int64 }
+
+// touch counts a lookup in a segment, and gives memory back after so many that the limit could be reached.
+func (r *resident) touch(segments []*Segment) {
+	if r.touched.Add(2)%(residentLimit/faultSize) > 1 {
+		return
+	}
+	var entries, filters int64
+	for _, s := range segments {
+		if s.content.file != nil && s.IsWhole() {
+			entries += s.fences
+			filters += s.layout.checksum - s.fences
+		}
+	}
+	if entries+filters <= residentLimit {
+		return
+	}
+	for _, s := range segments {
+		if !s.IsWhole() {
+			continue
+		}
+		s.content.release(0, s.fences)
+		if filters > residentLimit/2 {
+			s.content.release(s.fences, s.layout.checksum)
+		}
+	}
 }

@@ -17,16 +17,21 @@ func segmentOf(t interface{ Fatalf(string, ...any) }, entries ...Entry) *Segment
 	return s
 }
 
+func add(t interface{ Fatalf(string, ...any) }, s *Set, name byte, entries ...Entry) {
+	segment := segmentOf(t, entries...)
+	s.AddSegment(format.Name{name}, segment, segment.Packs())
+}
+
 func wantPack(t *testing.T, s *Set, what string, id format.ID, pack byte) {
 	t.Helper()
-	place, ok := s.Find(id)
+	place, ok, _ := s.Find(t.Context(), id)
 	if ok != (pack != 0) || (ok && place.Pack != format.Name{pack}) {
 		t.Errorf("%s: found %v in %s, want pack %d", what, ok, place.Pack, pack)
 	}
 }
 
 func TestSetFollowsAPack(t *testing.T) {
-	s, first, second := NewSet(format.Name{}), entry(1, 1, 64), entry(2, 2, 64)
+	s, first, second := NewSet(format.Name{}, nil), entry(1, 1, 64), entry(2, 2, 64)
 	wantPack(t, s, "empty", first.ID, 0)
 	s.AddPack(first.Pack, []Entry{first})
 	s.AddPack(first.Pack, []Entry{first, second}) // known already: not taken again
@@ -37,15 +42,17 @@ func TestSetFollowsAPack(t *testing.T) {
 		t.Errorf("%d entries of %d packs are in no segment", len(entries), packs)
 	}
 	covering := segmentOf(t, first)
-	s.AddSegment(format.Name{10}, covering)
+	s.AddSegment(format.Name{10}, covering, covering.Packs())
 	wantPack(t, s, "in a segment", first.ID, 1)
 	wantPack(t, s, "beside the segment", second.ID, 2)
 	if entries, packs := s.Uncovered(); packs != 1 || !slices.Equal(entries, []Entry{second}) {
 		t.Errorf("%v of %d packs are in no segment", entries, packs)
 	}
-	s.AddSegment(format.Name{11}, segmentOf(t, first, second))
-	if s.Segment(format.Name{10}) != covering || s.Segment(format.Name{12}) != nil {
+	add(t, s, 11, first, second)
+	if open, done := s.Segments(); len(open) != 2 || open[format.Name{10}] != covering {
 		t.Error("the set gives other segments than were added")
+	} else {
+		done()
 	}
 	s.RemoveSegment(format.Name{10})
 	s.RemoveSegment(format.Name{10})
@@ -55,8 +62,8 @@ func TestSetFollowsAPack(t *testing.T) {
 }
 
 func TestSetHides(t *testing.T) {
-	s, here, there := NewSet(format.Name{}), entry(1, 1, 64), entry(1, 2, 900)
-	s.AddSegment(format.Name{10}, segmentOf(t, here, entry(2, 1, 300), there))
+	s, here, there := NewSet(format.Name{}, nil), entry(1, 1, 64), entry(1, 2, 900)
+	add(t, s, 10, here, entry(2, 1, 300), there)
 	s.Hide(here.Pack)
 	wantPack(t, s, "of two packs one is hidden", here.ID, 2)
 	wantPack(t, s, "the only pack is hidden", blockID(2), 0)
@@ -76,24 +83,27 @@ func TestSetHides(t *testing.T) {
 func TestSetKeepsOtherCopies(t *testing.T) {
 	for gone := range byte(3) {
 		for _, bySegment := range []bool{false, true} {
-			s := NewSet(format.Name{})
+			s := NewSet(format.Name{}, nil)
 			for pack := range byte(3) {
 				s.AddPack(format.Name{pack + 1}, []Entry{entry(1, pack+1, 64), entry(1, pack+1, 300)})
 			}
 			if bySegment {
-				s.AddSegment(format.Name{10}, segmentOf(t, entry(1, gone+1, 64)))
+				add(t, s, 10, entry(1, gone+1, 64))
 			}
 			left := []byte{1, 2, 3}
 			for _, hide := range []byte{gone, (gone + 1) % 3, (gone + 2) % 3} {
-				place, ok := s.Find(blockID(1))
+				place, ok, _ := s.Find(t.Context(), blockID(1))
 				if !ok || !slices.Contains(left, place.Pack[0]) {
 					t.Fatalf("found %v in %s, want one of %v", ok, place.Pack, left)
 				}
 				s.Hide(format.Name{hide + 1})
 				left = slices.DeleteFunc(left, func(pack byte) bool { return pack == hide+1 })
 			}
-			if place, ok := s.Find(blockID(1)); ok {
+			if place, ok, _ := s.Find(t.Context(), blockID(1)); ok {
 				t.Fatalf("found in %s, though all packs are hidden", place.Pack)
+			}
+			for pack := range byte(3) {
+				s.Forget(format.Name{pack + 1})
 			}
 			if len(s.recent) != 0 || len(s.others) != 0 {
 				t.Fatalf("%d and %d places are kept for nothing", len(s.recent), len(s.others))
@@ -132,7 +142,7 @@ func TestSetIsItsModel(t *testing.T) {
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		s, m := NewSet(format.Name{}), setModel{map[byte][]Entry{}, map[byte][]Entry{}, map[byte]bool{}}
+		s, m := NewSet(format.Name{}, nil), setModel{map[byte][]Entry{}, map[byte][]Entry{}, map[byte]bool{}}
 		pack := rapid.Custom(func(t *rapid.T) byte { return rapid.ByteRange(1, 6).Draw(t, "pack") })
 		covered := func(pack byte) bool {
 			return slices.ContainsFunc(slices.Collect(func(yield func(Entry) bool) {
@@ -164,7 +174,7 @@ func TestSetIsItsModel(t *testing.T) {
 					m.segments[name] = append(m.segments[name], content[p]...)
 					delete(m.held, p)
 				}
-				s.AddSegment(format.Name{name}, segmentOf(t, slices.Clone(m.segments[name])...))
+				add(t, s, name, slices.Clone(m.segments[name])...)
 			},
 			"hide": func(t *rapid.T) {
 				if rapid.IntRange(0, 3).Draw(t, "rarely") == 0 {
@@ -176,14 +186,14 @@ func TestSetIsItsModel(t *testing.T) {
 			"": func(t *rapid.T) {
 				for i := range uint64(8) {
 					want := m.places(blockID(i), false)
-					place, ok := s.Find(blockID(i))
+					place, ok, _ := s.Find(t.Context(), blockID(i))
 					if ok != (len(want) > 0) || (ok && !slices.Contains(want, place)) {
 						t.Fatalf("id %d: found %v %v, want one of %v", i, ok, place, want)
 					}
 				}
 				for i := range uint64(8) {
 					all := m.places(blockID(i), true) // what is given up can be read while its pack exists
-					if found := s.FindAll(blockID(i)); !sameSet(found, all) {
+					if found, _ := s.FindAll(t.Context(), blockID(i)); !sameSet(found, all) {
 						t.Fatalf("id %d: found all of %v, want %v", i, found, all)
 					}
 				}

@@ -1,0 +1,288 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/storage"
+)
+
+const (
+	// spillEntries is how many entries of packs that no segment covers are kept in memory, about 150 bytes each. Of more
+	// packs segments are made, for this process alone; the next index that is written takes them up.
+	spillEntries = 256 << 10
+	// tableReaders is how many pack tables are read at once.
+	tableReaders = 8
+)
+
+// unindexed is what the log has said since the index was last brought up to it.
+type unindexed struct {
+	// everything: nothing was indexed yet, all of the state is new. The rest is empty then.
+	everything         bool
+	packs              []format.Name
+	condemned, deleted []format.Name
+	segments           []commitlog.Segment
+	removed            []format.Name
+	bad                bool // the known damage has changed
+}
+
+// note adds what an entry says.
+func (u *unindexed) note(p *commitlog.Payload) {
+	if u.everything {
+		return
+	}
+	for i := range p.Packs {
+		u.packs = append(u.packs, p.Packs[i].ID)
+	}
+	u.condemned = append(u.condemned, p.Condemned...)
+	u.deleted = append(u.deleted, p.Deleted...)
+	u.segments = append(u.segments, p.Index...)
+	u.removed = append(u.removed, p.IndexRemoved...)
+	u.bad = u.bad || len(p.Bad)+len(p.BadHealed)+len(p.Deleted) > 0
+}
+
+// in returns what of it still holds in a state.
+func (u unindexed) in(state *commitlog.State) unindexed {
+	if u.everything {
+		return unindexed{
+			packs: slices.Collect(maps.Keys(state.Packs)), condemned: slices.Collect(maps.Keys(state.Condemned)),
+			segments: slices.Collect(maps.Values(state.Index)), bad: true,
+		}
+	}
+	u.packs = keep(u.packs, func(name format.Name) bool { _, live := state.Packs[name]; return live })
+	u.segments = keep(u.segments, func(s commitlog.Segment) bool { _, live := state.Index[s.ID]; return live })
+	return u
+}
+
+// before puts what was said earlier in front.
+func (u *unindexed) before(earlier unindexed) {
+	earlier.packs = append(earlier.packs, u.packs...)
+	earlier.condemned = append(earlier.condemned, u.condemned...)
+	earlier.deleted = append(earlier.deleted, u.deleted...)
+	earlier.segments = append(earlier.segments, u.segments...)
+	earlier.removed = append(earlier.removed, u.removed...)
+	earlier.bad = earlier.bad || u.bad
+	if earlier.everything {
+		earlier = unindexed{everything: true}
+	}
+	*u = earlier
+}
+
+// lookup brings the index up to the log's state and returns it. What the log has gained since the last time is all
+// that is looked at: new segments, and the tables of packs that no segment covers.
+func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
+	r.indexing.Lock()
+	defer r.indexing.Unlock()
+	r.mu.Lock()
+	if r.state.Head == r.indexedTo {
+		r.mu.Unlock()
+		return r.index, nil
+	}
+	head, news := r.state.Head, r.unindexed
+	r.unindexed = unindexed{}
+	live := news.in(r.state)
+	for _, segment := range live.segments { // it may name packs that are deleted since
+		for _, name := range segment.Packs {
+			if _, there := r.state.Packs[name]; !there {
+				live.deleted = append(live.deleted, name)
+			}
+		}
+	}
+	for _, name := range live.packs {
+		if domain := r.state.Packs[name].Domain; domain != r.defaultDomain() {
+			r.index.Assign(name, domain)
+		}
+	}
+	var damaged map[index.Frame]bool
+	if live.bad {
+		damaged = avoidedFrames(r.state)
+	}
+	r.mu.Unlock()
+
+	if err := r.learn(ctx, live); err != nil {
+		r.mu.Lock()
+		r.unindexed.before(news)
+		r.mu.Unlock()
+		return nil, err
+	}
+	if live.bad {
+		r.index.Avoid(damaged)
+	}
+	r.indexedTo = head
+	return r.index, nil
+}
+
+// learn adds to the index what the log has gained. After an error it can be called again with the same.
+func (r *Repository) learn(ctx context.Context, news unindexed) error {
+	for _, segment := range news.segments {
+		if err := r.addSegment(ctx, segment); err != nil {
+			return err
+		}
+	}
+	if err := r.addPacks(ctx, news.packs); err != nil {
+		return err
+	}
+	for _, name := range news.condemned {
+		r.index.Hide(name)
+	}
+	for _, name := range news.deleted {
+		r.index.Forget(name)
+		delete(r.packs, name)
+	}
+	for _, id := range news.removed {
+		if len(r.unusable) == 0 { // else what replaces it may be what is damaged
+			r.index.RemoveSegment(id)
+		}
+	}
+	return nil
+}
+
+// avoidedFrames are those that are known to be damaged.
+func avoidedFrames(state *commitlog.State) map[index.Frame]bool {
+	damaged := make(map[index.Frame]bool, len(state.Bad))
+	for bad := range state.Bad {
+		frame := index.Frame{Pack: bad.Pack, Offset: bad.Offset}
+		if bad.ID.IsZero() {
+			frame.Offset = index.WholePack
+		}
+		damaged[frame] = true
+	}
+	return damaged
+}
+
+// addSegment adds a segment to the index. One that cannot be used is passed over: its packs' tables are read instead.
+func (r *Repository) addSegment(ctx context.Context, segment commitlog.Segment) error {
+	if r.segments[segment.ID] {
+		return nil
+	}
+	opened, err := r.openSegment(ctx, segment)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.segments[segment.ID] = true
+	if err != nil {
+		r.unusable[segment.ID] = errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist)
+		r.warn("index segment %s is not used, its packs are read instead: %v", segment.ID, err)
+		return nil
+	}
+	r.index.AddSegment(segment.ID, opened, segment.Packs)
+	for _, name := range segment.Packs {
+		r.packs[name] = true
+	}
+	return nil
+}
+
+// addPacks adds packs that no segment covers to the index.
+func (r *Repository) addPacks(ctx context.Context, names []format.Name) error {
+	var packs []commitlog.Pack
+	frames := 0
+	r.mu.Lock()
+	for _, name := range names {
+		if p, live := r.state.Packs[name]; live && !r.packs[name] {
+			packs = append(packs, p)
+			frames += p.Frames
+		}
+	}
+	r.mu.Unlock()
+	inMemory := frames <= spillEntries
+	for len(packs) > 0 {
+		n, frames := 0, 0
+		for ; n < len(packs) && (n == 0 || frames+packs[n].Frames <= spillEntries); n++ {
+			frames += packs[n].Frames
+		}
+		if err := r.addTables(ctx, packs[:n], inMemory); err != nil {
+			return err
+		}
+		packs = packs[n:]
+	}
+	return nil
+}
+
+// addTables reads the tables of packs and keeps them in memory, or makes a segment of them for this process alone.
+func (r *Repository) addTables(ctx context.Context, packs []commitlog.Pack, inMemory bool) error {
+	tables, err := r.readTables(ctx, packs)
+	if err != nil {
+		return err
+	}
+	var entries []index.Entry
+	var covered []format.Name
+	for i, p := range packs {
+		switch table := tables[i]; {
+		case table.err != nil:
+			r.warn("pack %s cannot be used: %v", p.ID, table.err)
+		case !table.whole:
+			r.index.AddPart(p.ID, table.entries)
+		case inMemory:
+			r.index.AddPack(p.ID, table.entries)
+		default:
+			entries = append(entries, table.entries...)
+			covered = append(covered, p.ID)
+		}
+	}
+	if len(covered) > 0 {
+		file, err := r.cache.file()
+		if err != nil {
+			return fmt.Errorf("index of packs that no segment covers: %w", err)
+		}
+		opened, err := r.buildIn(file, entries)
+		if err != nil {
+			return fmt.Errorf("index of packs that no segment covers: %w", err)
+		}
+		id := format.RandomName()
+		r.index.AddSegment(id, opened, covered)
+		r.local[id] = covered
+	}
+	for _, p := range packs {
+		r.packs[p.ID] = true
+	}
+	return nil
+}
+
+// packTable is what was read of a pack's table.
+type packTable struct {
+	entries []index.Entry
+	whole   bool
+	err     error // of the pack itself
+}
+
+// readTables reads the tables of packs, several at once. An error is the storage's trouble, which may pass: it says nothing
+// of the packs.
+func (r *Repository) readTables(ctx context.Context, packs []commitlog.Pack) ([]packTable, error) {
+	tables := make([]packTable, len(packs))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var readers sync.WaitGroup
+	next := make(chan int)
+	for range min(tableReaders, len(packs)) {
+		readers.Go(func() {
+			for i := range next {
+				t := &tables[i]
+				t.entries, t.whole, t.err = r.readPackTable(ctx, packs[i])
+				if t.err != nil && !errors.Is(t.err, storage.ErrNotExist) && !unreadable(t.err) {
+					cancel(fmt.Errorf("pack %s: %w", packs[i].ID, t.err))
+				}
+			}
+		})
+	}
+	for i := range packs {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	readers.Wait()
+	return tables, context.Cause(ctx)
+}
+
+// unreadable is true for errors that say something of a file itself, and not only of reading it now.
+func unreadable(err error) bool {
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewer) || errors.Is(err, ErrNeedsKey)
+}
