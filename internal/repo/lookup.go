@@ -126,7 +126,7 @@ func (r *Repository) learn(ctx context.Context, news unindexed) error {
 			return err
 		}
 	}
-	if err := r.addPacks(ctx, news.packs); err != nil {
+	if err := r.addPacks(ctx, news.packs, nil); err != nil {
 		return err
 	}
 	for _, name := range news.condemned {
@@ -179,8 +179,9 @@ func (r *Repository) addSegment(ctx context.Context, segment commitlog.Segment) 
 	return nil
 }
 
-// addPacks adds packs that no segment covers to the index.
-func (r *Repository) addPacks(ctx context.Context, names []format.Name) error {
+// addPacks adds packs that no segment covers to the index. read, if not nil, is called for each table that was read. The
+// caller holds r.indexing.
+func (r *Repository) addPacks(ctx context.Context, names []format.Name, read func()) error {
 	var packs []commitlog.Pack
 	frames := 0
 	r.mu.Lock()
@@ -197,7 +198,7 @@ func (r *Repository) addPacks(ctx context.Context, names []format.Name) error {
 		for ; n < len(packs) && (n == 0 || frames+packs[n].Frames <= spillEntries); n++ {
 			frames += packs[n].Frames
 		}
-		if err := r.addTables(ctx, packs[:n], inMemory); err != nil {
+		if err := r.addTables(ctx, packs[:n], inMemory, read); err != nil {
 			return err
 		}
 		packs = packs[n:]
@@ -206,8 +207,8 @@ func (r *Repository) addPacks(ctx context.Context, names []format.Name) error {
 }
 
 // addTables reads the tables of packs and keeps them in memory, or makes a segment of them for this process alone.
-func (r *Repository) addTables(ctx context.Context, packs []commitlog.Pack, inMemory bool) error {
-	tables, err := r.readTables(ctx, packs)
+func (r *Repository) addTables(ctx context.Context, packs []commitlog.Pack, inMemory bool, read func()) error {
+	tables, err := r.readTables(ctx, packs, read)
 	if err != nil {
 		return err
 	}
@@ -254,7 +255,7 @@ type packTable struct {
 
 // readTables reads the tables of packs, several at once. An error is the storage's trouble, which may pass: it says nothing
 // of the packs.
-func (r *Repository) readTables(ctx context.Context, packs []commitlog.Pack) ([]packTable, error) {
+func (r *Repository) readTables(ctx context.Context, packs []commitlog.Pack, read func()) ([]packTable, error) {
 	tables := make([]packTable, len(packs))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -267,6 +268,9 @@ func (r *Repository) readTables(ctx context.Context, packs []commitlog.Pack) ([]
 				t.entries, t.whole, t.err = r.readPackTable(ctx, packs[i])
 				if t.err != nil && !errors.Is(t.err, storage.ErrNotExist) && !unreadable(t.err) {
 					cancel(fmt.Errorf("pack %s: %w", packs[i].ID, t.err))
+				}
+				if read != nil {
+					read()
 				}
 			}
 		})

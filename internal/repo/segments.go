@@ -184,5 +184,5 @@ func (r *Repository) replace(ctx context.Context, id format.Name, why error) err
 	for _, name := range record.Packs {
 		delete(r.packs, name)
 	}
-	return r.addPacks(ctx, record.Packs)
+	return r.addPacks(ctx, record.Packs, nil)
 }

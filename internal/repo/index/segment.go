@@ -235,7 +235,8 @@ func (s *Segment) Lookup(ctx context.Context, id *format.ID, visit func(Place) b
 	if !s.maybe(id) {
 		return false, nil
 	}
-	i, err := s.search(ctx, id)
+	first, err := s.search(ctx, id)
+	i := first
 	for ; err == nil && i < s.count; i++ {
 		at := s.entries + i*entrySize
 		if err := s.need(ctx, at, at+entrySize); err != nil {
@@ -253,7 +254,7 @@ func (s *Segment) Lookup(ctx context.Context, id *format.ID, visit func(Place) b
 			return false, placeErr
 		}
 	}
-	if err == nil && s.parts != nil {
+	if err == nil && s.parts != nil && i == first {
 		s.parts.missed()
 	}
 	return false, err

@@ -1,0 +1,50 @@
+//go:build scale
+
+package repo_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/storage/fs"
+)
+
+// Adds points that nobody has to the log of the repository in FERRY_SCALE_REPOSITORY, FERRY_SCALE_POINTS of them, each with
+// an entry of its own, and says how long opening it takes. test/bench/README.md has what it is for.
+func TestScalePoints(t *testing.T) {
+	dir := os.Getenv("FERRY_SCALE_REPOSITORY")
+	if dir == "" {
+		t.Skip("FERRY_SCALE_REPOSITORY names no repository")
+	}
+	count, err := strconv.Atoi(os.Getenv("FERRY_SCALE_POINTS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := must(fs.Open(dir))(t)
+	defer store.Close()
+	r := must(repo.Open(t.Context(), store, repo.Environment{}))(t)
+	for i := range count {
+		var point commitlog.Point
+		rand.Read(point.ID[:])
+		rand.Read(point.Checksum[:])
+		point.Machine, point.Created = format.Name{byte(i % 50), 9}, time.Unix(int64(i)*3600, 0).UTC()
+		point.File = fmt.Sprintf("points/%s/%s-%s", point.Machine, point.Created.Format("20060102T150405.000000000Z"), backup.PointID(point.ID))
+		payload := &commitlog.Payload{Points: []commitlog.Point{point}, Claims: []commitlog.Claim{{Point: point.ID, Job: "manual", Reason: "copied by hand"}}}
+		if err := r.AppendEntry(t.Context(), payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeRepo(t, r)
+	began := time.Now()
+	r = must(repo.Open(t.Context(), store, repo.Environment{}))(t)
+	t.Logf("%d points, %d entries: opened in %v", len(r.Entries()), r.Usage().Entries, time.Since(began))
+	closeRepo(t, r)
+}
