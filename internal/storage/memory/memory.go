@@ -4,6 +4,7 @@
 //   - Faults: a hook sees each call before it is carried out and can let it fail ([Store.SetFault]), also after it took
 //     effect, as when an answer is lost ([Applied]).
 //   - Crashes: from a given call on everything fails ([Store.CrashAfter]); [Store.Clone] is what the next process finds.
+//   - Power cuts: [Store.PowerCut] is what the next process finds when, besides, what was not synced may be lost.
 //   - Full: [Store.SetSpace] says how many bytes still fit.
 //   - Stale listings: changes show in listings only some calls later, or when the test says so ([Store.SetListingLag]).
 //   - Latency: [Store.SetLatency]; it uses timers only, so that time costs nothing in a testing/synctest bubble.
@@ -41,8 +42,9 @@ type Store struct {
 	pending []change
 	lag     int
 
-	script script
-	counts map[countKey]count
+	script   script
+	volatile volatile
+	counts   map[countKey]count
 }
 
 var _ storage.Store = (*Store)(nil)
@@ -69,10 +71,11 @@ var errClosed = errors.New("store is closed")
 // New returns an empty store in which nothing goes wrong.
 func New() *Store {
 	return &Store{
-		objects: map[string]object{},
-		listed:  map[string]storage.Info{},
-		script:  script{space: unlimited, crashAt: never, now: time.Now},
-		counts:  map[countKey]count{},
+		objects:  map[string]object{},
+		listed:   map[string]storage.Info{},
+		script:   script{space: unlimited, crashAt: never, now: time.Now},
+		volatile: volatile{before: map[string]*object{}},
+		counts:   map[countKey]count{},
 	}
 }
 
@@ -142,6 +145,7 @@ func (s *Store) Put(ctx context.Context, name string, content []byte) error {
 			return err
 		}
 		s.publish(name, bytes.Clone(content))
+		s.synced(name)
 		s.addBytes(OpPut, name, len(content))
 		return nil
 	})
@@ -154,6 +158,7 @@ func (s *Store) Overwrite(ctx context.Context, name string, content []byte) erro
 			return err
 		}
 		s.giveSpace(len(s.objects[name].content))
+		s.unsynced(name)
 		s.publish(name, bytes.Clone(content))
 		s.addBytes(OpOverwrite, name, len(content))
 		return nil
@@ -199,6 +204,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 			return nil
 		}
 		s.giveSpace(len(o.content))
+		s.unsynced(name)
 		delete(s.objects, name)
 		s.show(change{info: storage.Info{Name: name}, deleted: true})
 		return nil

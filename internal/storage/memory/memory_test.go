@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -326,5 +328,58 @@ func TestTamperAndClone(t *testing.T) {
 	must(t, store.Close())
 	if _, err := store.Stat(ctx, "packs/1"); err == nil {
 		t.Error("a closed store answers")
+	}
+}
+
+// TestPowerCut: what was published stays; what was deleted or overwritten may come back until its folder is synced; the
+// call that is interrupted happens or not.
+func TestPowerCut(t *testing.T) {
+	found := map[string]map[string]int{"deleted": {}, "synced": {}, "interrupted": {}, "overwritten": {}, "interrupted delete": {}}
+	for seed := range uint64(40) {
+		for what, counts := range found {
+			store, ctx := New(), t.Context()
+			for _, name := range []string{"packs/a/1", "packs/b/2", "log/1"} {
+				must(t, store.Put(ctx, name, []byte("old")))
+			}
+			switch what {
+			case "deleted":
+				must(t, store.Delete(ctx, "packs/a/1"))
+				must(t, store.Put(ctx, "packs/b/3", nil)) // syncs another folder
+			case "synced":
+				must(t, store.Delete(ctx, "packs/a/1"))
+				w, err := store.Create(ctx, "packs/a/3")
+				must(t, err)
+				must(t, w.Commit(ctx))
+			case "interrupted":
+				store.CrashAfter(0)
+				if err := store.Put(ctx, "log/2", []byte("new")); !errors.Is(err, ErrCrashed) {
+					t.Fatal(err)
+				}
+				_ = store.Put(ctx, "log/3", nil)
+			case "interrupted delete":
+				store.CrashAfter(0)
+				_ = store.Delete(ctx, "log/1")
+			case "overwritten":
+				must(t, store.Overwrite(ctx, "log/1", []byte("new")))
+			}
+			next := store.PowerCut(rand.New(rand.NewPCG(seed, 1)))
+			listed, err := list(ctx, next, "")
+			must(t, err)
+			slices.Sort(listed)
+			wantNames(t, "listed", next.Names(""), listed...)
+			content, _ := storage.ReadAll(ctx, next, "log/1", 10)
+			counts[fmt.Sprint(listed, " ", string(content))]++
+		}
+	}
+	for what, want := range map[string][]string{
+		"deleted":            {"[log/1 packs/a/1 packs/b/2 packs/b/3] old", "[log/1 packs/b/2 packs/b/3] old"},
+		"synced":             {"[log/1 packs/a/3 packs/b/2] old"},
+		"interrupted":        {"[log/1 log/2 packs/a/1 packs/b/2] old", "[log/1 packs/a/1 packs/b/2] old"},
+		"overwritten":        {"[log/1 packs/a/1 packs/b/2] new", "[log/1 packs/a/1 packs/b/2] old"},
+		"interrupted delete": {"[log/1 packs/a/1 packs/b/2] old", "[packs/a/1 packs/b/2] "},
+	} {
+		if got := slices.Sorted(maps.Keys(found[what])); !slices.Equal(got, want) {
+			t.Errorf("%s: found %q, want %q", what, got, want)
+		}
 	}
 }

@@ -156,7 +156,7 @@ func (s *Store) call(ctx context.Context, op Op, name string, size int, do func(
 	if err := checkName(name); err != nil {
 		return err
 	}
-	script, err := s.begin(op, name)
+	script, err := s.begin(op, name, do)
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (s *Store) call(ctx context.Context, op Op, name string, size int, do func(
 }
 
 // begin counts a call and returns what is to happen to it.
-func (s *Store) begin(op Op, name string) (script, error) {
+func (s *Store) begin(op Op, name string, do func() error) (script, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -197,6 +197,9 @@ func (s *Store) begin(op Op, name string) (script, error) {
 	s.countCall(op, name)
 	s.settle(s.script.calls)
 	if s.script.calls > s.script.crashAt {
+		if s.script.calls == s.script.crashAt+1 {
+			s.interrupt(op, name, do)
+		}
 		return script{}, ErrCrashed
 	}
 	return s.script, nil

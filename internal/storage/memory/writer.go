@@ -67,6 +67,7 @@ func (w *writer) Commit(ctx context.Context) error {
 			return exists(w.name)
 		}
 		s.publish(w.name, slices.Clip(w.content))
+		s.synced(w.name)
 		w.taken = 0
 		return nil
 	})
