@@ -43,6 +43,9 @@ type HoldInfo struct {
 // same entry. The job's claims on other points get the flags given for them. It returns what became of each point, in the
 // order given.
 func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting, flags map[backup.PointID][]string) ([]Forgotten, error) {
+	if err := r.Refresh(ctx); err != nil { // a point that another process has added is not unknown
+		return nil, err
+	}
 	now, err := r.holdTime(ctx)
 	if err != nil {
 		return nil, err

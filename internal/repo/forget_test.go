@@ -14,6 +14,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
 )
 
@@ -223,4 +224,26 @@ func packNamed(t testing.TB, name string) format.Name {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// A process that has the repository open knows of points that another has added since.
+func TestForgetAndHoldKnowWhatOthersAdded(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	behind := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, behind)
+	p, q := onePoint("a", "a", content(1, 9*smallBlock)), onePoint("b", "b", content(2, 9*smallBlock))
+	for _, added := range []*sourcetest.Point{p, q} {
+		other := must(openSmall(t.Context(), store, ""))(t)
+		mustCopyAll(t, other, added)
+		closeRepo(t, other)
+		if added == p {
+			if _, err := behind.Hold(t.Context(), p.ID(), "a test"); err != nil {
+				t.Errorf("hold of a point that another process has added: %v", err)
+			}
+		}
+	}
+	done, err := behind.Forget(t.Context(), "manual", []repo.Forgetting{{Point: q.ID()}}, nil)
+	if err != nil || done[0].Unknown || !done[0].Removed {
+		t.Errorf("forget of a point that another process has added: %+v, %v", done, err)
+	}
 }

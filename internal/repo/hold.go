@@ -33,6 +33,9 @@ type Hold struct {
 // Hold begins to hold a point. If the repository does not have it, the error says so.
 func (r *Repository) Hold(ctx context.Context, point backup.PointID, reason string) (*Hold, error) {
 	h := &Hold{repo: r, hold: commitlog.Hold{Point: point, ID: format.RandomName().String(), Reason: reason}}
+	if err := r.Refresh(ctx); err != nil { // another process may just have added the point
+		return h, err
+	}
 	return h, h.Renew(ctx)
 }
 
