@@ -1,0 +1,289 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"ferry/internal/backup"
+	"ferry/internal/mover"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
+)
+
+// The repository against a model of it that says only which points there are and what they hold: random sequences of
+// everything that can be done to a repository, by two processes, with crashes and power cuts in between. After each step
+// the points are those of the model, and whole.
+//
+// A sequence that fails is made shorter, and printed with what repeats it (-rapid.seed, -rapid.failfile).
+// MODEL_ROUNDS says how many hundreds of sequences are tried of each kind of repository.
+
+func TestRepositoryIsItsModel(t *testing.T) {
+	if encryptAll {
+		t.Skip("encrypted repositories are among its kinds")
+	}
+	kinds := []struct {
+		name    string
+		options repo.Options
+	}{
+		{"plain", repo.Options{}},
+		{"sha256", repo.Options{SHA256: true}},
+		{"encrypted", encryptedOptions(repo.Options{})},
+	}
+	for _, kind := range kinds {
+		base := initialized(t, kind.options)
+		for i := range modelRounds(t) {
+			t.Run(fmt.Sprint(kind.name, i), func(t *testing.T) {
+				t.Parallel()
+				rapid.Check(t, func(rt *rapid.T) { runModel(rt, base) })
+			})
+		}
+	}
+}
+
+// known says what the model knows of a point.
+type known int
+
+const (
+	absent known = iota
+	present
+	// unknown: what was done to it was not acknowledged.
+	unknown
+)
+
+// model is the repository as it should be, and two processes that use it.
+type model struct {
+	store *memory.Store
+	clock time.Time
+	// processes have the repository open: the second one is often behind.
+	processes [2]*repo.Repository
+	caches    [2]string
+	// last are the machines' newest points that were tried to copy.
+	last  map[string]*sourcetest.Point
+	tried []*sourcetest.Point
+	state map[backup.PointID]known
+	// holds on points; nil for one whose process is gone, which ends by itself.
+	holds map[backup.PointID][]*repo.Hold
+	// doubtful makes the next look compare all points.
+	doubtful bool
+	n        int
+}
+
+func runModel(t *rapid.T, base *memory.Store) {
+	m := &model{
+		store: base.Clone(), clock: at(12), last: map[string]*sourcetest.Point{}, state: map[backup.PointID]known{},
+		holds: map[backup.PointID][]*repo.Hold{},
+	}
+	if rapid.IntRange(0, 9).Draw(t, "with caches") == 0 {
+		m.newCaches(t)
+	}
+	m.open(t)
+	defer m.close(t)
+	t.Repeat(map[string]func(*rapid.T){
+		"":               m.check,
+		"copy":           m.copy,
+		"copy two":       m.copyTwo,
+		"copy fails":     m.copyFails,
+		"copy sealed":    m.copySealed,
+		"copy crashes":   m.crashing(m.copyOf),
+		"retry":          m.retry,
+		"forget":         m.forget,
+		"forget crashes": m.crashing(m.forgetting),
+		"hold":           m.hold,
+		"release":        m.release,
+		"wait":           m.wait,
+		"reopen":         m.reopen,
+		"lose caches":    m.loseCaches,
+		"verify":         m.verify,
+	})
+	m.verify(t)
+	m.check(t)
+}
+
+func (m *model) open(t *rapid.T) {
+	m.store.SetClock(func() time.Time { return m.clock })
+	for i := range m.processes {
+		r, err := openSmall(context.Background(), m.store, m.caches[i])
+		if err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		if err := r.Diverged(); err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		m.processes[i] = r
+	}
+}
+
+func (m *model) close(t *rapid.T) {
+	for _, holds := range m.holds {
+		clear(holds)
+	}
+	for _, r := range m.processes {
+		if err := r.Close(); err != nil {
+			t.Fatalf("close: %v", err)
+		}
+	}
+}
+
+func (m *model) reopen(t *rapid.T) {
+	m.doubtful = true
+	m.close(t)
+	m.open(t)
+}
+
+func (m *model) loseCaches(t *rapid.T) {
+	if m.caches[0] == "" {
+		t.Skip("there are none")
+	}
+	m.newCaches(t)
+	m.reopen(t)
+}
+
+func (m *model) newCaches(t *rapid.T) {
+	for i := range m.caches {
+		dir, err := os.MkdirTemp(scratch, "cache-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.caches[i] = dir
+	}
+}
+
+// process is one of the two that have the repository open; the first one more often.
+func (m *model) process(t *rapid.T) *repo.Repository {
+	return m.processes[max(0, rapid.IntRange(-2, 1).Draw(t, "process"))]
+}
+
+// check compares the points with the model's.
+func (m *model) check(t *rapid.T) {
+	ctx := context.Background()
+	r := m.processes[0]
+	if err := r.Refresh(ctx); err != nil {
+		t.Fatalf("refresh: %v", err)
+	}
+	var there []*sourcetest.Point
+	for _, p := range m.tried {
+		id := p.ID()
+		has := r.Has(id)
+		if m.state[id] == unknown {
+			m.state[id] = absent
+			if has {
+				m.state[id] = present
+			}
+		}
+		if has != (m.state[id] == present) {
+			t.Fatalf("point %s is there: %v, and should be: %v", p.Native, has, !has)
+		}
+		if has {
+			there = append(there, p)
+		}
+	}
+	if entries := len(r.Entries()); entries != len(there) {
+		t.Fatalf("%d points are listed, and %d should be", entries, len(there))
+	}
+	if !m.doubtful && len(there) > 2 { // the newest, and one of the others
+		there = []*sourcetest.Point{there[len(there)-1], there[m.n%(len(there)-1)]}
+	}
+	m.doubtful = false
+	for _, p := range there {
+		if err := compare(ctx, r, p); err != nil {
+			t.Fatalf("a point is not what was copied: %v", err)
+		}
+	}
+}
+
+func (m *model) verify(t *rapid.T) {
+	r := m.process(t)
+	m.doubtful = true
+	report, err := r.Verify(context.Background(), nil)
+	if err != nil {
+		t.Fatalf("verify: %v", err)
+	}
+	if len(report.Damage) > 0 {
+		t.Fatalf("verify found what nobody damaged: %+v", report.Damage)
+	}
+}
+
+// draw makes the next point of a machine: its disk grows or shrinks, to sizes of no block's multiple, and changes here and
+// there; parts become zeros.
+func (m *model) draw(t *rapid.T) *sourcetest.Point {
+	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "machine")
+	m.n++
+	p := onePoint(name, fmt.Sprint(name, m.n), nil)
+	p.Created = at(m.n)
+	size := rapid.SampledFrom([]int{0, 1, 4095, 4096, 4097, 20_000, 50_000, 100_000, 257 * 4096}).Draw(t, "size")
+	data := make([]byte, size)
+	before := m.last[name]
+	if before != nil {
+		copy(data, before.Objects[0].Data)
+		p.Base = before
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "changes") {
+		if size == 0 {
+			break
+		}
+		from := rapid.IntRange(0, size-1).Draw(t, "from")
+		to := min(size, from+rapid.SampledFrom([]int{1, 100, 4096, 30_000}).Draw(t, "length"))
+		if rapid.IntRange(0, 3).Draw(t, "zeros") == 0 {
+			clear(data[from:to])
+		} else {
+			copy(data[from:to], content(rapid.Uint64Range(0, 20).Draw(t, "seed"), to-from))
+		}
+	}
+	p.Objects[0].Data = data
+	p.Grain = rapid.SampledFrom([]int64{512, 1000, 4096, 65536}).Draw(t, "grain")
+	if rapid.IntRange(0, 2).Draw(t, "one pass") == 0 {
+		p.Objects[0].Access, p.Objects[0].HideSize = source.AccessOnePass, rapid.Bool().Draw(t, "hide size")
+	}
+	m.last[name] = p
+	m.tried = append(m.tried, p)
+	return p
+}
+
+// attempts of a copy, as package job makes them when another writer gave up what it relied on.
+const modelAttempts = 3
+
+// ingest copies points at once through one ingest, and returns why the first that was not committed was not.
+func ingest(r *repo.Repository, options repo.IngestOptions, points ...*sourcetest.Point) error {
+	var err error
+	for range modelAttempts {
+		if err = ingestOnce(r, options, points); !errors.Is(err, repo.ErrCondemned) {
+			break
+		}
+		points = slices.DeleteFunc(slices.Clone(points), func(p *sourcetest.Point) bool { return r.Has(p.ID()) })
+	}
+	return err
+}
+
+func ingestOnce(r *repo.Repository, options repo.IngestOptions, points []*sourcetest.Point) error {
+	ctx := context.Background()
+	in, err := r.NewIngest(ctx, options)
+	if err != nil {
+		return err
+	}
+	copied, committed := make([]error, len(points)), make([]error, len(points))
+	var done group
+	for i, p := range points {
+		committed[i] = errors.New("the commit was not told of")
+		done.Go(func() {
+			one := mover.New(in, mover.Options{Job: "manual", Codec: mover.CodecAuto})
+			copied[i] = one.Copy(ctx, p.Described(), func(_ mover.Result, err error) { committed[i] = err })
+		})
+	}
+	done.Wait()
+	closed := in.Close(ctx, in.Failed())
+	for i := range points {
+		if copied[i] != nil {
+			committed[i] = nil
+		}
+	}
+	return errors.Join(append(append(copied, committed...), closed)...)
+}
