@@ -7,6 +7,15 @@ import (
 	"ferry/internal/repo/format"
 )
 
+// SealPoint makes a point's file under a salt of the test's.
+var SealPoint = sealPoint
+
+// DecodePoint reads a point's file.
+func DecodePoint(hasher *format.Hasher, raw []byte) (*Point, error) {
+	p, _, err := decodePoint(hasher, raw)
+	return p, err
+}
+
 // SetPackTargets makes packs small, so that little content fills many.
 func (r *Repository) SetPackTargets(data, nodes int64) { r.packTarget, r.nodePackTarget = data, nodes }
 

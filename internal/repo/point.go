@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -135,7 +136,11 @@ func encodePoint(hasher *format.Hasher, machine format.Name, p *Point) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	return sealPoint(hasher, p.ID, headerJSON, bodyJSON)
+	var salt [format.SaltSize]byte
+	if hasher.Generation() != 0 {
+		rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
+	}
+	return sealPoint(hasher, salt, p.ID, headerJSON, bodyJSON)
 }
 
 func encodeNames(names []string) []string {

@@ -3,7 +3,6 @@ package repo
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -91,12 +90,11 @@ func (r *Repository) readPointFile(ctx context.Context, id backup.PointID, decod
 // bodyLabel begins the associated data of a point's body.
 const bodyLabel = "ferry v1"
 
-// sealPoint makes a point's file (docs/format.md section 5). With keys the body is encrypted, and a MAC covers all of it.
-func sealPoint(hasher *format.Hasher, id backup.PointID, header, body []byte) ([]byte, error) {
-	var salt [format.SaltSize]byte
+// sealPoint makes a point's file (docs/format.md section 5). With keys the body is encrypted under the salt, which must be
+// fresh, and a MAC covers all of it.
+func sealPoint(hasher *format.Hasher, salt [format.SaltSize]byte, id backup.PointID, header, body []byte) ([]byte, error) {
 	generation := hasher.Generation()
 	if generation != 0 {
-		rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
 		aead, err := format.NewAEAD(hasher.Keys(), generation, salt[:], format.InfoPointBody)
 		if err != nil {
 			return nil, err

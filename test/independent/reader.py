@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """An independent reader of Ferry repositories, written from docs/format.md alone.
 
-It needs nothing but Python 3.11. It reads repositories that are not encrypted, with either hash; of the codecs it
-knows only 0 (none). It never writes to a repository. Section numbers in comments are those of docs/format.md.
+It needs nothing but Python 3.11. It reads repositories with either hash, encrypted ones with their key ring; of the codecs
+it knows only 0 (none). It never writes to a repository. Section numbers in comments are those of docs/format.md.
 
-    reader.py list REPO [--json]
-    reader.py restore REPO POINT_ID_PREFIX --to DIR
-    reader.py verify REPO
+    reader.py list REPO [--json] [--keys FILE]
+    reader.py restore REPO POINT_ID_PREFIX --to DIR [--keys FILE]
+    reader.py verify REPO [--keys FILE]
     reader.py vectors FILE.json
+
+The file with the keys is a recovery kit without a passphrase, or the key ring in it.
 
 Exit codes: 0 sound, 1 damage, 2 wrong usage, 3 sound as far as read, but uses something this program does not support.
 """
@@ -17,6 +19,7 @@ import argparse
 import base64
 import hashlib
 import hmac
+import io
 import json
 import re
 import struct
@@ -24,6 +27,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Generator, Iterator
+
+import crypto
 
 MAX_PLAIN = 4194304
 MAX_INLINE = 65536
@@ -108,6 +113,78 @@ def blake3_derive(context: str, data: bytes) -> bytes:
     return struct.pack("<8I", *_blake3(key, data, DERIVE_MATERIAL))
 
 
+# --- keys (section 10) -----------------------------------------------------------------------------------------------
+
+class Keys:
+    """A key ring."""
+
+    def __init__(self, text: bytes, file: str) -> None:
+        found = re.search(rb"-----BEGIN FERRY RECOVERY KIT-----(.*)-----END FERRY RECOVERY KIT-----", text, re.DOTALL)
+        value = parse_json(found[1] if found else text, file)
+        ring = Members(value["ring"] if "ring" in value else value, file)
+        if ring.get("format", str) != "ferry-key-ring":
+            raise Damage(file, None, "not a key ring")
+        if ring.get("version", int) != 1:
+            raise Unsupported(file, None, "a key ring of a version other than 1")
+        self.repository, self.id_key = ring.hex("repository", 16), ring.hex("idKey", 32)
+        self.data: dict[int, bytes] = {}
+        for item in ring.get("dataKeys", list):
+            key = Members(item, file)
+            generation = key.get("generation", int)
+            if generation <= max(self.data, default=0):
+                raise Damage(file, None, "generations of data keys out of order")
+            if self.data:
+                after = key.get("after", int)
+                if after not in self.data:
+                    raise Damage(file, None, f"the data key of generation {after} is missing")
+                proof = crypto.hkdf(self.data[after], key.hex("key", 32), b"ferry v1 next data key %d" % generation)
+                if proof != key.hex("proof", 32):
+                    raise Damage(file, None, f"the proof of generation {generation} does not hold")
+            self.data[generation] = key.hex("key", 32)
+        if not self.data:
+            raise Damage(file, None, "no data keys")
+        self.ciphers: dict[tuple[int, bytes, str], crypto.GCM] = {}
+
+    def derive(self, generation: int, salt: bytes, info: str, file: str) -> bytes:
+        """D(generation, salt, info)."""
+        if generation not in self.data:
+            raise Damage(file, None, f"the key ring has no data key of generation {generation}")
+        return crypto.hkdf(self.data[generation], salt, info.encode("ascii"))
+
+    def check(self) -> bytes:
+        """What repository.json must say as keyCheck."""
+        return self.derive(min(self.data), self.repository, "ferry v1 key check", "")[:16]
+
+    def open(self, generation: int, salt: bytes, info: str, nonce: bytes, sealed: bytes, data: bytes, file: str) -> bytes:
+        """Decrypt; a tag that does not hold is damage."""
+        use = generation, salt, info
+        if use not in self.ciphers:
+            self.ciphers[use] = crypto.GCM(self.derive(generation, salt, info, file))
+        plain = self.ciphers[use].open(nonce, sealed, data)
+        if plain is None:
+            raise Damage(file, None, "forged: the checksum holds, the tag does not")
+        return plain
+
+
+# members that an entry without a MAC may have in an encrypted repository (section 10.6)
+KEYLESS = {"time", "writer", "program", "claimsWithdrawn", "pointsRemoved", "condemned", "condemnedFiles", "deleted",
+           "deletedFiles", "indexRemoved", "partialsEnded", "bad", "damaged"}
+
+
+def check_mac(hashing: "Hashing", info: str, generation: int, body: bytes, file: str, offset: int) -> bool:
+    """Check the MAC that ends a body. Returns False if it has none although the repository is encrypted."""
+    message, mac = body[:-32], body[-32:]
+    if generation == 0:
+        check_zero(body, len(message), len(body), file, "MAC without a key")
+        return hashing.ring is None
+    if hashing.ring is None:
+        raise Damage(file, offset, "has a MAC, and repository.json says that the repository is not encrypted")
+    want = hmac.digest(hashing.ring.derive(generation, b"", info, file), message, "sha256")
+    if not hmac.compare_digest(want, mac):
+        raise Damage(file, len(message), "forged: the checksum holds, the MAC does not")
+    return True
+
+
 # --- small parts: hashes, names, times, JSON (sections 1 and 3) ------------------------------------------------------
 
 @dataclass
@@ -117,6 +194,7 @@ class Hashing:
     name: str
     id_key: bytes = bytes(32)
     keys: dict[str, bytes] = field(default_factory=dict)
+    ring: Keys | None = None
 
     def u(self, context: str, message: bytes) -> bytes:
         """U(context, message), unkeyed."""
@@ -265,9 +343,7 @@ def check_prelude(data: bytes, magic: bytes, file: str) -> None:
         raise Damage(file, 0, f"magic {found!r} instead of {magic!r}")
     if version != 1:
         raise Unsupported(file, 8, f"version {version}")
-    if required & 1:
-        raise Unsupported(file, 12, "encrypted; this program reads only repositories that are not encrypted")
-    if required:
+    if required & ~(1 if magic in (b"FerryPnt", b"FerryPak") else 0):
         raise Unsupported(file, 12, f"unknown required features {required:#x}")
 
 
@@ -331,10 +407,10 @@ def read_entry(path: Path, file: str, hashing: Hashing, number: int, previous: b
         raise Damage(file, 32, f"the chain is broken: not the checksum of entry {number - 1}")
     if 68 + length + 32 != len(body):
         raise Damage(file, 64, "payload length does not fit the file")
-    if generation:
-        raise Unsupported(file, 20, "has a MAC of a key this program does not have")
-    check_zero(body, 68 + length, len(body), file, "MAC without a key")
-    return parse_json(body[68:-32], file, 68), checksum
+    payload = parse_json(body[68:-32], file, 68)
+    if not check_mac(hashing, "ferry v1 log", generation, body, file, 20) and not KEYLESS.issuperset(payload):
+        raise Damage(file, 20, f"forged: no MAC, and more than a writer without the key may say: {', '.join(payload)}")
+    return payload, checksum
 
 
 # --- packs (section 7) -----------------------------------------------------------------------------------------------
@@ -415,8 +491,8 @@ class Pack:
             raise Damage(self.file, 20, "header: wrong kind or hash, or reserved bytes not zero")
         if ident != self.id or domain != self.domain:
             raise Damage(self.file, 24, "header: another pack id or domain than the log says")
-        if generation:
-            raise Unsupported(self.file, 56, "encrypted")
+        if (generation != 0) != bool(header[12] & 1) or (generation and self.kind == NODE):
+            raise Damage(self.file, 56, "header: encrypted without a key generation, or the other way round, or nodes encrypted")
 
     def read_frame(self, handle: BinaryIO, offset: int) -> tuple[Frame, bytes]:
         """The frame at an offset as its own header describes it, and its stored bytes, checked by the frame checksum."""
@@ -433,9 +509,14 @@ class Pack:
         if zero or zero2 or kind != self.kind:
             raise Damage(self.file, offset + 4, "frame: wrong kind, or reserved bytes not zero")
         if generation:
-            raise Unsupported(self.file, offset + 20, "frame: encrypted")
-        if counter or any(header[32:48]):
-            raise Damage(self.file, offset + 24, "frame: nonce counter or salt without encryption")
+            if kind != BLOCK or self.hashing.ring is None or stored <= 16 or stored > plain + 16:
+                raise Damage(self.file, offset + 16, "frame: encrypted where nothing can be, or without a tag")
+            nonce = struct.pack("<IQ", 0, counter)
+            known = struct.pack("<8sBBI32s", b"ferry v1", kind, codec, plain, header[48:80])
+            data = self.hashing.ring.open(generation, header[32:48], "ferry v1 frame", nonce, data, known,
+                                          f"{self.file} at {offset}")
+        elif counter or any(header[32:48]) or stored > plain:
+            raise Damage(self.file, offset + 24, "frame: nonce counter, salt or tag without encryption")
         return Frame(header[48:80], offset, stored, plain, kind, codec, header[80:96]), data
 
     def content(self, handle: BinaryIO, entry: Frame) -> bytes:
@@ -528,8 +609,8 @@ class Point:
 class Repository:
     """A repository opened for reading: description, log and live state."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, keys: Keys | None = None) -> None:
+        self.root, self.keys = root, keys
         self.places: dict[tuple[bytes, int, bytes], list[tuple[Pack, Frame]]] | None = None
         self.sound: dict[tuple[bytes, int, bytes], int] = {}
         self.problems: list[Problem] = []
@@ -549,16 +630,24 @@ class Repository:
             raise Damage(file, None, "not a Ferry repository")
         if members.get("version", int) != 1:
             raise Unsupported(file, None, "a version other than 1")
-        if members.get("encrypted", bool, False) or members.get("requiredFeatures", int, 0) & 1:
-            raise Unsupported(file, None, "encrypted; this program reads only repositories that are not encrypted")
-        if members.get("requiredFeatures", int, 0):
+        encrypted, required = members.get("encrypted", bool, False), members.get("requiredFeatures", int, 0)
+        if required & ~1:
             raise Unsupported(file, None, "unknown required features")
+        if encrypted != (required == 1):
+            raise Damage(file, None, "half of it says that the repository is encrypted")
+        if encrypted and self.keys is None:
+            raise Unsupported(file, None, "encrypted; give its key ring with --keys")
+        if encrypted and (members.hex("keyCheck", 16), members.hex("id", 16)) != (self.keys.check(), self.keys.repository):
+            raise Damage(file, None, "the key ring is not that of this repository")
         if members.get("hash", str) not in HASHES:
             raise Unsupported(file, None, f"hash {members.value['hash']!r}")
         size = members.get("blockSize", int)
         if not 4096 <= size <= MAX_PLAIN or size & (size - 1):
             raise Damage(file, None, f"block size {size}")
-        return Hashing(members.value["hash"]), members.hex("id", 16).hex(), data
+        hashing = Hashing(members.value["hash"])
+        if encrypted:
+            hashing.id_key, hashing.ring = self.keys.id_key, self.keys
+        return hashing, members.hex("id", 16).hex(), data
 
     def _replay(self, description: bytes) -> None:
         names = sorted(p.name for p in self.root.glob("log/*") if re.fullmatch("[0-9]{12}", p.name))
@@ -606,14 +695,12 @@ class Repository:
         data, _ = read_sealed(self.root / file, file, self.hashing, b"FerryPnt", "ferry v1 point", 80,
                               log.hex("checksum", 32))
         generation, salt, header_size, body_size = struct.unpack_from("<I16sII", data, 20)
-        if generation:
-            raise Unsupported(file, 20, "encrypted")
-        check_zero(salt, 0, 16, file, "salt without encryption", 24)
         if 48 + header_size + body_size + 32 != len(data):
             raise Damage(file, 40, "header and body length do not fit the file")
-        check_zero(data, len(data) - 32, len(data), file, "MAC without a key")
+        if not check_mac(self.hashing, "ferry v1 point", generation, data, file, 20):
+            raise Damage(file, 20, "forged: a point without a MAC")
         header = Members(parse_json(data[48:48 + header_size], file, 48), file)
-        body = Members(parse_json(data[48 + header_size:-32], file, 48 + header_size), file)
+        body = Members(parse_json(self.body(self.hashing, data[48 + header_size:-32], data, file), file, 48 + header_size), file)
         if (header.hex("id", 32), header.hex("machine", 16), header.stamp("created")) != (ident, machine, stamp):
             raise Damage(file, 48, "the header's id, machine or time is not that of the log")
         domain = self.state.items["domains"].get(header.hex("domain", 16).hex())
@@ -629,6 +716,18 @@ class Repository:
         roots = [Root.parse(tree, file, self.hashing) for tree in header.get("trees", list, [])]
         objects = [self._object(o, roots, file) for o in body.get("objects", list, [])]
         return Point(ident.hex(), header.get("created", str), file, header.hex("domain", 16), body.value, objects)
+
+    @staticmethod
+    def body(hashing: Hashing, body: bytes, data: bytes, file: str) -> bytes:
+        """The body of a point, decrypted where it is encrypted."""
+        generation, salt, header_size = struct.unpack_from("<I16sI", data, 20)
+        if (generation != 0) != bool(data[12] & 1):
+            raise Damage(file, 12, "encrypted without a key generation, or the other way round")
+        if generation == 0:
+            check_zero(salt, 0, 16, file, "salt without encryption", 24)
+            return body
+        ident = Members(parse_json(data[48:48 + header_size], file, 48), file).hex("id", 32)
+        return hashing.ring.open(generation, salt, "ferry v1 point body", bytes(12), body, b"ferry v1" + ident, file)
 
     @staticmethod
     def _object(value: Any, roots: list[Root], file: str) -> Object:
@@ -808,10 +907,10 @@ def verify_pack(repository: Repository, pack: Pack, tables: dict[str, list[Frame
                 yield problem
 
 
-def verify(root: Path) -> list[Problem]:
+def verify(root: Path, keys: Keys | None = None) -> list[Problem]:
     """Check everything the log names: packs, index segments, points. Returns all problems found."""
     try:
-        repository = Repository(root)
+        repository = Repository(root, keys)
     except Problem as problem:
         return [problem]
     problems = list(repository.problems)
@@ -837,9 +936,9 @@ def verify(root: Path) -> list[Problem]:
     return problems
 
 
-def list_points(root: Path, as_json: bool) -> list[Problem]:
+def list_points(repository: Repository, as_json: bool) -> list[Problem]:
     """Print the live points."""
-    repository, rows = Repository(root), []
+    rows: list[dict[str, Any]] = []
     problems = list(repository.problems)
     for point in repository.points():
         if isinstance(point, Problem):
@@ -856,9 +955,8 @@ def list_points(root: Path, as_json: bool) -> list[Problem]:
     return problems
 
 
-def restore(root: Path, prefix: str, target: Path) -> list[Problem]:
+def restore(repository: Repository, prefix: str, target: Path) -> list[Problem]:
     """Write the objects of a point below a folder. An object that is damaged leaves no file."""
-    repository = Repository(root)
     chosen = [i for i in repository.state.items["points"].values() if i["id"].startswith(prefix)]
     if len(chosen) != 1:
         raise Usage(f"{len(chosen)} points begin with {prefix!r}")
@@ -894,11 +992,31 @@ def restore(root: Path, prefix: str, target: Path) -> list[Problem]:
     return repository.problems + problems
 
 
+def opened(function: str, hashing: Hashing, ring: bytes, raw: bytes) -> bytes:
+    """What an encrypted repository's frame, point or log entry holds, proven with the key ring."""
+    keys = Keys(ring, "ring")
+    hashing.id_key, hashing.ring = keys.id_key, keys
+    if function == "openFrame":
+        pack = Pack(Path(), hashing, {"id": "00" * 16, "domain": "00" * 16, "root": "00" * 32, "size": 0, "frames": 0, "kind": "data"}, "")
+        frame, _ = pack.read_frame(io.BytesIO(raw), 0)
+        return pack.content(io.BytesIO(raw), frame)
+    context = "ferry v1 point" if function == "openPoint" else "ferry v1 log entry"
+    body = raw[:-32]
+    if hashing.u(context, body) != raw[-32:]:
+        raise ValueError("wrong checksum")
+    if not check_mac(hashing, context.removesuffix(" entry"), struct.unpack_from("<I", raw, 20)[0], body, function, 20):
+        raise ValueError("no MAC")
+    if function == "openEntry":
+        return body[68:-32]
+    header_size = struct.unpack_from("<I", raw, 40)[0]
+    return Repository.body(hashing, body[48 + header_size:-32], body, function)
+
+
 def vector(case: dict[str, Any]) -> bytes:
     """The output of one test vector's function."""
     function, hashing = case["function"], Hashing(case.get("hash", ""), bytes.fromhex(case.get("idKey", "")) or bytes(32))
     parts = [bytes.fromhex(p) for p in ([case["input"]] if isinstance(case["input"], str) else case["input"])]
-    if function in ("U", "K", "rootId", "nodeId", "blockId", "pseudonym", "frame") and hashing.name not in HASHES:
+    if function in ("U", "K", "rootId", "nodeId", "blockId", "pseudonym", "frame", "openFrame", "openPoint", "openEntry") and hashing.name not in HASHES:
         raise ValueError(f"hash {hashing.name!r}")
     match function:
         case "U": return hashing.u(case["context"], parts[0])
@@ -913,6 +1031,10 @@ def vector(case: dict[str, Any]) -> bytes:
             kind, ident = BLOCK, hashing.k("ferry v1 block", parts[0])
             front = b"FRM1" + struct.pack("<BBHII32x", kind, 0, 0, len(parts[0]), len(parts[0])) + ident
             return front + hashing.u("ferry v1 frame", front + parts[0])[:16] + parts[0]
+        case "derive": return crypto.hkdf(*parts)
+        case "mac": return hmac.digest(crypto.hkdf(parts[0], b"", parts[1]), parts[2], "sha256")
+        case "keyCheck": return Keys(parts[0], "ring").check()
+        case "openFrame" | "openPoint" | "openEntry": return opened(function, hashing, *parts)
         case "crc32c": return struct.pack("<I", crc32c(parts[0]))
         case "nameEncode": return name_encode(parts[0]).encode("utf-8")
         case "nameDecode": return name_decode(parts[0].decode("utf-8"))
@@ -926,7 +1048,7 @@ def check_vectors(path: Path) -> int:
     for case in cases:
         try:
             output = vector(case).hex()
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, Problem) as error:
             output = f"{type(error).__name__}: {error}"
         if output != case.get("output"):
             wrong += 1
@@ -942,6 +1064,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("list", "restore", "verify", "vectors"):
         command = commands.add_parser(name)
         command.add_argument("path", type=Path)
+        if name != "vectors":
+            command.add_argument("--keys", type=Path, metavar="FILE", help="recovery kit or key ring of an encrypted repository")
         if name == "list":
             command.add_argument("--json", action="store_true")
         if name == "restore":
@@ -949,11 +1073,12 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--to", type=Path, required=True)
     given = parser.parse_args(arguments)
     try:
+        keys = Keys(given.keys.read_bytes(), given.keys.name) if getattr(given, "keys", None) else None
         match given.command:
-            case "list": problems = list_points(given.path, given.json)
-            case "restore": problems = restore(given.path, given.point, given.to)
+            case "list": problems = list_points(Repository(given.path, keys), given.json)
+            case "restore": problems = restore(Repository(given.path, keys), given.point, given.to)
             case "verify":
-                problems = verify(given.path)
+                problems = verify(given.path, keys)
                 print("sound" if not problems else f"{len(problems)} problems")
             case _: return 1 if check_vectors(given.path) else 0
     except Problem as problem:
