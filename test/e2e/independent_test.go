@@ -31,16 +31,16 @@ func reader(t *testing.T, args ...string) string {
 }
 
 // agrees has the independent reader verify a repository and restore every point, and compares with what ferry restores.
-// It returns the points' sums.
-func agrees(t *testing.T, u *user, repository string) []map[string]string {
+// It returns the points' sums. Options are the reader's.
+func agrees(t *testing.T, u *user, repository string, options ...string) []map[string]string {
 	t.Helper()
 	u.verified(repository)
-	mentions(t, reader(t, "verify", repository), "sound")
+	mentions(t, reader(t, append([]string{"verify", repository}, options...)...), "sound")
 	var all []map[string]string
 	for _, p := range u.points(repository) {
 		mine := u.restored(repository, p)
 		to := filepath.Join(t.TempDir(), "independent")
-		reader(t, "restore", repository, p.ID, "--to", to)
+		reader(t, append([]string{"restore", repository, p.ID, "--to", to}, options...)...)
 		theirs := sumTree(t, to)
 		if got, want := byContent(theirs), byContent(mine); !maps.Equal(got, want) {
 			t.Errorf("%s: the reader restores %v, ferry %v", p.ID, theirs, mine)
@@ -188,6 +188,59 @@ func containerArchive(t *testing.T, path string, seed uint64, size int64, insert
 		return err
 	})
 	return sumFile(t, plain)
+}
+
+// With the key ring from a recovery kit the reader restores an encrypted repository, before and after a rotation; without
+// it says that it cannot, and so does ferry.
+func TestIndependentReaderEncrypted(t *testing.T) {
+	needTool(t, "python3")
+	from := t.TempDir()
+	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
+	u.env = []string{"FERRY_PASSPHRASE=correct horse battery staple"}
+	secret := filepath.Join(t.TempDir(), "passphrase")
+	if err := os.WriteFile(secret, []byte("correct horse battery staple\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.want(0, "repo", "init", to, "--encrypt", "--new-passphrase-file", secret)
+	contentFile(t, filepath.Join(from, "one.raw"), 7, 700*kib+511)
+	archive := filepath.Join(from, "vzdump-lxc-200-2026_11_20-01_00_00.tar.zst")
+	tarSum := containerArchive(t, archive, 11, 300*kib, "")
+	u.copied(from, to, "--all", "--codec", "none")
+	u.want(0, "key", "rotate", to)
+	contentFile(t, filepath.Join(from, "two.raw"), 8, 200*kib)
+	u.copied(from, to, "--all", "--codec", "none")
+	kit := filepath.Join(t.TempDir(), "kit.txt")
+	u.want(0, "key", "export", to, kit)
+
+	found := map[string]bool{}
+	for _, files := range agrees(t, u, to, "--keys", kit) {
+		for path, sum := range files {
+			found[path+" "+sum] = true
+		}
+	}
+	for _, want := range []string{
+		"one.raw " + sumFile(t, filepath.Join(from, "one.raw")), "two.raw " + sumFile(t, filepath.Join(from, "two.raw")),
+		"vzdump-lxc-200-2026_11_20-01_00_00.tar " + tarSum,
+	} {
+		if !found[want] {
+			t.Errorf("not restored: %s", want)
+		}
+	}
+	script := filepath.Join(moduleRoot, "test", "independent", "reader.py")
+	if out, err := exec.Command("python3", "-B", script, "verify", to).CombinedOutput(); err == nil || !strings.Contains(string(out), "encrypted") {
+		t.Errorf("the reader without the key: %v\n%s", err, out)
+	}
+	u.env = nil
+	for _, p := range u.points(to) {
+		if p.State != "encrypted" || len(p.Machine.ID) == 0 || strings.Contains(p.Machine.Name, "one") {
+			t.Errorf("listed without the key: %+v", p)
+		}
+	}
+	u.verified(to)
+	u.want(7, "restore", to, "one", "--to", t.TempDir())
+	u.want(7, "copy", to, filepath.Join(t.TempDir(), "other"), "--create")
+	contentFile(t, filepath.Join(from, "three.raw"), 9, 64*kib)
+	u.want(7, "copy", from, to)
 }
 
 // The reader also reads what a machine with many disks, an odd size and firmware becomes.

@@ -28,6 +28,8 @@ type user struct {
 	temp  string
 	// untidy users' temporary folder is not looked into.
 	untidy bool
+	// env is set for the program beside this process's own.
+	env []string
 }
 
 func newUser(t *testing.T) *user {
@@ -61,6 +63,7 @@ const runLimit = 5 * time.Minute
 func (u *user) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+u.cache, "TMPDIR="+u.temp, "TERM=dumb")
+	cmd.Env = append(cmd.Env, u.env...)
 	return cmd
 }
 

@@ -14,7 +14,9 @@ import struct
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import crypto
 import reader
 
 REPOSITORY = "11" * 16
@@ -28,8 +30,45 @@ def u(context: str, message: bytes) -> bytes:
     return hmac.new(context.encode(), message, hashlib.sha256).digest()
 
 
+ID_KEY = bytes(32)
+
+
 def k(context: str, message: bytes) -> bytes:
-    return hmac.new(u(context, bytes(32)), message, hashlib.sha256).digest()
+    return hmac.new(u(context, ID_KEY), message, hashlib.sha256).digest()
+
+
+class Ring:
+    """Keys of an encrypted repository, and what is done with them; AES itself is the reader's, which NIST's vectors check."""
+
+    def __init__(self) -> None:
+        self.id_key, self.data = b"i" * 32, b"d" * 32
+        self.kit = json.dumps({"format": "ferry-key-ring", "version": 1, "repository": REPOSITORY, "idKey": self.id_key.hex(),
+                               "dataKeys": [{"generation": 1, "key": self.data.hex(), "created": CREATED}]})
+
+    def derive(self, salt: bytes, info: str) -> bytes:
+        extracted = hmac.new(salt or bytes(32), self.data, hashlib.sha256).digest()
+        return hmac.new(extracted, info.encode() + b"\1", hashlib.sha256).digest()
+
+    def mac(self, info: str, message: bytes) -> bytes:
+        return hmac.new(self.derive(b"", info), message, hashlib.sha256).digest()
+
+    def seal(self, salt: bytes, info: str, nonce: bytes, plain: bytes, data: bytes) -> bytes:
+        """GCM, its hash multiplied bit by bit."""
+        cipher = crypto.AES256(self.derive(salt, info))
+        stream = b"".join(cipher.encrypt(nonce + struct.pack(">I", 2 + i)) for i in range(len(plain) // 16 + 1))
+        text = bytes(a ^ b for a, b in zip(plain, stream))
+        factor, value = int.from_bytes(cipher.encrypt(bytes(16)), "big"), 0
+        padded = [part + bytes(-len(part) % 16) for part in (data, text)]
+        hashed = b"".join(padded) + struct.pack(">QQ", 8 * len(data), 8 * len(text))
+        for at in range(0, len(hashed), 16):
+            value ^= int.from_bytes(hashed[at:at + 16], "big")
+            product, power = 0, factor
+            for bit in range(127, -1, -1):
+                product ^= power if value >> bit & 1 else 0
+                power = power >> 1 ^ (0xE1 << 120 if power & 1 else 0)
+            value = product
+        tag = value ^ int.from_bytes(cipher.encrypt(nonce + b"\0\0\0\1"), "big")
+        return text + tag.to_bytes(16, "big")
 
 
 def crc(data: bytes) -> bytes:
@@ -42,16 +81,24 @@ def crc(data: bytes) -> bytes:
 
 
 class Writer:
-    """Writes one repository with one point."""
+    """Writes one repository with one point, an encrypted one with a key ring."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.previous, self.number = root, bytes(32), 0
+    def __init__(self, root: Path, ring: Ring | None = None) -> None:
+        self.root, self.previous, self.number, self.ring = root, bytes(32), 0, ring
+        self.generation, self.prelude = (1, struct.pack("<III", 1, 1, 0)) if ring else (0, PRELUDE)
         self.frames: dict[int, list[tuple[bytes, bytes]]] = {1: [], 2: []}
-        description = json.dumps({"format": "ferry-repository", "version": 1, "requiredFeatures": 0, "optionalFeatures": 0,
+        description = json.dumps({"format": "ferry-repository", "version": 1, "requiredFeatures": self.generation, "optionalFeatures": 0,
                                   "id": REPOSITORY, "created": CREATED, "hash": "hmac-sha-256", "blockSize": 4096,
-                                  "encrypted": False}).encode()
+                                  "encrypted": bool(ring)} | self.key_check()).encode()
         self.put("repository.json", description)
         self.log(repository={"id": REPOSITORY, "checksum": u("ferry v1 repository", description).hex()})
+
+    def key_check(self) -> dict[str, str]:
+        check = self.ring and self.ring.derive(bytes.fromhex(REPOSITORY), "ferry v1 key check")
+        return {"keyCheck": check[:16].hex()} if check else {}
+
+    def mac(self, info: str, message: bytes) -> bytes:
+        return message + (self.ring.mac(info, message) if self.ring else bytes(32))
 
     def put(self, name: str, data: bytes) -> None:
         path = self.root / name
@@ -66,8 +113,8 @@ class Writer:
     def log(self, **members: object) -> None:
         self.number += 1
         payload = json.dumps({"time": CREATED, "writer": "22" * 16, **members}).encode()
-        head = b"FerryLog" + PRELUDE + struct.pack("<IQ32sI", 0, self.number, self.previous, len(payload))
-        self.previous = bytes.fromhex(self.seal(f"log/{self.number:012}", "ferry v1 log entry", head + payload + bytes(32)))
+        head = b"FerryLog" + PRELUDE + struct.pack("<IQ32sI", self.generation, self.number, self.previous, len(payload))
+        self.previous = bytes.fromhex(self.seal(f"log/{self.number:012}", "ferry v1 log entry", self.mac("ferry v1 log", head + payload)))
 
     def add(self, kind: int, context: str, data: bytes) -> bytes:
         ident = k(context, data)
@@ -77,14 +124,20 @@ class Writer:
 
     def pack(self, kind: int, ident: str) -> dict[str, object]:
         """Write the frames of a kind as a pack; returns its item for the log."""
-        head = b"FerryPak" + PRELUDE + struct.pack("<BBH16s16sI", kind, 2, 0, bytes.fromhex(ident),
-                                                   bytes.fromhex(REPOSITORY), 0)
+        sealed = bool(self.ring) and kind == 1
+        head = b"FerryPak" + (self.prelude if sealed else PRELUDE) + struct.pack(
+            "<BBH16s16sI", kind, 2, 0, bytes.fromhex(ident), bytes.fromhex(REPOSITORY), int(sealed))
         head, data, table = head + crc(head), b"", b""
-        for frame_id, plain in self.frames[kind]:
-            front = b"FRM1" + struct.pack("<BBHIIIIQ16s32s", kind, 0, 0, len(plain), len(plain), 0, 0, 0, bytes(16), frame_id)
-            checksum = u("ferry v1 frame", front + plain)[:16]
-            table += struct.pack("<32sIIIBBH16s", frame_id, 64 + len(data), len(plain), len(plain), kind, 0, 0, checksum)
-            data += front + checksum + plain
+        for number, (frame_id, plain) in enumerate(self.frames[kind]):
+            stored, salt, counter = plain, bytes(16), 0
+            if sealed:
+                salt, counter = b"s" * 16, number
+                known = b"ferry v1" + struct.pack("<BBI", kind, 0, len(plain)) + frame_id
+                stored = self.ring.seal(salt, "ferry v1 frame", struct.pack("<IQ", 0, counter), plain, known)
+            front = b"FRM1" + struct.pack("<BBHIIIIQ16s32s", kind, 0, 0, len(plain), len(stored), int(sealed), 0, counter, salt, frame_id)
+            checksum = u("ferry v1 frame", front + stored)[:16]
+            table += struct.pack("<32sIIIBBH16s", frame_id, 64 + len(data), len(stored), len(plain), kind, 0, 0, checksum)
+            data += front + checksum + stored
         count, root = len(self.frames[kind]), u("ferry v1 pack", head + table)
         whole = head + data + table + struct.pack("<8sIIQQ32s", b"FerryEnd", count, 0, 64 + len(data), 0, root)
         self.put(f"packs/{ident[:2]}/{ident}", whole)
@@ -97,8 +150,9 @@ class Writer:
         for number, (_, kind) in enumerate(packs):
             at = 64
             for ident, plain in self.frames[kind]:
-                entries.append(struct.pack("<32sIIII", ident, number, at, len(plain), len(plain)))
-                at += 96 + len(plain)
+                stored = len(plain) + (16 if self.ring and kind == 1 else 0)
+                entries.append(struct.pack("<32sIIII", ident, number, at, stored, len(plain)))
+                at += 96 + stored
         entries.sort(key=lambda e: (e[:32], struct.unpack("<II", e[32:40])))
         for entry in entries:
             a, b = struct.unpack_from("<QQ", entry, 8)
@@ -161,9 +215,13 @@ class Writer:
                            "origin": {"format": "vzdump", "source": "dump", "nativeId": "native %FF"}, "hops": [],
                            "objects": objects}).encode()
         file = f"points/{machine}/{STAMP}-{ident}"
-        data = b"FerryPnt" + PRELUDE + struct.pack("<I16sII", 0, bytes(16), len(header), len(body)) + header + body
+        salt = bytes(16)
+        if self.ring:
+            salt = b"p" * 16
+            body = self.ring.seal(salt, "ferry v1 point body", bytes(12), body, b"ferry v1" + bytes.fromhex(ident))
+        data = b"FerryPnt" + self.prelude + struct.pack("<I16sII", self.generation, salt, len(header), len(body)) + header + body
         return {"id": ident, "machine": machine, "created": CREATED, "file": file,
-                "checksum": self.seal(file, "ferry v1 point", data + bytes(32))}
+                "checksum": self.seal(file, "ferry v1 point", self.mac("ferry v1 point", data))}
 
 
 DISK = {0: b"\x01" * 4096, 300: b"x" * 4095 + b"\0", 511: b"end"}
@@ -171,9 +229,9 @@ DISK_SIZE = 511 * 4096 + 3
 STREAM = [bytes([i % 251 + 1]) * (i % 5 + 1) for i in range(600)] + [bytes(40), b"tail"]
 
 
-def write(root: Path, small: bool = False) -> None:
+def write(root: Path, small: bool = False, ring: Ring | None = None) -> Writer:
     """A repository with one point; the small one leaves out the long stream, so that every byte of it can be tried."""
-    w = Writer(root)
+    w = Writer(root, ring)
     stream = [b"abc", bytes(9), b"def"] if small else STREAM
     disk = w.fixed({1: b"end"}, 4099) if small else w.fixed(DISK, DISK_SIZE)
     trees = [disk, w.fixed({}, 10 << 20), w.stream(stream)]
@@ -184,6 +242,7 @@ def write(root: Path, small: bool = False) -> None:
     packs = [w.pack(1, "33" * 16), w.pack(2, "44" * 16)]
     index = w.segment([("33" * 16, 1), ("44" * 16, 2)])
     w.log(packs=packs, index=[index], points=[w.point(trees, objects)])
+    return w
 
 
 # --- the tests -------------------------------------------------------------------------------------------------------
@@ -241,6 +300,58 @@ class ReaderTest(unittest.TestCase):
             lost_end = path.name == "000000000002"  # a log without its last entry is an older state, and sound
             self.assertEqual(lost_end, not reader.verify(self.root), f"{path.name}: loss not seen")
             path.write_bytes(data)
+
+    def encrypted(self) -> tuple[Writer, Path]:
+        """A small encrypted repository, and the file with its keys."""
+        ring, keys = Ring(), self.folder / "kit.txt"
+        keys.write_text(f"Keep this.\n-----BEGIN FERRY RECOVERY KIT-----\n{{\"ring\": {ring.kit}}}\n-----END FERRY RECOVERY KIT-----\n")
+        self.enterContext(mock.patch(f"{__name__}.ID_KEY", ring.id_key))
+        return write(self.root, small=True, ring=ring), keys
+
+    def test_encrypted(self) -> None:
+        writer, keys = self.encrypted()
+        self.assertEqual((0, "sound\n"), self.run_reader("verify", self.root, "--keys", keys))
+        self.assertEqual(3, self.run_reader("verify", self.root)[0])
+        [row] = json.loads(self.run_reader("list", self.root, "--json", "--keys", keys)[1])
+        code, text = self.run_reader("restore", self.root, row["id"][:8], "--to", self.folder / "out", "--keys", keys)
+        self.assertEqual(0, code, text)
+        self.assertEqual(bytes(4096) + b"end", (self.folder / "out" / "%2E.%2Fscsi0.raw").read_bytes())
+        whole = b"".join(p.read_bytes() for p in self.root.rglob("*") if p.is_file())
+        self.assertNotIn(b"scsi0", whole)
+        other = self.folder / "other.json"
+        other.write_text(writer.ring.kit.replace((b"d" * 32).hex(), (b"e" * 32).hex()))
+        self.assertEqual(1, self.run_reader("verify", self.root, "--keys", other)[0])
+
+    def test_every_flip_of_an_encrypted_repository_is_seen(self) -> None:
+        _, kit = self.encrypted()
+        keys = reader.Keys(kit.read_bytes(), "kit")
+        for path in sorted(p for p in self.root.rglob("*") if p.is_file()):
+            data = path.read_bytes()
+            for at in range(0, len(data), 7):
+                changed = bytearray(data)
+                changed[at] ^= 1 << at % 8
+                path.write_bytes(changed)
+                self.assertTrue(reader.verify(self.root, keys), f"{path.name}: flip at {at} not seen")
+            path.write_bytes(data)
+
+    def test_forgeries(self) -> None:
+        """Files whose checksums fit, made without the key."""
+        writer, kit = self.encrypted()
+        keys = reader.Keys(kit.read_bytes(), "kit")
+        forger = Writer(self.folder / "forger", None)
+        forger.root, forger.previous, forger.number = self.root, writer.previous, writer.number
+        forger.log(claimsWithdrawn=[{"point": "00" * 32, "job": "manual"}])
+        self.assertEqual([], reader.verify(self.root, keys))
+        forger.log(claims=[{"point": "00" * 32, "job": "manual"}])
+        self.assertRegex("\n".join(map(str, reader.verify(self.root, keys))), "forged: no MAC")
+        (self.root / "log" / f"{forger.number:012}").unlink()
+        [point] = (self.root / "points").rglob("*-*")
+        data = bytearray(point.read_bytes()[:-32])
+        data[-40] ^= 1  # the body
+        point.write_bytes(data + u("ferry v1 point", bytes(data)))
+        self.assertRegex("\n".join(map(str, reader.verify(self.root, keys))), "checksum than the log says")
+        with self.assertRaisesRegex(reader.Damage, "forged: the checksum holds, the MAC does not"):
+            reader.check_mac(reader.Hashing("hmac-sha-256", keys.id_key, {}, keys), "ferry v1 point", 1, bytes(data), "point", 20)
 
     def test_wrong_trees_are_refused(self) -> None:
         """Files that are whole and agree with each other, but hold trees that are not canonical."""
