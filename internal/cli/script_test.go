@@ -12,10 +12,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"ferry/internal/repo"
 )
 
 // TestMain makes the test's own binary the ferry that scripts run.
 func TestMain(m *testing.M) {
+	repo.SetPassphraseWork(2)
 	testscript.Main(m, map[string]func(){
 		"ferry": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) },
 	})

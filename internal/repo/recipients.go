@@ -36,6 +36,9 @@ type Passphrase = keyring.Passphrase
 // NewPassphrase takes a secret, which must not be empty to be of use.
 func NewPassphrase(secret string) Passphrase { return keyring.NewPassphrase(secret) }
 
+// SetPassphraseWork is for tests: it makes trying passphrases fast, also for those who should not.
+func SetPassphraseWork(factor int) { keyring.SetWork(factor) }
+
 // PassphraseRecipient is a recipient that a passphrase opens for.
 func PassphraseRecipient(passphrase Passphrase, label string) (KeyRecipient, error) {
 	to, err := passphrase.Recipient()

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	workFactor = 2
+	SetWork(2)
 	os.Exit(m.Run())
 }
 

@@ -24,8 +24,12 @@ const (
 	maxWork = 20
 )
 
-// workFactor of new passphrase files: 128 MiB of memory and about half a second. Tests make it small.
+// workFactor of new passphrase files: 128 MiB of memory and about half a second.
 var workFactor = 17
+
+// SetWork makes the work factor of new passphrase files another one, as a power of two. It is for tests, which have no half
+// seconds, and to be called before any other function.
+func SetWork(factor int) { workFactor = factor }
 
 // Kind is what a key file is encrypted to.
 type Kind string
