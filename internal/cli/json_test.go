@@ -111,6 +111,16 @@ func TestJSON(t *testing.T) {
 	holdOldest(t, in("held"))
 	note("forget", ferry(ExitDone, "forget", in("held"), "--keep-points", "1", "--keep-weekly", "1", "--cache-dir", in("other cache")))
 
+	// Keys, with and without one.
+	note("key generate", ferry(ExitDone, "key", "generate", in("admin.key")))
+	t.Setenv("FERRY_IDENTITY", in("admin.key"))
+	note("repo init", ferry(ExitDone, "repo", "init", in("encrypted"), "--encrypt", "--recipient", generatedKey(t, printed["key generate"][0])))
+	note("key list", ferry(ExitDone, "key", "list", in("encrypted")))
+	note("key export", ferry(ExitDone, "key", "export", in("encrypted"), in("kit.txt")))
+	t.Setenv("FERRY_IDENTITY", "")
+	note("key list", ferry(ExitDone, "key", "list", in("encrypted")))
+	note("points", ferry(ExitDone, "points", in("encrypted")))
+
 	// A copy of the copy has hops.
 	note("copy", ferry(ExitDone, "copy", in("vault"), in("second"), "--create"))
 	note("points", ferry(ExitDone, "points", in("second"))) // has hops
@@ -150,7 +160,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 10 {
+	if len(examples) != 13 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -171,6 +181,15 @@ func holdOldest(t *testing.T, path string) {
 	if _, err := repository.Hold(t.Context(), repository.Entries()[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func generatedKey(t *testing.T, document string) string {
+	t.Helper()
+	var generated generatedJSON
+	if err := json.Unmarshal([]byte(document), &generated); err != nil {
+		t.Fatal(err)
+	}
+	return generated.PublicKey
 }
 
 // spoil changes a byte in every pack of a repository.

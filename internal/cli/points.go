@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/plan"
+	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
 )
@@ -31,7 +33,7 @@ The state of a point is
   locked       another program is still writing it
   broken       it cannot be read
   unsupported  Ferry knows what it is and does not read it
-  encrypted    it is encrypted by the program that made it`,
+  encrypted    by the program that made it, or in a repository that no key was given for`,
 		Example: `  ferry points /mnt/pve/dump
   ferry points /mnt/usb/vault --json
   ferry points /mnt/pve/dump --check`,
@@ -61,7 +63,7 @@ func (a *app) points(ctx context.Context, location, name string, check bool) err
 		return err
 	}
 	defer opened.Close()
-	if len(opened.Points) == 0 && len(opened.Problems) > 0 && isRepository(location) {
+	if len(opened.Points) == 0 && len(opened.Problems) > 0 && isRepository(location) && !errors.Is(opened.Problems[0], repo.ErrNeedsKey) {
 		return opened.Problems[0]
 	}
 	var checked job.CheckReport
