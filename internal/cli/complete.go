@@ -36,13 +36,16 @@ func completeFolders(command *cobra.Command, flags ...string) {
 }
 
 func completeCodec(command *cobra.Command) {
-	register(command, "codec", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		var values []string
-		for _, codec := range codecs {
-			values = append(values, string(codec))
-		}
-		return values, noFiles
-	})
+	var values []string
+	for _, codec := range codecs {
+		values = append(values, string(codec))
+	}
+	completeWords(command, "codec", values...)
+}
+
+// completeWords completes a flag that takes one of a few words.
+func completeWords(command *cobra.Command, flag string, words ...string) {
+	register(command, flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return words, noFiles })
 }
 
 // completeMachineFlag completes copy's --machine from the source.

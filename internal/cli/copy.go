@@ -119,7 +119,12 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 	if target != nil && !f.again {
 		f.Forgotten = target.Forgotten
 	}
-	steps := plan.Make(points, func(id backup.PointID) bool { return target != nil && target.Has(id) }, f.Request)
+	has := func(backup.PointID) bool { return false }
+	if target != nil {
+		has = target.HasWhole
+		f.Damaged = func(id backup.PointID) bool { _, damaged := target.DamageOf(id); return damaged }
+	}
+	steps := plan.Make(points, has, f.Request)
 	if len(steps.Steps) == 0 {
 		return nothingSelected(from, points, f.Machines)
 	}

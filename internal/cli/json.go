@@ -132,29 +132,6 @@ type restoredJSON struct {
 	SHA256 string `json:"sha256"`
 }
 
-// verifyJSON is the output of verify.
-type verifyJSON struct {
-	Repository   placeJSON    `json:"repository"`
-	LogEntries   int          `json:"logEntries"`
-	Packs        int          `json:"packs"`
-	Points       int          `json:"points"`
-	Frames       int64        `json:"frames"`
-	Bytes        int64        `json:"bytes"`
-	PendingPacks int          `json:"pendingPacks"`
-	NotedPlaces  int          `json:"notedPlaces"`
-	Damage       []damageJSON `json:"damage"`
-}
-
-type damageJSON struct {
-	Machine string `json:"machine"`
-	Point   string `json:"point"`
-	Object  string `json:"object"`
-	Offset  int64  `json:"offset"`
-	Length  int64  `json:"length"`
-	File    string `json:"file"`
-	Reason  string `json:"reason"`
-}
-
 // repositoryJSON is the output of repo init.
 type repositoryJSON struct {
 	ID        string    `json:"id"`
@@ -170,15 +147,17 @@ type repositoryJSON struct {
 // repositoryInfoJSON is the output of repo info.
 type repositoryInfoJSON struct {
 	repositoryJSON
-	Diverged    bool  `json:"diverged"`
-	Points      int   `json:"points"`
-	Machines    int   `json:"machines"`
-	Unfinished  int   `json:"unfinishedCopies"`
-	LogEntries  int64 `json:"logEntries"`
-	Packs       int   `json:"packs"`
-	Stored      int64 `json:"storedBytes"`
-	ParityBytes int64 `json:"parityBytes"`
-	Logical     int64 `json:"logicalBytes"`
+	Diverged    bool         `json:"diverged"`
+	Points      int          `json:"points"`
+	Machines    int          `json:"machines"`
+	Unfinished  int          `json:"unfinishedCopies"`
+	LogEntries  int64        `json:"logEntries"`
+	Packs       int          `json:"packs"`
+	Stored      int64        `json:"storedBytes"`
+	ParityBytes int64        `json:"parityBytes"`
+	Damaged     int          `json:"damagedPoints"`
+	Proven      []provenJSON `json:"proven"`
+	Logical     int64        `json:"logicalBytes"`
 }
 
 // adoptJSON is the output of adopt.

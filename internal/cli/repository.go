@@ -126,6 +126,7 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
 			Points: usage.Points, Machines: machines, Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
 			Packs: usage.Packs, Stored: usage.PackBytes, ParityBytes: usage.ParityBytes, Logical: logical,
+			Damaged: usage.Damaged, Proven: describeProven(repository.Proven(ctx)),
 		})
 	}
 	d := repository.Description()
@@ -144,6 +145,12 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 	}
 	if d.Parity != nil {
 		rows = append(rows, []string{"parity", fmt.Sprintf("%s: up to %d damaged shards of %d in a pack can be mended", size(usage.ParityBytes), d.Parity.Parity, d.Parity.Data+d.Parity.Parity)})
+	}
+	if usage.Damaged > 0 {
+		rows = append(rows, []string{"damaged", counted(usage.Damaged, "point") + " cannot be restored whole: docs/verify.md says what to do"})
+	}
+	for _, p := range repository.Proven(ctx) {
+		rows = append(rows, []string{"proven: " + p.Level.String(), provenText(p, usage.Packs)})
 	}
 	if usage.Unfinished > 0 {
 		rows = append(rows, []string{"unfinished copies", count(usage.Unfinished)})

@@ -11,78 +11,141 @@ import (
 	"ferry/internal/repo"
 )
 
-func (a *app) verifyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify REPOSITORY",
-		Short: "Prove that everything stored is what was copied",
-		Long: `Read the whole repository: the log from its first entry, every byte of every
-pack, every block by its id, and every point down to its last block. What is
-damaged is listed by machine, point, disk and offset; then the exit code is 5,
-and the repository's log notes the damaged places, so that no copy relies on them.
-Nothing else is written, and the source is not needed.`,
-		Example: `  ferry verify /mnt/usb/vault
-  ferry verify /mnt/usb/vault --quiet   print only damage, for cron`,
-		Args:              arguments("REPOSITORY"),
-		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0]) },
-	}
+type verifyFlags struct {
+	repo.VerifyOptions
+	level string
 }
 
-func (a *app) verify(ctx context.Context, path string) error {
+func (a *app) verifyCommand() *cobra.Command {
+	var f verifyFlags
+	command := &cobra.Command{
+		Use:   "verify REPOSITORY",
+		Short: "Prove that everything stored is what was copied",
+		Long: `Read the repository: the log from its first entry, every byte of every pack,
+every block by its id, and every point down to its last block. What is damaged is
+listed by machine, point, disk and offset; then the exit code is 5, and the
+repository's log notes the damaged places and points, so that no copy relies on
+them and every listing says so. The source is not needed.
+
+--level stored compares stored bytes with their checksums and needs no key;
+--level blocks also decodes every block; --level points, which is the default,
+also follows every point. With --max-time or --max-bytes a part is read, the
+longest unread first, and the next run goes on; so does one after an interruption.
+--not-since 30d passes over what was proven in the last 30 days: run every night
+with a budget, it reads each block once a month.`,
+		Example: `  ferry verify /mnt/usb/vault
+  ferry verify /mnt/usb/vault --quiet   print only damage, for cron
+  ferry verify /mnt/usb/vault --max-time 2h --not-since 30d
+  ferry verify /mnt/usb/vault --level stored`,
+		Args:              arguments("REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			level, err := repo.ParseLevel(f.level)
+			if err != nil {
+				return usage("--level: %w", err)
+			}
+			f.Level = level
+			return a.verify(cmd.Context(), args[0], f)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&f.level, "level", repo.LevelPoints.String(), "how deep to look: `LEVEL` stored, blocks or points")
+	budgetFlags(flags, &f.MaxTime, &f.MaxBytes)
+	flags.Var((*span)(&f.NotSince), "not-since", "pass over packs that were proven within this `TIME`, such as 30d")
+	completeWords(command, "level", repo.LevelStored.String(), repo.LevelBlocks.String(), repo.LevelPoints.String())
+	return command
+}
+
+func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 	repository, err := a.openRepository(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer repository.Close()
+	a.interrupted = "what was proven is remembered; to go on run the same command again"
 	shown := a.newBars()
 	end := func() {}
-	report, err := repository.Verify(ctx, func(p *repo.VerifyProgress) {
+	f.Progress = func(p *repo.VerifyProgress) {
 		end = shown.add("verifying", p.TotalBytes.Load, p.Bytes.Load)
-	})
+	}
+	report, err := repository.VerifyWith(ctx, f.VerifyOptions)
 	end()
 	shown.done()
 	if err != nil {
 		return err
 	}
 	a.warnings(report.Warnings)
+	proven := repository.Proven(ctx)
 	if a.json {
-		err = a.printJSON(describeVerified(repository, report))
+		err = a.printJSON(describeVerified(repository, report, proven))
 	} else {
-		a.printVerified(report)
+		a.printVerified(report, proven)
 	}
 	if err == nil && len(report.Damage) > 0 {
-		return &exitError{code: ExitDamaged, err: hinted(errors.New("damaged data found"), "docs/operations.md says what to do")}
+		return &exitError{code: ExitDamaged, err: hinted(errors.New("damaged data found"), "docs/verify.md says what to do")}
 	}
 	return err
 }
 
-func describeVerified(repository *repo.Repository, report *repo.VerifyReport) verifyJSON {
-	described := verifyJSON{
-		Repository: describePlace(repository), LogEntries: report.Entries, Packs: report.Packs, Points: report.Points,
-		Frames: report.Frames, Bytes: report.Bytes, PendingPacks: report.Pending, NotedPlaces: report.Noted, Damage: []damageJSON{},
+func describeVerified(repository *repo.Repository, report *repo.VerifyReport, proven []repo.Proven) verifyJSON {
+	return verifyJSON{
+		Repository: describePlace(repository), Level: report.Level.String(), LogEntries: report.Entries, Packs: report.Packs, Points: report.Points,
+		Frames: report.Frames, Bytes: report.Bytes, FreshPacks: report.Fresh, UnreadPacks: report.Unread, Complete: !report.Cut, Begun: report.Begun.UTC(),
+		PendingPacks: report.Pending, NotedPlaces: report.Noted, DamagedPoints: report.DamagedPoints,
+		Damage: describeDamage(report.Damage), Healed: describeDamage(report.Healed), Remade: append([]string{}, report.Remade...),
+		Proven: describeProven(proven),
 	}
-	for _, d := range report.Damage {
-		described.Damage = append(described.Damage, damageJSON{
-			Machine: printable(d.Machine), Point: d.Point, Object: printable(d.Object), Offset: d.Offset, Length: d.Length, File: d.File, Reason: readable(d.Reason),
-		})
-	}
-	return described
 }
 
-func (a *app) printVerified(report *repo.VerifyReport) {
+func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven) {
 	for _, d := range report.Damage {
 		a.line("DAMAGED  %s: %s", damagedPlace(d), readable(d.Reason))
+	}
+	for _, d := range report.Healed {
+		a.say("harmless  %s: %s; what points need of it has another copy", damagedPlace(d), readable(d.Reason))
+	}
+	for _, name := range report.Remade {
+		a.say("made again  %s", name)
+	}
+	if report.Fresh > 0 && !report.Begun.IsZero() {
+		a.say("went on with the verification of %s: %s proven since then", when(report.Begun), counted(report.Fresh, "pack"))
+	} else if report.Fresh > 0 {
+		a.say("passed over %s that were proven not long ago", counted(report.Fresh, "pack"))
 	}
 	a.say("verified %s, %s, %s blocks and nodes, %s", counted(report.Points, "point"), counted(report.Packs, "pack"), count(int(report.Frames)), size(report.Bytes))
 	if report.Pending > 0 {
 		a.say("%s belong to no commit: of a copy that runs now or was interrupted", counted(report.Pending, "pack"))
 	}
-	if report.Noted > 0 {
+	if report.Noted > 0 && len(report.Damage) > 0 {
 		a.say("%s noted: the next copy that meets the same content stores it again", counted(report.Noted, "damaged place"))
 	}
-	if len(report.Damage) == 0 {
+	if report.DamagedPoints > 0 {
+		a.say("%s cannot be restored whole", counted(report.DamagedPoints, "point"))
+	}
+	switch {
+	case report.Cut && report.Unread > 0:
+		a.say("%s left for the next time", counted(report.Unread, "pack"))
+	case report.Cut:
+		a.say("some points are left for the next time")
+	case len(report.Damage) == 0:
 		a.say("everything is what was copied")
 	}
+	if report.Cut {
+		for _, p := range proven {
+			a.say("oldest proof of %s: %s", p.Level, provenText(p, report.Packs+report.Fresh+report.Unread))
+		}
+	}
+}
+
+// provenText says since when everything is proven.
+func provenText(p repo.Proven, packs int) string {
+	switch {
+	case p.Never > 0:
+		return fmt.Sprintf("never, for %s of %s", count(p.Never), counted(packs, "pack"))
+	case p.Oldest.IsZero():
+		return "nothing is stored"
+	}
+	return "all since " + when(p.Oldest)
 }
 
 // damagedPlace says what is damaged.

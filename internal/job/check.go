@@ -37,6 +37,9 @@ func CheckPoints(ctx context.Context, from *registry.Source, begin func(p source
 		}
 		if p.State == backup.StateBroken {
 			report.Broken++
+			if p.Via != "" && p.Opener == nil { // listed as damaged: it was good when it was stored
+				report.Damaged++
+			}
 		}
 	}
 	return report, nil

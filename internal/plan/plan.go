@@ -44,6 +44,9 @@ type Request struct {
 	Machines []string
 	// Forgotten tells of points that the target had and gave up: they are not copied again. Nil means none.
 	Forgotten func(backup.PointID) bool
+	// Damaged tells of points that the target has and cannot read whole: each is copied again, whatever else is taken. Nil
+	// means none. They are not among those that the target has.
+	Damaged func(backup.PointID) bool
 }
 
 // Plan is the steps for every point of the machines that were asked for.
@@ -80,11 +83,12 @@ func Make(points []backup.Point, has func(backup.PointID) bool, request Request)
 		return cmp.Or(cmp.Compare(order[a.Machine.Key], order[b.Machine.Key]), a.Created.Compare(b.Created))
 	})
 	forgotten := func(id backup.PointID) bool { return request.Forgotten != nil && request.Forgotten(id) }
+	damaged := func(id backup.PointID) bool { return request.Damaged != nil && request.Damaged(id) }
 	newest := map[backup.MachineKey]int{}
 	for i, p := range chosen {
 		// A point that the target has, or had, counts as complete, whatever became of the source's file: nothing older than
 		// what is held is taken.
-		if p.State != backup.StateComplete && !has(p.ID) && !forgotten(p.ID) {
+		if p.State != backup.StateComplete && !has(p.ID) && !forgotten(p.ID) && !damaged(p.ID) {
 			continue
 		}
 		if taken, any := newest[p.Machine.Key]; !any || p.Created.After(chosen[taken].Created) {
@@ -98,7 +102,9 @@ func Make(points []backup.Point, has func(backup.PointID) bool, request Request)
 		if forgotten(p.ID) && step.Action != ActionAlreadyThere {
 			step.Action, step.Reason = ActionForgotten, "the repository has given it up; --again copies it all the same"
 		}
-		if step.Action == ActionCopy && !request.All && i != taken {
+		if step.Action == ActionCopy && damaged(p.ID) {
+			step.Reason = "the repository's copy of it is damaged"
+		} else if step.Action == ActionCopy && !request.All && i != taken {
 			step.Action, step.Reason = ActionOlder, "a newer complete point is taken; --all takes this one too"
 		}
 		// A point that is broken fails its machine if it was asked for, or if what is copied is older than it.

@@ -67,7 +67,7 @@ func (s specimen) judge(t *testing.T, store *memory.Store, cache, what string) {
 		t.Errorf("%s: verify gave up: %v", what, err)
 		return
 	}
-	noticed = noticed || len(report.Damage) > 0
+	noticed = noticed || len(report.Damage)+len(report.Healed)+len(report.Remade) > 0
 	if r.Locked() { // its key file was taken away
 		if !noticed {
 			t.Errorf("%s: verify found nothing, and no key opens it any more", what)

@@ -425,6 +425,8 @@ type Usage struct {
 	Points, Packs int
 	// PackBytes is the size of all packs, ParityBytes what their parity takes beside them.
 	PackBytes, ParityBytes int64
+	// Damaged counts points that verification found damaged.
+	Damaged int
 	// Unfinished counts copies that were interrupted and can go on.
 	Unfinished int
 	// Entries of the log.
@@ -435,7 +437,7 @@ type Usage struct {
 func (r *Repository) Usage() Usage {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Entries: r.state.Head.N}
+	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
 	for _, p := range r.state.Packs {
 		u.PackBytes += p.Size
 		u.ParityBytes += r.parityBytes(p)

@@ -1,24 +1,70 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"path"
-	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
-	"ferry/internal/repo/pack"
-	"ferry/internal/repo/tree"
 	"ferry/internal/storage"
 )
+
+// Level says how deep a verification looks. Each does what the one before does.
+type Level uint8
+
+// The levels.
+const (
+	// LevelStored compares every stored byte with a checksum: it needs no key.
+	LevelStored Level = 1
+	// LevelBlocks decodes every block and node and compares its content with its id.
+	LevelBlocks Level = 2
+	// LevelPoints follows every point's trees down to the last block.
+	LevelPoints Level = 3
+)
+
+// String returns the level's name.
+func (l Level) String() string {
+	switch l {
+	case LevelStored:
+		return "stored"
+	case LevelBlocks:
+		return "blocks"
+	case LevelPoints:
+		return "points"
+	}
+	return fmt.Sprintf("level %d", uint8(l))
+}
+
+// ParseLevel reads a level's name.
+func ParseLevel(name string) (Level, error) {
+	for _, level := range []Level{LevelStored, LevelBlocks, LevelPoints} {
+		if level.String() == name {
+			return level, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is none of stored, blocks and points", name)
+}
+
+// VerifyOptions say what is verified. The zero value verifies everything, whatever it takes.
+type VerifyOptions struct {
+	// Level, LevelPoints if zero.
+	Level Level
+	// MaxTime and MaxBytes end the reading of packs, in bytes of packs; 0: no limit. At least one pack is read.
+	MaxTime  time.Duration
+	MaxBytes int64
+	// NotSince passes over packs that were proven at that level less long ago; 0: none but those of a verification that
+	// was cut short and is gone on with.
+	NotSince time.Duration
+	// Progress, if set, is given the counters when it begins.
+	Progress func(*VerifyProgress)
+}
 
 // Damage is one thing that is not what was stored.
 type Damage struct {
@@ -33,53 +79,103 @@ type Damage struct {
 
 // VerifyProgress counts while a repository is verified; it may be read at any time.
 type VerifyProgress struct {
-	// TotalBytes of all packs, and how many were read.
+	// TotalBytes of the packs that are to be read, and how many were.
 	TotalBytes, Bytes atomic.Int64
 }
 
 // VerifyReport says what was verified and what is damaged.
 type VerifyReport struct {
+	Level Level
+	// Entries of the log, packs that were read, points whose files were read.
 	Entries, Packs, Points int
 	Frames, Bytes          int64
 	// Damage to points, and to files. A file that is derived and mends itself is in Damage too: it is not what was written.
 	Damage []Damage
+	// DamagedPoints counts the points that cannot be restored whole, as the log has it now.
+	DamagedPoints int
+	// Healed are damaged places in packs that do no harm: all that points need of them has another, good copy.
+	Healed []Damage
+	// Remade are derived files that were damaged or missing and are made again.
+	Remade []string
 	// Noted counts places that the log now has as damaged: what lies there is not relied on any more, and is stored again
 	// by the next copy that comes across it.
 	Noted int
 	// Pending counts packs that no log entry names: of a copy that runs now or was interrupted. They are not damage.
-	Pending  int
+	Pending int
+	// Fresh packs were passed over because they were proven not long ago; Unread ones are left for the next time, because
+	// the budget is used up. Begun is when the verification began that this one goes on with; zero if it is a new one.
+	Fresh, Unread int
+	Begun         time.Time
+	// Cut is true if something was left for the next time.
+	Cut      bool
 	Warnings []string
 }
 
-// Verify proves that everything stored is what was copied: every log entry, every byte of every pack, every block by
-// its id, every point down to its last block. It needs no source.
+// Verify proves that everything stored is what was copied, down to the last block of every point. It needs no source.
+func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress)) (*VerifyReport, error) {
+	return r.VerifyWith(ctx, VerifyOptions{Progress: progress})
+}
+
+// VerifyWith verifies to a level, within a budget. Of a locked repository the stored bytes of blocks are proven at any
+// level; the trees can be followed without the key.
+//
+// What was proven when is kept below marks/, so that an interrupted
+// verification goes on where it was, and the oldest proof is renewed first.
 //
 //  1. The log is read from its first entry and its chain is checked.
-//  2. Every pack is read whole: table, root against the log, each frame's checksum, each content's id.
-//  3. Every point's file is read, and its trees are followed; a subtree that was good is not followed twice.
-//  4. Derived files (index segments, checkpoints, partials) are compared with their checksums.
-//  5. Damaged places in packs are noted in the log, where that can be written: nothing is deduplicated against them.
-func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress)) (*VerifyReport, error) {
-	v := &verifier{
-		repo: r, report: &VerifyReport{}, bad: map[badPlace]string{}, good: map[goodNode]bool{},
-		salvaged: map[badPlace]format.ID{}, tables: map[format.Name]tableSum{}, sizes: map[format.Name]int64{},
-	}
-	if err := r.Refresh(ctx); err != nil {
+//  2. Packs are read whole, those first whose proof is oldest: table, root against the log, each frame's checksum, and
+//     from LevelBlocks on each content's id. Parity files are compared with their checksums, and made again.
+//  3. Derived files (index segments, checkpoints, partials) are compared with their checksums.
+//  4. Damaged places in packs are noted in the log, where that can be written: nothing is deduplicated against them.
+//  5. Every point's file is read. At LevelPoints, or where anything is damaged, its trees are followed; a subtree that was
+//     good is not followed twice. Points that are damaged are noted in the log.
+//
+// Memory is bounded: see goodNodes and badPerPack for what is kept of trees and of damage.
+func (r *Repository) VerifyWith(ctx context.Context, options VerifyOptions) (*VerifyReport, error) {
+	v, err := r.newVerifier(ctx, options)
+	if err != nil {
 		return nil, err
 	}
-	if progress != nil {
-		progress(&v.progress)
-	}
-	for _, step := range []func(context.Context) error{v.verifyKeys, v.verifyLog, v.verifyPacks, v.verifyPoints, v.verifyDerived, v.noteDamage} {
-		if err := step(ctx); err != nil {
-			return nil, err
-		}
+	err = v.run(ctx)
+	v.proofs.save(context.WithoutCancel(ctx), r, true)
+	if err != nil {
+		return nil, err
 	}
 	v.report.Warnings = r.Warnings()
 	slices.SortStableFunc(v.report.Damage, func(a, b Damage) int {
-		return strings.Compare(a.Machine+a.Point+a.Object, b.Machine+b.Point+b.Object)
+		return cmp.Or(cmp.Compare(a.Machine, b.Machine), cmp.Compare(a.Point, b.Point), cmp.Compare(a.Object, b.Object))
 	})
 	return v.report, nil
+}
+
+type verifier struct {
+	repo     *Repository
+	options  VerifyOptions
+	progress VerifyProgress
+	report   *VerifyReport
+	head     commitlog.Head
+	started  time.Time
+	// level to which packs are read: without the key LevelStored is all that can be proven of blocks.
+	level  Level
+	proofs   *proofs
+	chosen   []commitlog.Pack
+
+	mu sync.Mutex // guards what follows, and the report while packs are read
+	// bad are damaged frames, and with wholePack as offset packs that are not relied on as a whole. Those of packs that
+	// are not read this time are as the log has them.
+	bad map[badPlace]string
+	// places are damaged places in packs, to be told apart into harmful and healed when the trees were followed.
+	places []place
+	// touched are bad places that something needs.
+	touched map[badPlace]bool
+	// unplaced is true if something is needed that is in no pack at all.
+	unplaced bool
+	// segments sums up the tables of good packs for each index segment that covers them.
+	segments map[format.Name]*segmentSum
+	// covers is which packs the segments cover.
+	covers map[format.Name][]format.Name
+	// read are the packs that were read.
+	read map[format.Name]bool
 }
 
 type badPlace struct {
@@ -87,38 +183,73 @@ type badPlace struct {
 	offset uint32
 }
 
-// goodNode is a node with the length of what is below it: the same blocks can be good at one place and too short at
-// another.
-type goodNode struct {
+// wholePack marks a pack that is not relied on as a whole: a frame of it is good only if reading it says so.
+const wholePack = ^uint32(0)
+
+// place is a damaged place in a pack. The id is that of a frame's content, zero for a whole pack.
+type place struct {
+	at     badPlace
 	id     format.ID
-	length int64
-	block  int64 // size of blocks
+	damage Damage
 }
 
-type verifier struct {
-	repo     *Repository
-	progress VerifyProgress
-	report   *VerifyReport
-	head     commitlog.Head
+func (r *Repository) newVerifier(ctx context.Context, options VerifyOptions) (*verifier, error) {
+	if options.Level == 0 {
+		options.Level = LevelPoints
+	}
+	if err := r.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	v := &verifier{
+		repo: r, options: options, report: &VerifyReport{Level: options.Level}, started: r.env.now(), bad: map[badPlace]string{},
+		touched: map[badPlace]bool{}, segments: map[format.Name]*segmentSum{}, read: map[format.Name]bool{},
+	}
+	if v.level = options.Level; r.Locked() {
+		v.level = LevelStored
+	}
+	v.proofs = r.readProofs(ctx)
+	r.mu.Lock()
+	v.covers = coverage(r.state.Index)
+	r.mu.Unlock()
+	v.choose()
+	if options.Progress != nil {
+		options.Progress(&v.progress)
+	}
+	return v, ctx.Err()
+}
 
-	mu  sync.Mutex // guards bad and the report while packs are read
-	bad map[badPlace]string
-	// salvaged are ids of good frames in packs whose table is not.
-	salvaged map[badPlace]format.ID
-	// tables sums up the entries of each pack's good table, to compare index segments with.
-	tables map[format.Name]tableSum
-	// found is what the log should say of damage in packs.
-	found []commitlog.Bad
-	// sizes of packs, as the log has them.
-	sizes map[format.Name]int64
-	// good are nodes below which everything is good.
-	good map[goodNode]bool
+func (v *verifier) run(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{v.verifyKeys, v.verifyLog, v.verifyPacks} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if !v.report.Cut {
+		if err := v.verifyDerived(ctx); err != nil {
+			return err
+		}
+	}
+	if err := v.noteBad(ctx); err != nil {
+		return err
+	}
+	if err := v.verifyPoints(ctx); err != nil {
+		return err
+	}
+	if !v.report.Cut {
+		v.proofs.endRound()
+	}
+	return nil
 }
 
 func (v *verifier) damage(d Damage) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.report.Damage = append(v.report.Damage, d)
+}
+
+// outOfTime is true when no more is to be begun.
+func (v *verifier) outOfTime() bool {
+	return v.options.MaxTime > 0 && v.repo.env.now().Sub(v.started) >= v.options.MaxTime
 }
 
 // verifyLog reads all entries again, whatever checkpoints say.
@@ -154,167 +285,6 @@ func (v *verifier) verifyLog(ctx context.Context) error {
 	return nil
 }
 
-func (v *verifier) verifyPacks(ctx context.Context) error {
-	r := v.repo
-	r.mu.Lock()
-	var packs []commitlog.Pack
-	for _, p := range r.state.Packs {
-		packs = append(packs, p)
-		v.sizes[p.ID] = p.Size
-		v.progress.TotalBytes.Add(p.Size)
-	}
-	r.mu.Unlock()
-	slices.SortFunc(packs, func(a, b commitlog.Pack) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, p := range packs {
-		group.Go(func() error { return v.verifyPack(ctx, p) })
-	}
-	return group.Wait()
-}
-
-// verifyPack reads a pack whole. Only trouble of the storage itself is an error; damage is noted.
-func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r, name := v.repo, pack.ObjectName(p.ID)
-	reader, err := r.store.Open(ctx, name)
-	if err != nil {
-		if !errors.Is(err, storage.ErrNotExist) {
-			return err
-		}
-		if err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Packs[p.ID]; return live }); err == nil {
-			return nil
-		}
-		v.damage(Damage{File: name, Reason: "the file is missing"})
-		v.mu.Lock()
-		v.bad[badPlace{p.ID, wholePack}] = "the file is missing"
-		v.found = append(v.found, commitlog.Bad{Pack: p.ID, Length: p.Size})
-		v.mu.Unlock()
-		return nil
-	}
-	defer reader.Close()
-	var plain []byte
-	frames := 0
-	noteBad := func(entry pack.Entry, err error) {
-		v.damage(Damage{File: name, Offset: int64(entry.Offset), Length: int64(entry.FrameSize()), Reason: err.Error()})
-		v.mu.Lock()
-		v.bad[badPlace{p.ID, entry.Offset}] = err.Error()
-		v.found = append(v.found, commitlog.Bad{Pack: p.ID, Offset: int64(entry.Offset), Length: int64(entry.FrameSize()), ID: entry.ID})
-		v.mu.Unlock()
-	}
-	table, err := pack.Check(reader, reader.Size(), r.hasher, func(entry pack.Entry, frame []byte) error {
-		frames++
-		if !r.hasher.Locked() { // else its checksum is all that can be proven
-			var err error
-			if plain, err = r.decodeFrame(plain[:0], frame, entry.Kind, entry.ID); err != nil {
-				noteBad(entry, err)
-			}
-		}
-		v.progress.Bytes.Add(int64(len(frame)))
-		return ctx.Err()
-	}, noteBad)
-	if err == nil {
-		err = matchLog(table, reader.Size(), p)
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		v.damage(Damage{File: name, Reason: err.Error()})
-		v.salvage(reader, p)
-	}
-	v.mu.Lock()
-	if err == nil {
-		v.tables[p.ID] = sumOf(indexEntries(p.ID, table.Entries))
-	}
-	v.report.Packs++
-	v.report.Frames += int64(frames)
-	v.report.Bytes += reader.Size()
-	v.mu.Unlock()
-	return nil
-}
-
-// salvage notes which frames of a pack without a good table are good nevertheless.
-func (v *verifier) salvage(reader storage.Reader, p commitlog.Pack) {
-	found := pack.Scan(reader, reader.Size(), v.repo.hasher)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.bad[badPlace{p.ID, wholePack}] = "its table is damaged"
-	v.found = append(v.found, commitlog.Bad{Pack: p.ID, Length: p.Size})
-	for _, entry := range found {
-		v.salvaged[badPlace{p.ID, entry.Offset}] = entry.ID
-	}
-}
-
-// wholePack marks a pack of which only what was salvaged is good.
-const wholePack = ^uint32(0)
-
-// contentID computes the id that a frame's content must have.
-func (r *Repository) contentID(kind pack.Kind, plain []byte) format.ID {
-	if kind == pack.KindNode {
-		return tree.NodeID(r.hasher, plain)
-	}
-	return r.hasher.Sum(format.ContextBlock, plain)
-}
-
-// verifyDerived compares files that could be made again with their checksums, and counts packs that are pending.
-func (v *verifier) verifyDerived(ctx context.Context) error {
-	r := v.repo
-	r.mu.Lock()
-	state := r.state.Payload()
-	r.mu.Unlock()
-	for _, segment := range state.Index {
-		err := v.verifySegment(ctx, segment)
-		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
-		v.derived(segmentName(segment.ID), err)
-	}
-	for _, partial := range state.Partials {
-		content, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
-		if err == nil {
-			_, _, err = decodePartial(r.hasher, content, partial.Checksum)
-		}
-		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Partials[partial.Task] != nil })
-		v.derived(partial.File, err)
-	}
-	for info, err := range r.store.List(ctx, "checkpoints/") {
-		if err != nil {
-			return err
-		}
-		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
-			_, err := r.readCheckpoint(ctx, n)
-			v.derived(info.Name, err)
-		}
-	}
-	known := map[string]bool{}
-	for _, p := range state.Packs {
-		known[pack.ObjectName(p.ID)] = true
-	}
-	for info, err := range r.store.List(ctx, "packs/") {
-		if err != nil {
-			return err
-		}
-		if !known[info.Name] {
-			v.report.Pending++
-		}
-	}
-	return ctx.Err()
-}
-
-// verifySegment reads a segment from the repository, not from the cache, and compares it with its packs.
-func (v *verifier) verifySegment(ctx context.Context, segment commitlog.Segment) error {
-	opened, err := v.repo.openParts(segment)
-	if err != nil {
-		return err
-	}
-	defer opened.Close()
-	if err := opened.Complete(ctx); err != nil {
-		return err
-	}
-	return v.compareTables(opened)
-}
-
 // unlessGone returns err, or nil if a file is missing because another writer has given it up since the log was read:
 // live looks in the log as it is now.
 func (v *verifier) unlessGone(ctx context.Context, err error, live func(*commitlog.State) bool) error {
@@ -329,8 +299,30 @@ func (v *verifier) unlessGone(ctx context.Context, err error, live func(*commitl
 	return nil
 }
 
-func (v *verifier) derived(name string, err error) {
-	if err != nil {
-		v.damage(Damage{File: name, Reason: err.Error() + "; it is derived, no point needs it"})
+// DamageOf says what of a point cannot be read, as it was found last; false if nothing is known to be damaged.
+func (r *Repository) DamageOf(id backup.PointID) (PointDamage, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	damage, damaged := r.state.Damaged[id]
+	return PointDamage(damage), damaged
+}
+
+// HasWhole is true if the repository has the point and nothing of it is known to be damaged.
+func (r *Repository) HasWhole(id backup.PointID) bool {
+	_, damaged := r.DamageOf(id)
+	return r.Has(id) && !damaged
+}
+
+// PointDamage says in how many places, of how many bytes, a point is damaged.
+type PointDamage commitlog.Damaged
+
+// String says it in words.
+func (d PointDamage) String() string {
+	switch {
+	case d.File:
+		return "damaged: its own file cannot be read"
+	case d.Places == 1:
+		return fmt.Sprintf("damaged: %d bytes cannot be read", d.Bytes)
 	}
+	return fmt.Sprintf("damaged: %d bytes in %d places cannot be read", d.Bytes, d.Places)
 }

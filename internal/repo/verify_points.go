@@ -1,10 +1,18 @@
 package repo
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
@@ -14,68 +22,133 @@ import (
 // anyLength of a tree node is right.
 const anyLength = -1
 
-// readable is true if a good copy of the id exists, of that length; else the reason why not.
-func (v *verifier) readable(ctx context.Context, id format.ID, length int64) (bool, string, error) {
-	set, err := v.repo.lookup(ctx)
-	if err != nil {
-		return false, "", err
-	}
-	place, ok, err := set.Find(ctx, id)
-	if err != nil {
-		return false, "", err
-	}
-	if ok && v.fault(id, place, length) == "" {
-		return true, "", nil
-	}
-	reason := "it is in no pack"
-	places, err := set.FindAll(ctx, id)
-	if err != nil {
-		return false, "", err
-	}
-	for _, place := range places {
-		why := v.fault(id, place, length)
-		if why == "" {
-			return true, "", nil
-		}
-		reason = fmt.Sprintf("%s at %d: %s", pack.ObjectName(place.Pack), place.Offset, why)
-	}
-	return false, reason, nil
-}
-
-// fault says what is wrong with the frame of an id at a place, or nothing.
-func (v *verifier) fault(id format.ID, place index.Place, length int64) string {
-	if length != anyLength && int64(place.Plain) != length {
-		return fmt.Sprintf("it has %d bytes where the point needs %d", place.Plain, length)
-	}
-	at := badPlace{place.Pack, place.Offset}
-	if why, marked := v.bad[at]; marked {
-		return why
-	}
-	if why := v.bad[badPlace{place.Pack, wholePack}]; why != "" && v.salvaged[at] != id {
-		return why
-	}
-	return ""
-}
-
+// verifyPoints reads the points' files, and follows their trees if that is asked for or anything is damaged. Machines are
+// looked at side by side, a machine's points one after the other, because they share most of their trees.
 func (v *verifier) verifyPoints(ctx context.Context) error {
-	for _, entry := range v.repo.Entries() {
-		point, err := v.readPoint(ctx, entry.ID)
+	r := v.repo
+	r.mu.Lock()
+	known := len(r.state.Damaged)
+	v.report.DamagedPoints = known
+	r.mu.Unlock()
+	harmed := len(v.places)+known > 0
+	if v.report.Cut && !harmed {
+		return ctx.Err() // another time
+	}
+	w := &pointsWalk{
+		verifier: v, follow: harmed || v.options.Level == LevelPoints, good: newGoodNodes(r.nodeFrames()), damaged: map[backup.PointID]PointDamage{},
+		looked: map[format.Name]bool{},
+	}
+	machines := machinesOf(r.Entries())
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, points := range machines {
+		machine := points[0].Machine
+		if !harmed && bytes.Compare(machine[:], v.proofs.machine[:]) <= 0 {
+			continue // followed before the verification was cut short
+		}
+		if !harmed && v.outOfTime() && len(w.looked) > 0 {
+			v.report.Cut = true
+			break
+		}
+		w.looked[machine] = true
+		group.Go(func() error { return w.machine(groupCtx, points) })
+	}
+	err := group.Wait()
+	if err != nil {
+		return err
+	}
+	if v.report.Cut && !harmed {
+		v.proofs.machine = lastOf(w.looked, v.proofs.machine)
+	}
+	if !w.follow && len(w.damaged) == 0 {
+		return ctx.Err()
+	}
+	byPoint := map[backup.PointID]format.Name{}
+	for _, e := range r.Entries() {
+		byPoint[e.ID] = e.Machine
+	}
+	if err := v.notePoints(ctx, w.damaged, func(id backup.PointID) bool { return w.looked[byPoint[id]] }); err != nil {
+		return err
+	}
+	v.tellApart(w.follow && !w.lost && !v.unplaced)
+	return ctx.Err()
+}
+
+func lastOf(machines map[format.Name]bool, last format.Name) format.Name {
+	for machine := range machines {
+		if machine.Compare(last) > 0 {
+			last = machine
+		}
+	}
+	return last
+}
+
+// machinesOf groups points by machine, in the order of their pseudonyms; each machine's are by time.
+func machinesOf(entries []commitlog.Point) [][]commitlog.Point {
+	slices.SortStableFunc(entries, func(a, b commitlog.Point) int { return a.Machine.Compare(b.Machine) })
+	var machines [][]commitlog.Point
+	for len(entries) > 0 {
+		n := 1
+		for n < len(entries) && entries[n].Machine == entries[0].Machine {
+			n++
+		}
+		machines = append(machines, entries[:n])
+		entries = entries[n:]
+	}
+	return machines
+}
+
+// nodeFrames counts the frames of all node packs.
+func (r *Repository) nodeFrames() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, p := range r.state.Packs {
+		if p.Kind == pack.KindNode.String() {
+			n += p.Frames
+		}
+	}
+	return n
+}
+
+// pointsWalk follows points.
+type pointsWalk struct {
+	*verifier
+	follow bool
+	good   *goodNodes
+	// looked are the machines whose points are looked at.
+	looked map[format.Name]bool
+
+	found   sync.Mutex // guards damaged and lost
+	damaged map[backup.PointID]PointDamage
+	// lost is true if something is in no pack at all, or a point's file is damaged: any damaged place may be to blame.
+	lost bool
+}
+
+func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) error {
+	for _, entry := range points {
+		point, err := w.readPoint(ctx, entry.ID)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		v.report.Points++
-		if err != nil {
-			v.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File, Reason: err.Error()})
+		if w.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Points[entry.ID] == entry }) == nil && err != nil {
 			continue
 		}
-		for i, root := range point.Roots {
-			if root == nil || root.Top.IsZero() {
-				continue
+		w.mu.Lock()
+		w.report.Points++
+		w.mu.Unlock()
+		if err != nil {
+			w.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File, Reason: err.Error()})
+			w.found.Lock()
+			w.lost = true
+			if errors.Is(err, backup.ErrDamaged) { // else it may be the storage's passing trouble
+				w.damaged[entry.ID] = PointDamage{Point: entry.ID, File: true}
 			}
-			w := &pointWalk{verifier: v, point: point, object: point.Objects[i], root: *root}
-			if _, err := w.walk(ctx, root.Top, root.Height-1, 0, root.Size); err != nil {
-				return err
-			}
+			w.found.Unlock()
+			continue
+		}
+		if err := w.point(ctx, point); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -98,43 +171,84 @@ func (v *verifier) readPoint(ctx context.Context, id backup.PointID) (*Point, er
 	return point, nil
 }
 
-type pointWalk struct {
-	*verifier
-	point  *Point
-	object backup.Object
+// point follows a point's trees.
+func (w *pointsWalk) point(ctx context.Context, point *Point) error {
+	if !w.follow {
+		return nil
+	}
+	damage := PointDamage{Point: point.ID}
+	for i, root := range point.Roots {
+		if root == nil || root.Top.IsZero() {
+			continue
+		}
+		ranges := objectDamage{}
+		follower := &treeWalk{
+			repo: w.repo, root: *root, good: w.good,
+			readable: w.readable,
+			lost:     func(b tree.Block, _ pack.Kind, reason string) error { ranges.add(b, reason); return nil },
+		}
+		if _, err := follower.walk(ctx, root.Top, root.Height-1, 0, root.Size); err != nil {
+			return err
+		}
+		for _, d := range ranges.list {
+			d.Machine, d.Point, d.Object = point.Machine.Name, point.ID.String(), point.Objects[i].Name
+			if d.Machine == "" {
+				d.Machine = point.Machine.Key.String()
+			}
+			damage.Places++
+			w.damage(d)
+		}
+		damage.Bytes += ranges.bytes
+	}
+	if damage.Places > 0 {
+		w.found.Lock()
+		w.damaged[point.ID] = damage
+		w.found.Unlock()
+	}
+	return nil
+}
+
+// treeWalk follows a tree.
+type treeWalk struct {
+	repo   *Repository
 	root   tree.Root
+	domain format.Name // if copies elsewhere do not count
+	good   *goodNodes
+	// readable is true if there is a good copy of an id, of that length; else the reason why not.
+	readable func(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error)
+	// lost is told of each node and block that there is no good copy of, with what it covers of the object.
+	lost func(b tree.Block, kind pack.Kind, reason string) error
 }
 
 // walk follows a node and returns true if all below it is good.
-func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, length int64) (bool, error) {
-	if w.good[goodNode{id, length, w.root.BlockSize}] {
+func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, length int64) (bool, error) {
+	key := goodNode{id, length, w.root.BlockSize, w.domain}
+	if w.good.has(key) {
 		return true, nil
 	}
-	ok, reason, err := w.readable(ctx, id, anyLength)
+	whole, reason, err := w.readable(ctx, pack.KindNode, id, anyLength)
 	if err != nil {
 		return false, err
 	}
 	var children []tree.Block
-	if ok {
+	if whole {
 		children, err = tree.Children(ctx, w.repo.LoadNode, w.root, id, level, offset, length)
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		if err != nil {
-			ok, reason = false, err.Error()
+			whole, reason = false, err.Error()
 		}
 	}
-	if !ok {
-		w.note(offset, length, "tree node: "+reason)
-		return false, nil
+	if !whole {
+		return false, w.lost(tree.Block{Offset: offset, Length: length, ID: id}, pack.KindNode, "tree node: "+reason)
 	}
-	whole := true
 	for _, child := range children {
 		good := false
 		if level > 0 {
 			good, err = w.walk(ctx, child.ID, level-1, child.Offset, child.Length)
-		} else if good, reason, err = w.readable(ctx, child.ID, child.Length); !good && err == nil {
-			w.note(child.Offset, child.Length, reason)
+		} else if good, reason, err = w.readable(ctx, pack.KindBlock, child.ID, child.Length); !good && err == nil {
+			err = w.lost(child, pack.KindBlock, reason)
 		}
 		if err != nil {
 			return false, err
@@ -142,15 +256,126 @@ func (w *pointWalk) walk(ctx context.Context, id format.ID, level int, offset, l
 		whole = whole && good
 	}
 	if whole {
-		w.good[goodNode{id, length, w.root.BlockSize}] = true
+		w.good.add(key)
 	}
 	return whole, nil
 }
 
-func (w *pointWalk) note(offset, length int64, reason string) {
-	name := w.point.Machine.Name
-	if name == "" {
-		name = w.point.Machine.Key.String()
+// readable is true if a good copy of the id exists, of that length; else the reason why not. A copy in a pack that is not
+// relied on as a whole counts last.
+func (v *verifier) readable(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error) {
+	set, err := v.repo.lookup(ctx)
+	if err != nil {
+		return false, "", err
 	}
-	w.damage(Damage{Machine: name, Point: w.point.ID.String(), Object: w.object.Name, Offset: offset, Length: length, Reason: reason})
+	first, ok, err := set.Find(ctx, id)
+	if err != nil {
+		return false, "", err
+	}
+	if ok && v.fault(first, length) == "" {
+		return true, "", nil
+	}
+	places, err := set.FindAll(ctx, id)
+	if err != nil {
+		return false, "", err
+	}
+	reason := "it is in no pack"
+	if len(places) == 0 {
+		v.mu.Lock()
+		v.unplaced = true
+		v.mu.Unlock()
+	}
+	for _, at := range places {
+		why := v.fault(at, length)
+		if why == "" {
+			return true, "", nil
+		}
+		reason = fmt.Sprintf("%s at %d: %s", packName(at.Pack), at.Offset, why)
+	}
+	for _, at := range places {
+		if v.isWhole(at.Pack) && (length == anyLength || int64(at.Plain) == length) {
+			v.touch(badPlace{at.Pack, wholePack})
+			if err := v.repo.frameGood(ctx, kind, id, at); err == nil {
+				return true, "", nil
+			} else if ctx.Err() != nil {
+				return false, "", ctx.Err()
+			}
+		}
+	}
+	for _, at := range places {
+		v.touch(badPlace{at.Pack, at.Offset})
+	}
+	return false, reason, nil
+}
+
+// frameGood returns an error unless the frame at a place is good, as far as it can be told without or with the key.
+func (r *Repository) frameGood(ctx context.Context, kind pack.Kind, id format.ID, at index.Place) error {
+	_, err := r.readPlace(ctx, kind, id, at)
+	if kind == pack.KindNode || !r.Locked() || !errors.Is(err, ErrNeedsKey) {
+		return err
+	}
+	file, err := r.files.acquire(ctx, at.Pack)
+	if err != nil {
+		return err
+	}
+	defer r.files.release(file)
+	raw := make([]byte, pack.FrameHeaderSize+min(int(at.Stored), pack.MaxStored))
+	if err := readFull(file, raw, int64(at.Offset)); err != nil {
+		return err
+	}
+	_, err = pack.CheckFrame(raw, r.hasher)
+	return err
+}
+
+// fault says what is wrong with the frame at a place, or nothing.
+func (v *verifier) fault(at index.Place, length int64) string {
+	if length != anyLength && int64(at.Plain) != length {
+		return fmt.Sprintf("it has %d bytes where the point needs %d", at.Plain, length)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if why, marked := v.bad[badPlace{at.Pack, at.Offset}]; marked {
+		return why
+	}
+	return v.bad[badPlace{at.Pack, wholePack}]
+}
+
+func (v *verifier) isWhole(id format.Name) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, whole := v.bad[badPlace{id, wholePack}]
+	return whole
+}
+
+// touch notes that something needs what is at a bad place.
+func (v *verifier) touch(at badPlace) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, bad := v.bad[at]; bad {
+		v.touched[at] = true
+	}
+}
+
+// objectDamage collects the damaged ranges of an object, in ascending order. Neighbours become one range.
+type objectDamage struct {
+	list  []Damage
+	bytes int64
+}
+
+// mostRanges of one object are listed one by one.
+const mostRanges = 1000
+
+func (o *objectDamage) add(b tree.Block, reason string) {
+	o.bytes += b.Length
+	if n := len(o.list); n > 0 {
+		last := &o.list[n-1]
+		if end := last.Offset + last.Length; b.Offset <= end || n >= mostRanges {
+			if b.Offset > end {
+				last.Reason = "many places in this range"
+			}
+			last.Length = max(end, b.Offset+b.Length) - last.Offset
+			return
+		}
+	}
+	o.list = append(o.list, Damage{Offset: b.Offset, Length: b.Length, Reason: reason})
 }

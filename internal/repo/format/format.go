@@ -132,6 +132,9 @@ func (n Name) IsZero() bool { return n == Name{} }
 // String returns 32 hex digits.
 func (n Name) String() string { return hex.EncodeToString(n[:]) }
 
+// Compare orders names by their bytes.
+func (n Name) Compare(other Name) int { return bytes.Compare(n[:], other[:]) }
+
 // MarshalText makes a name a JSON string of hex digits.
 func (n Name) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 

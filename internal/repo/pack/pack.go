@@ -21,6 +21,9 @@ const (
 	maxSize = math.MaxUint32
 )
 
+// FirstFrame is the offset of a pack's first frame, in bytes.
+const FirstFrame = headerSize
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Header is a pack's header.

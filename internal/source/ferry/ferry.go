@@ -79,8 +79,8 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 	return points, repository.NeedsKey()
 }
 
-// listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows; one of a
-// repository that no key was given for, by what is not encrypted.
+// listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows, and one that
+// verification found damaged says so; one of a repository that no key was given for, by what is not encrypted.
 func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) source.Point {
 	known := backup.Point{
 		ID: entry.ID, Created: entry.Created, Zone: "UTC",
@@ -90,7 +90,11 @@ func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) 
 		header, err := repository.ReadHeader(ctx, entry.ID)
 		if err != nil {
 			known.State, known.Reason = backup.StateBroken, err.Error()
-			return source.Point{Point: known}
+			return source.Point{Point: known, Via: repository.ID()}
+		}
+		if damage, damaged := repository.DamageOf(entry.ID); damaged {
+			known.State, known.Reason = backup.StateBroken, damage.String()
+			return source.Point{Point: known, Via: repository.ID()}
 		}
 		known.State, known.Reason = backup.StateEncrypted, "no key was given"
 		for i, root := range header.Roots {
@@ -101,7 +105,12 @@ func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) 
 	stored, err := repository.ReadPoint(ctx, entry.ID)
 	if err != nil {
 		known.State, known.Reason = backup.StateBroken, err.Error()
-		return source.Point{Point: known}
+		return source.Point{Point: known, Via: repository.ID()}
+	}
+	if damage, damaged := repository.DamageOf(entry.ID); damaged {
+		point := stored.Point
+		point.State, point.Reason, point.Proven = backup.StateBroken, damage.String(), false
+		return source.Point{Point: point, Via: repository.ID()}
 	}
 	return source.Point{Point: stored.Point, Via: repository.ID(), Opener: opener{repository: repository, point: stored}}
 }

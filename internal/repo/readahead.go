@@ -1,0 +1,111 @@
+package repo
+
+import (
+	"io"
+
+	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
+)
+
+// aheadPiece is how much of a pack is read at once, in bytes.
+const aheadPiece = 4 << 20
+
+// readAhead reads a pack's frames front to back in large pieces, each while the one before is looked at. Reads elsewhere
+// go to the file. It belongs to one goroutine; what reads ahead ends with Close.
+type readAhead struct {
+	file storage.Reader
+	// piece holds the bytes from start on.
+	piece []byte
+	start int64
+	spare []byte
+	// pending is the read of the next piece, if one is under way.
+	pending chan aheadResult
+	from    int64
+}
+
+type aheadResult struct {
+	piece []byte
+	err   error
+}
+
+// onceReader is a file that can be read without pushing other things out of the operating system's cache.
+type onceReader interface {
+	ReadOnceAt(p []byte, offset int64) (int, error)
+}
+
+// newReadAhead takes the file over.
+func newReadAhead(file storage.Reader) *readAhead { return &readAhead{file: file} }
+
+func (r *readAhead) read(p []byte, offset int64) (int, error) {
+	if once, ok := r.file.(onceReader); ok {
+		return once.ReadOnceAt(p, offset)
+	}
+	return r.file.ReadAt(p, offset)
+}
+
+// fetch begins to read the piece from an offset on.
+func (r *readAhead) fetch(offset int64) {
+	size := min(aheadPiece, r.file.Size()-offset)
+	if size <= 0 {
+		return
+	}
+	buffer := r.spare
+	r.spare = nil
+	if int64(cap(buffer)) < size {
+		buffer = make([]byte, size)
+	}
+	buffer = buffer[:size]
+	pending := make(chan aheadResult, 1)
+	r.pending, r.from = pending, offset
+	go func() {
+		n, err := r.read(buffer, offset)
+		if n == len(buffer) {
+			err = nil
+		}
+		pending <- aheadResult{buffer[:n], err}
+	}()
+}
+
+// wait ends the read that is under way and makes its piece the current one. An error is one of what lies behind the piece.
+func (r *readAhead) wait() error {
+	got := <-r.pending
+	r.pending = nil
+	r.spare, r.piece, r.start = r.piece, got.piece, r.from
+	return got.err
+}
+
+// ReadAt reads at an offset. A read that goes on where the last one ended is served from the pieces.
+func (r *readAhead) ReadAt(p []byte, offset int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := offset + int64(done)
+		end := r.start + int64(len(r.piece))
+		switch {
+		case at >= r.start && at < end:
+			done += copy(p[done:], r.piece[at-r.start:])
+		case r.pending != nil && at == r.from:
+			if err := r.wait(); err != nil || len(r.piece) == 0 {
+				n, err := r.file.ReadAt(p[done:], at) // again, for what is wrong at just this place; what follows is read so, too
+				return done + n, err
+			}
+			r.fetch(r.start + int64(len(r.piece)))
+		case r.pending == nil && r.piece == nil && at == pack.FirstFrame:
+			r.fetch(at)
+		default:
+			n, err := r.file.ReadAt(p[done:], at)
+			return done + n, err
+		}
+	}
+	return done, nil
+}
+
+// Close waits for the read that is under way and closes the file.
+func (r *readAhead) Close() error {
+	if r.pending != nil {
+		<-r.pending
+		r.pending = nil
+	}
+	return r.file.Close()
+}
+
+var _ io.ReaderAt = (*readAhead)(nil)

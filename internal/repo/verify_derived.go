@@ -1,0 +1,99 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
+)
+
+// verifyDerived compares files that could be made again with their checksums, and counts packs that are pending.
+func (v *verifier) verifyDerived(ctx context.Context) error {
+	r := v.repo
+	r.mu.Lock()
+	state := r.state.Payload()
+	r.mu.Unlock()
+	for _, segment := range state.Index {
+		err := v.verifySegment(ctx, segment)
+		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		v.derived(segmentName(segment.ID), err)
+	}
+	for _, partial := range state.Partials {
+		content, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
+		if err == nil {
+			_, _, err = decodePartial(r.hasher, content, partial.Checksum)
+		}
+		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Partials[partial.Task] != nil })
+		v.derived(partial.File, err)
+	}
+	for info, err := range r.store.List(ctx, "checkpoints/") {
+		if err != nil {
+			return err
+		}
+		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
+			_, err := r.readCheckpoint(ctx, n)
+			v.derived(info.Name, err)
+		}
+	}
+	for info, err := range r.store.List(ctx, "packs/") {
+		if err != nil {
+			return err
+		}
+		var id format.Name
+		if id.UnmarshalText([]byte(path.Base(info.Name))) == nil && !r.hasPack(id) {
+			v.report.Pending++
+		}
+	}
+	return ctx.Err()
+}
+
+// hasPack is true if the log has the pack.
+func (r *Repository) hasPack(id format.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known := r.state.Packs[id]
+	return known
+}
+
+// verifySegment reads an index segment from front to back, and compares it with the tables of its packs.
+func (v *verifier) verifySegment(ctx context.Context, segment commitlog.Segment) error {
+	r := v.repo
+	reader, err := r.store.Open(ctx, segmentName(segment.ID))
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	found := segmentSum{packs: len(segment.Packs)}
+	sum, err := index.Sweep(reader, reader.Size(), r.hasher, func(e index.Entry) error {
+		found.add(e)
+		return ctx.Err()
+	})
+	if err == nil && (reader.Size() != segment.Size || sum != segment.Checksum) {
+		err = fmt.Errorf("%w: it is not the segment that the log names", ErrCorrupt)
+	}
+	if err == nil {
+		err = v.segments[segment.ID].compare(found)
+	}
+	return err
+}
+
+func (v *verifier) derived(name string, err error) {
+	if err == nil {
+		return
+	}
+	if errors.Is(err, storage.ErrNotExist) {
+		err = errors.New("the file is missing")
+	}
+	v.damage(Damage{File: name, Reason: err.Error() + "; it is derived, no point needs it"})
+}
+
+func packName(id format.Name) string { return pack.ObjectName(id) }

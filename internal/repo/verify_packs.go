@@ -1,0 +1,255 @@
+package repo
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/parity"
+	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
+)
+
+// choose decides which packs are read: those whose proof is oldest first, and no more than the budget has.
+func (v *verifier) choose() {
+	r := v.repo
+	fresh := v.proofs.begin(v.options, v.started)
+	if begun := v.proofs.begun; !begun.Equal(v.started) {
+		v.report.Begun = begun
+	}
+	r.mu.Lock()
+	var stale []commitlog.Pack
+	for id, p := range r.state.Packs {
+		if v.proofs.at(id, v.level).Before(fresh) {
+			stale = append(stale, p)
+		} else {
+			v.report.Fresh++
+		}
+	}
+	r.mu.Unlock()
+	behind := func(id format.Name) int { // packs that were never proven go round and round, behind where it was left
+		if bytes.Compare(id[:], v.proofs.pack[:]) > 0 {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(stale, func(a, b commitlog.Pack) int {
+		return cmp.Or(v.proofs.at(a.ID, v.level).Compare(v.proofs.at(b.ID, v.level)), cmp.Compare(behind(a.ID), behind(b.ID)),
+			bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	n, size := 0, int64(0)
+	for ; n < len(stale); n++ {
+		if n > 0 && v.options.MaxBytes > 0 && size+stale[n].Size > v.options.MaxBytes {
+			break
+		}
+		size += stale[n].Size
+	}
+	v.chosen = stale[:n]
+	v.report.Unread = len(stale) - n
+	v.report.Cut = v.report.Unread > 0
+	v.progress.TotalBytes.Store(size)
+}
+
+// verifyPacks reads the chosen packs, as many at once as there are processors. Each is read a good piece ahead of what
+// is checked.
+func (v *verifier) verifyPacks(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	queue := make(chan commitlog.Pack)
+	group.Go(func() error {
+		defer close(queue)
+		for i, p := range v.chosen {
+			if i > 0 && v.outOfTime() {
+				v.report.Unread += len(v.chosen) - i
+				v.report.Cut = true
+				return nil
+			}
+			select {
+			case queue <- p:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() error {
+			for p := range queue {
+				if err := v.verifyPack(ctx, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// packCheck is the verification of one pack.
+type packCheck struct {
+	*verifier
+	pack   commitlog.Pack
+	frames int
+	// bad are the first of the damaged frames, badFrames counts all.
+	bad       []place
+	badFrames int
+}
+
+// verifyPack reads a pack whole. Only trouble of the storage itself is an error; damage is noted.
+func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
+	r, name := v.repo, pack.ObjectName(p.ID)
+	c := &packCheck{verifier: v, pack: p}
+	reader, err := r.store.Open(ctx, name)
+	if err != nil {
+		if !errors.Is(err, storage.ErrNotExist) {
+			return err
+		}
+		if err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Packs[p.ID]; return live }); err == nil {
+			return nil
+		}
+		c.finish(ctx, 0, errors.New("the file is missing"), pack.Table{})
+		return nil
+	}
+	ahead := newReadAhead(reader)
+	defer ahead.Close()
+	var table pack.Table
+	if v.level == LevelStored {
+		table, err = pack.Check(ahead, reader.Size(), r.hasher, func(_ pack.Entry, frame []byte) error { return c.good(ctx, len(frame)) }, c.damaged)
+	} else {
+		table, err = pack.CheckContent(ahead, reader.Size(), r.hasher, r.opener, func(entry pack.Entry, plain []byte) error {
+			if r.contentID(entry.Kind, plain) != entry.ID {
+				c.unproven(reader, entry, fmt.Errorf("%w: content differs from its id", ErrCorrupt))
+			}
+			return c.good(ctx, entry.FrameSize())
+		}, func(entry pack.Entry, err error) { c.unproven(reader, entry, err) })
+	}
+	if err == nil {
+		err = matchLog(table, reader.Size(), p)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	c.finish(ctx, reader.Size(), err, table)
+	return v.verifyParity(ctx, p, err == nil && c.badFrames == 0)
+}
+
+// good counts a frame that was checked.
+func (c *packCheck) good(ctx context.Context, size int) error {
+	c.frames++
+	c.progress.Bytes.Add(int64(size))
+	return ctx.Err()
+}
+
+// unproven notes a frame whose content is not what it should be: reading it once more tells rot from forgery.
+func (c *packCheck) unproven(reader storage.Reader, entry pack.Entry, err error) {
+	raw := make([]byte, min(entry.FrameSize(), pack.MaxFrame))
+	if readFull(reader, raw, int64(entry.Offset)) == nil {
+		if _, why := c.repo.decodeFrame(nil, raw, entry.Kind, entry.ID); why != nil {
+			err = why
+		}
+	}
+	c.damaged(entry, err)
+}
+
+// damaged notes a damaged frame, next to others as one place. Of very many only that there are.
+func (c *packCheck) damaged(entry pack.Entry, err error) {
+	c.badFrames++
+	if c.badFrames > badPerPack {
+		return
+	}
+	c.bad = append(c.bad, place{badPlace{c.pack.ID, entry.Offset}, entry.ID, Damage{
+		File: pack.ObjectName(c.pack.ID), Offset: int64(entry.Offset), Length: int64(entry.FrameSize()), Reason: err.Error(),
+	}})
+}
+
+// finish notes what became of a pack. A pack whose table is damaged, or with very many damaged frames, is not relied on as
+// a whole.
+func (c *packCheck) finish(ctx context.Context, size int64, err error, table pack.Table) {
+	v := c.verifier
+	if err == nil && c.badFrames > badPerPack {
+		err = fmt.Errorf("%w: %d of its %d frames are damaged, the first at %d", ErrCorrupt, c.badFrames, len(table.Entries), c.bad[0].damage.Offset)
+	}
+	if err != nil {
+		c.bad = []place{{badPlace{c.pack.ID, wholePack}, format.ID{}, Damage{File: pack.ObjectName(c.pack.ID), Length: c.pack.Size, Reason: err.Error()}}}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, p := range c.bad {
+		v.bad[p.at] = p.damage.Reason
+	}
+	v.places = append(v.places, c.bad...)
+	v.read[c.pack.ID] = true
+	v.report.Packs++
+	v.report.Frames += int64(c.frames)
+	v.report.Bytes += size
+	if len(c.bad) == 0 {
+		v.sumTable(c.pack.ID, indexEntries(c.pack.ID, table.Entries))
+		v.proofs.proven(c.pack.ID, v.level, v.repo.env.now())
+		v.proofs.save(ctx, v.repo, false)
+	}
+}
+
+// verifyParity compares a pack's parity file with its checksums. One that is damaged or missing is made again, if the
+// pack is good.
+func (v *verifier) verifyParity(ctx context.Context, p commitlog.Pack, good bool) error {
+	r := v.repo
+	if r.description.Parity == nil {
+		return nil
+	}
+	name := parity.ObjectName(p.ID)
+	err := r.checkParity(ctx, p)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !unreadable(err) && !errors.Is(err, storage.ErrNotExist) {
+		return err
+	}
+	if good && r.Writable() == nil {
+		if !errors.Is(err, storage.ErrNotExist) {
+			err = r.store.Delete(ctx, name)
+		} else {
+			err = nil
+		}
+		if err == nil {
+			err = r.protect(ctx, p.ID, p.Size)
+		}
+		if err == nil {
+			v.mu.Lock()
+			v.report.Remade = append(v.report.Remade, name)
+			v.mu.Unlock()
+			return nil
+		}
+	}
+	v.derived(name, err)
+	return ctx.Err()
+}
+
+// checkParity returns an error unless the pack's parity file is whole.
+func (r *Repository) checkParity(ctx context.Context, p commitlog.Pack) error {
+	reader, err := r.store.Open(ctx, parity.ObjectName(p.ID))
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	opened, err := r.parity.Open(reader, reader.Size(), p.ID, p.Size)
+	if err != nil {
+		return err
+	}
+	return r.parity.Check(reader, opened)
+}
+
+// contentID computes the id that a frame's content must have.
+func (r *Repository) contentID(kind pack.Kind, plain []byte) format.ID {
+	if kind == pack.KindNode {
+		return tree.NodeID(r.hasher, plain)
+	}
+	return r.hasher.Sum(format.ContextBlock, plain)
+}
