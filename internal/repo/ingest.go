@@ -50,6 +50,8 @@ type Ingest struct {
 	// domain that all of it is stored in: nothing is deduplicated against what is in another.
 	domain format.Name
 	sealed bool
+	// mending is true if what is stored is needed already: nodes are committed without a point.
+	mending bool
 	// announced is true when the log has the domain. Touched by the sealer only.
 	announced bool
 	// ctx is for packs and commits, which outlive the copy that happens to begin them. Nothing cancels it: what is full
@@ -133,6 +135,9 @@ type IngestOptions struct {
 	// Plain leaves blocks unencrypted also where the repository is encrypted, for storage that deduplicates or compresses
 	// by itself. Only a sealed domain can be plain.
 	Plain bool
+
+	// into, if set, is the domain to store in, one that exists: for what is stored again.
+	into format.Name
 }
 
 // NewIngest begins to store. It refuses a repository that must not be written to.
@@ -156,6 +161,9 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	}
 	if options.Sealed {
 		in.domain, in.sealed, in.announced = format.RandomName(), true, false
+	}
+	if !options.into.IsZero() {
+		in.domain, in.mending = options.into, true
 	}
 	if r.keys != nil && !options.Plain {
 		if in.sealer, err = pack.NewSealer(r.keys); err != nil {
@@ -240,7 +248,7 @@ func (in *Ingest) take(nodesOnly bool) *seal {
 	if in.data != nil {
 		s.packs = append(s.packs, in.data)
 	}
-	if in.nodes != nil && len(in.points) > 0 {
+	if in.nodes != nil && (len(in.points) > 0 || in.mending) {
 		s.packs = append(s.packs, in.nodes)
 		in.nodes = nil
 	}
@@ -323,7 +331,8 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	return err
 }
 
-// CommitPoint hands over a point whose objects are all stored through the task. It is committed, claimed by the job, with
+// CommitPoint hands over a point whose objects are all stored through the task. It is committed, claimed by the job (by no
+// further one if job is empty: a point that was there keeps its claims), with
 // the packs that hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
 // An error is of this point alone, which cannot be written down; done is not called then.
 func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) error {

@@ -41,7 +41,9 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 			return err
 		}
 		payload.Points = append(payload.Points, entry)
-		payload.Claims = append(payload.Claims, ready.claim)
+		if ready.claim.Job != "" {
+			payload.Claims = append(payload.Claims, ready.claim)
+		}
 	}
 	written, err := in.writeIndex(ctx, s, payload)
 	if err != nil || payloadEmpty(payload) {

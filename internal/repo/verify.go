@@ -157,8 +157,8 @@ type verifier struct {
 	started  time.Time
 	// level to which packs are read: without the key LevelStored is all that can be proven of blocks.
 	level  Level
-	proofs   *proofs
-	chosen   []commitlog.Pack
+	proofs *proofs
+	chosen []commitlog.Pack
 
 	mu sync.Mutex // guards what follows, and the report while packs are read
 	// bad are damaged frames, and with wholePack as offset packs that are not relied on as a whole. Those of packs that

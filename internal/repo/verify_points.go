@@ -183,7 +183,7 @@ func (w *pointsWalk) point(ctx context.Context, point *Point) error {
 		}
 		ranges := objectDamage{}
 		follower := &treeWalk{
-			repo: w.repo, root: *root, good: w.good,
+			load: w.repo.LoadNode, root: *root, good: w.good,
 			readable: w.readable,
 			lost:     func(b tree.Block, _ pack.Kind, reason string) error { ranges.add(b, reason); return nil },
 		}
@@ -210,7 +210,7 @@ func (w *pointsWalk) point(ctx context.Context, point *Point) error {
 
 // treeWalk follows a tree.
 type treeWalk struct {
-	repo   *Repository
+	load   tree.Loader
 	root   tree.Root
 	domain format.Name // if copies elsewhere do not count
 	good   *goodNodes
@@ -232,7 +232,7 @@ func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, le
 	}
 	var children []tree.Block
 	if whole {
-		children, err = tree.Children(ctx, w.repo.LoadNode, w.root, id, level, offset, length)
+		children, err = tree.Children(ctx, w.load, w.root, id, level, offset, length)
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}

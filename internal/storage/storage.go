@@ -48,7 +48,8 @@ type Store interface {
 	Create(ctx context.Context, name string) (Writer, error)
 	// Put creates a small object in one call: the same promises as Create and Commit.
 	Put(ctx context.Context, name string, content []byte) error
-	// Overwrite replaces an object or creates it, atomically. It is for hints below marks/ only.
+	// Overwrite replaces an object or creates it, atomically. It is for hints below marks/, and for putting back the one
+	// content that a damaged object had.
 	Overwrite(ctx context.Context, name string, content []byte) error
 	// Open opens an object for reading; ErrNotExist if there is none.
 	Open(ctx context.Context, name string) (Reader, error)

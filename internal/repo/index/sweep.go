@@ -17,7 +17,7 @@ func Sweep(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry) e
 	hash := hasher.Stream(format.ContextIndex)
 	in := bufio.NewReaderSize(io.TeeReader(io.NewSectionReader(r, 0, size-checksumSize), hash), 1<<20)
 	header := make([]byte, headerSize)
-	if err := fill(in, header); err != nil {
+	if err := filled(in, header); err != nil {
 		return sum, err
 	}
 	if err := format.CheckPrelude(header, format.MagicIndex); err != nil {
@@ -29,13 +29,13 @@ func Sweep(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry) e
 	}
 	packs := make([]format.Name, packCount)
 	for i := range packs {
-		if err := fill(in, packs[i][:]); err != nil {
+		if err := filled(in, packs[i][:]); err != nil {
 			return sum, err
 		}
 	}
 	raw := make([]byte, entrySize)
 	for range count {
-		if err := fill(in, raw); err != nil {
+		if err := filled(in, raw); err != nil {
 			return sum, err
 		}
 		number := binary.LittleEndian.Uint32(raw[32:])
@@ -61,7 +61,7 @@ func Sweep(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry) e
 	return sum, nil
 }
 
-func fill(in io.Reader, p []byte) error {
+func filled(in io.Reader, p []byte) error {
 	_, err := io.ReadFull(in, p)
 	return short(err)
 }
