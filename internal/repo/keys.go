@@ -27,6 +27,21 @@ func (k *keys) Derive(generation uint32, salt []byte, info string) ([32]byte, er
 // Generation of the current data key.
 func (k *keys) Generation() uint32 { return k.ring.Load().Current().Generation }
 
+// before is true if the data key of a generation was replaced before that of another was made: whoever has it alone has no
+// access any more. No generation, of an entry without a MAC or a repository without keys, comes before none.
+func (k *keys) before(generation, other uint32) bool {
+	if k == nil || generation == 0 {
+		return false
+	}
+	ring := k.ring.Load()
+	return ring.Rank(generation) < ring.Rank(other)
+}
+
+// replaced is true if the data key of a generation is not the current one any more.
+func (k *keys) replaced(generation uint32) bool {
+	return k != nil && k.before(generation, k.Generation())
+}
+
 // newHasher makes the hasher for a description and the ring that fits it; nil where it is not encrypted or not unlocked.
 func newHasher(algorithm format.Hash, description format.Description, ring *keyring.Ring) (*format.Hasher, *keys) {
 	switch {

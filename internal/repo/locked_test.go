@@ -159,12 +159,9 @@ func TestLockedGivesUp(t *testing.T) {
 	}
 }
 
-// A data key that is rotated while a writer is at work: it reads the new ring and goes on.
-func TestRotationWhileOpen(t *testing.T) {
-	a := newAttacked(t)
-	r := a.open(t)
-	r.SetPackTargets(smallPack, smallPack)
-	in := must(r.NewIngest(t.Context(), repo.IngestOptions{}))(t)
+// rotate rotates the data key and returns what somebody has who lost access with that.
+func (a attacked) rotate(t *testing.T) *format.Hasher {
+	t.Helper()
 	description := describe(t, a)
 	identify := func(_ context.Context, _ int, _ []keyring.Kind) ([]age.Identity, error) {
 		return []age.Identity{testIdentity()}, nil
@@ -180,6 +177,47 @@ func TestRotationWhileOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return format.NewEncryptedHasher(format.HashBLAKE3, ring.IDKey, ringKeys{ring})
+}
+
+// Who had the key before a rotation, and can write, does not go on with the log.
+func TestReplacedKey(t *testing.T) {
+	a := newAttacked(t)
+	before := a.lastEntry()
+	old := a.rotate(t)
+	checkpoint := func(n uint64) {
+		raw := must(storage.ReadAll(t.Context(), a.store, commitlog.EntryName(n), commitlog.MaxSize))(t)
+		raw = must(commitlog.EncodeCheckpoint(old, commitlog.Head{N: n, Checksum: format.ID(raw[len(raw)-32:])}, commitlog.NewState().Payload()))(t)
+		if err := a.store.Put(t.Context(), commitlog.CheckpointName(n), raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One with the old key where it was the current one could have been made then: what it says is not believed any more.
+	checkpoint(before)
+	r := a.open(t)
+	if len(r.Entries()) != 2 {
+		t.Fatalf("%d points", len(r.Entries()))
+	}
+	r.SetPackTargets(smallPack, smallPack)
+	mustCopyAll(t, r, onePoint("web", "w3", content(95, 9*smallBlock))) // writes a checkpoint with the new key
+	if names := a.store.Names("checkpoints/"); len(names) != 2 {
+		t.Errorf("checkpoints %v", names)
+	}
+	if again := a.open(t); len(again.Entries()) != 3 || len(again.Warnings()) > 0 {
+		t.Errorf("%d points, %v", len(again.Entries()), again.Warnings())
+	}
+	a.append(t, old, &commitlog.Payload{})
+	checkpoint(a.lastEntry())
+	a.refused(t, "", repo.ErrForged, commitlog.EntryName(a.lastEntry()))
+}
+
+// A data key that is rotated while a writer is at work: it reads the new ring and goes on.
+func TestRotationWhileOpen(t *testing.T) {
+	a := newAttacked(t)
+	r := a.open(t)
+	r.SetPackTargets(smallPack, smallPack)
+	in := must(r.NewIngest(t.Context(), repo.IngestOptions{}))(t)
+	a.rotate(t)
 	block := content(93, smallBlock)
 	must(in.StoreBlock(t.Context(), in.BlockID(block), block, repo.CodecNone))(t)
 	if err := in.Close(t.Context(), nil); err != nil {

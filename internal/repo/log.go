@@ -90,7 +90,9 @@ func (r *Repository) loadCheckpoint(ctx context.Context) error {
 	slices.Sort(numbers)
 	for i, n := range slices.Backward(numbers) {
 		if state, err := r.readCheckpoint(ctx, n); err == nil {
-			r.state = state
+			if r.checkpointGeneration = state.Generation; !r.keys.replaced(state.Generation) {
+				r.state = state
+			} // else what was said with a newer key is read from its beginning
 			r.checkpoints[0] = n
 			if i > 0 {
 				r.checkpoints[1] = numbers[i-1]
@@ -153,6 +155,9 @@ func (r *Repository) follow(ctx context.Context) error {
 		}
 		if err == nil && link != r.state.Head.Checksum {
 			err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
+		}
+		if err == nil && r.keys.before(payload.Generation, r.state.Generation) {
+			err = fmt.Errorf("%w: its MAC is of a data key that had been replaced", ErrForged)
 		}
 		if err == nil && payload.Keyless {
 			if err = r.state.CheckKeyless(&payload); err == nil {
@@ -260,8 +265,12 @@ func (r *Repository) isThere(ctx context.Context, name string, raw []byte) bool 
 // about as much as the log. It is derived: failing to write one is not failing to commit. Two are kept.
 func (r *Repository) checkpoint(ctx context.Context) error {
 	every := uint64(max(checkpointEvery, len(r.state.Packs)/checkpointShare))
-	if r.locked != nil || r.state.Head.N < r.checkpoints[0]+every {
+	if r.locked != nil {
 		return nil // without the key it would not be believed
+	}
+	outdated := r.checkpoints[0] > 0 && r.keys.before(r.checkpointGeneration, r.state.Generation)
+	if r.state.Head.N < r.checkpoints[0]+every && !outdated {
+		return nil
 	}
 	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
 	if err != nil {
@@ -275,6 +284,7 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 		_ = r.store.Delete(ctx, commitlog.CheckpointName(oldest)) // one too many costs space only
 	}
 	r.checkpoints[0], r.checkpoints[1] = r.state.Head.N, r.checkpoints[0]
+	r.checkpointGeneration = r.state.Generation
 	return nil
 }
 

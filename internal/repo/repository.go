@@ -106,6 +106,8 @@ type Repository struct {
 	keyless []uint64
 	// checkpoints are the newest one and the one before it; 0 for none.
 	checkpoints [2]uint64
+	// checkpointGeneration is that of the newest one's MAC.
+	checkpointGeneration uint32
 
 	indexing  sync.Mutex // held while the index is brought up to the state
 	index     *index.Set

@@ -20,6 +20,8 @@ type Payload struct {
 	Program string    `json:"program,omitempty"`
 	// Keyless is true for an entry of an encrypted repository that nobody with the key wrote. See State.CheckKeyless.
 	Keyless bool `json:"-"`
+	// Generation of the key of the MAC; 0: there is none.
+	Generation uint32 `json:"-"`
 
 	Repository       *Repository      `json:"repository,omitempty"`
 	Domains          []Domain         `json:"domains,omitempty"`
@@ -190,6 +192,7 @@ func encode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 	}
 	raw := format.AppendPrelude(make([]byte, 0, headerSize+len(body)+tailSize), magic)
 	generation := hasher.Generation()
+	payload.Generation = generation
 	raw = binary.LittleEndian.AppendUint32(raw, generation)
 	raw = binary.LittleEndian.AppendUint64(raw, n)
 	raw = append(raw, link[:]...)
@@ -239,13 +242,14 @@ func decode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 		return payload, link, head, corrupt("payload length differs from the file's")
 	}
 	proven := raw[:len(raw)-tailSize]
-	keyless, err := hasher.CheckMAC(format.InfoLog, binary.LittleEndian.Uint32(raw[20:]), proven, raw[len(proven):len(body)])
+	generation := binary.LittleEndian.Uint32(raw[20:])
+	keyless, err := hasher.CheckMAC(format.InfoLog, generation, proven, raw[len(proven):len(body)])
 	if err != nil {
 		return payload, link, head, err
 	}
 	if err := json.Unmarshal(proven[headerSize:], &payload); err != nil {
 		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
 	}
-	payload.Keyless = keyless
+	payload.Keyless, payload.Generation = keyless, generation
 	return payload, format.ID(raw[32:64]), Head{N: n, Checksum: sum}, nil
 }

@@ -29,6 +29,8 @@ func TestKeylessMembers(t *testing.T) {
 			field.Set(reflect.New(field.Type().Elem()))
 		case reflect.String:
 			field.SetString("x")
+		case reflect.Uint32:
+			field.SetUint(1)
 		case reflect.Bool:
 			field.SetBool(true)
 		default:

@@ -13,7 +13,9 @@ import (
 
 // State is what the entries up to a head say, added up.
 type State struct {
-	Head       Head
+	Head Head
+	// Generation of the key of the last MAC; 0 where nothing is encrypted.
+	Generation uint32
 	Repository Repository
 	Domains    map[format.Name]Domain
 	Packs      map[format.Name]Pack
@@ -45,6 +47,9 @@ func NewState() *State {
 // Apply adds an entry to the state: first what it removes, then what it adds.
 func (s *State) Apply(p *Payload, head Head) {
 	s.Head = head
+	if p.Generation != 0 {
+		s.Generation = p.Generation
+	}
 	if p.Repository != nil {
 		s.Repository = *p.Repository
 	}

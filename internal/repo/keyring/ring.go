@@ -96,6 +96,16 @@ func (r *Ring) Current() DataKey {
 	}
 }
 
+// Rank counts the data keys that a generation's came after: 0 for the first, the same for those of two rotations at once.
+// It is -1 for a generation that the ring does not have.
+func (r *Ring) Rank(generation uint32) int {
+	rank := -1
+	for key := r.find(generation); key != nil; key = r.find(key.After) {
+		rank++
+	}
+	return rank
+}
+
 // Newest is the greatest generation in the ring.
 func (r *Ring) Newest() uint32 { return r.DataKeys[len(r.DataKeys)-1].Generation }
 
