@@ -102,6 +102,7 @@ func TestJSON(t *testing.T) {
 	note("repo info", ferry(ExitDone, "repo", "info", in("vault")))
 	note("verify", ferry(ExitDone, "verify", in("vault")))
 	note("adopt", ferry(ExitDone, "adopt", in("vault")))
+	note("repo reindex", ferry(ExitDone, "repo", "reindex", in("vault"), "--all"))
 	note("demo", ferry(ExitDone, "demo", "--keep=false", "--temp-dir", dir))
 
 	// What is given up, one of it held.
@@ -160,7 +161,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 13 {
+	if len(examples) != 14 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }

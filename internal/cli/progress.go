@@ -86,6 +86,21 @@ func (b *bars) lines(name string, total, done func() int64) func() {
 	}, func() {})
 }
 
+// count shows how many of something are done, on a terminal only: it is over in minutes.
+func (b *bars) count(name string, total, done func() int64) func() {
+	if b.progress == nil {
+		return func() {}
+	}
+	bar := b.progress.AddBar(1, mpb.PrependDecorators(decor.Name(name+"  "), decor.CountersNoUnit("%d / %d ")), mpb.BarRemoveOnComplete())
+	return poll(drawEvery, func() {
+		bar.SetTotal(max(total(), 1), false)
+		bar.SetCurrent(min(done(), max(total(), 1)))
+	}, func() {
+		bar.Abort(true)
+		bar.Wait()
+	})
+}
+
 // poll calls update at an interval until the returned function is called, which waits for it and calls end.
 func poll(interval time.Duration, update, end func()) func() {
 	stop, stopped := make(chan struct{}), make(chan struct{})

@@ -77,7 +77,7 @@ This cannot be changed later; who can open the repository can (ferry key).`,
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0]) },
 	}
-	command.AddCommand(initCommand, info, a.repoRecoverCommand())
+	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand())
 	return command
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
 )
 
 // SealPoint makes a point's file under a salt of the test's.
@@ -50,4 +51,18 @@ func (r *Repository) FrameIDs(ctx context.Context, p commitlog.Pack) (map[format
 		ids[e.ID] = true
 	}
 	return ids, err
+}
+
+// SetSpillEntries makes few entries that no segment covers too many for memory.
+func (r *Repository) SetSpillEntries(n int) { r.spillEntries = n }
+
+// LocalSegments counts the segments that this process has for itself.
+func (r *Repository) LocalSegments() int { return len(r.local) }
+
+// BlockID computes a block's id.
+func (r *Repository) BlockID(plain []byte) format.ID { return r.hasher.Sum(format.ContextBlock, plain) }
+
+// ReadFrame reads a block and proves it.
+func (r *Repository) ReadFrame(ctx context.Context, id format.ID) ([]byte, error) {
+	return r.readFrame(ctx, pack.KindBlock, id)
 }

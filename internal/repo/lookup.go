@@ -192,10 +192,10 @@ func (r *Repository) addPacks(ctx context.Context, names []format.Name, read fun
 		}
 	}
 	r.mu.Unlock()
-	inMemory := frames <= spillEntries
+	inMemory := frames <= r.spillEntries
 	for len(packs) > 0 {
 		n, frames := 0, 0
-		for ; n < len(packs) && (n == 0 || frames+packs[n].Frames <= spillEntries); n++ {
+		for ; n < len(packs) && (n == 0 || frames+packs[n].Frames <= r.spillEntries); n++ {
 			frames += packs[n].Frames
 		}
 		if err := r.addTables(ctx, packs[:n], inMemory, read); err != nil {
