@@ -65,17 +65,6 @@ type Base struct {
 	ID PointID
 	// Validator is the origin's validator as it was recorded when the base was copied.
 	Validator []byte
-	// Roots proves the content of the base's objects to sources that know contents by such ids: ContentRoot for each.
-	Roots []ContentRoot
-}
-
-// ContentRoot is an id of an object's whole content. Equal ids of equal schemes mean equal content.
-type ContentRoot struct {
-	Role Role
-	Name string
-	// Scheme says how the id was made: hash and key.
-	Scheme string
-	ID     string
 }
 
 // Role says what an object is to its machine.

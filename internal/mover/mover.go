@@ -86,6 +86,8 @@ type Result struct {
 	Logical, Read, Unchanged int64
 	// NewBlocks and NewBytes were not in the repository before; Stored is what they take there, with their frames.
 	NewBlocks, NewBytes, Stored int64
+	// Whole counts those of the new blocks that went over from another repository as they were stored there.
+	Whole int64
 	// Resumed is how many bytes an earlier, interrupted copy had stored.
 	Resumed int64
 	Took    time.Duration
@@ -182,10 +184,10 @@ type task struct {
 	checkpointed  time.Time
 }
 
-type counts struct{ newBlocks, newBytes, stored int64 }
+type counts struct{ newBlocks, newBytes, stored, whole int64 }
 
 func snapshot(s *repo.Stats) counts {
-	return counts{s.NewBlocks.Load(), s.NewBytes.Load(), s.Stored.Load()}
+	return counts{s.NewBlocks.Load(), s.NewBytes.Load(), s.Stored.Load(), s.Whole.Load()}
 }
 
 func (t *task) run(ctx context.Context) (err error) {
@@ -313,7 +315,8 @@ func (t *task) result() Result {
 	r := Result{
 		Read: t.read.Load(), Unchanged: t.unchanged.Load(), Resumed: t.resumed.Load(),
 		NewBlocks: now.newBlocks - t.before.newBlocks, NewBytes: now.newBytes - t.before.newBytes, Stored: now.stored - t.before.stored,
-		Took: t.mover.options.Now().Sub(t.started),
+		Whole: now.whole - t.before.whole,
+		Took:  t.mover.options.Now().Sub(t.started),
 	}
 	if t.base != nil && r.Unchanged > 0 {
 		r.Base = t.base.ID

@@ -29,6 +29,21 @@ type run struct {
 	data *[]byte
 }
 
+// ordered is true if blocks must be stored in the objects' order: a sealed copy is to lie as it will be read. Then one
+// goroutine reads, and one stores.
+func (t *task) ordered() bool {
+	_, sealed := t.mover.ingest.Domain()
+	return sealed
+}
+
+// workers of a task.
+func (t *task) workers() int {
+	if t.ordered() {
+		return 1
+	}
+	return t.mover.workers
+}
+
 // pipeline moves runs from readers to workers.
 type pipeline struct {
 	task    *task
@@ -48,7 +63,7 @@ func (t *task) move(ctx context.Context) error {
 	p.pool.New = func() any { buffer := make([]byte, 0, size); return &buffer }
 
 	workers, ctx := errgroup.WithContext(ctx)
-	for range t.mover.workers {
+	for range p.task.workers() {
 		workers.Go(func() error { return p.work(ctx) })
 	}
 	workers.Go(func() error {
@@ -61,12 +76,19 @@ func (t *task) move(ctx context.Context) error {
 // read feeds the pipeline with everything the point has.
 func (p *pipeline) read(ctx context.Context) error {
 	onePass := false
-	for _, o := range p.task.objects {
+	transfer, stored := p.task.transfer()
+	for i, o := range p.task.objects {
 		switch o.Access {
 		case source.AccessOnePass:
 			onePass = true
 		case source.AccessRandom:
-			if err := p.readRandom(ctx, o); err != nil {
+			var err error
+			if transfer != nil && p.task.takes(stored.Roots[i]) {
+				err = p.task.takeOver(ctx, transfer, o, *stored.Roots[i])
+			} else {
+				err = p.readRandom(ctx, o)
+			}
+			if err != nil {
 				return err
 			}
 		case source.AccessInline:
@@ -127,7 +149,7 @@ func (p *pipeline) next(ctx context.Context) (r run, idle bool, err error) {
 	select {
 	case r = <-p.runs:
 		// A stream is read by decompressing it: only if no other worker was busy was there a processor left over.
-		idle = !p.streaming.Load() || int(p.waiting.Load()) == p.task.mover.workers
+		idle = !p.streaming.Load() || int(p.waiting.Load()) == p.task.workers()
 		return r, idle, nil
 	case <-ctx.Done():
 		return r, false, ctx.Err()

@@ -28,7 +28,11 @@ func (p *pipeline) readRandom(ctx context.Context, o *object) error {
 	}
 	ranges := make(chan blockRange)
 	group, ctx := errgroup.WithContext(ctx)
-	for range readers {
+	parallel := readers
+	if p.task.ordered() {
+		parallel = 1
+	}
+	for range parallel {
 		group.Go(func() error {
 			for r := range ranges {
 				if err := p.readRange(ctx, o, disk, r); err != nil {
@@ -107,7 +111,7 @@ func (t *task) proofFor(o *object) *backup.Base {
 	if t.base == nil || o.base == nil {
 		return nil
 	}
-	return &backup.Base{ID: t.base.ID, Validator: t.base.Origin.Validator, Roots: t.mover.ingest.Repository().ContentRoots(t.base)}
+	return &backup.Base{ID: t.base.ID, Validator: t.base.Origin.Validator}
 }
 
 func (p *pipeline) readRange(ctx context.Context, o *object, disk source.Disk, r blockRange) error {

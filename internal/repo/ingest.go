@@ -93,6 +93,8 @@ type Stats struct {
 	NewBlocks, NewBytes, Stored atomic.Int64
 	// KnownBlocks and KnownBytes were there already.
 	KnownBlocks, KnownBytes atomic.Int64
+	// Whole counts those of the new blocks whose frames went over from another repository as they were.
+	Whole atomic.Int64
 	// NodeBytes is what new tree nodes took.
 	NodeBytes atomic.Int64
 	// Packs counts packs sealed.

@@ -84,19 +84,6 @@ func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, 
 	return point, nil
 }
 
-// ContentRoots returns the ids that prove the content of a point's objects to another repository.
-func (r *Repository) ContentRoots(p *Point) []backup.ContentRoot {
-	var roots []backup.ContentRoot
-	for i, root := range p.Roots {
-		if root != nil {
-			roots = append(roots, backup.ContentRoot{
-				Role: p.Objects[i].Role, Name: p.Objects[i].Name, Scheme: r.description.Hash, ID: root.ID(r.hasher).String(),
-			})
-		}
-	}
-	return roots
-}
-
 // nodeCache keeps tree nodes that were read, within a bound.
 type nodeCache struct {
 	mu    sync.Mutex
@@ -250,6 +237,8 @@ type BlockReader struct {
 	raw    []byte
 	plain  []byte
 	places []placed
+	// take proves what was read of a block; it is decode unless somebody wants frames.
+	take func(placed, []byte) error
 }
 
 type placed struct {
@@ -258,7 +247,11 @@ type placed struct {
 }
 
 // NewBlockReader makes a reader of blocks.
-func (r *Repository) NewBlockReader() *BlockReader { return &BlockReader{repo: r} }
+func (r *Repository) NewBlockReader() *BlockReader {
+	b := &BlockReader{repo: r}
+	b.take = b.decode
+	return b
+}
 
 // Read reads the blocks in the order in which they lie in packs, and calls use with each block's proven content, valid
 // until it returns. For a block that cannot be read it calls failed and goes on; an error of either ends the read.
@@ -344,7 +337,7 @@ func (b *BlockReader) readRun(ctx context.Context, run []placed, use func(tree.B
 		at := int64(p.place.Offset) - start
 		frameErr := err
 		if frameErr == nil || frameEnd(p.place)-start <= int64(n) {
-			frameErr = b.decode(p, b.raw[at:frameEnd(p.place)-start])
+			frameErr = b.take(p, b.raw[at:frameEnd(p.place)-start])
 		}
 		if frameErr != nil {
 			frameErr = b.elsewhere(ctx, p.block, damagedPack(p.place, frameErr))

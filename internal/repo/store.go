@@ -21,15 +21,20 @@ func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, co
 	if err != nil {
 		return false, err
 	}
-	if stored {
-		in.stats.NewBlocks.Add(1)
-		in.stats.NewBytes.Add(int64(len(plain)))
-		in.stats.Stored.Add(int64(size))
-	} else {
-		in.stats.KnownBlocks.Add(1)
-		in.stats.KnownBytes.Add(int64(len(plain)))
-	}
+	in.count(stored, int64(len(plain)), size)
 	return stored, nil
+}
+
+// count adds a block to the statistics.
+func (in *Ingest) count(stored bool, plain int64, size int) {
+	if !stored {
+		in.stats.KnownBlocks.Add(1)
+		in.stats.KnownBytes.Add(plain)
+		return
+	}
+	in.stats.NewBlocks.Add(1)
+	in.stats.NewBytes.Add(plain)
+	in.stats.Stored.Add(int64(size))
 }
 
 // Load reads a tree node. With Store it makes an Ingest the tree.Nodes of its repository.
@@ -58,18 +63,22 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	buffer := in.buffers.Get().(*[]byte)
 	defer in.buffers.Put(buffer)
 	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
+	if err := in.appendFrame(kind, *buffer); err != nil {
+		return false, 0, err
+	}
+	return true, len(*buffer), nil
+}
 
+// appendFrame appends the frame of an id that was reserved. An error ends the ingest.
+func (in *Ingest) appendFrame(kind pack.Kind, frame []byte) error {
 	in.mu.Lock()
-	err := in.append(kind, *buffer)
+	defer in.mu.Unlock()
+	err := in.append(kind, frame)
 	if err != nil {
 		in.fail(err)
 		in.appended.Broadcast()
 	}
-	in.mu.Unlock()
-	if err != nil {
-		return false, 0, err
-	}
-	return true, len(*buffer), nil
+	return err
 }
 
 // reserve is true if the id is stored or appended; else it is the caller's to store now. It waits while another caller

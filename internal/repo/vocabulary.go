@@ -48,11 +48,5 @@ func (r *Repository) Leaves(ctx context.Context, root Root) iter.Seq2[[]Block, e
 	return tree.Leaves(ctx, r.LoadNode, root)
 }
 
-// Differences yields the ranges, ascending, in which two disks of one size may differ. A range with the zero id is zeros
-// in b. Only what differs is read.
-func (r *Repository) Differences(ctx context.Context, a, b Root) iter.Seq2[Block, error] {
-	return tree.Differences(ctx, r.LoadNode, a, b)
-}
-
 // NewCursor makes a cursor for an object.
 func (r *Repository) NewCursor(root Root) *Cursor { return tree.NewCursor(r.LoadNode, root) }

@@ -118,6 +118,11 @@ func (h *Hasher) Sum(context Context, parts ...[]byte) ID {
 	return id
 }
 
+// SameIDs is true if equal content has equal ids by both hashers: the algorithm and the id key are the same.
+func (h *Hasher) SameIDs(other *Hasher) bool {
+	return h.hash == other.hash && h.Sum(ContextBlock) == other.Sum(ContextBlock)
+}
+
 // Stream returns a hash for content that comes in pieces. It belongs to one goroutine.
 func (h *Hasher) Stream(context Context) hash.Hash {
 	h.mustHaveKey(context)

@@ -122,6 +122,21 @@ func (o *Opener) derive(of session) (cipher.AEAD, error) {
 	return aead, nil
 }
 
+// Prove checks that a holder of the key sealed the content of an encrypted frame under its id, without decompressing it.
+func (o *Opener) Prove(frame []byte) error {
+	f, err := parseWhole(frame)
+	if err != nil {
+		return err
+	}
+	with := scratches.Get().(*scratch)
+	defer scratches.Put(with)
+	opened, err := o.open(with.bytes[:0], f, frame, with)
+	if err == nil {
+		with.bytes = opened
+	}
+	return err
+}
+
 // open appends a whole frame's stored bytes to dst, decrypted. If they are not what a holder of the key wrote, the error
 // wraps format.ErrForged where the checksum holds, else format.ErrCorrupt.
 func (o *Opener) open(dst []byte, f Frame, frame []byte, with *scratch) ([]byte, error) {

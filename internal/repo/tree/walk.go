@@ -22,6 +22,15 @@ type Block struct {
 // Leaves yields the object's leaves in order, each as its blocks that are not zeros. A node that cannot be read is
 // yielded as an error with the range it covers (Damage), and the walk goes on behind it.
 func Leaves(ctx context.Context, load Loader, root Root) iter.Seq2[[]Block, error] {
+	return leaves(ctx, load, root, false)
+}
+
+// Cuts yields a stream's leaves in order as Leaves does, each with its zeros too: all that is needed to build it again.
+func Cuts(ctx context.Context, load Loader, root Root) iter.Seq2[[]Block, error] {
+	return leaves(ctx, load, root, true)
+}
+
+func leaves(ctx context.Context, load Loader, root Root, zeros bool) iter.Seq2[[]Block, error] {
 	return func(yield func([]Block, error) bool) {
 		if err := root.Check(); err != nil {
 			yield(nil, &Damage{Offset: 0, Length: root.Size, Err: err})
@@ -30,7 +39,7 @@ func Leaves(ctx context.Context, load Loader, root Root) iter.Seq2[[]Block, erro
 		if root.Top.IsZero() {
 			return
 		}
-		w := &walker{ctx: ctx, load: load, root: root, yield: yield}
+		w := &walker{ctx: ctx, load: load, root: root, zeros: zeros, yield: yield}
 		w.walk(root.Top, root.Height-1, 0, root.Size)
 	}
 }
@@ -54,19 +63,20 @@ type walker struct {
 	ctx   context.Context
 	load  Loader
 	root  Root
+	zeros bool
 	yield func([]Block, error) bool
 }
 
 // walk visits the node that covers length bytes from offset; false ends the iteration.
 func (w *walker) walk(id format.ID, level int, offset, length int64) bool {
-	children, err := Children(w.ctx, w.load, w.root, id, level, offset, length)
+	below, err := children(w.ctx, w.load, w.root, id, level, offset, length, w.zeros)
 	if err != nil {
 		return w.yield(nil, &Damage{Offset: offset, Length: length, Err: err}) && w.ctx.Err() == nil
 	}
 	if level == 0 {
-		return w.yield(children, nil)
+		return w.yield(below, nil)
 	}
-	for _, child := range children {
+	for _, child := range below {
 		if !w.walk(child.ID, level-1, child.Offset, child.Length) {
 			return false
 		}
@@ -77,6 +87,10 @@ func (w *walker) walk(id format.ID, level int, offset, length int64) bool {
 // Children reads a node of an object, which covers length bytes from offset, and returns its existing children as ranges
 // of the object, clipped to its size. Errors of content wrap format.ErrCorrupt.
 func Children(ctx context.Context, load Loader, root Root, id format.ID, level int, offset, length int64) ([]Block, error) {
+	return children(ctx, load, root, id, level, offset, length, false)
+}
+
+func children(ctx context.Context, load Loader, root Root, id format.ID, level int, offset, length int64, zeros bool) ([]Block, error) {
 	raw, err := load(ctx, id)
 	if err != nil {
 		return nil, err
@@ -85,22 +99,22 @@ func Children(ctx context.Context, load Loader, root Root, id format.ID, level i
 	if err != nil {
 		return nil, err
 	}
-	children := make([]Block, 0, Fanout)
+	found := make([]Block, 0, Fanout)
 	if root.Kind == KindStream {
 		at := offset
 		for _, e := range node.Entries {
 			if e.Length > offset+length-at { // here and not at the end: sums of hostile lengths overflow
 				return nil, fmt.Errorf("%w: stream node covers more than %d bytes", format.ErrCorrupt, length)
 			}
-			if !e.ID.IsZero() || level > 0 {
-				children = append(children, Block{Offset: at, Length: e.Length, ID: e.ID})
+			if !e.ID.IsZero() || level > 0 || zeros {
+				found = append(found, Block{Offset: at, Length: e.Length, ID: e.ID})
 			}
 			at += e.Length
 		}
 		if at != offset+length {
 			return nil, fmt.Errorf("%w: stream node covers %d bytes, not %d", format.ErrCorrupt, at-offset, length)
 		}
-		return children, nil
+		return found, nil
 	}
 	span := root.BlockSize << (8 * level)
 	for i, child := range node.Children {
@@ -111,9 +125,9 @@ func Children(ctx context.Context, load Loader, root Root, id format.ID, level i
 			return nil, fmt.Errorf("%w: tree node with a child behind the object's end", format.ErrCorrupt)
 		}
 		at := offset + int64(i)*span
-		children = append(children, Block{Offset: at, Length: min(span, root.Size-at), ID: child})
+		found = append(found, Block{Offset: at, Length: min(span, root.Size-at), ID: child})
 	}
-	return children, nil
+	return found, nil
 }
 
 // Cursor finds blocks of one object by offset. It remembers the path to the last one, so that going forward loads each
@@ -180,58 +194,4 @@ func childAt(parent Block, children []Block, offset int64) Block {
 		end = children[low].Offset
 	}
 	return Block{Offset: start, Length: end - start}
-}
-
-// Differences yields the ranges, ascending, in which two fixed trees of equal block size may differ. It loads only
-// nodes that differ. Beyond the end of the shorter object everything differs.
-func Differences(ctx context.Context, load Loader, a, b Root) iter.Seq2[Block, error] {
-	return func(yield func(Block, error) bool) {
-		if a.Kind != KindFixed || b.Kind != KindFixed || a.BlockSize != b.BlockSize || a.Size != b.Size {
-			yield(Block{Offset: 0, Length: max(a.Size, b.Size)}, nil)
-			return
-		}
-		d := &differ{ctx: ctx, load: load, root: a, yield: yield}
-		d.walk(a.Top, b.Top, a.Height-1, 0, a.Size)
-	}
-}
-
-type differ struct {
-	ctx   context.Context
-	load  Loader
-	root  Root
-	yield func(Block, error) bool
-}
-
-func (d *differ) walk(a, b format.ID, level int, offset, length int64) bool {
-	if a == b {
-		return true
-	}
-	if level < 0 || a.IsZero() || b.IsZero() {
-		return d.yield(Block{Offset: offset, Length: length, ID: b}, nil)
-	}
-	var sides [2][Fanout]format.ID
-	for i, id := range []format.ID{a, b} {
-		raw, err := d.load(d.ctx, id)
-		if err == nil {
-			var node Node
-			if node, err = ParseNode(raw, KindFixed, level); err == nil {
-				sides[i] = *node.Children
-			}
-		}
-		if err != nil {
-			d.yield(Block{}, &Damage{Offset: offset, Length: length, Err: err})
-			return false
-		}
-	}
-	span := d.root.BlockSize << (8 * level)
-	for i := range sides[0] {
-		if int64(i) > (length-1)/span {
-			break
-		}
-		at := offset + int64(i)*span
-		if !d.walk(sides[0][i], sides[1][i], level-1, at, min(span, d.root.Size-at)) {
-			return false
-		}
-	}
-	return true
 }

@@ -97,7 +97,7 @@ func TestCursorLoadsEachNodeOnce(t *testing.T) {
 	}
 }
 
-func TestDifferences(t *testing.T) {
+func TestChanged(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		nodes := newMemory()
 		a, rootA := drawBuilt(t, nodes)
@@ -109,20 +109,20 @@ func TestDifferences(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if a.size != b.size {
+			return
+		}
 		var ranges []Block
 		end := int64(0)
-		for at, err := range Differences(context.Background(), nodes.Load, rootA, rootB) {
-			if err != nil || at.Offset < end || at.Offset+at.Length > max(a.size, b.size) {
+		for at, err := range Changed(context.Background(), nodes.Load, nodes.Load, rootA, rootB) {
+			if err != nil || at.Offset < end || at.Offset+at.Length > a.size {
 				t.Fatalf("range %+v behind %d, %v", at, end, err)
+			}
+			if !at.ID.IsZero() && (at.Length > blockSize || at.ID != b.blocks[at.Offset/blockSize]) {
+				t.Fatalf("%+v is no block of what is compared", at)
 			}
 			end = at.Offset + at.Length
 			ranges = append(ranges, at)
-		}
-		if a.size != b.size {
-			if len(ranges) != 1 || ranges[0] != (Block{Length: max(a.size, b.size)}) {
-				t.Fatalf("objects of other sizes differ in %v", ranges)
-			}
-			return
 		}
 		differ := map[int64]bool{}
 		for _, d := range []disk{a, b} {
@@ -151,7 +151,7 @@ func TestDifferences(t *testing.T) {
 	})
 }
 
-func TestDifferencesLoadsOnlyWhatDiffers(t *testing.T) {
+func TestChangedLoadsOnlyWhatDiffers(t *testing.T) {
 	nodes, d := newMemory(), disk{size: 70000 * blockSize, blocks: map[int64]format.ID{}}
 	for i := int64(0); i < d.count(); i += 100 {
 		d.blocks[i] = blockID(uint64(i) + 1)
@@ -175,7 +175,7 @@ func TestDifferencesLoadsOnlyWhatDiffers(t *testing.T) {
 	} {
 		nodes.forget()
 		var got []Block
-		for at, err := range Differences(context.Background(), nodes.Load, a, c.other) {
+		for at, err := range Changed(context.Background(), nodes.Load, nodes.Load, a, c.other) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,13 +186,13 @@ func TestDifferencesLoadsOnlyWhatDiffers(t *testing.T) {
 		}
 	}
 	delete(nodes.nodes, b.Top)
-	for _, err := range Differences(context.Background(), nodes.Load, a, b) {
+	for _, err := range Changed(context.Background(), nodes.Load, nodes.Load, a, b) {
 		var damage *Damage
 		if !errors.As(err, &damage) || damage.Length != d.size || !errors.Is(err, format.ErrCorrupt) {
 			t.Errorf("without the top node: %v", err)
 		}
 	}
-	for range Differences(context.Background(), nodes.Load, a, Root{}) {
+	for range Changed(context.Background(), nodes.Load, nodes.Load, a, Root{}) {
 		break // leaving a walk early must not hang or panic
 	}
 }

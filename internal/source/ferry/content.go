@@ -33,6 +33,9 @@ type content struct {
 	release func()
 }
 
+// Stored is the repository that the point lies in, for one who can take it over as it is.
+func (c *content) Stored() (*repo.Repository, *repo.Point) { return c.repository, c.point }
+
 func (c *content) Objects() []source.Object {
 	objects := make([]source.Object, len(c.point.Objects))
 	for i, object := range c.point.Objects {
@@ -47,8 +50,10 @@ func (c *content) Objects() []source.Object {
 // Validator names the content itself: it never changes.
 func (c *content) Validator() []byte {
 	var validator []byte
-	for _, root := range c.repository.ContentRoots(c.point) {
-		validator = fmt.Appendf(validator, "%s %s\n", root.Scheme, root.ID)
+	for _, root := range c.point.Roots {
+		if root != nil {
+			validator = fmt.Appendf(validator, "%s %s\n", c.repository.Description().Hash, c.repository.RootID(*root))
+		}
 	}
 	return validator
 }
@@ -145,13 +150,11 @@ func (d *disk) ReadAt(p []byte, offset int64) (int, error) {
 	return int(length), nil
 }
 
-// Extents are the blocks that exist; with a base whose content is proven to be the same point's here, those that differ.
-func (d *disk) Extents(ctx context.Context, base *backup.Base) iter.Seq2[backup.Extent, error] {
-	if root := d.provenBase(ctx, base); root != nil {
-		return d.differences(ctx, *root)
-	}
+// Extents are the blocks that exist. Where the target could take over what is as in a base it does so by the ids, without
+// asking here.
+func (d *disk) Extents(ctx context.Context, _ *backup.Base) iter.Seq2[backup.Extent, error] {
 	return func(yield func(backup.Extent, error) bool) {
-		fill := filler{kind: backup.ExtentZero, yield: yield}
+		fill := filler{yield: yield}
 		for blocks, err := range d.content.repository.Leaves(ctx, d.root) {
 			if err != nil {
 				yield(backup.Extent{}, err)
@@ -167,50 +170,8 @@ func (d *disk) Extents(ctx context.Context, base *backup.Base) iter.Seq2[backup.
 	}
 }
 
-// provenBase finds the base's object here, if it has the very content that the target has.
-func (d *disk) provenBase(ctx context.Context, base *backup.Base) *repo.Root {
-	if base == nil || !d.content.repository.Has(base.ID) {
-		return nil
-	}
-	point, err := d.content.repository.ReadPoint(ctx, base.ID)
-	if err != nil {
-		return nil
-	}
-	for _, mine := range d.content.repository.ContentRoots(point) {
-		if mine.Role == d.object.Role && mine.Name == d.object.Name && slices.Contains(base.Roots, mine) {
-			for i, o := range point.Objects {
-				if root := point.Roots[i]; root != nil && o.Role == mine.Role && o.Name == mine.Name && root.Size == d.root.Size && root.BlockSize == d.root.BlockSize {
-					return root
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func (d *disk) differences(ctx context.Context, base repo.Root) iter.Seq2[backup.Extent, error] {
-	return func(yield func(backup.Extent, error) bool) {
-		fill := filler{kind: backup.ExtentUnchanged, yield: yield}
-		for block, err := range d.content.repository.Differences(ctx, base, d.root) {
-			kind := backup.ExtentData
-			if block.ID.IsZero() {
-				kind = backup.ExtentZero
-			}
-			if err != nil {
-				yield(backup.Extent{}, err)
-				return
-			}
-			if !fill.put(backup.Extent{Offset: block.Offset, Length: block.Length, Kind: kind}) {
-				return
-			}
-		}
-		fill.finish(d.root.Size)
-	}
-}
-
-// filler yields extents and, between them, what the gaps are.
+// filler yields extents and, between them, zeros.
 type filler struct {
-	kind  backup.ExtentKind
 	at    int64
 	yield func(backup.Extent, error) bool
 	ended bool
@@ -226,7 +187,7 @@ func (f *filler) put(e backup.Extent) bool {
 }
 
 func (f *filler) gap(to int64) bool {
-	return to <= f.at || f.yield(backup.Extent{Offset: f.at, Length: to - f.at, Kind: f.kind}, nil)
+	return to <= f.at || f.yield(backup.Extent{Offset: f.at, Length: to - f.at, Kind: backup.ExtentZero}, nil)
 }
 
 func (f *filler) finish(size int64) {

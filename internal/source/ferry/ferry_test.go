@@ -141,11 +141,22 @@ func TestOnlyDifferencesAreRead(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	copyAll(t, sourcetest.Open(t, first, second), a, repo.Options{BlockSize: block})
-	report := copyAll(t, open(t, a), b, repo.Options{BlockSize: block})
-	increment := report.Steps[1].Result
 	disk, archive := int64(len(second.Objects[0].Data)), int64(len(second.Objects[1].Data))
-	if increment.Base != first.ID() || increment.Read != block+archive || increment.Unchanged != disk-2*block {
-		t.Fatalf("the increment read %d and took over %d of %d", increment.Read, increment.Unchanged, disk)
+	// Equal ids: also of the archive only what is new is read. Other ids prove nothing.
+	for _, c := range []struct {
+		to        string
+		options   repo.Options
+		archive   int64
+		unchanged int64
+	}{
+		{b, repo.Options{BlockSize: block}, archive / 2, disk - 2*block},
+		{filepath.Join(dir, "c"), repo.Options{BlockSize: block, SHA256: true}, disk + archive, 0},
+	} {
+		report := copyAll(t, open(t, a), c.to, c.options)
+		increment := report.Steps[1].Result
+		if (increment.Base == first.ID()) != (c.unchanged > 0) || increment.Read < block || increment.Read > block+c.archive || increment.Unchanged != c.unchanged {
+			t.Errorf("%s: the increment read %d and took over %d of %d", c.to, increment.Read, increment.Unchanged, disk)
+		}
 	}
 }
 
@@ -157,12 +168,22 @@ func TestABaseWithOtherContentProvesNothing(t *testing.T) {
 	// The same point id with another content, as an image changed in place with its time kept would give.
 	other, _ := machine()
 	other.Objects[0].Data[0] ^= 1
-	copyAll(t, sourcetest.Open(t, other), b, repo.Options{BlockSize: block})
+	copyAll(t, sourcetest.Open(t, other), b, repo.Options{BlockSize: block, SHA256: true})
 	report := copyAll(t, open(t, a), b, repo.Options{})
 	if report.Steps[1].Result.Unchanged != 0 {
 		t.Fatalf("%d bytes were taken over from a base that differs", report.Steps[1].Result.Unchanged)
 	}
 	if got := contents(t, open(t, b).Points[1]); !bytes.Equal(got[0], second.Objects[0].Data) {
+		t.Fatal("the copy differs from its source")
+	}
+	// Where ids are equal it is the base's own tree that is compared with: what differs there is read too.
+	c := filepath.Join(dir, "c")
+	copyAll(t, sourcetest.Open(t, other), c, repo.Options{BlockSize: block})
+	increment := copyAll(t, open(t, a), c, repo.Options{}).Steps[1].Result
+	if want := int64(len(second.Objects[0].Data)) - 3*block; increment.Unchanged != want {
+		t.Errorf("%d bytes were taken over from a base that differs in %d more than the increment, want %d", increment.Unchanged, block, want)
+	}
+	if got := contents(t, open(t, c).Points[1]); !bytes.Equal(got[0], second.Objects[0].Data) {
 		t.Fatal("the copy differs from its source")
 	}
 }

@@ -1,0 +1,160 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/tree"
+)
+
+// Transfer takes blocks over from another repository in which equal content has equal ids: what the target's domain has is
+// not read, and a frame that is proven goes over as it is, neither decompressed nor compressed again.
+//
+//	same data key, both open:  the frame's tag proves that a holder of the key sealed this content under this id
+//	else:                      decode, compute the id again; the frame goes over if neither repository encrypts,
+//	                           else the content is encoded and encrypted anew
+//
+// In both cases the frame's checksum must hold: it is what proves the frame to those without a key.
+type Transfer struct {
+	from  *Repository
+	to    *Ingest
+	codec *Codec
+}
+
+// NewTransfer begins to take over from a repository. With a codec, blocks that have another are encoded anew; without,
+// they keep what they have. It is nil if equal content has not equal ids in both.
+func (in *Ingest) NewTransfer(from *Repository, codec *Codec) *Transfer {
+	if !in.repo.hasher.SameIDs(from.hasher) {
+		return nil
+	}
+	return &Transfer{from: from, to: in, codec: codec}
+}
+
+// Changed yields the blocks of a disk of the source that are not as in base, a disk of the target of the same size and
+// block size, ascending. Ranges that are zeros now come with the zero id, of any length.
+func (t *Transfer) Changed(ctx context.Context, base, root Root) iter.Seq2[Block, error] {
+	load := func(ctx context.Context, id ID) ([]byte, error) { return t.to.repo.LoadNode(ctx, id) }
+	return tree.Changed(ctx, load, t.from.LoadNode, base, root)
+}
+
+// Cuts yields the pieces of a stream of the source in order, zeros included, some at a time.
+func (t *Transfer) Cuts(ctx context.Context, root Root) iter.Seq2[[]Block, error] {
+	return tree.Cuts(ctx, t.from.LoadNode, root)
+}
+
+// trusts is true if a frame of a generation proves itself to the target: both repositories are open, and have the same
+// data key for it.
+func (t *Transfer) trusts(uint32) bool { return false }
+
+// Taker takes blocks over. It belongs to one goroutine; make one for each.
+type Taker struct {
+	transfer *Transfer
+	reader   *BlockReader
+	wanted   []Block
+	// whole is the frame that was read last, if it can go over as it is.
+	whole []byte
+}
+
+// NewTaker makes a taker.
+func (t *Transfer) NewTaker() *Taker {
+	taker := &Taker{transfer: t, reader: t.from.NewBlockReader()}
+	taker.reader.take = taker.take
+	return taker
+}
+
+// Take makes sure that the target has the blocks, none of which is zeros, and calls done with each, in no order; read is
+// true if it was read from the source. For a block that the source cannot give it calls failed and goes on. An error of
+// either ends it.
+func (t *Taker) Take(ctx context.Context, blocks []Block, done func(block Block, read bool) error, failed func(Block, error) error) error {
+	t.wanted = t.wanted[:0]
+	for _, block := range blocks {
+		if !t.transfer.to.has(block) {
+			t.wanted = append(t.wanted, block)
+			continue
+		}
+		if err := done(block, false); err != nil {
+			return err
+		}
+	}
+	return t.reader.Read(ctx, t.wanted, func(block Block, plain []byte) error {
+		if err := t.store(ctx, block, plain); err != nil {
+			return err
+		}
+		return done(block, true)
+	}, failed)
+}
+
+// take proves a frame. Unless it can go over as it is, its content is in the reader then.
+func (t *Taker) take(p placed, frame []byte) error {
+	t.whole = nil
+	from, to := t.transfer.from, t.transfer.to
+	f, err := pack.CheckFrame(frame, from.hasher)
+	if err != nil {
+		return err
+	}
+	if f.ID != p.block.ID || f.Kind != pack.KindBlock || int64(f.Plain) != p.block.Length {
+		return fmt.Errorf("%w: another frame than the index says", ErrCorrupt)
+	}
+	fits := t.transfer.codec == nil || *t.transfer.codec == f.Codec
+	if fits && to.encrypts() && t.transfer.trusts(f.Generation) {
+		err = from.opener.Prove(frame)
+	} else {
+		err = t.reader.decode(p, frame)
+		fits = fits && f.Generation == 0 && !to.encrypts()
+	}
+	if err == nil && fits {
+		t.whole = frame
+	}
+	return err
+}
+
+// store stores the block that was read last: its frame, or its content encoded anew.
+func (t *Taker) store(ctx context.Context, block Block, plain []byte) error {
+	if whole := t.whole; whole != nil {
+		t.whole = nil
+		return t.transfer.to.storeFrame(ctx, block, whole)
+	}
+	codec := pack.CodecS2
+	if t.transfer.codec != nil {
+		codec = *t.transfer.codec
+	}
+	_, err := t.transfer.to.StoreBlock(ctx, block.ID, plain, codec)
+	return err
+}
+
+// has is true if the domain has a block, or it is on its way there: a point may refer to it.
+func (in *Ingest) has(block Block) bool {
+	in.mu.Lock()
+	appended := in.pending[block.ID]
+	in.mu.Unlock()
+	if !appended && !in.stored(block.ID) {
+		return false
+	}
+	in.count(false, block.Length, 0)
+	return true
+}
+
+// encrypts is true if new blocks are encrypted.
+func (in *Ingest) encrypts() bool { return in.sealer != nil }
+
+// storeFrame makes sure that a block is stored, as a frame that another repository has.
+func (in *Ingest) storeFrame(ctx context.Context, block Block, frame []byte) error {
+	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
+		return err
+	}
+	known, err := in.reserve(block.ID)
+	if err != nil {
+		return err
+	}
+	if !known {
+		if err := in.appendFrame(pack.KindBlock, frame); err != nil {
+			return err
+		}
+		in.stats.Whole.Add(1)
+	}
+	in.count(!known, block.Length, len(frame))
+	return nil
+}

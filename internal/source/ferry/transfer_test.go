@@ -1,0 +1,187 @@
+package ferry_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"ferry/internal/backup"
+	"ferry/internal/job"
+	"ferry/internal/mover"
+	"ferry/internal/plan"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/fs"
+)
+
+// squeezable is machine with content that a codec makes smaller.
+func squeezable() (first, second *sourcetest.Point) {
+	first, second = machine()
+	for _, p := range []*sourcetest.Point{first, second} {
+		for i := range 2 {
+			data := p.Objects[i].Data
+			for at := 0; at+block <= len(data); at += block {
+				if data[at+2] != 0 { // of a block that is not zeros, the second half repeats the first byte
+					copy(data[at+block/2:at+block], bytes.Repeat(data[at:at+1], block/2))
+				}
+			}
+		}
+	}
+	return first, second
+}
+
+// copyWith copies all points into the repository in dir and returns the report.
+func copyWith(t *testing.T, from *registry.Source, dir string, codec mover.Codec, options repo.Options) job.Report {
+	t.Helper()
+	store, err := fs.Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r, err := repo.Open(t.Context(), store, repo.Environment{})
+	if err != nil {
+		r, err = repo.Init(t.Context(), store, repo.Environment{}, options)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var points []backup.Point
+	for _, p := range from.Points {
+		points = append(points, p.Point)
+	}
+	report, err := job.Copy(t.Context(), from, r, plan.Make(points, r.Has, plan.Request{All: true}), job.Options{Codec: codec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if verified, err := r.Verify(t.Context(), nil); err != nil || len(verified.Damage) > 0 {
+		t.Errorf("verify: %+v, %v", verified, err)
+	}
+	return report
+}
+
+// packBytes is the size of a repository's packs.
+func packBytes(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "packs", "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	return size
+}
+
+func sum(report job.Report, of func(mover.Result) int64) (n int64) {
+	for _, step := range report.Steps {
+		n += of(step.Result)
+	}
+	return n
+}
+
+func newBlocks(r mover.Result) int64 { return r.NewBlocks }
+func whole(r mover.Result) int64     { return r.Whole }
+
+// Between repositories with equal ids frames go over as they are, each block is read once, and no more is read than that.
+func TestFramesGoOverAsTheyAre(t *testing.T) {
+	first, second := squeezable()
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	copyWith(t, sourcetest.Open(t, first, second), a, mover.CodecS2, repo.Options{BlockSize: block})
+	from := open(t, a)
+	listed := from.Root.BytesRead()
+	report := copyWith(t, from, b, mover.CodecAuto, repo.Options{BlockSize: block})
+	if n := sum(report, newBlocks); n == 0 || sum(report, whole) != n || report.Failed() > 0 {
+		t.Errorf("%d of %d new blocks went over as they are, %d points failed", sum(report, whole), n, report.Failed())
+	}
+	if read, all := from.Root.BytesRead()-listed, packBytes(t, a); read > all+all/10 {
+		t.Errorf("%d bytes were read of a repository of %d", read, all)
+	}
+	if report.Stored+report.Nodes > packBytes(t, a) {
+		t.Errorf("%d bytes were stored where the source has %d", report.Stored+report.Nodes, packBytes(t, a))
+	}
+	sources, copies := from, open(t, b)
+	for i, p := range copies.Points {
+		if len(p.Hops) != 1 || p.ID != sources.Points[i].ID {
+			t.Errorf("point %d: %+v", i, p.Point)
+		}
+		for k, data := range contents(t, p) {
+			if want := []*sourcetest.Point{first, second}[i].Objects[k].Data; !bytes.Equal(data, want) {
+				t.Errorf("point %d: object %d differs", i, k)
+			}
+		}
+	}
+	// The trees are the source's own: the roots say so.
+	for i := range copies.Points {
+		if !bytes.Equal(validator(t, sources.Points[i]), validator(t, copies.Points[i])) {
+			t.Errorf("point %d has other trees in the copy", i)
+		}
+	}
+}
+
+func validator(t *testing.T, p source.Point) []byte {
+	t.Helper()
+	content, err := p.Opener.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	return content.Validator()
+}
+
+// A codec that is asked for by name is what new blocks have then, whatever the source has.
+func TestFramesAreEncodedAnewForACodec(t *testing.T) {
+	first, second := squeezable()
+	dir := t.TempDir()
+	a := filepath.Join(dir, "a")
+	copyWith(t, sourcetest.Open(t, first, second), a, mover.CodecS2, repo.Options{BlockSize: block})
+	for _, c := range []struct {
+		codec mover.Codec
+		whole bool
+	}{{mover.CodecNone, false}, {mover.CodecZstd, false}, {mover.CodecS2, true}} {
+		to := filepath.Join(dir, string(c.codec))
+		report := copyWith(t, open(t, a), to, c.codec, repo.Options{BlockSize: block})
+		n, over := sum(report, newBlocks), sum(report, whole)
+		if report.Failed() > 0 || n == 0 || c.whole && over < n/2 || !c.whole && over > n/2 {
+			t.Errorf("%s: %d of %d blocks went over as they are, %d points failed", c.codec, over, n, report.Failed())
+		}
+	}
+}
+
+// What is damaged in the source does not go over: the checksum is looked at, and the id computed.
+func TestDamagedFramesDoNotGoOver(t *testing.T) {
+	first, _ := squeezable()
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	copyWith(t, sourcetest.Open(t, first), a, mover.CodecS2, repo.Options{BlockSize: block})
+	var largest string
+	var size int64
+	files, _ := filepath.Glob(filepath.Join(a, "packs", "*", "*"))
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil && info.Size() > size {
+			largest, size = file, info.Size()
+		}
+	}
+	raw, err := os.ReadFile(largest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[64+96+1000] ^= 1 // in the first frame's content
+	if err := os.WriteFile(largest, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report := copyWith(t, open(t, a), b, mover.CodecAuto, repo.Options{BlockSize: block})
+	step := report.Steps[0]
+	if report.Failed() != 1 || !errors.Is(step.Err, backup.ErrDamaged) {
+		t.Fatalf("%d failed: %v", report.Failed(), step.Err)
+	}
+}
