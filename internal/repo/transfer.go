@@ -47,7 +47,10 @@ func (t *Transfer) Cuts(ctx context.Context, root Root) iter.Seq2[[]Block, error
 
 // trusts is true if a frame of a generation proves itself to the target: both repositories are open, and have the same
 // data key for it.
-func (t *Transfer) trusts(uint32) bool { return false }
+func (t *Transfer) trusts(generation uint32) bool {
+	theirs, ours := t.from.keys, t.to.repo.keys
+	return theirs != nil && ours != nil && ours.ring.Load().SameDataKey(theirs.ring.Load(), generation)
+}
 
 // Taker takes blocks over. It belongs to one goroutine; make one for each.
 type Taker struct {

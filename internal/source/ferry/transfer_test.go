@@ -2,10 +2,14 @@ package ferry_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+
+	"filippo.io/age"
 
 	"ferry/internal/backup"
 	"ferry/internal/job"
@@ -13,6 +17,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/repo"
 	"ferry/internal/source"
+	"ferry/internal/source/ferry"
 	"ferry/internal/source/registry"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/fs"
@@ -34,22 +39,50 @@ func squeezable() (first, second *sourcetest.Point) {
 	return first, second
 }
 
-// copyWith copies all points into the repository in dir and returns the report.
-func copyWith(t *testing.T, from *registry.Source, dir string, codec mover.Codec, options repo.Options) job.Report {
+// identity opens the encrypted repositories of these tests.
+var identity = sync.OnceValue(func() *age.X25519Identity {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		panic(err)
+	}
+	return identity
+})
+
+// keys are asked once.
+type keys struct{}
+
+func (keys) Identities(_ context.Context, request repo.KeyRequest) ([]age.Identity, error) {
+	if request.Try > 0 {
+		return nil, nil
+	}
+	return []age.Identity{identity()}, nil
+}
+
+var withKeys = repo.Environment{Keys: keys{}}
+
+// opened opens the repository in dir, or makes it.
+func opened(t *testing.T, dir string, options repo.Options) *repo.Repository {
 	t.Helper()
 	store, err := fs.Create(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	r, err := repo.Open(t.Context(), store, repo.Environment{})
+	t.Cleanup(func() { store.Close() })
+	r, err := repo.Open(t.Context(), store, withKeys)
 	if err != nil {
-		r, err = repo.Init(t.Context(), store, repo.Environment{}, options)
+		r, err = repo.Init(t.Context(), store, withKeys, options)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// copyWith copies all points into the repository in dir and returns the report.
+func copyWith(t *testing.T, from *registry.Source, dir string, codec mover.Codec, options repo.Options) job.Report {
+	t.Helper()
+	r := opened(t, dir, options)
 	var points []backup.Point
 	for _, p := range from.Points {
 		points = append(points, p.Point)
@@ -183,5 +216,46 @@ func TestDamagedFramesDoNotGoOver(t *testing.T) {
 	step := report.Steps[0]
 	if report.Failed() != 1 || !errors.Is(step.Err, backup.ErrDamaged) {
 		t.Fatalf("%d failed: %v", report.Failed(), step.Err)
+	}
+}
+
+// Where both have the same data key, encrypted frames go over as they are, salts and counters included. Where the target has
+// another key or none, they are proven by their ids and encrypted anew, or not at all.
+func TestEncryptedFramesGoOverToWhoHasTheKey(t *testing.T) {
+	first, second := squeezable()
+	dir := t.TempDir()
+	a, b, plain := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "plain")
+	encrypted := repo.Options{BlockSize: block, Encrypt: []repo.KeyRecipient{{To: identity().Recipient(), PublicKey: identity().Recipient().String()}}}
+	opened(t, a, encrypted)
+	if err := os.CopyFS(b, os.DirFS(a)); err != nil { // a twin: the same keys
+		t.Fatal(err)
+	}
+	copyWith(t, sourcetest.Open(t, first, second), a, mover.CodecS2, repo.Options{})
+	for _, c := range []struct {
+		to      string
+		options repo.Options
+		whole   bool
+	}{{b, repo.Options{}, true}, {plain, repo.Options{BlockSize: block}, false}, {filepath.Join(dir, "other"), encrypted, false}} {
+		from, err := registry.Open(t.Context(), a, registry.Options{Formats: []source.Format{ferry.Format{Environment: withKeys}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report := copyWith(t, from, c.to, mover.CodecAuto, c.options)
+		if n, over := sum(report, newBlocks), sum(report, whole); report.Failed() > 0 || n == 0 || (over == n) != c.whole || over > 0 && !c.whole {
+			t.Errorf("%s: %d of %d blocks went over as they are, %d points failed", c.to, over, n, report.Failed())
+		}
+		from.Close()
+		to, err := registry.Open(t.Context(), c.to, registry.Options{Formats: []source.Format{ferry.Format{Environment: withKeys}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range to.Points {
+			for k, data := range contents(t, p) {
+				if want := []*sourcetest.Point{first, second}[i].Objects[k].Data; !bytes.Equal(data, want) {
+					t.Errorf("%s: point %d: object %d differs", c.to, i, k)
+				}
+			}
+		}
+		to.Close()
 	}
 }
