@@ -24,7 +24,7 @@ import (
 type copyFlags struct {
 	plan.Request
 	create, dryRun bool
-	again          bool
+	again, plain   bool
 	init           repo.Options
 	encryption     encryptFlags
 	sameKeys       bool
@@ -65,6 +65,7 @@ is 4 if some points failed, 1 if all did.`,
 	flags.BoolVar(&f.create, "create", false, "make the repository if there is none (not for cron: the disk may not be mounted)")
 	flags.StringVar(&f.codec, "codec", string(mover.CodecAuto), "compression of new blocks: auto, none, s2 or zstd")
 	flags.BoolVar(&f.again, "again", false, "copy also points that the repository had and gave up (ferry forget)")
+	fullFlags(command, &f)
 	sourceNameFlag(command, &f.name)
 	initFlags(command, &f.init)
 	f.encryption.register(command)
@@ -96,7 +97,7 @@ func (f copyFlags) check(from, to string) error {
 }
 
 func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func(flag string) bool) error {
-	if err := f.check(from, to); err != nil {
+	if err := errors.Join(f.check(from, to), f.checkFull(given)); err != nil {
 		return err
 	}
 	a.interrupted = "what was stored is kept; to go on run the same command again"
@@ -108,6 +109,9 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 		defer func() { target.Close() }()
 		if f.encryption.encrypt && !target.Description().Encrypted {
 			return hinted(usage("%s is there already, and is not encrypted", to), "encryption is chosen when a repository is made; name another place, or leave out --encrypt")
+		}
+		if err := asAsked(target, f.init, given); err != nil {
+			return err
 		}
 	}
 	opened, err := a.openReadable(ctx, from, f.name)
@@ -149,7 +153,7 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 	}
 	progress := a.newCopyProgress(len(steps.Copies()))
 	report, err := job.Copy(ctx, opened, target, steps, job.Options{
-		Codec: mover.Codec(f.codec), TempDir: a.tempDir, Started: progress.started, Finished: progress.finished,
+		Codec: mover.Codec(f.codec), Full: f.Full, Plain: f.plain, TempDir: a.tempDir, Started: progress.started, Finished: progress.finished,
 	})
 	progress.end()
 	if printErr := a.printReport(from, target, report, opened.Unknown); printErr != nil && err == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,6 +91,9 @@ type Options struct {
 	TempDir string
 	// Job claims what is copied; empty means ManualJob.
 	Job string
+	// Full reads every point whole and stores it in a sealed domain of its own, Plain unencrypted even there where the
+	// repository encrypts.
+	Full, Plain bool
 	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Finished may
 	// be called from another goroutine.
 	Started  func(source.Point, *mover.Progress)
@@ -145,17 +149,27 @@ func (c *copier) run(ctx context.Context) error {
 	}
 	for attempt := 1; len(todo) > 0; attempt++ {
 		c.again = nil
-		if err := c.pass(ctx, todo, attempt == attempts); err != nil {
-			return err
+		for _, together := range c.groups(todo) {
+			if err := c.pass(ctx, together, attempt == attempts); err != nil {
+				return err
+			}
 		}
 		todo = c.again
 	}
 	return nil
 }
 
+// groups are the steps that go through one ingest: all, or each its own if each is to have a domain of its own.
+func (c *copier) groups(todo []int) [][]int {
+	if !c.options.Full {
+		return [][]int{todo}
+	}
+	return slices.Collect(slices.Chunk(todo, 1))
+}
+
 // pass copies points through one ingest.
 func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
-	ingest, err := c.to.NewIngest(ctx, repo.IngestOptions{})
+	ingest, err := c.to.NewIngest(ctx, repo.IngestOptions{Sealed: c.options.Full, Plain: c.options.Plain})
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,8 @@ type Request struct {
 	// Damaged tells of points that the target has and cannot read whole: each is copied again, whatever else is taken. Nil
 	// means none. They are not among those that the target has.
 	Damaged func(backup.PointID) bool
+	// Full reads points whole from the source, also those that the target has.
+	Full bool
 }
 
 // Plan is the steps for every point of the machines that were asked for.
@@ -99,6 +101,12 @@ func Make(points []backup.Point, has func(backup.PointID) bool, request Request)
 	for i, p := range chosen {
 		taken, any := newest[p.Machine.Key]
 		step := decide(p, has)
+		if request.Full && step.Action == ActionAlreadyThere && (request.All || i == taken) {
+			step = decide(p, func(backup.PointID) bool { return false })
+			if step.Action == ActionCopy {
+				step.Reason = "it is there, and is read whole again"
+			}
+		}
 		if forgotten(p.ID) && step.Action != ActionAlreadyThere {
 			step.Action, step.Reason = ActionForgotten, "the repository has given it up; --again copies it all the same"
 		}

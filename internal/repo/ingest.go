@@ -264,11 +264,21 @@ func (in *Ingest) take(nodesOnly bool) *seal {
 // maxQueue is how many seals may wait or be on their way before those who fill packs wait.
 const maxQueue = 2
 
-// send queues a seal and waits while too many are on their way. The caller holds the lock; it is let go while waiting.
-func (in *Ingest) send(s *seal) {
+// send queues a seal and waits while too many are on their way, until ctx is cancelled: the seal goes its way then too. The
+// caller holds the lock; it is let go while waiting.
+func (in *Ingest) send(ctx context.Context, s *seal) {
 	in.queue = append(in.queue, s)
 	in.changed.Broadcast()
-	for len(in.queue) > maxQueue {
+	if len(in.queue) <= maxQueue {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.changed.Broadcast()
+	})
+	defer stop()
+	for len(in.queue) > maxQueue && ctx.Err() == nil {
 		in.changed.Wait()
 	}
 }
@@ -290,19 +300,25 @@ func (in *Ingest) Waits(id backup.PointID) bool {
 	return waits(in.points) || slices.ContainsFunc(in.queue, func(s *seal) bool { return waits(s.points) })
 }
 
-// Flush makes durable and commits all that was given so far.
+// Flush makes durable and commits all that was given so far. If ctx is cancelled it does not wait for that; it happens all
+// the same.
 func (in *Ingest) Flush(ctx context.Context) error { return in.flush(ctx, false) }
 
-func (in *Ingest) flush(_ context.Context, last bool) error {
+func (in *Ingest) flush(ctx context.Context, last bool) error {
 	if err := in.failure(); err != nil {
 		return err
 	}
 	in.mu.Lock()
 	s := in.take(false)
 	s.last, s.done = last, make(chan error, 1)
-	in.send(s)
+	in.send(ctx, s)
 	in.mu.Unlock()
-	return <-s.done
+	select {
+	case err := <-s.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Close ends the ingest. With a nil cause what was given is committed first; else it is dropped, except for what whole

@@ -191,7 +191,7 @@ func (t *Task) Stored(object int, block int64, id format.ID) {
 		in.tasks = append(in.tasks, t)
 	}
 	if len(t.records) >= recordsLimit {
-		in.send(in.take(false))
+		in.send(in.ctx, in.take(false))
 	}
 }
 

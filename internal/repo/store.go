@@ -63,17 +63,17 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	buffer := in.buffers.Get().(*[]byte)
 	defer in.buffers.Put(buffer)
 	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
-	if err := in.appendFrame(kind, *buffer); err != nil {
+	if err := in.appendFrame(ctx, kind, *buffer); err != nil {
 		return false, 0, err
 	}
 	return true, len(*buffer), nil
 }
 
 // appendFrame appends the frame of an id that was reserved. An error ends the ingest.
-func (in *Ingest) appendFrame(kind pack.Kind, frame []byte) error {
+func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, frame []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	err := in.append(kind, frame)
+	err := in.append(ctx, kind, frame)
 	if err != nil {
 		in.fail(err)
 		in.appended.Broadcast()
@@ -129,7 +129,7 @@ func (in *Ingest) stored(ctx context.Context, id format.ID) (bool, error) {
 
 // append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the
 // lock, which is let go while the sealer is behind.
-func (in *Ingest) append(kind pack.Kind, frame []byte) error {
+func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) error {
 	slot, target := &in.data, in.repo.packTarget
 	if kind == pack.KindNode {
 		slot, target = &in.nodes, in.repo.nodePackTarget
@@ -150,7 +150,7 @@ func (in *Ingest) append(kind pack.Kind, frame []byte) error {
 	in.pending[entry.ID] = true
 	in.appended.Broadcast()
 	if open.pack.Size() >= target || open.pack.Plain() >= packPlain {
-		in.send(in.take(kind == pack.KindNode))
+		in.send(ctx, in.take(kind == pack.KindNode))
 	}
 	return nil
 }

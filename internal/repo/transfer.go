@@ -74,7 +74,11 @@ func (t *Transfer) NewTaker() *Taker {
 func (t *Taker) Take(ctx context.Context, blocks []Block, done func(block Block, read bool) error, failed func(Block, error) error) error {
 	t.wanted = t.wanted[:0]
 	for _, block := range blocks {
-		if !t.transfer.to.has(block) {
+		known, err := t.transfer.to.has(ctx, block)
+		if err != nil {
+			return err
+		}
+		if !known {
 			t.wanted = append(t.wanted, block)
 			continue
 		}
@@ -129,15 +133,17 @@ func (t *Taker) store(ctx context.Context, block Block, plain []byte) error {
 }
 
 // has is true if the domain has a block, or it is on its way there: a point may refer to it.
-func (in *Ingest) has(block Block) bool {
+func (in *Ingest) has(ctx context.Context, block Block) (known bool, err error) {
 	in.mu.Lock()
-	appended := in.pending[block.ID]
+	known = in.pending[block.ID]
 	in.mu.Unlock()
-	if !appended && !in.stored(block.ID) {
-		return false
+	if !known {
+		known, err = in.stored(ctx, block.ID)
 	}
-	in.count(false, block.Length, 0)
-	return true
+	if known {
+		in.count(false, block.Length, 0)
+	}
+	return known, err
 }
 
 // encrypts is true if new blocks are encrypted.
@@ -148,12 +154,12 @@ func (in *Ingest) storeFrame(ctx context.Context, block Block, frame []byte) err
 	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
 		return err
 	}
-	known, err := in.reserve(block.ID)
+	known, err := in.reserve(ctx, block.ID)
 	if err != nil {
 		return err
 	}
 	if !known {
-		if err := in.appendFrame(pack.KindBlock, frame); err != nil {
+		if err := in.appendFrame(ctx, pack.KindBlock, frame); err != nil {
 			return err
 		}
 		in.stats.Whole.Add(1)
