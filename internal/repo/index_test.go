@@ -14,8 +14,8 @@ import (
 	"ferry/internal/storage/memory"
 )
 
-// manyPacks is a store with a repository of many small packs, the blocks of which are all different, in few commits.
-func manyPacks(t *testing.T, blocks int) (*memory.Store, [][]byte) {
+// packsOfBlocks is a store with a repository of many small packs, the blocks of which are all different, in few commits.
+func packsOfBlocks(t *testing.T, blocks int) (*memory.Store, [][]byte) {
 	t.Helper()
 	store := initialized(t, repo.Options{})
 	r := must(openSmall(t.Context(), store, newCache(t)))(t)
@@ -52,7 +52,7 @@ func findBlocks(t *testing.T, r *repo.Repository, plain [][]byte) {
 // After a crash, opening and the first lookup cost what was unfinished, whatever else the repository holds.
 func TestOpeningCostsWhatIsUnfinished(t *testing.T) {
 	for _, blocks := range []int{400, 1600} {
-		store, plain := manyPacks(t, blocks)
+		store, plain := packsOfBlocks(t, blocks)
 		packs := len(store.Names("packs/"))
 		cache := newCache(t)
 		r := must(openSmall(t.Context(), store, cache))(t)
@@ -90,7 +90,7 @@ func TestOpeningCostsWhatIsUnfinished(t *testing.T) {
 
 // Every segment lost: what is read of the packs does not have to fit in memory, and reindex mends it.
 func TestReindex(t *testing.T) {
-	store, plain := manyPacks(t, 1000)
+	store, plain := packsOfBlocks(t, 1000)
 	for _, name := range store.Names("index/") {
 		if err := store.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -129,7 +129,7 @@ func TestReindex(t *testing.T) {
 
 // A reader finds everything also with no index at all, in memory that does not grow with it.
 func TestLookupSpillsWhatNoSegmentCovers(t *testing.T) {
-	store, plain := manyPacks(t, 500)
+	store, plain := packsOfBlocks(t, 500)
 	r := must(openSmall(t.Context(), store, newCache(t)))(t)
 	var ids []commitlog.Segment
 	for _, segment := range r.State().Index {
@@ -176,7 +176,7 @@ func TestLookupSpillsWhatNoSegmentCovers(t *testing.T) {
 // A cached segment is read once to check it, and again only if it is not the same file any more; a page of it that has
 // rotted is found before anything is called missing.
 func TestCachedSegments(t *testing.T) {
-	store, plain := manyPacks(t, 500)
+	store, plain := packsOfBlocks(t, 500)
 	cache := newCache(t)
 	open := func() *repo.Repository { return must(openSmall(t.Context(), store, cache))(t) }
 	r := open()
