@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -162,12 +164,38 @@ func (r *Repository) noteKeyless(n uint64) {
 	}
 }
 
-// Keyless returns the numbers of the log entries that were read since the last checkpoint and that nobody with the key
-// wrote: such a writer may give points and packs up, and nothing else. It is empty for a locked repository.
+// knowKeyless makes numbers, of all entries up to one, what is known of them.
+func (r *Repository) knowKeyless(numbers []uint64, upTo uint64) {
+	if r.locked != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keyless = append(numbers, slices.DeleteFunc(r.keyless, func(n uint64) bool { return n <= upTo })...)
+}
+
+// Keyless returns the numbers of the log entries that nobody with the key wrote, as far as they were read: those since the last
+// checkpoint, after Verify all. Such a writer may give points and packs up, and nothing else. It is empty for a locked repository.
 func (r *Repository) Keyless() []uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]uint64(nil), r.keyless...)
+	return slices.Clone(r.keyless)
+}
+
+// keylessShown is how many of them a warning names.
+const keylessShown = 8
+
+// keylessWarning tells of such entries.
+func keylessWarning(numbers []uint64) string {
+	shown, more := numbers, ""
+	if len(numbers) > keylessShown {
+		shown, more = numbers[len(numbers)-keylessShown:], fmt.Sprintf("%d, the last of them ", len(numbers))
+	}
+	var names []string
+	for _, n := range shown {
+		names = append(names, strconv.FormatUint(n, 10))
+	}
+	return fmt.Sprintf("log entries were written without the key: %s%s; they can only have given up points, packs and unfinished copies", more, strings.Join(names, ", "))
 }
 
 // checkDowngrade returns an error if a repository that was encrypted when this machine last saw it is not any more: what is

@@ -144,6 +144,12 @@ func TestLockedGivesUp(t *testing.T) {
 	if !slices.ContainsFunc(with.Warnings(), func(w string) bool { return strings.Contains(w, "without the key") }) {
 		t.Errorf("no word of them: %v", with.Warnings())
 	}
+	checkpointed := must(repo.Open(t.Context(), a.store, repo.Environment{Keys: identities{testIdentity()}}))(t)
+	must(checkpointed.Verify(t.Context(), nil))(t)
+	if got := checkpointed.Keyless(); !slices.Equal(got, []uint64{last - 1, last}) {
+		t.Errorf("verify tells of %v", got)
+	}
+	closeRepo(t, checkpointed)
 	if with.Has(oldest) || with.State().Live(id) {
 		t.Error("it counts for nothing")
 	}

@@ -105,3 +105,28 @@ func TestForgedPoint(t *testing.T) {
 		t.Errorf("generation %d", generation)
 	}
 }
+
+// Whatever stands where a point of an encrypted repository should, it is refused or is one that a holder of the key made.
+func FuzzOpenPoint(f *testing.F) {
+	hasher := keyedHasher()
+	p := samplePoint()
+	pseudonym := hasher.Sum(format.ContextMachine, p.Machine.Key.Canonical())
+	raw, err := encodePoint(hasher, format.Name(pseudonym[:16]), p)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add(raw[:pointFixed+pointTail])
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if len(raw) >= 32 {
+			raw = resealPoint(bytes.Clone(raw))
+		}
+		got, _, err := decodePoint(hasher, raw)
+		if err == nil && got.ID != p.ID {
+			t.Fatalf("accepted %+v", got)
+		}
+		if err != nil && !classified(err) && !errors.Is(err, keyring.ErrNoGeneration) {
+			t.Fatalf("an error of no class: %v", err)
+		}
+	})
+}

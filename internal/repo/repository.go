@@ -292,7 +292,7 @@ func (r *Repository) Warnings() []string {
 	defer r.warnMu.Unlock()
 	warnings := append([]string(nil), r.warnings...)
 	if len(numbers) > 0 {
-		warnings = append(warnings, fmt.Sprintf("log entries %v were written without the key: they can only have given up points, packs and unfinished copies", numbers))
+		warnings = append(warnings, keylessWarning(numbers))
 	}
 	return warnings
 }

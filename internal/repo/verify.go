@@ -258,13 +258,18 @@ func (v *verifier) verifyLog(ctx context.Context) error {
 	r.mu.Lock()
 	end := r.state.Head
 	r.mu.Unlock()
+	var keyless []uint64
 	for n := uint64(1); n <= end.N; n++ {
 		name := commitlog.EntryName(n)
 		raw, err := storage.ReadAll(ctx, r.store, name, commitlog.MaxSize)
 		var head commitlog.Head
 		if err == nil {
 			var link format.ID
-			_, link, head, err = commitlog.Decode(r.hasher, n, raw)
+			var payload commitlog.Payload
+			payload, link, head, err = commitlog.Decode(r.hasher, n, raw)
+			if payload.Keyless {
+				keyless = append(keyless, n)
+			}
 			if err == nil && link != v.head.Checksum && v.head.N == n-1 {
 				err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
 			}
@@ -279,6 +284,7 @@ func (v *verifier) verifyLog(ctx context.Context) error {
 		v.head = head
 		v.report.Entries++
 	}
+	r.knowKeyless(keyless, end.N)
 	if v.head != end {
 		v.damage(Damage{File: commitlog.EntryName(end.N), Reason: "the log does not end as it did when the repository was opened"})
 	}
