@@ -21,25 +21,27 @@ const checkpointEvery = 128
 // checkpointShare is how many packs in the state put a checkpoint off by one entry.
 const checkpointShare = 16
 
-// load reads the log: the newest good checkpoint, then the entries after it, then compares with the head that this
-// machine has seen.
+// load reads the log: what this machine remembers of it or the newest good checkpoint, then the entries after it, then
+// compares with the head that this machine has seen.
 func (r *Repository) load(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen, ok := r.cache.head() // first: another process may commit, and remember that, while this one reads the log
-	if err := r.loadCheckpoint(ctx); err != nil {
+	remembered, err := r.loadRemembered(ctx)
+	if err == nil && !remembered {
+		err = r.loadCheckpoint(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	if err := r.follow(ctx); err != nil {
-		return err
-	}
-	if err := r.checkGap(ctx, r.state.Head.N+1); err != nil {
+	met := r.state.Head == seen
+	if err := r.catchUp(ctx, func() { met = met || r.state.Head == seen }); err != nil {
 		return err
 	}
 	if seen == r.state.Head {
 		return nil
 	}
-	if !ok {
+	if !ok || met {
 		r.remember()
 		return nil
 	}
@@ -78,16 +80,11 @@ func (r *Repository) remember() {
 
 // loadCheckpoint begins with the newest checkpoint that is good and belongs to the log; with none, from nothing.
 func (r *Repository) loadCheckpoint(ctx context.Context) error {
-	var numbers []uint64
-	for info, err := range r.store.List(ctx, "checkpoints/") {
-		if err != nil {
-			return err
-		}
-		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
-			numbers = append(numbers, n)
-		}
+	numbers, err := r.listCheckpoints(ctx)
+	if err != nil {
+		return err
 	}
-	slices.Sort(numbers)
+	r.checkpointsKnown = true
 	for i, n := range slices.Backward(numbers) {
 		if state, err := r.readCheckpoint(ctx, n); err == nil {
 			if r.checkpointGeneration = state.Generation; !r.keys.replaced(state.Generation) {
@@ -107,6 +104,38 @@ func (r *Repository) loadCheckpoint(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listCheckpoints returns the numbers of all checkpoints, ascending.
+func (r *Repository) listCheckpoints(ctx context.Context) ([]uint64, error) {
+	var numbers []uint64
+	for info, err := range r.store.List(ctx, "checkpoints/") {
+		if err != nil {
+			return nil, err
+		}
+		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// findCheckpoints looks which checkpoints there are, unless it is known, and returns the newest one's number; 0 for none. The
+// caller holds r.mu.
+func (r *Repository) findCheckpoints(ctx context.Context) (uint64, error) {
+	if r.checkpointsKnown {
+		return r.checkpoints[0], nil
+	}
+	numbers, err := r.listCheckpoints(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r.checkpointsKnown = true
+	for _, n := range numbers {
+		r.checkpoints[0], r.checkpoints[1] = n, r.checkpoints[0]
+	}
+	return r.checkpoints[0], nil
 }
 
 func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.State, error) {
@@ -135,8 +164,9 @@ func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.S
 	return state, nil
 }
 
-// follow applies the entries after the head. The caller holds r.mu.
-func (r *Repository) follow(ctx context.Context) error {
+// follow applies the entries after the head, one by one until there is none, and calls each, if not nil, behind every one.
+// The caller holds r.mu.
+func (r *Repository) follow(ctx context.Context, each func()) error {
 	for {
 		n := r.state.Head.N + 1
 		raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
@@ -146,51 +176,63 @@ func (r *Repository) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		payload, link, head, err := commitlog.Decode(r.hasher, n, raw)
-		if errors.Is(err, keyring.ErrNoGeneration) {
-			if err = r.reloadKeys(ctx); err != nil {
-				return err
-			}
-			payload, link, head, err = commitlog.Decode(r.hasher, n, raw)
+		if err := r.append(ctx, n, raw); err != nil {
+			return err
 		}
-		if err == nil && link != r.state.Head.Checksum {
-			err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
+		if each != nil {
+			each()
 		}
-		if err == nil && r.keys.before(payload.Generation, r.state.Generation) {
-			err = fmt.Errorf("%w: its MAC is of a data key that had been replaced", ErrForged)
-		}
-		if err == nil && payload.Keyless {
-			if err = r.state.CheckKeyless(&payload); err == nil {
-				r.noteKeyless(n)
-			}
-		}
-		if err != nil {
-			return &backup.Error{
-				Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w", commitlog.EntryName(n), r.store.Location(), err),
-				Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
-			}
-		}
-		r.heed(raw)
-		r.apply(&payload, head)
 	}
 }
 
-// checkGap looks for entries behind a missing one: a log with a hole is damaged, not short.
-func (r *Repository) checkGap(ctx context.Context, missing uint64) error {
-	for info, err := range r.store.List(ctx, "log/") {
-		if err != nil {
-			return err
-		}
-		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok && n > missing {
-			if _, err := r.store.Stat(ctx, commitlog.EntryName(missing)); err == nil {
-				return nil // another writer is just going on
-			}
-			return &backup.Error{
-				Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: it is missing, but entry %d exists", commitlog.EntryName(missing), r.store.Location(), ErrCorrupt, n),
-				Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
-			}
+// append applies entry n, which must follow the head. What is there now is passed over for what was there at first, where
+// the storage keeps that. The caller holds r.mu.
+func (r *Repository) append(ctx context.Context, n uint64, raw []byte) error {
+	err := r.appendRaw(ctx, n, raw)
+	if err != nil && !errors.Is(err, ErrNewer) {
+		if old := r.original(ctx, commitlog.EntryName(n)); old != nil && r.appendRaw(ctx, n, old) == nil {
+			return nil
 		}
 	}
+	return err
+}
+
+// original is what a file was before somebody replaced it, where the storage keeps that; else nil.
+func (r *Repository) original(ctx context.Context, name string) []byte {
+	var content []byte
+	if storage.ReadOldest(ctx, r.store, name, commitlog.MaxSize, func(old []byte) error { content = old; return nil }) != nil {
+		return nil
+	}
+	return content
+}
+
+func (r *Repository) appendRaw(ctx context.Context, n uint64, raw []byte) error {
+	payload, link, head, err := commitlog.Decode(r.hasher, n, raw)
+	if errors.Is(err, keyring.ErrNoGeneration) {
+		if err = r.reloadKeys(ctx); err != nil {
+			return err
+		}
+		payload, link, head, err = commitlog.Decode(r.hasher, n, raw)
+	}
+	if err == nil && link != r.state.Head.Checksum {
+		err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
+	}
+	if err == nil && r.keys.before(payload.Generation, r.state.Generation) {
+		err = fmt.Errorf("%w: its MAC is of a data key that had been replaced", ErrForged)
+	}
+	if err == nil && payload.Keyless {
+		if err = r.state.CheckKeyless(&payload); err == nil {
+			r.noteKeyless(n)
+		}
+	}
+	if err != nil {
+		return &backup.Error{
+			Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w", commitlog.EntryName(n), r.store.Location(), err),
+			Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
+		}
+	}
+	r.heed(raw)
+	r.apply(&payload, head)
 	return nil
 }
 
@@ -198,7 +240,7 @@ func (r *Repository) checkGap(ctx context.Context, missing uint64) error {
 func (r *Repository) Refresh(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.follow(ctx)
+	return r.follow(ctx, nil)
 }
 
 // commit appends an entry to the log. Everything the payload names must be durable already. If another writer was
@@ -247,7 +289,7 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		if !errors.Is(err, storage.ErrExists) {
 			return err
 		}
-		if err := r.follow(ctx); err != nil {
+		if err := r.follow(ctx, nil); err != nil {
 			return err
 		}
 	}
@@ -268,9 +310,13 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 	if r.locked != nil {
 		return nil // without the key it would not be believed
 	}
-	outdated := r.checkpoints[0] > 0 && r.keys.before(r.checkpointGeneration, r.state.Generation)
+	outdated := r.keys.before(r.checkpointGeneration, r.state.Generation)
 	if r.state.Head.N < r.checkpoints[0]+every && !outdated {
 		return nil
+	}
+	known, err := r.findCheckpoints(ctx)
+	if err != nil || r.state.Head.N < known+every && (!outdated || known == 0) {
+		return nil // the next commit tries again
 	}
 	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
 	if err != nil {

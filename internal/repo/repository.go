@@ -104,8 +104,11 @@ type Repository struct {
 	// givenUp are the files that the log condemned or deleted since the repository was opened.
 	givenUp map[string]bool
 	keyless []uint64
-	// checkpoints are the newest one and the one before it; 0 for none.
-	checkpoints [2]uint64
+	// checkpoints are the newest one and the one before it, as far as known; 0 for none.
+	checkpoints      [2]uint64
+	checkpointsKnown bool
+	// rememberedAt is the entry whose state this machine has in its cache; 0 for none.
+	rememberedAt uint64
 	// checkpointGeneration is that of the newest one's MAC.
 	checkpointGeneration uint32
 
@@ -268,6 +271,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 
 // Close releases what the repository holds. The store is the caller's.
 func (r *Repository) Close() error {
+	r.rememberState()
 	r.files.close()
 	r.index.Close()
 	return nil

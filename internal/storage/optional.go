@@ -153,19 +153,28 @@ func ReadIntact(ctx context.Context, store Store, name string, limit int64, chec
 	if err == nil {
 		err = check(content)
 	}
-	versions, ok := As[OlderVersions](store)
-	if err == nil || !ok || ctx.Err() != nil {
-		return err
-	}
-	reader, oldErr := versions.Oldest(ctx, name)
-	if oldErr != nil {
-		return err
-	}
-	defer reader.Close()
-	if content, oldErr = readWhole(ctx, reader, name, limit); oldErr != nil || check(content) != nil {
+	if err == nil || ctx.Err() != nil || ReadOldest(ctx, store, name, limit, check) != nil {
 		return err
 	}
 	return nil
+}
+
+// ReadOldest reads whole what an object was at first. It gives ErrNotExist where the store does not keep that.
+func ReadOldest(ctx context.Context, store Store, name string, limit int64, check func([]byte) error) error {
+	versions, ok := As[OlderVersions](store)
+	if !ok {
+		return fmt.Errorf("an older version of %s: %w", name, ErrNotExist)
+	}
+	reader, err := versions.Oldest(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	content, err := readWhole(ctx, reader, name, limit)
+	if err != nil {
+		return err
+	}
+	return check(content)
 }
 
 // OpenSized opens an object whose size is known.

@@ -167,6 +167,14 @@ func ParseNumber(base string) (uint64, bool) {
 	return n, err == nil && len(base) == 12 && n > 0
 }
 
+// NumberOf is the number that the bytes of an entry or a checkpoint say they have; 0 if they are neither.
+func NumberOf(raw []byte) uint64 {
+	if len(raw) < headerSize+tailSize {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(raw[24:])
+}
+
 const (
 	headerSize = 68
 	tailSize   = 64
