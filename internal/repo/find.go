@@ -56,6 +56,8 @@ func indexEntries(name format.Name, entries []pack.Entry) []index.Entry {
 // packFiles keeps a bounded number of packs open for reading.
 type packFiles struct {
 	store storage.Store
+	// size is that of a pack, 0 if it is not known.
+	size  func(format.Name) int64
 	mu    sync.Mutex
 	open  map[format.Name]*packFile
 	clock uint64
@@ -69,8 +71,8 @@ type packFile struct {
 
 const maxOpenPacks = 64
 
-func newPackFiles(store storage.Store) *packFiles {
-	return &packFiles{store: store, open: map[format.Name]*packFile{}}
+func newPackFiles(store storage.Store, size func(format.Name) int64) *packFiles {
+	return &packFiles{store: store, size: size, open: map[format.Name]*packFile{}}
 }
 
 // acquire opens a pack or returns the open one. The caller releases it.
@@ -82,7 +84,7 @@ func (f *packFiles) acquire(ctx context.Context, name format.Name) (*packFile, e
 		return file, nil
 	}
 	f.mu.Unlock()
-	reader, err := f.store.Open(ctx, pack.ObjectName(name))
+	reader, err := f.openNow(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +100,20 @@ func (f *packFiles) acquire(ctx context.Context, name format.Name) (*packFile, e
 	f.take(file)
 	f.evict()
 	return file, nil
+}
+
+func (f *packFiles) openNow(ctx context.Context, name format.Name) (storage.Reader, error) {
+	if size := f.size(name); size > 0 {
+		return storage.OpenSized(ctx, f.store, pack.ObjectName(name), size)
+	}
+	return f.store.Open(ctx, pack.ObjectName(name))
+}
+
+// forget makes the next acquire open the pack again. Who has it goes on with it.
+func (f *packFiles) forget(name format.Name) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.open, name)
 }
 
 func (f *packFiles) take(file *packFile) {
@@ -141,8 +157,8 @@ func (f *packFiles) close() {
 }
 
 // readFull reads exactly len(p) bytes; a shorter object is corrupt.
-func readFull(r io.ReaderAt, p []byte, offset int64) error {
-	n, err := r.ReadAt(p, offset)
+func readFull(ctx context.Context, r io.ReaderAt, p []byte, offset int64) error {
+	n, err := storage.ReadAt(ctx, r, p, offset)
 	if n == len(p) {
 		return nil
 	}

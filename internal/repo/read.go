@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -171,20 +170,35 @@ func (r *Repository) readFrame(ctx context.Context, kind pack.Kind, id format.ID
 
 // readPlace reads a frame's content from one place, and proves it.
 func (r *Repository) readPlace(ctx context.Context, kind pack.Kind, id format.ID, place index.Place) ([]byte, error) {
-	file, err := r.files.acquire(ctx, place.Pack)
-	if err != nil {
-		return nil, damagedPack(place, err)
+	if kind == pack.KindNode {
+		if node := r.loadNeighbours(ctx, id, place); node != nil {
+			return node, nil
+		}
 	}
-	defer r.files.release(file)
-	raw := make([]byte, pack.FrameHeaderSize+min(int(place.Stored), pack.MaxStored))
-	if err := readFull(file, raw, int64(place.Offset)); err != nil {
-		return nil, damagedPack(place, err)
+	plain, err := r.readNow(ctx, kind, id, place)
+	if err != nil && ctx.Err() == nil {
+		if original := r.readOriginal(ctx, kind, id, place); original != nil {
+			return original, nil
+		}
 	}
-	plain, err := r.decodeFrame(nil, raw, kind, id)
 	if err != nil {
 		return nil, damagedPack(place, err)
 	}
 	return plain, nil
+}
+
+// readNow reads a frame's content from what is there now.
+func (r *Repository) readNow(ctx context.Context, kind pack.Kind, id format.ID, place index.Place) ([]byte, error) {
+	file, err := r.files.acquire(ctx, place.Pack)
+	if err != nil {
+		return nil, err
+	}
+	defer r.files.release(file)
+	raw := make([]byte, pack.FrameHeaderSize+min(int(place.Stored), pack.MaxStored))
+	if err := readFull(ctx, file.Reader, raw, int64(place.Offset)); err != nil {
+		return nil, err
+	}
+	return r.decodeFrame(nil, raw, kind, id)
 }
 
 // decodeFrame appends the content of a frame to dst, and proves that it is the id's.
@@ -234,11 +248,12 @@ const (
 // BlockReader reads many blocks with few reads. It belongs to one goroutine; make one for each.
 type BlockReader struct {
 	repo   *Repository
-	raw    []byte
 	plain  []byte
 	places []placed
 	// take proves what was read of a block; it is decode unless somebody wants frames.
 	take func(placed, []byte) error
+	// spare are buffers for runs.
+	spare [][]byte
 }
 
 type placed struct {
@@ -285,14 +300,7 @@ func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tr
 	slices.SortFunc(b.places, func(x, y placed) int {
 		return cmp.Or(bytes.Compare(x.place.Pack[:], y.place.Pack[:]), cmp.Compare(x.place.Offset, y.place.Offset), cmp.Compare(x.block.Offset, y.block.Offset))
 	})
-	for rest := b.places; len(rest) > 0; {
-		n := runLength(rest)
-		if err := b.readRun(ctx, rest[:n], use, failed); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	return nil
+	return b.runs(ctx, b.places, func(r *run) error { return b.use(ctx, r, use, failed) })
 }
 
 func frameEnd(p index.Place) int64 {
@@ -314,30 +322,13 @@ func runLength(places []placed) int {
 	return n
 }
 
-func (b *BlockReader) readRun(ctx context.Context, run []placed, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	start := int64(run[0].place.Offset)
-	end := start
-	for _, p := range run {
-		end = max(end, frameEnd(p.place))
-	}
-	file, err := b.repo.files.acquire(ctx, run[0].place.Pack)
-	n := 0
-	if err == nil {
-		defer b.repo.files.release(file)
-		b.raw = slices.Grow(b.raw[:0], int(end-start))[:end-start]
-		n, err = file.ReadAt(b.raw, start)
-		if n < len(b.raw) && (err == nil || errors.Is(err, io.EOF)) {
-			err = fmt.Errorf("%w: pack ends at byte %d", ErrCorrupt, start+int64(n))
-		}
-	}
-	for _, p := range run {
-		at := int64(p.place.Offset) - start
-		frameErr := err
-		if frameErr == nil || frameEnd(p.place)-start <= int64(n) {
-			frameErr = b.take(p, b.raw[at:frameEnd(p.place)-start])
+// use decodes a run that was read, and hands its blocks over.
+func (b *BlockReader) use(ctx context.Context, r *run, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
+	for _, p := range r.places {
+		at, end := int64(p.place.Offset)-r.start, frameEnd(p.place)-r.start
+		frameErr := r.err
+		if frameErr == nil || end <= int64(r.read) {
+			frameErr = b.take(p, r.raw[at:end])
 		}
 		if frameErr != nil {
 			frameErr = b.elsewhere(ctx, p.block, damagedPack(p.place, frameErr))

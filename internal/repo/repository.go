@@ -209,7 +209,16 @@ var errBegun = errors.New("the log has begun")
 
 // Open opens the repository in a store. If it is not there, the error wraps ErrNoRepository.
 func Open(ctx context.Context, store storage.Store, env Environment) (*Repository, error) {
-	content, err := storage.ReadAll(ctx, store, format.DescriptionName, 1<<20)
+	var content []byte
+	var description format.Description
+	var algorithm format.Hash
+	err := storage.ReadIntact(ctx, store, format.DescriptionName, 1<<20, func(raw []byte) (err error) {
+		content = raw
+		if description, algorithm, err = format.ParseDescription(raw); err != nil {
+			err = fmt.Errorf("%s in %s: %w", format.DescriptionName, store.Location(), err)
+		}
+		return err
+	})
 	if errors.Is(err, storage.ErrNotExist) {
 		return nil, &backup.Error{
 			Offset: backup.NoOffset, Err: fmt.Errorf("%w at %s", ErrNoRepository, store.Location()),
@@ -218,10 +227,6 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	}
 	if err != nil {
 		return nil, err
-	}
-	description, algorithm, err := format.ParseDescription(content)
-	if err != nil {
-		return nil, fmt.Errorf("%s in %s: %w", format.DescriptionName, store.Location(), err)
 	}
 	ring, locked, warnings, err := findRing(ctx, store, description, env)
 	if err != nil {
@@ -260,8 +265,9 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		cache: newCache(env.CacheDir, description), state: commitlog.NewState(), givenUp: map[string]bool{},
 		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
 		settled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true}, spillEntries: spillEntries,
-		files: newPackFiles(store), nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
+		nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
+	r.files = newPackFiles(store, r.packSize)
 	if keys != nil {
 		r.keys, r.opener = keys, pack.NewOpener(keys, hasher)
 	}

@@ -79,7 +79,7 @@ type segmentSource struct {
 }
 
 func (s *segmentSource) fetch(ctx context.Context, p []byte, offset int64) error {
-	reader, err := s.store.Open(ctx, s.name)
+	reader, err := storage.OpenSized(ctx, s.store, s.name, s.size)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *segmentSource) fetch(ctx context.Context, p []byte, offset int64) error
 	if reader.Size() != s.size {
 		return fmt.Errorf("%w: it has %d bytes, the log says %d", ErrCorrupt, reader.Size(), s.size)
 	}
-	return readFull(reader, p, offset)
+	return readFull(ctx, reader, p, offset)
 }
 
 func sortedNames(names []format.Name) []format.Name {

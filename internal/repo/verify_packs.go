@@ -126,10 +126,10 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	} else {
 		table, err = pack.CheckContent(ahead, reader.Size(), r.hasher, r.opener, func(entry pack.Entry, plain []byte) error {
 			if r.contentID(entry.Kind, plain) != entry.ID {
-				c.unproven(reader, entry, fmt.Errorf("%w: content differs from its id", ErrCorrupt))
+				c.unproven(ctx, reader, entry, fmt.Errorf("%w: content differs from its id", ErrCorrupt))
 			}
 			return c.good(ctx, entry.FrameSize())
-		}, func(entry pack.Entry, err error) { c.unproven(reader, entry, err) })
+		}, func(entry pack.Entry, err error) { c.unproven(ctx, reader, entry, err) })
 	}
 	if err == nil {
 		err = matchLog(table, reader.Size(), p)
@@ -149,9 +149,9 @@ func (c *packCheck) good(ctx context.Context, size int) error {
 }
 
 // unproven notes a frame whose content is not what it should be: reading it once more tells rot from forgery.
-func (c *packCheck) unproven(reader storage.Reader, entry pack.Entry, err error) {
+func (c *packCheck) unproven(ctx context.Context, reader storage.Reader, entry pack.Entry, err error) {
 	raw := make([]byte, min(entry.FrameSize(), pack.MaxFrame))
-	if readFull(reader, raw, int64(entry.Offset)) == nil {
+	if readFull(ctx, reader, raw, int64(entry.Offset)) == nil {
 		if _, why := c.repo.decodeFrame(nil, raw, entry.Kind, entry.ID); why != nil {
 			err = why
 		}

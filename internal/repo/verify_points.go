@@ -320,7 +320,7 @@ func (r *Repository) frameGood(ctx context.Context, kind pack.Kind, id format.ID
 	}
 	defer r.files.release(file)
 	raw := make([]byte, pack.FrameHeaderSize+min(int(at.Stored), pack.MaxStored))
-	if err := readFull(file, raw, int64(at.Offset)); err != nil {
+	if err := readFull(ctx, file.Reader, raw, int64(at.Offset)); err != nil {
 		return err
 	}
 	_, err = pack.CheckFrame(raw, r.hasher)
