@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/backup"
+	"ferry/internal/storage/s3"
 )
 
 // Version of the program.
@@ -28,6 +29,8 @@ type app struct {
 	quiet       bool
 	cacheDir    string
 	tempDir     string
+	// buckets that were opened, to say in the end what was asked of their servers.
+	buckets []*s3.Store
 	// keys open encrypted repositories.
 	keys *keys
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.

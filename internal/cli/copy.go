@@ -226,7 +226,7 @@ func copyExit(report job.Report) error {
 
 func (a *app) printPlan(from, to string, target *repo.Repository, steps plan.Plan, unknown int) error {
 	if a.json {
-		described := copyJSON{Source: from, Repository: placeJSON{Location: to}, DryRun: true, UnknownFiles: unknown, Steps: []stepJSON{}}
+		described := copyJSON{Source: from, Repository: placeJSON{Location: to}, DryRun: true, UnknownFiles: unknown, Steps: []stepJSON{}, Requests: a.requests()}
 		if target != nil {
 			described.Repository = describePlace(target)
 		}
@@ -266,6 +266,7 @@ func (a *app) printReport(from string, target *repo.Repository, report job.Repor
 			Source: from, Repository: describePlace(target), UnknownFiles: unknown, Steps: []stepJSON{},
 			Copied: report.Copied(), AlreadyThere: report.There(), Failed: report.Failed(),
 			SourceBytesRead: report.SourceBytes, StoredBytes: report.Stored, NodeBytes: report.Nodes, Packs: report.Packs, Seconds: report.Took.Seconds(),
+			Requests: a.requests(),
 		}
 		for _, s := range report.Steps {
 			described.Steps = append(described.Steps, describeStep(s))

@@ -74,19 +74,20 @@ type hopJSON struct {
 
 // copyJSON is the output of copy, also with --dry-run.
 type copyJSON struct {
-	Source          string     `json:"source"`
-	Repository      placeJSON  `json:"repository"`
-	DryRun          bool       `json:"dryRun"`
-	UnknownFiles    int        `json:"unknownFiles"`
-	Steps           []stepJSON `json:"steps"`
-	Copied          int        `json:"copied"`
-	AlreadyThere    int        `json:"alreadyThere"`
-	Failed          int        `json:"failed"`
-	SourceBytesRead int64      `json:"sourceBytesRead"`
-	StoredBytes     int64      `json:"storedBytes"`
-	NodeBytes       int64      `json:"nodeBytes"`
-	Packs           int64      `json:"packs"`
-	Seconds         float64    `json:"seconds"`
+	Source          string       `json:"source"`
+	Repository      placeJSON    `json:"repository"`
+	DryRun          bool         `json:"dryRun"`
+	UnknownFiles    int          `json:"unknownFiles"`
+	Steps           []stepJSON   `json:"steps"`
+	Copied          int          `json:"copied"`
+	AlreadyThere    int          `json:"alreadyThere"`
+	Failed          int          `json:"failed"`
+	SourceBytesRead int64        `json:"sourceBytesRead"`
+	StoredBytes     int64        `json:"storedBytes"`
+	NodeBytes       int64        `json:"nodeBytes"`
+	Packs           int64        `json:"packs"`
+	Seconds         float64      `json:"seconds"`
+	Requests        requestsJSON `json:"storageRequests"`
 }
 
 // placeJSON is a repository: its id, empty if there is none yet, and its path as it was given.
@@ -121,6 +122,7 @@ type restoreJSON struct {
 	To       string         `json:"to"`
 	Files    []restoredJSON `json:"files"`
 	Commands []string       `json:"commands"`
+	Requests requestsJSON   `json:"storageRequests"`
 }
 
 type restoredJSON struct {

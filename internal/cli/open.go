@@ -38,7 +38,7 @@ func (a *app) formats() []source.Format {
 func (a *app) openSource(ctx context.Context, path, name string) (*registry.Source, error) {
 	options := registry.Options{Name: name, CacheDir: a.cacheDir, Formats: a.formats()}
 	if s3.IsLocation(path) {
-		store, err := openBucket(path)
+		store, err := a.openBucket(path)
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +84,7 @@ func (a *app) openReadable(ctx context.Context, path, name string) (*registry.So
 
 // openRepository opens the repository at a path. The error wraps repo.ErrNoRepository if there is none.
 func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository, error) {
-	store, err := openStore(path)
+	store, err := a.openStore(path)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +103,9 @@ func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository
 }
 
 // openStore opens the folder or the bucket that a repository lies in.
-func openStore(path string) (storage.Store, error) {
+func (a *app) openStore(path string) (storage.Store, error) {
 	if s3.IsLocation(path) {
-		return openBucket(path)
+		return a.openBucket(path)
 	}
 	store, err := filestore.Open(path)
 	switch {
@@ -120,7 +120,7 @@ func openStore(path string) (storage.Store, error) {
 }
 
 // openBucket opens the store at a location of the form s3://BUCKET/PREFIX.
-func openBucket(path string) (storage.Store, error) {
+func (a *app) openBucket(path string) (storage.Store, error) {
 	location, err := s3.ParseLocation(path)
 	if err != nil {
 		return nil, &exitError{code: ExitUsage, err: err}
@@ -129,6 +129,7 @@ func openBucket(path string) (storage.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.buckets = append(a.buckets, store)
 	return store, nil
 }
 
@@ -173,7 +174,7 @@ func nearbyHint(path string) string {
 
 // createRepository makes a new repository at a path.
 func (a *app) createRepository(ctx context.Context, path string, options repo.Options) (*repo.Repository, error) {
-	store, err := makeStore(path)
+	store, err := a.makeStore(path)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +186,9 @@ func (a *app) createRepository(ctx context.Context, path string, options repo.Op
 }
 
 // makeStore opens the folder, which is made if needed, or the bucket, which must be there.
-func makeStore(path string) (storage.Store, error) {
+func (a *app) makeStore(path string) (storage.Store, error) {
 	if s3.IsLocation(path) {
-		return openBucket(path)
+		return a.openBucket(path)
 	}
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		return nil, usage("%s is a file, not a folder", path)

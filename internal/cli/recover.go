@@ -49,7 +49,7 @@ func (a *app) repoRecover(ctx context.Context, path, kitFile string, f newKeyFla
 		}
 		passphrases = append(passphrases, passphrase)
 	}
-	store, err := openStore(path)
+	store, err := a.openStore(path)
 	if err != nil {
 		return err
 	}

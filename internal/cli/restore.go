@@ -62,25 +62,14 @@ func (a *app) restore(ctx context.Context, location, machine string, f restoreFl
 		return err
 	}
 	defer repository.Close()
-	points, err := a.repositoryPoints(ctx, repository)
-	if err != nil {
-		return err
-	}
-	m, err := plan.FindMachine(points, machine)
-	if err != nil {
-		return err
-	}
-	chosen, err := plan.FindPoint(points, m.Key, f.point, time.Local)
+	stored, err := a.findPoint(ctx, repository, machine, f.point)
 	if errors.Is(err, plan.ErrNotFound) {
 		return hinted(err, "see ferry points "+restore.Quote(location))
 	}
 	if err != nil {
 		return err
 	}
-	stored, err := repository.ReadPoint(ctx, chosen.ID)
-	if err != nil {
-		return err
-	}
+	m := stored.Machine
 	a.interrupted = "files in " + f.to + " that are whole have their names; to restore again add --force"
 	shown := a.newBars()
 	end := func() {}
@@ -95,26 +84,68 @@ func (a *app) restore(ctx context.Context, location, machine string, f restoreFl
 	return a.printRestored(stored, f.to, result)
 }
 
+// findPoint reads the point that was asked for. Of other machines it reads one point each, for the name. A point that is
+// damaged is a warning: another can be restored.
+func (a *app) findPoint(ctx context.Context, repository *repo.Repository, machine, point string) (*repo.Point, error) {
+	newest, err := repository.ReadNewest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	named := a.pointsRead(newest)
+	m, err := plan.FindMachine(named, machine)
+	if err != nil {
+		return nil, err
+	}
+	damaged := map[backup.PointID]bool{}
+	for _, p := range newest {
+		damaged[p.Entry.ID] = p.Err != nil
+	}
+	pseudonym := repository.Pseudonym(m.Key)
+	for {
+		var own []backup.Point
+		for _, entry := range repository.Entries() {
+			if entry.Machine == pseudonym && !damaged[entry.ID] {
+				own = append(own, backup.Point{ID: entry.ID, Machine: m, Created: entry.Created})
+			}
+		}
+		chosen, err := plan.FindPoint(own, m.Key, point, time.Local)
+		if err != nil {
+			return nil, err
+		}
+		stored, err := repository.ReadPoint(ctx, chosen.ID)
+		if err == nil || !errors.Is(err, backup.ErrDamaged) {
+			return stored, err
+		}
+		a.warnings([]string{err.Error()})
+		damaged[chosen.ID] = true
+	}
+}
+
 // repositoryPoints reads all points' files. One that is damaged is a warning: others can be restored.
 func (a *app) repositoryPoints(ctx context.Context, repository *repo.Repository) ([]backup.Point, error) {
+	read, err := repository.ReadPoints(ctx, repository.Entries())
+	if err != nil {
+		return nil, err
+	}
+	return a.pointsRead(read), nil
+}
+
+// pointsRead are the points that could be read; the others are warnings.
+func (a *app) pointsRead(read []repo.PointRead) []backup.Point {
 	var points []backup.Point
-	for _, entry := range repository.Entries() {
-		p, err := repository.ReadPoint(ctx, entry.ID)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil {
-			a.warnings([]string{err.Error()})
+	for _, p := range read {
+		if p.Err != nil {
+			a.warnings([]string{p.Err.Error()})
 			continue
 		}
-		points = append(points, p.Point)
+		points = append(points, p.Point.Point)
 	}
-	return points, nil
+	return points
 }
 
 func (a *app) printRestored(point *repo.Point, to string, result restore.Result) error {
 	if a.json {
-		described := restoreJSON{Point: describePoint(point.Point), To: to, Files: []restoredJSON{}, Commands: append([]string{}, result.Commands...)}
+		described := restoreJSON{Point: describePoint(point.Point), To: to, Files: []restoredJSON{}, Commands: append([]string{}, result.Commands...), Requests: a.requests()}
 		for _, f := range result.Files {
 			described.Files = append(described.Files, restoredJSON{Path: f.Path, Role: string(f.Role), Name: printable(f.Name), Size: f.Size, Root: f.Root, SHA256: f.SHA256})
 		}

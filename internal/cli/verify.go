@@ -77,7 +77,9 @@ func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 	a.warnings(report.Warnings)
 	proven := repository.Proven(ctx)
 	if a.json {
-		err = a.printJSON(describeVerified(repository, report, proven))
+		described := describeVerified(repository, report, proven)
+		described.Requests = a.requests()
+		err = a.printJSON(described)
 	} else {
 		a.printVerified(report, proven)
 	}

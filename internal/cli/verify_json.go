@@ -22,6 +22,7 @@ type verifyJSON struct {
 	PendingPacks  int          `json:"pendingPacks"`
 	NotedPlaces   int          `json:"notedPlaces"`
 	DamagedPoints int          `json:"damagedPoints"`
+	Requests      requestsJSON `json:"storageRequests"`
 	Damage        []damageJSON `json:"damage"`
 	Healed        []damageJSON `json:"healed"`
 	Remade        []string     `json:"remade"`

@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
 	"ferry/internal/storage"
 )
 
@@ -128,6 +129,11 @@ func (r *Repository) rememberState() {
 	if r.cache.dir == "" || r.diverged != nil || r.readOnly != nil || r.locked != nil || r.state.Head.N < r.rememberedAt+since {
 		return
 	}
+	live := make(map[format.ID]bool, len(r.state.Points))
+	for _, point := range r.state.Points {
+		live[point.Checksum] = true
+	}
+	r.cache.dropPoints(live)
 	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
 	if err == nil && r.cache.setState(raw) == nil {
 		r.rememberedAt = r.state.Head.N

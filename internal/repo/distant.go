@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 
+	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
@@ -68,6 +69,33 @@ func (r *Repository) loadNeighbours(ctx context.Context, id format.ID, place ind
 		raw = raw[f.Size():]
 	}
 	return wanted
+}
+
+// tail is a pack whose end has been read.
+type tail struct {
+	storage.Reader
+	start int64
+	end   []byte
+}
+
+func (t tail) ReadAt(p []byte, off int64) (int, error) {
+	if off < t.start || off+int64(len(p)) > t.start+int64(len(t.end)) {
+		return t.Reader.ReadAt(p, off)
+	}
+	return copy(p, t.end[off-t.start:]), nil
+}
+
+// withTail reads the table and the trailer of a pack with one read, where each is a round trip.
+func (r *Repository) withTail(ctx context.Context, reader storage.Reader, p commitlog.Pack) io.ReaderAt {
+	length := pack.TableSize(p.Frames)
+	if storage.ParallelReads(r.store) < 2 || length > p.Size {
+		return reader
+	}
+	t := tail{Reader: reader, start: p.Size - length, end: make([]byte, length)}
+	if readFull(ctx, reader, t.end, t.start) != nil {
+		return reader // reading it piece by piece says what is wrong
+	}
+	return t
 }
 
 // readOriginal reads a frame as it was before somebody replaced or removed its pack, where the storage keeps that. From then

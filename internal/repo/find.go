@@ -17,12 +17,12 @@ import (
 // readPackTable reads a pack's own table and checks it against the log. Of a damaged pack it finds what frames it can, by
 // scanning; whole is false then.
 func (r *Repository) readPackTable(ctx context.Context, p commitlog.Pack) (entries []index.Entry, whole bool, err error) {
-	reader, err := r.store.Open(ctx, pack.ObjectName(p.ID))
+	reader, err := storage.OpenSized(ctx, r.store, pack.ObjectName(p.ID), p.Size)
 	if err != nil {
 		return nil, false, err
 	}
 	defer reader.Close()
-	table, err := pack.ReadTable(reader, reader.Size(), r.hasher)
+	table, err := pack.ReadTable(r.withTail(ctx, reader, p), reader.Size(), r.hasher)
 	if err == nil {
 		err = matchLog(table, reader.Size(), p)
 	}

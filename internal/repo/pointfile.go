@@ -65,10 +65,9 @@ func (r *Repository) readPointFile(ctx context.Context, id backup.PointID, decod
 	if !ok {
 		return format.ID{}, fmt.Errorf("point %s is not in %s", id.Short(), r.store.Location())
 	}
-	raw, err := storage.ReadAll(ctx, r.store, entry.File, pointLimit)
-	if err == nil {
-		var header pointHeader
-		if header, err = decode(raw); err == nil {
+	err := r.pointFile(ctx, entry, func(raw []byte) error {
+		header, err := decode(raw)
+		if err == nil {
 			err = header.matches(entry)
 		}
 		if err == nil && !bytes.Equal(raw[len(raw)-32:], entry.Checksum[:]) {
@@ -77,7 +76,8 @@ func (r *Repository) readPointFile(ctx context.Context, id backup.PointID, decod
 				err = fmt.Errorf("%w: it is not the file that the log names", ErrForged)
 			}
 		}
-	}
+		return err
+	})
 	if err == nil {
 		return entry.Checksum, nil
 	}

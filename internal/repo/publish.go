@@ -237,5 +237,7 @@ func (r *Repository) writePoint(ctx context.Context, ready readyPoint) (commitlo
 	if err != nil {
 		return commitlog.Point{}, &backup.Error{Machine: p.Machine.Name, Point: p.ID.Short(), Offset: backup.NoOffset, Err: err}
 	}
-	return commitlog.Point{ID: p.ID, Machine: machine, Created: p.Created.UTC(), File: name, Checksum: format.ID(raw[len(raw)-32:])}, nil
+	entry := commitlog.Point{ID: p.ID, Machine: machine, Created: p.Created.UTC(), File: name, Checksum: format.ID(raw[len(raw)-32:])}
+	r.keepPointFile(entry, raw)
+	return entry, nil
 }

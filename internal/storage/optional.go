@@ -62,6 +62,14 @@ type Requests struct {
 // Total of all kinds.
 func (r Requests) Total() int64 { return r.Get + r.Head + r.List + r.Put + r.Delete + r.Lock + r.Other }
 
+// Add returns the sums.
+func (r Requests) Add(o Requests) Requests {
+	return Requests{
+		Get: r.Get + o.Get, Head: r.Head + o.Head, List: r.List + o.List, Put: r.Put + o.Put, Delete: r.Delete + o.Delete,
+		Lock: r.Lock + o.Lock, Other: r.Other + o.Other, Retried: r.Retried + o.Retried,
+	}
+}
+
 // OlderVersions is implemented by stores that may have kept what an object was before somebody else replaced or removed it.
 type OlderVersions interface {
 	// Oldest opens the oldest version that there is of an object, hidden or not; ErrNotExist if there is none.

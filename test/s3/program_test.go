@@ -4,6 +4,7 @@ package s3
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,6 +56,19 @@ func (m *machine) run(code int, args ...string) (string, string) {
 	}
 	return out.String(), said.String()
 }
+
+// counted runs ferry with --json, and returns what it asked of the server.
+func (m *machine) counted(args ...string) requests {
+	m.t.Helper()
+	out, _ := m.run(0, append(args, "--json")...)
+	var document struct{ StorageRequests requests }
+	if err := json.Unmarshal([]byte(out), &document); err != nil {
+		m.t.Fatalf("%v in %s", err, out)
+	}
+	return document.StorageRequests
+}
+
+type requests struct{ Get, Head, List, Put, Delete, Lock, Other, Total, Retried int }
 
 // disks makes a source: a raw image of size bytes for each machine, not compressible, with a hole in it.
 func disks(t *testing.T, size int64, names ...string) string {

@@ -24,6 +24,9 @@ const (
 // FirstFrame is the offset of a pack's first frame, in bytes.
 const FirstFrame = headerSize
 
+// TableSize is what the table of so many frames and the trailer behind it take, in bytes.
+func TableSize(frames int) int64 { return entrySize*int64(frames) + trailerSize }
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Header is a pack's header.

@@ -70,18 +70,20 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 	}
 	listing.CloseWith(repository)
 	var points []source.Point
-	for _, entry := range repository.Entries() {
-		points = append(points, listed(ctx, repository, entry))
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
+	read, err := repository.ReadPoints(ctx, repository.Entries())
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range read {
+		points = append(points, listed(ctx, repository, p))
 	}
 	return points, repository.NeedsKey()
 }
 
 // listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows, and one that
 // verification found damaged says so; one of a repository that no key was given for, by what is not encrypted.
-func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) source.Point {
+func listed(ctx context.Context, repository *repo.Repository, read repo.PointRead) source.Point {
+	entry := read.Entry
 	known := backup.Point{
 		ID: entry.ID, Created: entry.Created, Zone: "UTC",
 		Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
@@ -102,17 +104,16 @@ func listed(ctx context.Context, repository *repo.Repository, entry repo.Entry) 
 		}
 		return source.Point{Point: known}
 	}
-	stored, err := repository.ReadPoint(ctx, entry.ID)
-	if err != nil {
-		known.State, known.Reason = backup.StateBroken, err.Error()
+	if read.Err != nil {
+		known.State, known.Reason = backup.StateBroken, read.Err.Error()
 		return source.Point{Point: known, Via: repository.ID()}
 	}
 	if damage, damaged := repository.DamageOf(entry.ID); damaged {
-		point := stored.Point
+		point := read.Point.Point
 		point.State, point.Reason, point.Proven = backup.StateBroken, damage.String(), false
 		return source.Point{Point: point, Via: repository.ID()}
 	}
-	return source.Point{Point: stored.Point, Via: repository.ID(), Opener: opener{repository: repository, point: stored}}
+	return source.Point{Point: read.Point.Point, Via: repository.ID(), Opener: opener{repository: repository, point: read.Point}}
 }
 
 // RepositoryOf is the repository that a point is read from; nil if it is from elsewhere.

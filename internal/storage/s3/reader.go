@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/minio/minio-go/v7"
 
@@ -89,8 +88,12 @@ func (r *reader) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	}
 	want := int(max(0, min(int64(len(p)), r.size-off)))
 	if want > 0 {
-		if n, err := r.store.readRange(ctx, r.name, r.version, p[:want], off); err != nil {
-			return n, r.store.describe("reading", r.name, err)
+		n, err := r.store.readRange(ctx, r.name, r.version, p[:want], off)
+		if err != nil && err != io.EOF {
+			err = r.store.describe("reading", r.name, err)
+		}
+		if err != nil {
+			return n, err
 		}
 	}
 	if want < len(p) {
@@ -99,7 +102,7 @@ func (r *reader) ReadAtContext(ctx context.Context, p []byte, off int64) (int, e
 	return want, nil
 }
 
-// readRange fills p from a version of an object.
+// readRange fills p from a version of an object. If that ends before, the error is io.EOF.
 func (s *Store) readRange(ctx context.Context, name, version string, p []byte, off int64) (int, error) {
 	options := minio.GetObjectOptions{VersionID: version}
 	if err := options.SetRange(off, off+int64(len(p))-1); err != nil {
@@ -112,14 +115,15 @@ func (s *Store) readRange(ctx context.Context, name, version string, p []byte, o
 			return err
 		}
 		defer content.Close()
-		if at := header.Get("Content-Range"); !strings.HasPrefix(at, fmt.Sprintf("bytes %d-", off)) {
+		var first, last int64
+		if _, err := fmt.Sscanf(header.Get("Content-Range"), "bytes %d-%d/", &first, &last); err != nil || first != off || last < first {
 			return minio.ErrorResponse{StatusCode: http.StatusOK, Code: "WrongRange", Message: "it sent other bytes than those asked for"}
 		}
-		n, err = io.ReadFull(content, p)
+		n, err = io.ReadFull(content, p[:min(int64(len(p)), last-first+1)])
 		return cut(err)
 	})
-	if isStatus(err, http.StatusRequestedRangeNotSatisfiable) {
-		return 0, fmt.Errorf("the object is shorter than it should be: %w", io.EOF)
+	if isStatus(err, http.StatusRequestedRangeNotSatisfiable) || err == nil && n < len(p) {
+		return n, io.EOF
 	}
 	if err != nil && version == "" && s.mayBeHidden(name, err) {
 		if version, found, listErr := s.oldestVersion(ctx, name); listErr == nil && found {

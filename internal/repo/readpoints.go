@@ -1,0 +1,107 @@
+package repo
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// PointRead is a point of the log, and its file or why that cannot be read.
+type PointRead struct {
+	Entry Entry
+	Point *Point
+	Err   error
+}
+
+// ReadPoints reads the files of points, several at once where that pays off, and returns them in the order given. The error
+// is ctx's.
+func (r *Repository) ReadPoints(ctx context.Context, entries []Entry) ([]PointRead, error) {
+	read := make([]PointRead, len(entries))
+	var group errgroup.Group
+	group.SetLimit(storage.ParallelReads(r.store))
+	for i, entry := range entries {
+		group.Go(func() error {
+			point, err := r.ReadPoint(ctx, entry.ID)
+			read[i] = PointRead{Entry: entry, Point: point, Err: err}
+			return ctx.Err()
+		})
+	}
+	return read, group.Wait()
+}
+
+// ReadNewest reads the newest point of each machine whose file can be read: enough to find a machine by its name, with one
+// read for each. Points that cannot be read on the way are returned as well. The error is ctx's.
+func (r *Repository) ReadNewest(ctx context.Context) ([]PointRead, error) {
+	byMachine := map[format.Name][]Entry{}
+	var machines []format.Name // in the order of their oldest points
+	for _, entry := range r.Entries() {
+		if byMachine[entry.Machine] == nil {
+			machines = append(machines, entry.Machine)
+		}
+		byMachine[entry.Machine] = append(byMachine[entry.Machine], entry)
+	}
+	var all []PointRead
+	for len(machines) > 0 {
+		var newest []Entry
+		for _, machine := range machines {
+			own := byMachine[machine]
+			newest = append(newest, own[len(own)-1])
+			byMachine[machine] = own[:len(own)-1]
+		}
+		read, err := r.ReadPoints(ctx, newest)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, read...)
+		machines = slices.DeleteFunc(machines, func(machine format.Name) bool {
+			i := slices.IndexFunc(read, func(p PointRead) bool { return p.Entry.Machine == machine })
+			return read[i].Err == nil || len(byMachine[machine]) == 0
+		})
+	}
+	return all, nil
+}
+
+// pointFile reads a point's file, from this machine's cache where the storage is far away: the file never changes, and the
+// caller compares it with the log.
+func (r *Repository) pointFile(ctx context.Context, entry commitlog.Point, check func([]byte) error) error {
+	if r.keepsPointFiles() {
+		if cached := r.cache.point(entry.Checksum); cached != nil && check(cached) == nil {
+			return nil
+		}
+	}
+	var content []byte
+	err := storage.ReadIntact(ctx, r.store, entry.File, pointLimit, func(raw []byte) error {
+		content = raw
+		return check(raw)
+	})
+	if err == nil {
+		r.keepPointFile(entry, content)
+	}
+	return err
+}
+
+func (r *Repository) keepsPointFiles() bool {
+	return r.cache.dir != "" && storage.ParallelReads(r.store) > 1
+}
+
+func (r *Repository) keepPointFile(entry commitlog.Point, content []byte) {
+	if r.keepsPointFiles() {
+		r.cache.keepPoint(entry.Checksum, content)
+	}
+}
+
+func pointPath(checksum format.ID) string { return filepath.Join("points", checksum.String()) }
+
+// Requests that were made of the storage's server; zero for a storage without one.
+func (r *Repository) Requests() storage.Requests {
+	if counting, ok := storage.As[storage.Requester](r.store); ok {
+		return counting.Requests()
+	}
+	return storage.Requests{}
+}

@@ -1,0 +1,54 @@
+//go:build integration
+
+package s3
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestRequests counts what commands ask of the server: a copy of nothing new asks a handful, and what one machine needs does
+// not grow with what others have.
+func TestRequests(t *testing.T) {
+	for _, k := range []kind{plain, locking} {
+		m := newMachine(t)
+		vault := shared.location(shared.bucket(t, k))
+		source := disks(t, 24<<20, "web", "db")
+		first := m.counted("copy", source, vault, "--create")
+		again := m.counted("copy", source, vault)
+		if again.Total > 8 || again.Put+again.Delete > 0 {
+			t.Errorf("a copy of nothing new: %+v, want at most 8 requests", again)
+		}
+		restored := t.TempDir()
+		warm := m.counted("restore", vault, "web", "--to", restored)
+		cold := newMachine(t).counted("restore", vault, "web", "--to", restored, "--force")
+		t.Logf("kind %d: first copy %+v\nnothing new %+v\nrestore %+v\ncold restore %+v", k, first, again, warm, cold)
+
+		// Ten more points, some of other machines. Each adds an entry to the log.
+		for i := range 10 {
+			name := fmt.Sprintf("other-%d.raw", i%5)
+			file := filepath.Join(source, name)
+			if err := os.WriteFile(file, noise(uint64(100+i), 4<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			stamp := time.Now().Add(time.Duration(i-20) * time.Minute)
+			if err := os.Chtimes(file, stamp, stamp); err != nil {
+				t.Fatal(err)
+			}
+			m.run(0, "copy", source, vault)
+		}
+		more := m.counted("copy", source, vault)
+		if more.Total > 8 {
+			t.Errorf("a copy of nothing new, with 12 points: %+v, want at most 8 requests", more)
+		}
+		warmer := m.counted("restore", vault, "web", "--to", restored, "--force")
+		if warmer.Total > warm.Total+2 {
+			t.Errorf("restoring the same machine beside more of others: %+v, before %+v", warmer, warm)
+		}
+		verified := m.counted("verify", vault)
+		t.Logf("nothing new %+v\nrestore %+v\nverify %+v", more, warmer, verified)
+	}
+}
