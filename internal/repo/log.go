@@ -268,6 +268,9 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		if r.locked != nil && r.state.CheckKeyless(payload) != nil {
 			return r.locked
 		}
+		if err := r.lockFor(ctx, payload); err != nil {
+			return err
+		}
 		previous := r.state.Head
 		raw, head, err := commitlog.Encode(r.hasher, previous.N+1, previous.Checksum, payload)
 		if err != nil {
@@ -283,6 +286,7 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		}
 		if err == nil {
 			r.apply(payload, head)
+			r.lockedBy(payload)
 			r.remember()
 			return r.checkpoint(ctx)
 		}
@@ -327,11 +331,25 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 		return nil
 	}
 	if oldest := r.checkpoints[1]; oldest > 0 {
-		_ = r.store.Delete(ctx, commitlog.CheckpointName(oldest)) // one too many costs space only
+		r.dropCheckpoints(ctx, oldest)
 	}
 	r.checkpoints[0], r.checkpoints[1] = r.state.Head.N, r.checkpoints[0]
 	r.checkpointGeneration = r.state.Generation
 	return nil
+}
+
+// dropCheckpoints removes those up to one: this one alone, or where files are locked also earlier ones, which could not be
+// removed in their turn. One too many costs space only.
+func (r *Repository) dropCheckpoints(ctx context.Context, last uint64) {
+	numbers := []uint64{last}
+	if r.locks != nil {
+		if all, err := r.listCheckpoints(ctx); err == nil {
+			numbers = slices.DeleteFunc(all, func(n uint64) bool { return n > last })
+		}
+	}
+	for _, n := range numbers {
+		_ = r.store.Delete(ctx, commitlog.CheckpointName(n))
+	}
 }
 
 // heed makes the repository read only if a file that a writer would have to follow has features that this program does

@@ -52,6 +52,11 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	if !in.announced {
 		payload.Domains = []commitlog.Domain{{ID: in.domain, Sealed: in.sealed}}
 	}
+	if len(payload.Points) > 0 { // what they share with older ones is kept as long as they are
+		if payload.Locked, err = r.extendLocks(ctx); err != nil {
+			return err
+		}
+	}
 	committed, err := in.commit(ctx, payload, s)
 	if written != nil && (!committed || len(payload.Index) == 0) {
 		_ = written.opened.Close() // it was lost with a pack that it covers

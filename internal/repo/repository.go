@@ -64,6 +64,8 @@ type Options struct {
 	// inherited keys; nil: fresh ones.
 	inherited *keyring.Ring
 	sameKeys  bool
+	// Lock keeps files from everyone until their time has come; nil does not.
+	Lock *Lock
 }
 
 // Environment is what a repository needs from the machine it is used on.
@@ -107,6 +109,8 @@ type Repository struct {
 	// checkpoints are the newest one and the one before it, as far as known; 0 for none.
 	checkpoints      [2]uint64
 	checkpointsKnown bool
+	// locks is nil where files are not locked.
+	locks *locks
 	// rememberedAt is the entry whose state this machine has in its cache; 0 for none.
 	rememberedAt uint64
 	// checkpointGeneration is that of the newest one's MAC.
@@ -160,11 +164,16 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 		}
 		description.Parity = options.Parity
 	}
+	locks, err := options.prepareLocks(ctx, store, env, &description)
+	if err != nil {
+		return nil, err
+	}
 	content, ring, err := create(ctx, store, env, &description, options)
 	if err != nil {
 		return nil, err
 	}
 	r := newRepository(store, env, description, algorithm, ring)
+	r.locks = locks
 	if err := r.begin(ctx, content); err != nil {
 		return nil, err
 	}
@@ -190,7 +199,12 @@ func (r *Repository) checkEmpty(ctx context.Context) error {
 
 // begin writes the log's first entry, which binds it to the description. If another process did, that is as good.
 func (r *Repository) begin(ctx context.Context, description []byte) error {
-	err := r.commit(ctx, &commitlog.Payload{
+	until, err := r.extendLocks(ctx)
+	if err != nil {
+		return err
+	}
+	err = r.commit(ctx, &commitlog.Payload{
+		Locked:     until,
 		Repository: &commitlog.Repository{ID: r.description.ID, Checksum: r.hasher.Sum(format.ContextRepository, description)},
 		Domains:    []commitlog.Domain{{ID: r.description.ID}},
 	}, func(state *commitlog.State) error {
@@ -237,11 +251,14 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	if err := r.checkDowngrade(); err != nil {
 		return nil, err
 	}
-	if description.OptionalFeatures != 0 {
+	if r.locks, r.readOnly = newLocks(store, description, env.now); description.OptionalFeatures&^format.OptionalLocked != 0 {
 		r.readOnly = ErrReadOnly
 	}
 	if err := r.load(ctx); err != nil {
 		return nil, err
+	}
+	if r.locks != nil {
+		r.locks.floor = r.state.Locked
 	}
 	if r.state.Head.N == 0 {
 		if err := r.checkEmpty(ctx); err != nil {

@@ -46,7 +46,9 @@ type Payload struct {
 	Damaged          []Damaged        `json:"damaged,omitempty"`
 	DamagedHealed    []backup.PointID `json:"damagedHealed,omitempty"`
 	Partials         []Partial        `json:"partials,omitempty"`
-	PartialsEnded    []format.Name    `json:"partialsEnded,omitempty"`
+	// Locked: until then at least everything is locked that is to be (docs/format.md section 15).
+	Locked        *time.Time    `json:"locked,omitempty"`
+	PartialsEnded []format.Name `json:"partialsEnded,omitempty"`
 }
 
 // Repository binds the log to its repository.json.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/format"
@@ -32,6 +33,8 @@ type State struct {
 	Bad         map[Bad]bool
 	Damaged     map[backup.PointID]Damaged
 	Partials    map[format.Name][]Partial
+	// Locked is until when everything is locked at least; zero: nothing is.
+	Locked time.Time
 }
 
 // NewState is the state before the first entry.
@@ -72,6 +75,9 @@ func (s *State) Apply(p *Payload, head Head) {
 	}
 	for _, task := range p.PartialsEnded {
 		delete(s.Partials, task)
+	}
+	if p.Locked != nil && p.Locked.After(s.Locked) {
+		s.Locked = *p.Locked
 	}
 	for _, partial := range p.Partials {
 		s.Partials[partial.Task] = append(s.Partials[partial.Task], partial)
@@ -221,6 +227,9 @@ func (s *State) Payload() *Payload {
 		return cmp.Or(compareNames(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	p.Damaged = slices.SortedFunc(maps.Values(s.Damaged), func(a, b Damaged) int { return comparePoints(a.Point, b.Point) })
+	if !s.Locked.IsZero() {
+		p.Locked = &s.Locked
+	}
 	for _, task := range slices.SortedFunc(maps.Keys(s.Partials), compareNames) {
 		p.Partials = append(p.Partials, s.Partials[task]...)
 	}

@@ -22,6 +22,46 @@ type Description struct {
 	KeyCheck Name `json:"keyCheck,omitzero"`
 	// Parity asks for a parity file beside each pack; nil for none.
 	Parity *Parity `json:"parity,omitempty"`
+	// Lock says how files are locked; nil: they are not (section 15).
+	Lock *Lock `json:"lock,omitempty"`
+}
+
+// Lock says how the storage keeps files from going before their time, and for how long.
+type Lock struct {
+	// Mode is compliance, governance or host.
+	Mode string `json:"mode"`
+	// Seconds that a point is kept from when it is committed.
+	Seconds int64 `json:"seconds"`
+}
+
+// leastLock and mostLock bound Lock.Seconds: a century of what cannot be undone is a mistake.
+const leastLock, mostLock = 60, 100 * 366 * 24 * 3600
+
+// Check returns an error unless it is a lock that a repository can have.
+func (l Lock) Check() error {
+	if l.Mode != "compliance" && l.Mode != "governance" && l.Mode != "host" {
+		return fmt.Errorf("lock of mode %q: there are compliance, governance and host", l.Mode)
+	}
+	if l.Seconds < leastLock || l.Seconds > mostLock {
+		return fmt.Errorf("lock for %d seconds: it is to be a minute at least and a hundred years at most", l.Seconds)
+	}
+	return nil
+}
+
+// End is until when what is needed at a time is locked: the period from then on, and on to the end of a generation.
+func (l Lock) End(at time.Time) time.Time {
+	generation := l.Seconds / 3
+	until := at.Unix() + l.Seconds
+	if at.Nanosecond() > 0 {
+		until++
+	}
+	return time.Unix((until+generation-1)/generation*generation, 0).UTC()
+}
+
+// Locks makes it the description of a repository whose files are locked.
+func (d *Description) Locks(lock Lock) {
+	d.Lock = &lock
+	d.OptionalFeatures |= OptionalLocked
 }
 
 // Parity says in how many shards packs are protected (section 7.4).
@@ -81,6 +121,14 @@ func ParseDescription(content []byte) (Description, Hash, error) {
 	}
 	if err := CheckBlockSize(d.BlockSize); err != nil {
 		return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if (d.Lock != nil) != (d.OptionalFeatures&OptionalLocked != 0) {
+		return d, 0, fmt.Errorf("%w: half of it says that files are locked", ErrCorrupt)
+	}
+	if d.Lock != nil {
+		if err := d.Lock.Check(); err != nil {
+			return d, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
 	if d.Parity != nil {
 		if err := d.Parity.Check(); err != nil {

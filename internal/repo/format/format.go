@@ -16,6 +16,9 @@ const Version = 1
 // RequiredEncrypted is the required feature bit of encrypted repositories.
 const RequiredEncrypted = 1 << 0
 
+// OptionalLocked is the optional feature bit of repositories whose files are locked. It stands in repository.json only.
+const OptionalLocked = 1 << 0
+
 // Magic is what a binary file begins with (section 1).
 type Magic string
 

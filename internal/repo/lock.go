@@ -1,0 +1,317 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/parity"
+	"ferry/internal/storage"
+)
+
+// Locking (docs/format.md section 15). Every file is locked as it is created. What a new point shares with older ones was
+// locked earlier, and not for as long: all of it is extended before the point is committed, to the end of the generation,
+// so that this happens once in a third of the period and not with every copy.
+//
+//	repository.json, packs, points  locked until D1       a copy in the next generation needs D2:
+//	extend everything to D2  ->  commit {points, locked: D2}  ->  copies until the generation ends: nothing to extend
+
+// Lock says how and for how long files are locked.
+type Lock = format.Lock
+
+// locks is what an open repository keeps of its locks.
+type locks struct {
+	locker storage.Locker
+	how    storage.Immutability
+
+	mu sync.Mutex
+	// floor is until when new files are locked at least: what the log says.
+	floor time.Time
+	// own are files that this process created, and until when they are locked. Those of entries that were committed go.
+	own map[string]time.Time
+	// extended are the files that the last extension reached, until extendedTo.
+	extended   map[string]bool
+	extendedTo time.Time
+}
+
+// newLocks makes the store lock new files, if the description says so; nil if it does not. Of a store that cannot the error
+// wraps storage.ErrUnsuitable: the repository can be read.
+func newLocks(store storage.Store, description format.Description, now func() time.Time) (*locks, error) {
+	if description.Lock == nil {
+		return nil, nil
+	}
+	locker, ok := storage.As[storage.Locker](store)
+	if !ok {
+		return nil, fmt.Errorf("%s: the repository's files are to be locked: %w", store.Location(), storage.ErrUnsuitable)
+	}
+	l := &locks{locker: locker, how: storage.Immutability(description.Lock.Mode), own: map[string]time.Time{}}
+	locker.LockNew(l.how, func(name string) time.Time {
+		if !lockable(name) {
+			return time.Time{}
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		until := description.Lock.End(now())
+		if until.Before(l.floor) {
+			until = l.floor
+		}
+		if folder := path.Dir(name); folder != "log" && folder != "checkpoints" { // nobody names these later
+			l.own[name] = until
+		}
+		return until
+	})
+	return l, nil
+}
+
+// prepareLocks makes sure that the store can lock as the options want, and makes it do so from now on.
+func (o Options) prepareLocks(ctx context.Context, store storage.Store, env Environment, description *format.Description) (*locks, error) {
+	if o.Lock == nil {
+		return nil, nil
+	}
+	if err := o.Lock.Check(); err != nil {
+		return nil, err
+	}
+	description.Locks(*o.Lock)
+	l, err := newLocks(store, *description, env.now)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.locker.CheckLock(ctx, l.how)
+}
+
+// lockable is true for files that are locked.
+func lockable(name string) bool {
+	folder, _, below := strings.Cut(name, "/")
+	switch folder {
+	case "keys", "packs", "parity", "points", "log", "checkpoints":
+		return below
+	}
+	return name == format.DescriptionName
+}
+
+// LockInfo says how a repository's files are locked.
+type LockInfo struct {
+	// Lock is nil if they are not.
+	Lock *Lock
+	// Until is until when all that the log names is locked at least, by the log; zero if nothing is yet.
+	Until time.Time
+}
+
+// LockInfo of the repository, from the log alone. CheckLocks asks the storage.
+func (r *Repository) LockInfo() LockInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return LockInfo{Lock: r.description.Lock, Until: r.state.Locked}
+}
+
+// ExtendLocks locks everything for the repository's period from now on, if it is not, and returns until when it is locked.
+func (r *Repository) ExtendLocks(ctx context.Context) (time.Time, error) {
+	if r.description.Lock == nil {
+		return time.Time{}, fmt.Errorf("%s: its files are not locked: that is chosen when a repository is made", r.store.Location())
+	}
+	if err := r.Writable(); err != nil {
+		return time.Time{}, err
+	}
+	if err := r.Refresh(ctx); err != nil {
+		return time.Time{}, err
+	}
+	until, err := r.extendLocks(ctx)
+	if err == nil && until != nil {
+		err = r.commit(ctx, &commitlog.Payload{Locked: until}, nil)
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return r.LockInfo().Until, nil
+}
+
+// extendLocks locks everything that the state names until the end that is needed now, unless the log says that it is. It
+// returns that end for the payload of the entry that needs it, or nil.
+func (r *Repository) extendLocks(ctx context.Context) (*time.Time, error) {
+	if r.locks == nil {
+		return nil, nil
+	}
+	until := r.description.Lock.End(r.env.now())
+	r.mu.Lock()
+	if !r.state.Locked.Before(until) {
+		r.mu.Unlock()
+		return nil, nil
+	}
+	names := lockedFiles(r.state, r.description.Parity != nil)
+	head, checkpoint := r.state.Head.N, uint64(0)
+	known, err := r.findCheckpoints(ctx)
+	if err == nil {
+		checkpoint = known
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	names = append(names, format.DescriptionName)
+	if checkpoint > 0 {
+		names = append(names, commitlog.CheckpointName(checkpoint))
+	}
+	for n := max(checkpoint, 1); n <= head; n++ {
+		names = append(names, commitlog.EntryName(n))
+	}
+	if r.description.Encrypted {
+		for info, err := range r.store.List(ctx, "keys/") {
+			if err != nil {
+				return nil, err
+			}
+			names = append(names, info.Name)
+		}
+	}
+	if err := r.lockAll(ctx, names, until); err != nil {
+		return nil, err
+	}
+	extended := make(map[string]bool, len(names))
+	for _, name := range names {
+		extended[name] = true
+	}
+	r.locks.mu.Lock()
+	r.locks.extended, r.locks.extendedTo = extended, until
+	r.locks.mu.Unlock()
+	return &until, nil
+}
+
+// lockedFiles are the packs with their parity, and the points, that a state needs.
+func lockedFiles(state *commitlog.State, protected bool) []string {
+	var names []string
+	for id := range state.Packs {
+		if state.Condemned[id] {
+			continue
+		}
+		names = append(names, pack.ObjectName(id))
+		if protected {
+			names = append(names, parity.ObjectName(id))
+		}
+	}
+	for _, point := range state.Points {
+		names = append(names, point.File)
+	}
+	return names
+}
+
+// lockAll locks files, several at once. A parity file that is not there is none to lock: it can be made again.
+func (r *Repository) lockAll(ctx context.Context, names []string, until time.Time) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2 * storage.ParallelReads(r.store))
+	for _, name := range names {
+		group.Go(func() error {
+			err := r.locks.locker.Lock(ctx, name, r.locks.how, until)
+			switch {
+			case errors.Is(err, storage.ErrNotExist) && path.Dir(name) == "parity":
+				return nil
+			case errors.Is(err, storage.ErrNotExist):
+				return fmt.Errorf("%w: %w", backup.ErrDamaged, err)
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// lockFor makes true what an entry with this payload would say of locks: what it adds is locked for as long as the rest, and
+// so is what others added since the locks were extended. The caller holds r.mu.
+func (r *Repository) lockFor(ctx context.Context, payload *commitlog.Payload) error {
+	if r.locks == nil {
+		return nil
+	}
+	until := r.state.Locked
+	var names []string
+	r.locks.mu.Lock()
+	if payload.Locked != nil && payload.Locked.After(until) {
+		until = *payload.Locked
+		for _, name := range lockedFiles(r.state, r.description.Parity != nil) {
+			if !r.locks.extended[name] || r.locks.extendedTo.Before(until) {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, name := range r.lockedWith(payload) {
+		if r.locks.own[name].Before(until) {
+			names = append(names, name)
+		}
+	}
+	r.locks.floor = until // the entry, too, and whatever comes after it
+	r.locks.mu.Unlock()
+	return r.lockAll(ctx, names, until)
+}
+
+// lockedWith are the files that are locked with an entry: those it adds, and the parity of its packs.
+func (r *Repository) lockedWith(payload *commitlog.Payload) []string {
+	names := slices.DeleteFunc(namedFiles(payload), func(name string) bool { return !lockable(name) })
+	if r.description.Parity != nil {
+		for _, p := range payload.Packs {
+			names = append(names, parity.ObjectName(p.ID))
+		}
+	}
+	return names
+}
+
+// lockedBy forgets the files of an entry that was committed. The caller holds r.mu.
+func (r *Repository) lockedBy(payload *commitlog.Payload) {
+	if r.locks == nil {
+		return
+	}
+	r.locks.mu.Lock()
+	defer r.locks.mu.Unlock()
+	for _, name := range r.lockedWith(payload) {
+		delete(r.locks.own, name)
+	}
+	if payload.Locked != nil {
+		r.locks.extended = nil
+	}
+}
+
+// LockProblem is a file that is not locked for as long as the log says.
+type LockProblem struct {
+	File string
+	// Until when it is locked; zero if it is not.
+	Until time.Time
+}
+
+// CheckLocks asks the storage until when each file that is to be locked is locked. It returns how many files it asked about,
+// the first of their ends, and those that are not locked until the time that the log says.
+func (r *Repository) CheckLocks(ctx context.Context) (files int, first time.Time, problems []LockProblem, err error) {
+	if r.locks == nil {
+		return 0, time.Time{}, nil, nil
+	}
+	r.mu.Lock()
+	names, want := lockedFiles(r.state, false), r.state.Locked
+	names = append(names, format.DescriptionName, commitlog.EntryName(r.state.Head.N))
+	r.mu.Unlock()
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2 * storage.ParallelReads(r.store))
+	for _, name := range names {
+		group.Go(func() error {
+			until, err := r.locks.locker.LockedUntil(ctx, name)
+			if err != nil && !errors.Is(err, storage.ErrNotExist) {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if first.IsZero() || until.Before(first) {
+				first = until
+			}
+			if until.Before(want) {
+				problems = append(problems, LockProblem{File: name, Until: until})
+			}
+			return nil
+		})
+	}
+	return len(names), first, problems, group.Wait()
+}
