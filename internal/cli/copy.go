@@ -26,6 +26,7 @@ type copyFlags struct {
 	create, dryRun bool
 	again, plain   bool
 	init           repo.Options
+	lock           lockFlags
 	encryption     encryptFlags
 	sameKeys       bool
 	codec, name    string
@@ -68,6 +69,7 @@ is 4 if some points failed, 1 if all did.`,
 	fullFlags(command, &f)
 	sourceNameFlag(command, &f.name)
 	initFlags(command, &f.init)
+	f.lock.register(command)
 	f.encryption.register(command)
 	flags.BoolVar(&f.sameKeys, "same-keys", false, "new repository: the data keys of SOURCE too, so that blocks go over as they are (docs/keys.md)")
 	completeCodec(command)
@@ -98,6 +100,10 @@ func (f copyFlags) check(from, to string) error {
 
 func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func(flag string) bool) error {
 	if err := errors.Join(f.check(from, to), f.checkFull(given)); err != nil {
+		return err
+	}
+	var err error
+	if f.init.Lock, err = f.lock.lock(); err != nil {
 		return err
 	}
 	a.interrupted = "what was stored is kept; to go on run the same command again"

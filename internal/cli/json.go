@@ -144,6 +144,7 @@ type repositoryJSON struct {
 	BlockSize int64     `json:"blockSize"`
 	Encrypted bool      `json:"encrypted"`
 	Parity    string    `json:"parity"`
+	Lock      lockJSON  `json:"lock"`
 }
 
 // repositoryInfoJSON is the output of repo info.
@@ -223,5 +224,5 @@ func describePlace(r *repo.Repository) placeJSON {
 
 func describeRepository(r *repo.Repository) repositoryJSON {
 	d := r.Description()
-	return repositoryJSON{ID: r.ID(), Location: r.Location(), Created: d.Created.UTC(), Format: d.Version, Hash: d.Hash, BlockSize: r.BlockSize(), Encrypted: d.Encrypted, Parity: parityText(d.Parity)}
+	return repositoryJSON{ID: r.ID(), Location: r.Location(), Created: d.Created.UTC(), Format: d.Version, Hash: d.Hash, BlockSize: r.BlockSize(), Encrypted: d.Encrypted, Parity: parityText(d.Parity), Lock: describeLock(r)}
 }

@@ -101,6 +101,13 @@ func TestJSON(t *testing.T) {
 	note("points", ferry(ExitDone, "points", in("vault")))
 	note("repo info", ferry(ExitDone, "repo", "info", in("vault")))
 	note("verify", ferry(ExitDone, "verify", in("vault")))
+	note("repo locks", ferry(ExitDone, "repo", "locks", in("vault"), "--check"))
+	// What takes rights that not everyone who runs the tests has.
+	problem, err := json.Marshal(locksJSON{Problems: []lockProblemJSON{{File: "packs/a2/b3"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	note("repo locks", string(problem))
 	note("adopt", ferry(ExitDone, "adopt", in("vault")))
 	note("repo reindex", ferry(ExitDone, "repo", "reindex", in("vault"), "--all"))
 	note("demo", ferry(ExitDone, "demo", "--keep=false", "--temp-dir", dir))
@@ -161,7 +168,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 14 {
+	if len(examples) != 15 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }

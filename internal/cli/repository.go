@@ -47,27 +47,36 @@ func (a *app) repoCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var options repo.Options
+	var lock lockFlags
 	var encryption encryptFlags
 	initCommand := &cobra.Command{
 		Use: "init REPOSITORY", Short: "Make a new, empty repository",
-		Long: `Make a new, empty repository in a folder, which is made if needed. The file
-system must be able to make a file only if it is not there yet, and to make
-files durable; one that cannot is refused.
+		Long: `Make a new, empty repository in a folder, which is made if needed, or in a bucket
+(docs/s3.md). The storage must be able to make a file only if it is not there yet,
+and to make files durable; one that cannot is refused.
 
 With --encrypt everything about the machines is encrypted before it is stored, for
 a passphrase that is given or asked for, or for age keys, or both (docs/keys.md).
-This cannot be changed later; who can open the repository can (ferry key).`,
+This cannot be changed later; who can open the repository can (ferry key).
+
+With --lock nobody can delete or replace what is stored before its time has come,
+with whatever keys: docs/s3.md#locks.`,
 		Example: `  ferry repo init /mnt/usb/vault
   ferry repo init /mnt/usb/vault --encrypt
   ferry repo init /mnt/usb/vault --encrypt --recipient age1pq1…
+  ferry repo init s3://backups/vault --lock compliance --lock-for 30d
   ferry repo init /mnt/usb/vault --block-size 64KiB`,
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if options.Lock, err = lock.lock(); err != nil {
+				return err
+			}
 			return a.repoInit(cmd.Context(), args[0], options, encryption)
 		},
 	}
 	initFlags(initCommand, &options)
+	lock.register(initCommand)
 	encryption.register(initCommand)
 	encryption.registerLabel(initCommand)
 	info := &cobra.Command{
@@ -77,7 +86,7 @@ This cannot be changed later; who can open the repository can (ferry key).`,
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0]) },
 	}
-	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand())
+	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand(), a.repoLocksCommand())
 	return command
 }
 
@@ -137,6 +146,7 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 		{"ids", d.Hash},
 		{"block size", size(repository.BlockSize())},
 		{"encrypted", map[bool]string{true: "yes", false: "no"}[d.Encrypted]},
+		lockRow(repository),
 		{""},
 		{"machines", count(machines)},
 		{"points", count(usage.Points)},

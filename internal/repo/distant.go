@@ -98,6 +98,21 @@ func (r *Repository) withTail(ctx context.Context, reader storage.Reader, p comm
 	return t
 }
 
+// findOriginal makes the storage read a file as it was at first from now on, where it keeps that. It is true if there is such
+// a file.
+func (r *Repository) findOriginal(ctx context.Context, name string) bool {
+	versions, ok := storage.As[storage.OlderVersions](r.store)
+	if !ok {
+		return false
+	}
+	file, err := versions.Oldest(ctx, name)
+	if err != nil {
+		return false
+	}
+	file.Close()
+	return true
+}
+
 // readOriginal reads a frame as it was before somebody replaced or removed its pack, where the storage keeps that. From then
 // on the whole pack is read so.
 func (r *Repository) readOriginal(ctx context.Context, kind pack.Kind, id format.ID, place index.Place) []byte {

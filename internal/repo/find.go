@@ -17,6 +17,14 @@ import (
 // readPackTable reads a pack's own table and checks it against the log. Of a damaged pack it finds what frames it can, by
 // scanning; whole is false then.
 func (r *Repository) readPackTable(ctx context.Context, p commitlog.Pack) (entries []index.Entry, whole bool, err error) {
+	entries, whole, err = r.readTableNow(ctx, p)
+	if (err != nil || !whole) && ctx.Err() == nil && r.findOriginal(ctx, pack.ObjectName(p.ID)) {
+		return r.readTableNow(ctx, p)
+	}
+	return entries, whole, err
+}
+
+func (r *Repository) readTableNow(ctx context.Context, p commitlog.Pack) (entries []index.Entry, whole bool, err error) {
 	reader, err := storage.OpenSized(ctx, r.store, pack.ObjectName(p.ID), p.Size)
 	if err != nil {
 		return nil, false, err

@@ -72,7 +72,8 @@ func (r Requests) Add(o Requests) Requests {
 
 // OlderVersions is implemented by stores that may have kept what an object was before somebody else replaced or removed it.
 type OlderVersions interface {
-	// Oldest opens the oldest version that there is of an object, hidden or not; ErrNotExist if there is none.
+	// Oldest opens the oldest version that there is of an object, hidden or not; ErrNotExist if there is none. From then on
+	// the store gives that version whenever it is asked for the object.
 	Oldest(ctx context.Context, name string) (Reader, error)
 }
 

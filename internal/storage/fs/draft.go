@@ -160,13 +160,19 @@ func (d *draft) landed(folder *os.File, base string) bool {
 
 // drop forgets the draft: its name below tmp/ if it has one still, and its bytes unless they were published.
 func (d *draft) drop() {
-	if d.name != "" {
-		// Before the lock goes with the file, or the name could not be told from an orphan. If it stays it is one.
-		_ = control(d.tmp, func(fd int) error { return unix.Unlinkat(fd, d.name, 0) })
-	}
+	// Before the lock goes with the file, or the name could not be told from an orphan. If it stays it is one.
+	d.dropName()
 	d.file.Close()
 	if d.tmp != nil {
 		d.tmp.Close()
+	}
+}
+
+// dropName removes the draft's name below tmp/, if it has one still.
+func (d *draft) dropName() {
+	if d.name != "" {
+		_ = control(d.tmp, func(fd int) error { return unix.Unlinkat(fd, d.name, 0) })
+		d.name = ""
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"path"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"ferry/internal/storage"
 
@@ -53,6 +54,8 @@ type Store struct {
 	how   method
 	// durable has the folders whose own names are known to be on disk.
 	durable map[string]bool
+	// lockUntil says until when what is published is locked; nil: it is not.
+	lockUntil func(name string) time.Time
 }
 
 var _ storage.Store = (*Store)(nil)
@@ -175,6 +178,12 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	folder, err := s.folder(path.Dir(name))
 	if err == nil {
 		defer folder.Close()
+		err = control(folder, func(fd int) error { return unix.Unlinkat(fd, path.Base(name), 0) })
+	}
+	if folder != nil && errors.Is(err, unix.EPERM) { // what cannot be removed may be locked
+		if err = s.unlock(ctx, name, err); err != nil {
+			return err
+		}
 		err = control(folder, func(fd int) error { return unix.Unlinkat(fd, path.Base(name), 0) })
 	}
 	// A folder's name is not an object's: there is nothing to delete.

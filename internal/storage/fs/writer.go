@@ -153,7 +153,11 @@ func (w *writer) Commit(ctx context.Context) error {
 	if err := syncFolder(w.folder); err != nil {
 		return w.store.writeError("syncing the folder of", w.name, err)
 	}
-	return w.store.writeError("publishing", w.name, published)
+	if published != nil {
+		return w.store.writeError("publishing", w.name, published)
+	}
+	w.draft.dropName() // a file that is locked keeps all its names
+	return w.store.lockNew(w.name, w.draft.file)
 }
 
 // Abort drops what was written; after Commit it does nothing.

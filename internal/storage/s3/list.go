@@ -115,10 +115,8 @@ func (s *Store) choose(name string, versions []version) (storage.Info, bool) {
 		return storage.Info{}, false
 	}
 	v := versions[chosen]
-	if !v.latest {
-		s.mu.Lock()
-		s.oldest[name] = v.id
-		s.mu.Unlock()
+	if immutable(name) && !v.latest {
+		s.setOldest(name, v)
 	}
 	return storage.Info{Name: name, Size: v.size, Modified: v.modified}, true
 }
@@ -136,10 +134,31 @@ func oldest(versions []version) int {
 }
 
 // oldVersion is the version of a name to read if that is not the one that is there now.
-func (s *Store) oldVersion(name string) string {
+func (s *Store) oldVersion(ctx context.Context, name string) string {
+	s.mu.Lock()
+	id, known := s.oldest[name]
+	s.mu.Unlock()
+	if known || !s.tampered.Load() || !immutable(name) {
+		return id
+	}
+	id, found, err := s.oldestVersion(ctx, name)
+	if err != nil || !found {
+		return "" // asking for it says what is wrong
+	}
+	return id
+}
+
+// setOldest remembers which version of a name is the object.
+func (s *Store) setOldest(name string, v version) {
+	id := v.id
+	if v.latest {
+		id = ""
+	} else {
+		s.tampered.Store(true)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.oldest[name]
+	s.oldest[name] = id
 }
 
 // mayBeHidden is true if an object that was not found may be there nevertheless, in an older version.
@@ -158,11 +177,7 @@ func (s *Store) oldestVersion(ctx context.Context, name string) (id string, foun
 	if i < 0 {
 		return "", false, nil
 	}
-	if !versions[i].latest {
-		s.mu.Lock()
-		s.oldest[name] = versions[i].id
-		s.mu.Unlock()
-	}
+	s.setOldest(name, versions[i])
 	return versions[i].id, true, nil
 }
 

@@ -1,9 +1,11 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -72,7 +74,7 @@ func (s *Store) Lock(ctx context.Context, name string, how storage.Immutability,
 	if err := check(ctx, name); err != nil {
 		return err
 	}
-	mode, version := modes[how], s.oldVersion(name)
+	mode, version := modes[how], s.oldVersion(ctx, name)
 	until = until.UTC().Truncate(time.Second)
 	set := func(ctx context.Context) error {
 		return s.client.PutObjectRetention(ctx, s.location.Bucket, s.key(name), minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until, VersionID: version})
@@ -99,7 +101,7 @@ func (s *Store) LockedUntil(ctx context.Context, name string) (time.Time, error)
 	if err := check(ctx, name); err != nil {
 		return time.Time{}, err
 	}
-	version := s.oldVersion(name)
+	version := s.oldVersion(ctx, name)
 	until, err := s.retention(ctx, name, version)
 	if err != nil && version == "" && s.mayBeHidden(name, err) {
 		if version, found, listErr := s.oldestVersion(ctx, name); listErr == nil && found {
@@ -121,6 +123,18 @@ func (s *Store) retention(ctx context.Context, name, version string) (until time
 		return time.Time{}, nil
 	}
 	return until, err
+}
+
+// retentionName makes an answer about a lock one that the client understands: versitygw names the element by its type.
+func retentionName(response *http.Response) error {
+	content, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	response.Body.Close()
+	if err != nil {
+		return err
+	}
+	content = bytes.ReplaceAll(content, []byte("ObjectLockRetention"), []byte("Retention"))
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(content)), int64(len(content))
+	return nil
 }
 
 // lockOf is until when a version is locked that could not be removed; zero if it was something else.

@@ -49,7 +49,7 @@ func (s *Store) OpenSized(ctx context.Context, name string, size int64) (storage
 	if err := check(ctx, name); err != nil {
 		return nil, err
 	}
-	return s.newReader(ctx, name, s.oldVersion(name), size), nil
+	return s.newReader(ctx, name, s.oldVersion(ctx, name), size), nil
 }
 
 // Oldest opens the oldest version of an object.
@@ -138,7 +138,7 @@ func (s *Store) ReadAll(ctx context.Context, name string, limit int64) ([]byte, 
 	if err := check(ctx, name); err != nil {
 		return nil, err
 	}
-	content, err := s.readAll(ctx, name, s.oldVersion(name), limit)
+	content, err := s.readAll(ctx, name, s.oldVersion(ctx, name), limit)
 	if err != nil && s.mayBeHidden(name, err) {
 		if version, found, listErr := s.oldestVersion(ctx, name); listErr != nil {
 			err = listErr

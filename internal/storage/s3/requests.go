@@ -29,6 +29,9 @@ func (c *counter) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err == nil && kind == &c.get && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusPartialContent) {
 		c.told.Store(true)
 	}
+	if err == nil && request.Method == http.MethodGet && request.URL.Query().Has("retention") {
+		err = retentionName(response)
+	}
 	return response, err
 }
 

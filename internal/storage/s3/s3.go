@@ -38,6 +38,9 @@ type Store struct {
 	counter  *counter
 	// reached is true once the server has answered.
 	reached atomic.Bool
+	// tampered is true once a name was found of which what is there now is not the object. From then on no name is
+	// trusted before its versions were looked at.
+	tampered atomic.Bool
 	// pause is before the second attempt of a request.
 	pause time.Duration
 	// uploads has a place for each part that may be on its way.
@@ -45,7 +48,7 @@ type Store struct {
 	chunks  sync.Pool
 
 	mu sync.Mutex
-	// oldest are the versions to read of names of which a listing showed that what is there now is not the object.
+	// oldest are the versions to read of names that were looked at: empty where it is the one that is there now.
 	oldest map[string]string
 	// marks are the versions of marks that this store wrote last.
 	marks map[string]string
@@ -263,7 +266,7 @@ func (s *Store) Stat(ctx context.Context, name string) (storage.Info, error) {
 
 // find describes the version of an object that is to be read.
 func (s *Store) find(ctx context.Context, name string) (minio.ObjectInfo, error) {
-	info, err := s.head(ctx, name, s.oldVersion(name))
+	info, err := s.head(ctx, name, s.oldVersion(ctx, name))
 	if err == nil || !s.mayBeHidden(name, err) {
 		return info, err
 	}

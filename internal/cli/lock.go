@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/repo"
+)
+
+// lockFlags are --lock and --lock-for, which together make a lock.
+type lockFlags struct {
+	mode   string
+	period period
+}
+
+func (f *lockFlags) register(command *cobra.Command) {
+	flags := command.Flags()
+	flags.StringVar(&f.mode, "lock", "", "new repository: keep files from everyone for a time, by object lock's `MODE` compliance or governance, or host, the immutable attribute of a file system (docs/s3.md#locks)")
+	flags.Var(&f.period, "lock-for", "new repository: for how `LONG` from each copy on, such as 30d or 12h")
+	register(command, "lock", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"compliance", "governance", "host"}, noFiles
+	})
+}
+
+// lock is nil without the flags.
+func (f *lockFlags) lock() (*repo.Lock, error) {
+	switch {
+	case f.mode == "" && f.period == 0:
+		return nil, nil
+	case f.mode == "":
+		return nil, usage("--lock-for needs --lock with compliance, governance or host")
+	case f.period == 0:
+		return nil, usage("--lock needs --lock-for with a time, such as 30d: it cannot be changed later")
+	}
+	lock := &repo.Lock{Mode: f.mode, Seconds: int64(time.Duration(f.period) / time.Second)}
+	if err := lock.Check(); err != nil {
+		return nil, &exitError{code: ExitUsage, err: err}
+	}
+	return lock, nil
+}
+
+// period is a length of time: days with d, or what time.ParseDuration takes.
+type period time.Duration
+
+func (p *period) Type() string { return "time" }
+
+func (p *period) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return periodText(time.Duration(*p))
+}
+
+func (p *period) Set(text string) error {
+	parsed, err := parsePeriod(text)
+	*p = period(parsed)
+	return err
+}
+
+const day = 24 * time.Hour
+
+var errPeriod = errors.New("it is not a length of time such as 30d, 12h or 90m")
+
+func parsePeriod(text string) (time.Duration, error) {
+	parsed, err := time.ParseDuration(text)
+	if days, isDays := strings.CutSuffix(text, "d"); isDays {
+		var n int
+		n, err = strconv.Atoi(days)
+		if n > int(time.Duration(1<<63-1)/day) {
+			return 0, errPeriod
+		}
+		parsed = time.Duration(n) * day
+	}
+	if err != nil || parsed <= 0 {
+		return 0, errPeriod
+	}
+	return parsed, nil
+}
+
+func periodText(d time.Duration) string {
+	if d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
+}
+
+// lockJSON is how a repository's files are locked; empty and zero if they are not.
+type lockJSON struct {
+	Mode    string `json:"mode"`
+	Seconds int64  `json:"seconds"`
+	Until   string `json:"until"`
+}
+
+func describeLock(r *repo.Repository) lockJSON {
+	info := r.LockInfo()
+	if info.Lock == nil {
+		return lockJSON{}
+	}
+	return lockJSON{Mode: info.Lock.Mode, Seconds: info.Lock.Seconds, Until: info.Until.UTC().Format(time.RFC3339)}
+}
+
+// lockRow is a row of repo info.
+func lockRow(r *repo.Repository) []string {
+	info := r.LockInfo()
+	if info.Lock == nil {
+		return []string{"locked", "no"}
+	}
+	return []string{"locked", fmt.Sprintf("%s, everything until %s at least; what is copied, for %s", info.Lock.Mode, when(info.Until), periodText(time.Duration(info.Lock.Seconds)*time.Second))}
+}
+
+// locksJSON is the output of repo locks.
+type locksJSON struct {
+	Repository placeJSON         `json:"repository"`
+	Lock       lockJSON          `json:"lock"`
+	Files      int               `json:"files"`
+	First      string            `json:"first"`
+	Problems   []lockProblemJSON `json:"problems"`
+	Requests   requestsJSON      `json:"storageRequests"`
+}
+
+type lockProblemJSON struct {
+	File  string `json:"file"`
+	Until string `json:"until"`
+}
+
+func (a *app) repoLocksCommand() *cobra.Command {
+	var extend, check bool
+	command := &cobra.Command{
+		Use: "locks REPOSITORY", Short: "Say until when a repository's files are locked",
+		Long: `Say until when the files of a repository that was made with --lock cannot be
+deleted or replaced by anyone, this program included. With --check the storage is
+asked about every file, and the exit code is 5 if one is not locked for as long as
+the repository's log says. With --extend everything that points need is locked for
+the repository's period from now on, as the next copy would do.`,
+		Example:           "  ferry repo locks s3://backups/vault\n  ferry repo locks s3://backups/vault --check\n  ferry repo locks s3://backups/vault --extend",
+		Args:              arguments("REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.repoLocks(cmd.Context(), args[0], extend, check)
+		},
+	}
+	command.Flags().BoolVar(&extend, "extend", false, "lock everything for the repository's period from now on")
+	command.Flags().BoolVar(&check, "check", false, "ask the storage about every file")
+	return command
+}
+
+func (a *app) repoLocks(ctx context.Context, path string, extend, check bool) error {
+	repository, err := a.openRepository(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer repository.Close()
+	if extend {
+		if _, err := repository.ExtendLocks(ctx); err != nil {
+			return err
+		}
+	}
+	described := locksJSON{Repository: describePlace(repository), Lock: describeLock(repository), Problems: []lockProblemJSON{}}
+	if check {
+		files, first, problems, err := repository.CheckLocks(ctx)
+		if err != nil {
+			return err
+		}
+		described.Files, described.First = files, lockTime(first)
+		for _, p := range problems {
+			described.Problems = append(described.Problems, lockProblemJSON{File: p.File, Until: lockTime(p.Until)})
+		}
+	}
+	described.Requests = a.requests()
+	if a.json {
+		err = a.printJSON(described)
+	} else {
+		a.printLocks(repository, described, check)
+	}
+	if err == nil && len(described.Problems) > 0 {
+		return &exitError{code: ExitDamaged, err: hinted(
+			fmt.Errorf("%s not locked for as long as the log says", counted(len(described.Problems), "file")), "ferry repo locks --extend "+path+" locks them when the next generation begins; find out who unlocked them",
+		)}
+	}
+	return err
+}
+
+func (a *app) printLocks(repository *repo.Repository, described locksJSON, check bool) {
+	if described.Lock.Mode == "" {
+		a.line("the files of %s are not locked", repository.Location())
+		return
+	}
+	info := repository.LockInfo()
+	a.line("%s: everything that points need is locked until %s at least", info.Lock.Mode, when(info.Until))
+	a.line("each copy keeps its points for %s", periodText(time.Duration(info.Lock.Seconds)*time.Second))
+	for _, p := range described.Problems {
+		a.line("NOT LOCKED  %s: %s", p.File, lockedText(p.Until))
+	}
+	if check {
+		a.say("asked about %s; the first lock ends at %s", counted(described.Files, "file"), lockedText(described.First))
+	}
+}
+
+func lockedText(until string) string {
+	if until == "" {
+		return "no lock"
+	}
+	return until
+}
+
+// lockTime is a time in JSON; empty for none.
+func lockTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
