@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -99,14 +100,18 @@ func create(ctx context.Context, store storage.Store, env Environment, descripti
 		return nil, nil, err
 	}
 	content = append(content, '\n')
-	if err := store.Put(ctx, format.DescriptionName, content); err != nil {
-		unwrapRing(ctx, store, made)
-		if errors.Is(err, storage.ErrExists) {
-			return nil, nil, fmt.Errorf("%s: %w", store.Location(), ErrExists)
-		}
-		return nil, nil, err
+	if err = store.Put(ctx, format.DescriptionName, content); err == nil {
+		return content, ring, nil
 	}
-	return content, ring, nil
+	there, readErr := storage.ReadAll(ctx, store, format.DescriptionName, int64(len(content)))
+	switch {
+	case readErr == nil && bytes.Equal(there, content):
+		return content, ring, nil // only the answer was lost
+	case errors.Is(err, storage.ErrExists):
+		unwrapRing(ctx, store, made)
+		return nil, nil, fmt.Errorf("%s: %w", store.Location(), ErrExists)
+	}
+	return nil, nil, err // it may be there nevertheless: without its key files nobody could open it
 }
 
 // Inherit takes from another repository what makes equal content have equal ids in both, so that blocks need not be read to
@@ -171,7 +176,7 @@ func (r *Repository) knowKeyless(numbers []uint64, upTo uint64) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.keyless = append(numbers, slices.DeleteFunc(r.keyless, func(n uint64) bool { return n <= upTo })...)
+	r.keyless = slices.Concat(numbers, slices.DeleteFunc(r.keyless, func(n uint64) bool { return n <= upTo }))
 }
 
 // Keyless returns the numbers of the log entries that nobody with the key wrote, as far as they were read: those since the last
