@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ferry/internal/repo/format"
 )
 
@@ -64,6 +66,13 @@ func peak() int {
 	return kib >> 10
 }
 
+// processor is how long this process has used one.
+func processor() time.Duration {
+	var usage unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 func TestScaleIndex(t *testing.T) {
 	blocks, err := strconv.ParseUint(os.Getenv("FERRY_SCALE_BLOCKS"), 10, 64)
 	dir := os.Getenv("FERRY_SCALE_DIR")
@@ -73,12 +82,12 @@ func TestScaleIndex(t *testing.T) {
 	blocks = blocks / scaleRun * scaleRun
 	debug.FreeOSMemory()
 	peak()
-	began := time.Now()
+	began, used := time.Now(), processor()
 	step := func(what string, args ...any) {
-		t.Logf("%-60s %8.2f s, peak %4d MiB", fmt.Sprintf(what, args...), time.Since(began).Seconds(), peak())
+		t.Logf("%-60s %8.2f s, processor %8.2f s, peak %4d MiB", fmt.Sprintf(what, args...), time.Since(began).Seconds(), (processor() - used).Seconds(), peak())
 		debug.FreeOSMemory()
 		peak()
-		began = time.Now()
+		began, used = time.Now(), processor()
 	}
 	paths := scaleSegments(t, dir, blocks, step)
 	open := func(checked bool) *Set {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -58,6 +59,13 @@ func peak() int {
 	return kib >> 10
 }
 
+// processor is how long this process has used one.
+func processor() time.Duration {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 func main() {
 	dir := flag.String("dir", "", "an empty folder")
 	blocks := flag.Uint64("blocks", 1_000_000, "how many ids")
@@ -75,10 +83,10 @@ func run(dir string, blocks uint64) error {
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	began := time.Now()
+	began, used := time.Now(), processor()
 	step := func(what string, args ...any) {
-		fmt.Printf("%-60s %8.2f s, peak %4d MiB\n", fmt.Sprintf(what, args...), time.Since(began).Seconds(), peak())
-		began = time.Now()
+		fmt.Printf("%-60s %8.2f s, processor %8.2f s, peak %4d MiB\n", fmt.Sprintf(what, args...), time.Since(began).Seconds(), (processor() - used).Seconds(), peak())
+		began, used = time.Now(), processor()
 	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
