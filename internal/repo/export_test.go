@@ -56,6 +56,9 @@ func (r *Repository) FrameIDs(ctx context.Context, p commitlog.Pack) (map[format
 // SetSpillEntries makes few entries that no segment covers too many for memory.
 func (r *Repository) SetSpillEntries(n int) { r.spillEntries = n }
 
+// ReadSegmentsInParts makes no segment so small that it is read whole at once.
+func (r *Repository) ReadSegmentsInParts() { r.smallSegment = 0 }
+
 // LocalSegments counts the segments that this process has for itself.
 func (r *Repository) LocalSegments() int { return len(r.local) }
 

@@ -1,6 +1,7 @@
 package repo_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"os"
@@ -222,4 +223,55 @@ func TestCachedSegments(t *testing.T) {
 		t.Errorf("%d segments are fetched again", n)
 	}
 	closeRepo(t, r)
+}
+
+// Segments of a repository that this machine has not seen are read in parts. Whatever they say, no block is lost, and none
+// is taken for known that is not there.
+func TestColdSegmentsThatLie(t *testing.T) {
+	whole, plain := packsOfBlocks(t, 300)
+	for what, lie := range map[string]func([]byte){
+		"the truth":     func([]byte) {},
+		"noise":         func(raw []byte) { fill(raw[64:], 0x5a) },
+		"other entries": func(raw []byte) { fill(raw[len(raw)/3:len(raw)/2], 0) },
+		"other fences":  func(raw []byte) { fill(raw[len(raw)-600:len(raw)-32], 0xff) },
+		"no header":     func(raw []byte) { fill(raw[:64], 0) },
+	} {
+		store := whole.Clone()
+		for _, name := range store.Names("index/") {
+			if err := store.Tamper(name, func(raw []byte) []byte { lie(raw); return raw }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := must(openSmall(t.Context(), store, newCache(t)))(t)
+		r.ReadSegmentsInParts()
+		for i, block := range plain {
+			if got, err := r.ReadFrame(t.Context(), r.BlockID(block)); err != nil || !bytes.Equal(got, block) {
+				t.Fatalf("%s: block %d: %v", what, i, err)
+			}
+		}
+		closeRepo(t, r)
+		r = must(openSmall(t.Context(), store, newCache(t)))(t)
+		r.ReadSegmentsInParts()
+		ingest := must(r.NewIngest(t.Context(), repo.IngestOptions{}))(t)
+		fresh := content(1<<41, smallBlock)
+		for _, block := range append([][]byte{fresh}, plain...) {
+			stored, err := ingest.StoreBlock(t.Context(), ingest.BlockID(block), block, repo.CodecNone)
+			if err != nil || (!stored && bytes.Equal(block, fresh)) {
+				t.Fatalf("%s: stored %v, %v", what, stored, err)
+			}
+		}
+		if err := ingest.Close(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.ReadFrame(t.Context(), r.BlockID(fresh)); err != nil || !bytes.Equal(got, fresh) {
+			t.Fatalf("%s: the new block: %v", what, err)
+		}
+		closeRepo(t, r)
+	}
+}
+
+func fill(p []byte, with byte) {
+	for i := range p {
+		p[i] = with
+	}
 }

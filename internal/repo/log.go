@@ -15,11 +15,13 @@ import (
 	"ferry/internal/storage"
 )
 
-// checkpointEvery is how many entries a reader replays at most, roughly.
-const checkpointEvery = 128
-
-// checkpointShare is how many packs in the state put a checkpoint off by one entry.
-const checkpointShare = 16
+// A checkpoint is written after so many entries: the fewest, or one for so many packs in the state, or the most. A reader
+// replays no more of them, roughly; all checkpoints together take less than a hundredth of the data that came meanwhile.
+const (
+	checkpointEvery  = 128
+	checkpointShare  = 512
+	checkpointSeldom = 1024
+)
 
 // load reads the log: what this machine remembers of it or the newest good checkpoint, then the entries after it, then
 // compares with the head that this machine has seen.
@@ -307,10 +309,9 @@ func (r *Repository) isThere(ctx context.Context, name string, raw []byte) bool 
 	return err == nil && bytes.Equal(there, raw) && errors.Is(r.store.Put(ctx, name, raw), storage.ErrExists)
 }
 
-// checkpoint writes the state every so often, the less often the larger it is, so that all checkpoints together take
-// about as much as the log. It is derived: failing to write one is not failing to commit. Two are kept.
+// checkpoint writes the state every so often, the less often the larger it is. It is derived: failing to write one is not failing to commit. Two are kept.
 func (r *Repository) checkpoint(ctx context.Context) error {
-	every := uint64(max(checkpointEvery, len(r.state.Packs)/checkpointShare))
+	every := uint64(min(max(checkpointEvery, len(r.state.Packs)/checkpointShare), checkpointSeldom))
 	if r.locked != nil {
 		return nil // without the key it would not be believed
 	}

@@ -125,8 +125,9 @@ type Repository struct {
 	settled   map[format.Name]bool // those that were read and checked whole since the repository was opened
 	// local are segments of this process alone, and the packs that they cover.
 	local map[format.Name][]format.Name
-	// spillEntries is the constant of that name. Tests make it small.
+	// spillEntries and smallSegment are the constants of these names. Tests make them small.
 	spillEntries int
+	smallSegment int64
 	packs        map[format.Name]bool // packs that the index has, or that turned out damaged
 
 	warnMu   sync.Mutex
@@ -281,7 +282,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
 		cache: newCache(env.CacheDir, description), state: commitlog.NewState(), givenUp: map[string]bool{},
 		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
-		settled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true}, spillEntries: spillEntries,
+		settled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true}, spillEntries: spillEntries, smallSegment: smallSegment,
 		nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget,
 	}
 	r.files = newPackFiles(store, r.packSize)

@@ -34,7 +34,7 @@ func (r *Repository) openSegment(ctx context.Context, segment commitlog.Segment)
 		cached.Close()
 	}
 	opened, err := r.openParts(segment)
-	if err == nil && segment.Size <= smallSegment {
+	if err == nil && segment.Size <= r.smallSegment {
 		if err = opened.Complete(ctx); err != nil {
 			opened.Close()
 		}
