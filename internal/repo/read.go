@@ -130,9 +130,27 @@ func (r *Repository) LoadNode(ctx context.Context, id format.ID) ([]byte, error)
 	return node, nil
 }
 
-// readFrame reads one frame's content from wherever the index has it, and proves it. If a copy is damaged, others are
-// tried.
+// readFrame reads one frame's content and proves it. What is not where the index says may have been moved by reclaim or
+// compact since the log was read: then the log is read on, and the frame looked up again, as long as there is news.
 func (r *Repository) readFrame(ctx context.Context, kind pack.Kind, id format.ID) ([]byte, error) {
+	for {
+		known := r.head()
+		plain, err := r.readCopy(ctx, kind, id)
+		if err == nil || ctx.Err() != nil || r.Refresh(ctx) != nil || r.head() == known {
+			return plain, err
+		}
+	}
+}
+
+// head of the log as far as it was read.
+func (r *Repository) head() commitlog.Head {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Head
+}
+
+// readCopy reads one frame's content from wherever the index has it. If a copy is damaged, others are tried.
+func (r *Repository) readCopy(ctx context.Context, kind pack.Kind, id format.ID) ([]byte, error) {
 	set, err := r.lookup(ctx)
 	if err != nil {
 		return nil, err

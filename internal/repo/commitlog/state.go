@@ -47,6 +47,16 @@ func NewState() *State {
 	}
 }
 
+// Clone returns a copy that does not change with the state. The lists in it are shared, and nobody changes those.
+func (s *State) Clone() *State {
+	c := *s
+	c.Domains, c.Packs, c.Condemned = maps.Clone(s.Domains), maps.Clone(s.Packs), maps.Clone(s.Condemned)
+	c.CondemnedFiles, c.CondemnedIn, c.Index = maps.Clone(s.CondemnedFiles), maps.Clone(s.CondemnedIn), maps.Clone(s.Index)
+	c.Points, c.Claims, c.Holds = maps.Clone(s.Points), maps.Clone(s.Claims), maps.Clone(s.Holds)
+	c.Tombstones, c.Bad, c.Damaged, c.Partials = maps.Clone(s.Tombstones), maps.Clone(s.Bad), maps.Clone(s.Damaged), maps.Clone(s.Partials)
+	return &c
+}
+
 // Apply adds an entry to the state: first what it removes, then what it adds.
 func (s *State) Apply(p *Payload, head Head) {
 	s.Head = head

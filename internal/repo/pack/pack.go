@@ -250,16 +250,21 @@ func readFull(r io.ReaderAt, p []byte, offset int64) error {
 // of the pack as a whole. It needs no key.
 func Check(r io.ReaderAt, size int64, hasher *format.Hasher, visit func(Entry, []byte) error, damaged func(Entry, error)) (Table, error) {
 	return eachFrame(r, size, hasher, func(entry Entry, frame []byte) error {
-		f, err := CheckFrame(frame, hasher)
-		if err == nil {
-			err = matchEntry(f, entry)
-		}
-		if err != nil {
+		if err := CheckEntry(frame, entry, hasher); err != nil {
 			damaged(entry, err)
 			return nil
 		}
 		return visit(entry, frame)
 	}, damaged)
+}
+
+// CheckEntry checks that a frame's stored bytes are what the entry of a table says. It needs no key.
+func CheckEntry(frame []byte, entry Entry, hasher *format.Hasher) error {
+	f, err := CheckFrame(frame, hasher)
+	if err == nil {
+		err = matchEntry(f, entry)
+	}
+	return err
 }
 
 // CheckContent is Check for a holder of the key, which hands over each good frame's plain content, valid until visit

@@ -1,0 +1,106 @@
+package repo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// The lease says who reclaims or compacts. It only saves work: two at once do no harm, because each commit checks what the
+// other has done meanwhile.
+const (
+	leaseMark = "marks/reclaim-lease"
+	// leaseFor is how long a lease counts after it was last renewed, by the storage's clock; leaseRenewed how often it is.
+	leaseFor     = 10 * time.Minute
+	leaseRenewed = leaseFor / 4
+)
+
+// InUseError says who else reclaims or compacts the repository.
+type InUseError struct {
+	// What it does, on which machine, as which process, and with which program.
+	What, Host, Program string
+	PID                 int
+	// Since when, by its own clock.
+	Since time.Time
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("%s runs already: process %d on %s, since %s", e.What, e.PID, e.Host, e.Since.Local().Format("2006-01-02 15:04:05"))
+}
+
+type leaseRecord struct {
+	Run     format.Name `json:"run"`
+	What    string      `json:"what"`
+	Host    string      `json:"host"`
+	PID     int         `json:"pid"`
+	Program string      `json:"program"`
+	Since   time.Time   `json:"since"`
+}
+
+// lease takes the lease, or returns an *InUseError. release ends it.
+func (r *Repository) lease(ctx context.Context, run format.Name, what string) (release func(), err error) {
+	now, err := r.storageTime(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if held, since, err := r.readLease(ctx); err == nil && now.Sub(since) < leaseFor {
+		return nil, &InUseError{What: held.What, Host: held.Host, Program: held.Program, PID: held.PID, Since: held.Since}
+	} else if err != nil && !errors.Is(err, storage.ErrNotExist) && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	host, _ := os.Hostname()
+	content, err := json.Marshal(leaseRecord{Run: run, What: what, Host: host, PID: os.Getpid(), Program: r.env.Program, Since: r.env.now().UTC()})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.store.Overwrite(ctx, leaseMark, content); err != nil {
+		return nil, err
+	}
+	// Of two that came at once the later one has it.
+	if held, _, err := r.readLease(ctx); err == nil && held.Run != run {
+		return nil, &InUseError{What: held.What, Host: held.Host, Program: held.Program, PID: held.PID, Since: held.Since}
+	}
+	ctx = context.WithoutCancel(ctx)
+	renewing, stop := context.WithCancel(ctx)
+	var renewer sync.WaitGroup
+	renewer.Go(func() {
+		ticker := time.NewTicker(leaseRenewed)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-renewing.Done():
+				return
+			case <-ticker.C:
+				_ = r.store.Overwrite(renewing, leaseMark, content) // without it another may begin, which does no harm
+			}
+		}
+	})
+	return func() {
+		stop()
+		renewer.Wait()
+		if held, _, err := r.readLease(ctx); err == nil && held.Run == run {
+			_ = r.store.Delete(ctx, leaseMark) // else it ends by itself
+		}
+	}, nil
+}
+
+// readLease reads the lease and when it was last renewed, by the storage's clock.
+func (r *Repository) readLease(ctx context.Context) (leaseRecord, time.Time, error) {
+	var held leaseRecord
+	info, err := r.store.Stat(ctx, leaseMark)
+	if err != nil {
+		return held, time.Time{}, err
+	}
+	content, err := storage.ReadAll(ctx, r.store, leaseMark, 1<<16)
+	if err != nil {
+		return held, time.Time{}, err
+	}
+	return held, info.Modified, json.Unmarshal(content, &held)
+}

@@ -1,0 +1,334 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/tree"
+	"ferry/internal/spill"
+	"ferry/internal/storage"
+)
+
+// Marking finds what is live: every node and block that a point of a domain, or an unfinished copy, needs.
+//
+//  1. Machine by machine, oldest point first, each tree is walked beside the same tree of the point before. What is the
+//     same there is marked already; what differs is read. Nodes that were seen are not walked again.
+//  2. The ids found go to a sorter, which keeps a bounded number in memory and the rest in temporary files.
+//  3. The sorted ids are merged with the index, which is sorted too (placing.go): each pack learns what of it is live.
+//
+// Only point files and node packs are read. What cannot be read makes the mark of its domain incomplete; then nothing of
+// that domain may be given up.
+type marker struct {
+	repo *Repository
+	temp string
+	// domains that are marked block by block. Sealed ones are not: they live as long as a root is in them.
+	domains map[format.Name]*domainMark
+	// points and partials that are marked: the files of those of the state.
+	points, partials map[string]bool
+	// late, if set, takes the ids instead of the domain's sorter: those of roots that came after the mark.
+	late func(*domainMark, format.ID) error
+}
+
+// domainMark is what is live in a domain.
+type domainMark struct {
+	ids *spill.Sorter
+	// seen are nodes that were walked, at most seenLimit of them: others may be walked twice.
+	seen map[format.ID]struct{}
+	// incomplete says why something live may be missing from ids.
+	incomplete []string
+	// newest are the roots of each machine's newest point so far, which the next one is walked beside.
+	newest map[format.Name][]tree.Root
+	sealed bool
+	// roots counts points and partials of the domain.
+	roots int
+}
+
+// seenLimit bounds the memory for nodes that were walked: about 100 MiB.
+const seenLimit = 2 << 20
+
+// maxIncomplete is how many reasons are kept of why a mark is incomplete.
+const maxIncomplete = 20
+
+func newMarker(r *Repository, temp string) *marker {
+	return &marker{repo: r, temp: temp, domains: map[format.Name]*domainMark{}, points: map[string]bool{}, partials: map[string]bool{}}
+}
+
+func (m *marker) close() error {
+	var errs []error
+	for _, d := range m.domains {
+		errs = append(errs, d.ids.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// domain returns the mark of a domain.
+func (m *marker) domain(name format.Name, state *commitlog.State) *domainMark {
+	d := m.domains[name]
+	if d == nil {
+		d = &domainMark{
+			ids: spill.NewSorter(m.temp), seen: map[format.ID]struct{}{}, newest: map[format.Name][]tree.Root{}, sealed: state.Domains[name].Sealed,
+		}
+		m.domains[name] = d
+	}
+	return d
+}
+
+func (d *domainMark) miss(reason string, args ...any) {
+	if len(d.incomplete) < maxIncomplete {
+		d.incomplete = append(d.incomplete, fmt.Sprintf(reason, args...))
+	}
+}
+
+// mark walks all roots of a state that are not marked yet. Trouble of the storage that may pass is an error; damage makes
+// the mark incomplete.
+func (m *marker) mark(ctx context.Context, state *commitlog.State) error {
+	for id := range state.Domains {
+		m.domain(id, state)
+	}
+	points := slices.Collect(maps.Values(state.Points))
+	commitlog.SortPoints(points)
+	for _, entry := range points {
+		if m.points[entry.File] {
+			continue
+		}
+		if err := m.markPoint(ctx, state, entry); err != nil {
+			return err
+		}
+		m.points[entry.File] = true
+	}
+	for _, partials := range state.Partials {
+		for _, partial := range partials {
+			if m.partials[partial.File] {
+				continue
+			}
+			if err := m.markPartial(ctx, state, partial); err != nil {
+				return err
+			}
+			m.partials[partial.File] = true
+		}
+	}
+	return nil
+}
+
+func (m *marker) markPoint(ctx context.Context, state *commitlog.State, entry commitlog.Point) error {
+	domain, roots, err := m.repo.pointRoots(ctx, entry)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, storage.ErrNotExist) && m.repo.gone(ctx, entry) {
+		return nil // removed since the state was read
+	}
+	if err != nil {
+		if !permanent(err) {
+			return err
+		}
+		for _, d := range m.domains { // nobody knows which it is in
+			d.miss("point %s cannot be read: %v", entry.ID.Short(), err)
+		}
+		return nil
+	}
+	d := m.domain(domain, state)
+	d.roots++
+	if d.sealed {
+		return nil
+	}
+	before := d.newest[entry.Machine]
+	for i, root := range roots {
+		w := &markWalk{marker: m, domain: d, kind: root.Kind, point: entry}
+		var beside format.ID
+		if i < len(before) && root.Kind == tree.KindFixed && before[i].Kind == root.Kind && before[i].BlockSize == root.BlockSize && before[i].Height == root.Height {
+			beside = before[i].Top
+		}
+		if err := w.walk(ctx, beside, root.Top, root.Height-1); err != nil {
+			return err
+		}
+	}
+	d.newest[entry.Machine] = roots
+	return nil
+}
+
+// permanent is true for errors that trying again does not mend.
+func permanent(err error) bool {
+	return errors.Is(err, backup.ErrDamaged) || errors.Is(err, storage.ErrNotExist) || unreadable(err)
+}
+
+// gone is true if the log does not have that point any more.
+func (r *Repository) gone(ctx context.Context, entry commitlog.Point) bool {
+	if r.Refresh(ctx) != nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Points[entry.ID].File != entry.File
+}
+
+type markWalk struct {
+	*marker
+	domain *domainMark
+	kind   tree.Kind
+	point  commitlog.Point
+}
+
+// walk marks a node and all below it, but for what the node beside it has at the same place.
+func (w *markWalk) walk(ctx context.Context, beside, id format.ID, level int) error {
+	d := w.domain
+	if id.IsZero() || id == beside {
+		return nil
+	}
+	if _, seen := d.seen[id]; seen {
+		return nil
+	}
+	if err := w.live(d, id); err != nil {
+		return err
+	}
+	children, err := w.children(ctx, id, level)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		if !permanent(err) {
+			return err
+		}
+		d.miss("a tree of point %s cannot be followed: %v", w.point.ID.Short(), err)
+		return nil
+	}
+	var others []format.ID
+	if !beside.IsZero() {
+		// What cannot be read there made the mark incomplete already.
+		others, _ = w.children(ctx, beside, level)
+	}
+	for i, child := range children {
+		var other format.ID
+		if i < len(others) {
+			other = others[i]
+		}
+		switch {
+		case child.IsZero() || child == other:
+		case level == 0:
+			err = w.live(d, child)
+		default:
+			err = w.walk(ctx, other, child, level-1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(d.seen) < seenLimit && len(d.incomplete) == 0 { // so that all below it is marked
+		d.seen[id] = struct{}{}
+	}
+	return nil
+}
+
+// children of a node, zeros where there is none.
+func (w *markWalk) children(ctx context.Context, id format.ID, level int) ([]format.ID, error) {
+	raw, err := w.repo.LoadNode(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	node, err := tree.ParseNode(raw, w.kind, level)
+	if err != nil {
+		return nil, err
+	}
+	if w.kind == tree.KindFixed {
+		return node.Children[:], nil
+	}
+	ids := make([]format.ID, len(node.Entries))
+	for i, e := range node.Entries {
+		ids[i] = e.ID
+	}
+	return ids, nil
+}
+
+func (m *marker) markPartial(ctx context.Context, state *commitlog.State, partial commitlog.Partial) error {
+	raw, err := storage.ReadAll(ctx, m.repo.store, partial.File, partialLimit)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var header partialHeader
+	var records []byte
+	if err == nil {
+		header, records, err = decodePartial(m.repo.hasher, raw, partial.Checksum)
+	}
+	if err != nil {
+		if permanent(err) {
+			return nil // nobody can go on from it either
+		}
+		return err
+	}
+	if header.Domain.IsZero() {
+		header.Domain = m.repo.description.ID
+	}
+	d := m.domain(header.Domain, state)
+	d.roots++
+	if d.sealed {
+		return nil
+	}
+	for ; len(records) > 0; records = records[partialRecord:] {
+		if id := format.ID(records[16:48]); !id.IsZero() {
+			if err := m.live(d, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// live notes that an id is needed in a domain.
+func (m *marker) live(d *domainMark, id format.ID) error {
+	if m.late != nil {
+		return m.late(d, id)
+	}
+	record := spill.Record{Key: binary.BigEndian.Uint64(id[:])}
+	copy(record.Value[:], id[:])
+	return d.ids.Add(record)
+}
+
+// sorted yields the domain's live ids, each once, ascending.
+func (d *domainMark) sorted() iter.Seq2[format.ID, error] {
+	return func(yield func(format.ID, error) bool) {
+		var equal []format.ID // ids that begin with the same eight bytes
+		flush := func() bool {
+			slices.SortFunc(equal, func(a, b format.ID) int { return bytes.Compare(a[:], b[:]) })
+			for _, id := range slices.Compact(equal) {
+				if !yield(id, nil) {
+					return false
+				}
+			}
+			equal = equal[:0]
+			return true
+		}
+		key := uint64(0)
+		for record, err := range d.ids.Sorted() {
+			if err != nil {
+				yield(format.ID{}, err)
+				return
+			}
+			if record.Key != key && !flush() {
+				return
+			}
+			key = record.Key
+			if id := format.ID(record.Value[:32]); len(equal) == 0 || equal[len(equal)-1] != id {
+				equal = append(equal, id)
+			}
+		}
+		flush()
+	}
+}
+
+// pointRoots reads where a point's blocks are, and the roots of its trees. It needs no key.
+func (r *Repository) pointRoots(ctx context.Context, entry commitlog.Point) (format.Name, []tree.Root, error) {
+	header, err := r.ReadHeader(ctx, entry.ID)
+	if err != nil {
+		return format.Name{}, nil, err
+	}
+	return header.Domain, header.Roots, nil
+}

@@ -1,0 +1,139 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"iter"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+)
+
+// packUse says what of a pack is live: the places that are kept of live ids. An id that is in several packs of its domain
+// is kept in one: a good place before a damaged one, then the pack that was named last, which compaction wrote.
+type packUse struct {
+	frames int
+	bytes  int64
+	// only counts frames known to be damaged of ids that have no good place: the pack stays, perhaps they can be healed.
+	only int
+	// needed counts live frames of a condemned pack that are nowhere else. It must not be deleted.
+	needed int
+	// listed counts the pack's frames that the index has.
+	listed int
+}
+
+// placing is what a merge of live ids and index found in a domain.
+type placing struct {
+	use map[format.Name]*packUse
+	// lost counts live ids of which no good place is known.
+	lost int
+}
+
+// frameSize is what a frame takes in its pack, in bytes.
+func frameSize(p index.Place) int64 { return pack.FrameHeaderSize + int64(p.Stored) }
+
+// place merges a domain's live ids with the index, both ascending, in one pass. keep, if not nil, is called with each place
+// that is kept.
+func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.State, keepPlace func(index.Place)) (placing, error) {
+	found := placing{use: map[format.Name]*packUse{}}
+	damaged := damagedFrames(state)
+	live, stop := iter.Pull2(m.domains[name].sorted())
+	defer stop()
+	want, err, more := live()
+	var places []index.Place // of want
+	settle := func() {
+		found.settle(state, damaged, places, keepPlace)
+		places = places[:0]
+		want, err, more = live()
+	}
+	for entry, entryErr := range m.repo.entries(ctx) {
+		if entryErr != nil {
+			return found, entryErr
+		}
+		p, known := state.Packs[entry.Pack]
+		if !known || p.Domain != name {
+			continue
+		}
+		found.of(entry.Pack).listed++
+		for more && err == nil && bytes.Compare(want[:], entry.ID[:]) < 0 {
+			settle()
+		}
+		if err != nil {
+			return found, err
+		}
+		if more && want == entry.ID {
+			places = append(places, entry.Place)
+		}
+	}
+	for more && err == nil {
+		settle()
+	}
+	return found, err
+}
+
+func (f *placing) of(name format.Name) *packUse {
+	use := f.use[name]
+	if use == nil {
+		use = &packUse{}
+		f.use[name] = use
+	}
+	return use
+}
+
+// settle decides which of the places of a live id is kept.
+func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, places []index.Place, keepPlace func(index.Place)) {
+	var best *index.Place
+	for i := range places {
+		p := &places[i]
+		if state.Condemned[p.Pack] || isDamaged(damaged, *p) {
+			continue
+		}
+		if best == nil || newer(state.Packs[p.Pack], state.Packs[best.Pack]) {
+			best = p
+		}
+	}
+	if best != nil {
+		use := f.of(best.Pack)
+		use.frames++
+		use.bytes += frameSize(*best)
+		if keepPlace != nil {
+			keepPlace(*best)
+		}
+		return
+	}
+	f.lost++
+	for _, p := range places {
+		if use := f.of(p.Pack); state.Condemned[p.Pack] {
+			use.needed++
+		} else {
+			use.only++
+		}
+	}
+}
+
+// newer is true if a was named after b; of packs named together the one with the greater id counts.
+func newer(a, b commitlog.Pack) bool {
+	if a.Entry != b.Entry {
+		return a.Entry > b.Entry
+	}
+	return bytes.Compare(a.ID[:], b.ID[:]) > 0
+}
+
+// damagedFrames are the places that the log knows to be damaged.
+func damagedFrames(state *commitlog.State) map[index.Frame]bool {
+	damaged := make(map[index.Frame]bool, len(state.Bad))
+	for bad := range state.Bad {
+		frame := index.Frame{Pack: bad.Pack, Offset: bad.Offset}
+		if bad.ID.IsZero() {
+			frame.Offset = index.WholePack
+		}
+		damaged[frame] = true
+	}
+	return damaged
+}
+
+func isDamaged(damaged map[index.Frame]bool, p index.Place) bool {
+	return damaged[index.Frame{Pack: p.Pack, Offset: int64(p.Offset)}] || damaged[index.Frame{Pack: p.Pack, Offset: index.WholePack}]
+}

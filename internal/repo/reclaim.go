@@ -1,0 +1,622 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
+)
+
+// ReclaimOptions of one run.
+type ReclaimOptions struct {
+	// DryRun plans and changes nothing.
+	DryRun bool
+	// MaxTime ends the run before its next step; 0: no limit. MaxBytes bounds what is read and written to move what is
+	// live, in bytes; 0: no limit. What is left is done by the next run.
+	MaxTime  time.Duration
+	MaxBytes int64
+	Policy   ReclaimPolicy
+	// TempDir is for what does not fit in memory; empty: the system's.
+	TempDir string
+}
+
+// Amount is a number of packs and other files, and what they take in bytes.
+type Amount struct {
+	Packs, Files int
+	Bytes        int64
+}
+
+func (a *Amount) add(isPack bool, bytes int64) {
+	if isPack {
+		a.Packs++
+	} else {
+		a.Files++
+	}
+	a.Bytes += bytes
+}
+
+// ReclaimReport says what a run did and what is left.
+type ReclaimReport struct {
+	// Steps are what the plan says of packs.
+	Steps []ReclaimStep
+	// PointsRemoved counts points that nothing claimed or held any more, UnfinishedEnded unfinished copies that were given up.
+	PointsRemoved, UnfinishedEnded int
+	// GivenUp was condemned in this run: packs that nothing needs or that were moved, and garbage.
+	GivenUp Amount
+	// Garbage is the part of it that no log entry ever named, left by writers that were killed.
+	Garbage Amount
+	// Moved are packs whose live content was moved, Written those that it was moved to.
+	Moved, Written Amount
+	// Deleted gave its space back in this run.
+	Deleted Amount
+	// Waiting is condemned and not deleted yet. Until is when the grace of the last of it has passed, by the storage's clock.
+	Waiting Amount
+	Until   time.Time
+	// Locked could not be deleted because the storage keeps it until LockedUntil at least.
+	Locked      Amount
+	LockedUntil time.Time
+	// Frozen says why nothing was deleted, Stopped why the run ended before all was done. Empty: it was not so.
+	Frozen, Stopped string
+	// Incomplete says what keeps a domain from being reclaimed.
+	Incomplete []string
+	// Use is what of the repository is live, as it was when the run began.
+	Use RepositoryUse
+}
+
+// Reclaim gives back the space of what no point needs (docs/format.md section 14, docs/reclaim.md). Any number of writers
+// and readers may work meanwhile. It may be killed at any moment: each step is one log entry, and the next run goes on.
+//
+//  1. Points that nothing claims or holds are removed; unfinished copies that are too old, or done, are ended.
+//  2. Everything live is marked, and each pack learns what of it is live (mark.go, placing.go).
+//  3. What was condemned long enough ago is deleted (retire.go).
+//  4. Dead packs and garbage are condemned; packs with much that is dead, with damage, or small ones are moved (repack.go).
+//
+// It refuses to act with an error wrapping backup.ErrDamaged if packs that the log names are missing.
+func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (*ReclaimReport, error) {
+	if err := r.Writable(); err != nil && !options.DryRun {
+		return nil, err
+	}
+	if err := errors.Join(r.Diverged(), r.Refresh(ctx)); err != nil {
+		return nil, err
+	}
+	c := &reclaimer{repo: r, options: options, report: &ReclaimReport{}, run: format.RandomName(), started: r.env.now(), spared: map[format.Name]bool{}}
+	if !options.DryRun {
+		release, err := r.lease(ctx, c.run, "reclaim")
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	err := c.reclaim(ctx)
+	return c.report, err
+}
+
+// reclaimer is one run.
+type reclaimer struct {
+	repo    *Repository
+	options ReclaimOptions
+	report  *ReclaimReport
+	run     format.Name
+	started time.Time
+	// now is the storage's time when the run began.
+	now time.Time
+	// moved bytes that were read and written so far.
+	moved int64
+
+	listing map[string]storage.Info
+	// state is the log's when the mark began, with what this run condemned and found damaged since.
+	state   *commitlog.State
+	marker  *marker
+	placing map[format.Name]placing
+	// doomed are the packs that the plan gives up, spared those of them that live after all.
+	doomed, spared map[format.Name]bool
+}
+
+var (
+	// errStale: another program condemned packs or found damage since the mark, so that it may be wrong.
+	errStale = errors.New("another program gave up packs, or found damage, meanwhile")
+	errLate  = errors.New("there are new points")
+)
+
+func (c *reclaimer) reclaim(ctx context.Context) error {
+	if err := c.readClock(ctx); err != nil {
+		return err
+	}
+	if !c.options.DryRun {
+		if err := c.removeUnclaimed(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.list(ctx); err != nil {
+		return err
+	}
+	if err := c.markAll(ctx); err != nil {
+		return errors.Join(err, c.marker.close())
+	}
+	defer c.marker.close()
+	c.plan()
+	if c.options.DryRun {
+		return c.retire(ctx)
+	}
+	// What gives space back at once comes first: moving needs some.
+	for _, step := range []func(context.Context) error{c.retire, c.condemnGarbage, c.giveUp, c.retire, c.remember} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveUp condemns what is dead, and moves what is not, unless another program makes the mark worthless.
+func (c *reclaimer) giveUp(ctx context.Context) error {
+	err := c.condemnDead(ctx)
+	if err == nil {
+		err = c.repackAll(ctx)
+	}
+	if errors.Is(err, errStale) {
+		c.report.Stopped = err.Error() + ": the next run goes on"
+		return nil
+	}
+	return err
+}
+
+// clockTolerance is how far the storage's clock and this machine's may differ before one of them is not believed.
+const clockTolerance = time.Hour
+
+// readClock asks the storage for its time, and freezes deletion if that cannot be right.
+func (c *reclaimer) readClock(ctx context.Context) error {
+	r := c.repo
+	c.now = c.started
+	if !c.options.DryRun {
+		now, err := r.storageTime(ctx)
+		if err != nil {
+			return err
+		}
+		c.now = now
+	}
+	last, err := r.store.Stat(ctx, commitlog.EntryName(r.head().N))
+	if err != nil {
+		return err
+	}
+	switch off := c.now.Sub(c.started).Abs(); {
+	case c.now.Before(last.Modified.Add(-time.Minute)):
+		c.freeze("the storage's clock says %s, but the log's last entry was written at %s: the clock was put back", clockText(c.now), clockText(last.Modified))
+	case off > clockTolerance:
+		c.freeze("the storage's clock says %s, this machine's %s: one of them is wrong", clockText(c.now), clockText(c.started))
+	}
+	return nil
+}
+
+func clockText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
+
+func (c *reclaimer) freeze(reason string, args ...any) {
+	if c.report.Frozen == "" {
+		c.report.Frozen = fmt.Sprintf(reason, args...)
+	}
+}
+
+// removeUnclaimed removes points that nothing claims or holds, and ends unfinished copies that nobody will go on with:
+// those whose point is there, and those of which nothing was heard for a long time.
+func (c *reclaimer) removeUnclaimed(ctx context.Context) error {
+	r := c.repo
+	old, err := c.oldTasks(ctx)
+	if err != nil {
+		return err
+	}
+	payload := &commitlog.Payload{}
+	err = r.commit(ctx, payload, func(state *commitlog.State) error {
+		payload.PointsRemoved, payload.PartialsEnded = nil, nil
+		for id := range state.Points {
+			if len(state.Claims[id]) == 0 && len(holding(state, id, c.now)) == 0 {
+				payload.PointsRemoved = append(payload.PointsRemoved, id)
+			}
+		}
+		for task, partials := range state.Partials {
+			if files, is := old[task]; is && files == len(partials) {
+				payload.PartialsEnded = append(payload.PartialsEnded, task)
+			}
+		}
+		if len(payload.PointsRemoved)+len(payload.PartialsEnded) == 0 {
+			return errNothing
+		}
+		slices.SortFunc(payload.PointsRemoved, func(a, b backup.PointID) int { return slices.Compare(a[:], b[:]) })
+		return nil
+	})
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.report.PointsRemoved, c.report.UnfinishedEnded = len(payload.PointsRemoved), len(payload.PartialsEnded)
+	return nil
+}
+
+// oldTasks returns the unfinished copies to be ended, with how many files they had when looked at: one that has more since
+// is alive.
+func (c *reclaimer) oldTasks(ctx context.Context) (map[format.Name]int, error) {
+	state := c.repo.snapshot()
+	old := map[format.Name]int{}
+	for task, partials := range state.Partials {
+		newest := time.Time{}
+		for _, partial := range partials {
+			info, err := c.repo.store.Stat(ctx, partial.File)
+			if err != nil && !errors.Is(err, storage.ErrNotExist) {
+				return nil, err
+			}
+			if info.Modified.After(newest) {
+				newest = info.Modified
+			}
+		}
+		_, done := state.Points[partials[0].Point]
+		if done && c.now.Sub(newest) >= c.options.Policy.Grace || c.now.Sub(newest) >= c.options.Policy.UnfinishedFor {
+			old[task] = len(partials)
+		}
+	}
+	return old, nil
+}
+
+// snapshot returns the state as it is now, for reading.
+func (r *Repository) snapshot() *commitlog.State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Clone()
+}
+
+// reclaimed are the folders whose files reclaim looks after.
+var reclaimed = []string{"packs/", "points/", "partials/", "index/"}
+
+// list lists the files, and only then reads the log on: a file that it does not name was not named when it was listed. It
+// returns an error if packs are missing: that is damage, or a storage that is not whole, and no time to delete anything.
+func (c *reclaimer) list(ctx context.Context) error {
+	r := c.repo
+	c.listing = map[string]storage.Info{}
+	for _, folder := range reclaimed {
+		for info, err := range r.store.List(ctx, folder) {
+			if err != nil {
+				return fmt.Errorf("listing %s: %w", folder, err)
+			}
+			c.listing[info.Name] = info
+		}
+	}
+	if err := r.Refresh(ctx); err != nil {
+		return err
+	}
+	c.state = r.snapshot()
+	var missing []string
+	unlisted := 0
+	for id := range c.state.Packs {
+		name := pack.ObjectName(id)
+		if _, listed := c.listing[name]; listed || c.state.Condemned[id] {
+			continue
+		}
+		unlisted++
+		info, err := r.store.Stat(ctx, name) // listings may lag
+		switch {
+		case err == nil:
+			c.listing[name] = info
+		case errors.Is(err, storage.ErrNotExist):
+			if err := r.Refresh(ctx); err != nil {
+				return err
+			}
+			if !r.snapshot().Live(id) {
+				continue // condemned and deleted just now
+			}
+			missing = append(missing, name)
+		default:
+			return err
+		}
+		if len(missing) > maxIncomplete {
+			break
+		}
+	}
+	if len(missing) > 0 {
+		return &backup.Error{
+			Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w: %s is missing, and perhaps more: nothing is given up while packs that the log names are not there", r.store.Location(), backup.ErrDamaged, missing[0]),
+			Hint: "is all of the storage there? ferry verify " + r.store.Location() + " lists what is damaged",
+		}
+	}
+	if unlisted > 0 && unlisted > len(c.state.Packs)/2 {
+		c.freeze("the storage's listing lacks %d of %d packs that are there: it is not to be relied on", unlisted, len(c.state.Packs))
+	}
+	return nil
+}
+
+// markAll marks the state and places what is live.
+func (c *reclaimer) markAll(ctx context.Context) error {
+	c.marker = newMarker(c.repo, c.options.TempDir)
+	c.placing = map[format.Name]placing{}
+	if err := c.marker.mark(ctx, c.state); err != nil {
+		return err
+	}
+	for name, d := range c.marker.domains {
+		for _, reason := range d.incomplete {
+			if !slices.Contains(c.report.Incomplete, reason) {
+				c.report.Incomplete = append(c.report.Incomplete, reason)
+			}
+		}
+		if d.sealed {
+			continue
+		}
+		found, err := c.marker.place(ctx, name, c.state, nil)
+		if err != nil {
+			return err
+		}
+		c.placing[name] = found
+	}
+	slices.Sort(c.report.Incomplete)
+	return nil
+}
+
+// plan decides about every pack.
+func (c *reclaimer) plan() {
+	damaged := map[format.Name]bool{}
+	for bad := range c.state.Bad {
+		damaged[bad.Pack] = true
+	}
+	domains := map[format.Name]*planDomain{}
+	for name, d := range c.marker.domains {
+		domains[name] = &planDomain{sealed: d.sealed, roots: d.roots, lost: c.placing[name].lost}
+		if len(d.incomplete) > 0 {
+			domains[name].incomplete = d.incomplete[0]
+		}
+	}
+	var packs []planPack
+	for id, p := range c.state.Packs {
+		if c.state.Condemned[id] {
+			continue
+		}
+		domain := domains[p.Domain]
+		if domain == nil {
+			domain = &planDomain{incomplete: "the log does not say of what kind its domain is"}
+		}
+		planned := planPack{Pack: p, damaged: damaged[id], domain: domain, age: c.now.Sub(c.listing[pack.ObjectName(id)].Modified)}
+		if use := c.placing[p.Domain].use[id]; use != nil {
+			planned.use = *use
+		}
+		packs = append(packs, planned)
+	}
+	c.report.Steps = planReclaim(packs, c.options.Policy, c.repo.packSize)
+	if c.repo.Locked() {
+		for i, step := range c.report.Steps {
+			if step.Action == ReclaimRepack || step.Action == ReclaimMerge {
+				c.report.Steps[i].Action, c.report.Steps[i].Reason = ReclaimKeep, step.Reason+"; to move what is live the key is needed"
+			}
+		}
+	}
+	c.report.Use = c.use()
+	c.doomed = map[format.Name]bool{}
+	for _, step := range c.report.Steps {
+		if step.Action != ReclaimKeep {
+			c.doomed[step.Pack] = true
+		}
+	}
+}
+
+// packSize is the size at which packs of a kind are full, in bytes.
+func (r *Repository) packSize(kind string) int64 {
+	if kind == pack.KindNode.String() {
+		return r.nodePackTarget
+	}
+	return r.packTarget
+}
+
+// outOfTime is true, and noted, once the run's time is used up.
+func (c *reclaimer) outOfTime() bool {
+	if c.options.MaxTime > 0 && c.repo.env.now().Sub(c.started) >= c.options.MaxTime {
+		c.report.Stopped = "the time given is used up"
+		return true
+	}
+	return false
+}
+
+// condemnedAtOnce is how many packs or files one log entry condemns or deletes at most.
+const condemnedAtOnce = 4096
+
+// condemnDead condemns the packs of which nothing is live.
+func (c *reclaimer) condemnDead(ctx context.Context) error {
+	var dead []format.Name
+	for _, step := range c.report.Steps {
+		if step.Action == ReclaimGiveUp {
+			dead = append(dead, step.Pack)
+		}
+	}
+	for some := range slices.Chunk(dead, condemnedAtOnce) {
+		if err := c.condemn(ctx, &commitlog.Payload{}, some); err != nil && !errors.Is(err, errNothing) {
+			return err
+		}
+	}
+	return nil
+}
+
+// condemn commits the payload, with packs condemned that are still to be. What came since the mark is marked first, as often
+// as it takes, and spares the packs that it needs. errNothing: all of them were spared, and nothing was committed.
+func (c *reclaimer) condemn(ctx context.Context, payload *commitlog.Payload, packs []format.Name) error {
+	for {
+		var late *commitlog.State
+		err := c.repo.commit(ctx, payload, func(state *commitlog.State) error {
+			if c.stale(state) {
+				return errStale
+			}
+			if c.marker.lacks(state) {
+				late = state.Clone()
+				return errLate
+			}
+			payload.Condemned = keep(packs, func(id format.Name) bool { return state.Live(id) && !c.spared[id] })
+			if len(payload.Condemned) == 0 {
+				return errNothing
+			}
+			return nil
+		})
+		if errors.Is(err, errLate) {
+			if err = c.markLate(ctx, late); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		for _, id := range payload.Condemned {
+			c.state.Condemned[id] = true
+			c.report.GivenUp.add(true, c.state.Packs[id].Size)
+		}
+		return nil
+	}
+}
+
+// stale is true if somebody else condemned packs, or found damage, since the mark: then what it keeps may be gone or bad.
+func (c *reclaimer) stale(state *commitlog.State) bool {
+	for id := range state.Condemned {
+		if _, named := c.state.Packs[id]; named && !c.state.Condemned[id] {
+			return true
+		}
+	}
+	for id := range c.state.Packs {
+		if _, named := state.Packs[id]; !named && !c.state.Condemned[id] {
+			return true // condemned and deleted already
+		}
+	}
+	for bad := range state.Bad {
+		if !c.state.Bad[bad] {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks is true if a state has points or unfinished copies that are not marked.
+func (m *marker) lacks(state *commitlog.State) bool {
+	for _, point := range state.Points {
+		if !m.points[point.File] {
+			return true
+		}
+	}
+	for _, partials := range state.Partials {
+		for _, partial := range partials {
+			if !m.partials[partial.File] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// markLate marks what came since the mark, and spares the doomed packs that it needs: those with an id that no other pack
+// of the domain has.
+func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error {
+	set, err := c.repo.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	damaged := damagedFrames(state)
+	c.marker.late = func(d *domainMark, id format.ID) error {
+		var only []format.Name
+		for _, place := range set.FindAll(id) {
+			p, known := state.Packs[place.Pack]
+			switch {
+			case !known || c.marker.domains[p.Domain] != d || state.Condemned[p.ID] || isDamaged(damaged, place):
+			case c.doomed[p.ID] && !c.spared[p.ID]:
+				only = append(only, p.ID)
+			default:
+				return nil
+			}
+		}
+		for _, id := range only {
+			c.spared[id] = true
+		}
+		return nil
+	}
+	defer func() { c.marker.late = nil }()
+	if err := c.marker.mark(ctx, state); err != nil {
+		return err
+	}
+	for id := range c.doomed {
+		d := c.marker.domains[state.Packs[id].Domain]
+		if d == nil || len(d.incomplete) > 0 || d.sealed && d.roots > 0 {
+			c.spared[id] = true
+		}
+	}
+	return nil
+}
+
+// condemnGarbage condemns files that the log does not name and that are older than the grace.
+func (c *reclaimer) condemnGarbage(ctx context.Context) error {
+	var garbage []string
+	named := namedBy(c.state)
+	for name, info := range c.listing {
+		if !named[name] && c.now.Sub(info.Modified) >= c.options.Policy.Grace {
+			garbage = append(garbage, name)
+		}
+	}
+	slices.Sort(garbage)
+	for some := range slices.Chunk(garbage, condemnedAtOnce) {
+		payload := &commitlog.Payload{}
+		err := c.repo.commit(ctx, payload, func(state *commitlog.State) error {
+			payload.Condemned, payload.CondemnedFiles = nil, nil
+			named := namedBy(state)
+			for _, name := range some {
+				id, isPack := packOf(name)
+				switch {
+				case named[name]:
+				case isPack:
+					payload.Condemned = append(payload.Condemned, id)
+				case isReclaimed(name):
+					payload.CondemnedFiles = append(payload.CondemnedFiles, name)
+				}
+			}
+			if len(payload.Condemned)+len(payload.CondemnedFiles) == 0 {
+				return errNothing
+			}
+			return nil
+		})
+		if errors.Is(err, errNothing) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, id := range payload.Condemned {
+			c.foundGarbage(true, pack.ObjectName(id))
+		}
+		for _, name := range payload.CondemnedFiles {
+			c.foundGarbage(false, name)
+		}
+	}
+	return nil
+}
+
+func (c *reclaimer) foundGarbage(isPack bool, name string) {
+	c.report.Garbage.add(isPack, c.listing[name].Size)
+	c.report.GivenUp.add(isPack, c.listing[name].Size)
+}
+
+// namedBy are the files that a state names, condemned ones included.
+func namedBy(state *commitlog.State) map[string]bool {
+	named := maps.Clone(state.CondemnedFiles)
+	for id := range state.Packs {
+		named[pack.ObjectName(id)] = true
+	}
+	for id := range state.Condemned {
+		named[pack.ObjectName(id)] = true
+	}
+	for id := range state.Index {
+		named[segmentName(id)] = true
+	}
+	for _, point := range state.Points {
+		named[point.File] = true
+	}
+	for _, partials := range state.Partials {
+		for _, partial := range partials {
+			named[partial.File] = true
+		}
+	}
+	return named
+}

@@ -1,0 +1,179 @@
+package repo
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+)
+
+// ReclaimPolicy says when space is given back. docs/reclaim.md has the reasons at length.
+type ReclaimPolicy struct {
+	// Grace is how long what was given up is kept before it is deleted, and how old a file must be to be taken for garbage
+	// or given up at all. Readers and writers of this program need none: they see in the log what was given up. It is
+	// for those who read without asking, for storage whose listings lag, and for people who notice a mistake.
+	Grace time.Duration
+	// LiveShare is the share of a pack's size below which what is live is moved out. At a half, each byte that is won costs
+	// at most one byte written, and a repository holds at most as much dead as live.
+	LiveShare float64
+	// SmallShare is the share of a full pack's size below which packs are merged, MergeAtLeast how many there must be of
+	// them. Small packs cost requests and memory; merging four at a time writes each byte a few times over the years.
+	SmallShare   float64
+	MergeAtLeast int
+	// UnfinishedFor is how long an interrupted copy can go on from what it has stored.
+	UnfinishedFor time.Duration
+}
+
+// DefaultReclaimPolicy returns the policy that is used where nothing else is said.
+func DefaultReclaimPolicy() ReclaimPolicy {
+	return ReclaimPolicy{Grace: 24 * time.Hour, LiveShare: 0.5, SmallShare: 0.25, MergeAtLeast: 4, UnfinishedFor: 14 * 24 * time.Hour}
+}
+
+// ReclaimAction is what is done with a pack.
+type ReclaimAction string
+
+// The actions.
+const (
+	// ReclaimGiveUp: nothing in the pack is live. It is condemned.
+	ReclaimGiveUp ReclaimAction = "give up"
+	// ReclaimRepack: what is live is moved to another pack, and the pack is condemned.
+	ReclaimRepack ReclaimAction = "re-pack"
+	// ReclaimMerge: small packs are moved to one.
+	ReclaimMerge ReclaimAction = "merge"
+	// ReclaimKeep: the pack would go or be moved, but something keeps it.
+	ReclaimKeep ReclaimAction = "keep"
+)
+
+// ReclaimStep is what becomes of one pack, and why. Packs of which nothing is to be said have none.
+type ReclaimStep struct {
+	Action ReclaimAction
+	Pack   format.Name
+	Kind   string
+	// Size of the pack and LiveBytes of it, frame headers included.
+	Size, LiveBytes int64
+	Reason          string
+
+	domain format.Name
+}
+
+// planPack is what the plan needs to know of a pack.
+type planPack struct {
+	commitlog.Pack
+	use packUse
+	// age of the file by the storage's clock.
+	age time.Duration
+	// damaged: the log knows of damage in it.
+	damaged bool
+	// domain says what of its domain is known.
+	domain *planDomain
+}
+
+type planDomain struct {
+	// incomplete: what is live is not known for certain, and why.
+	incomplete string
+	// lost counts live ids without a good place.
+	lost int
+	// sealed domains are not marked block by block: roots says whether anything needs them.
+	sealed bool
+	roots  int
+}
+
+// planReclaim decides about every pack that is not condemned. It is pure: the same packs give the same steps.
+func planReclaim(packs []planPack, policy ReclaimPolicy, target func(kind string) int64) []ReclaimStep {
+	var steps []ReclaimStep
+	small := map[string][]ReclaimStep{}
+	for _, p := range packs {
+		step := decide(p, policy)
+		if step.Action == "" && !p.domain.sealed && p.domain.incomplete == "" && p.age >= policy.Grace && float64(p.Size) < policy.SmallShare*float64(target(p.Kind)) {
+			key := p.Kind + p.Domain.String()
+			small[key] = append(small[key], ReclaimStep{
+				Action: ReclaimMerge, Pack: p.ID, Kind: p.Kind, Size: p.Size, LiveBytes: p.use.bytes, domain: p.Domain, Reason: "it is small",
+			})
+		}
+		if step.Action != "" {
+			steps = append(steps, step)
+		}
+	}
+	for _, some := range small {
+		if len(some) >= policy.MergeAtLeast {
+			steps = append(steps, some...)
+		}
+	}
+	order := map[ReclaimAction]int{ReclaimGiveUp: 0, ReclaimRepack: 1, ReclaimMerge: 2, ReclaimKeep: 3}
+	slices.SortFunc(steps, func(a, b ReclaimStep) int {
+		won := func(s ReclaimStep) float64 { return float64(s.Size-s.LiveBytes) / float64(s.Size) }
+		if byAction := cmp.Compare(order[a.Action], order[b.Action]); byAction != 0 || a.Action == ReclaimMerge {
+			return cmp.Or(byAction, bytes.Compare(a.domain[:], b.domain[:]), cmp.Compare(a.Kind, b.Kind), bytes.Compare(a.Pack[:], b.Pack[:]))
+		}
+		return cmp.Or(cmp.Compare(won(b), won(a)), bytes.Compare(a.Pack[:], b.Pack[:])) // what wins most comes first
+	})
+	return steps
+}
+
+// decide says what becomes of a pack by itself.
+func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
+	step := ReclaimStep{Pack: p.ID, Kind: p.Kind, Size: p.Size, LiveBytes: p.use.bytes, domain: p.Domain}
+	say := func(action ReclaimAction, reason string, args ...any) ReclaimStep {
+		step.Action, step.Reason = action, fmt.Sprintf(reason, args...)
+		return step
+	}
+	if p.domain.sealed {
+		switch {
+		case p.domain.roots > 0:
+			return ReclaimStep{}
+		case p.domain.incomplete != "":
+			return say(ReclaimKeep, "what is live is not known for certain: %s", p.domain.incomplete)
+		case p.age < policy.Grace:
+			return say(ReclaimKeep, "it is younger than the grace: a copy that runs may need it")
+		}
+		return say(ReclaimGiveUp, "its domain has no point any more")
+	}
+	dead := p.use.frames == 0
+	mostlyDead := float64(p.use.bytes) < policy.LiveShare*float64(p.Size)
+	switch {
+	case !dead && !mostlyDead && !p.damaged:
+		return ReclaimStep{}
+	case p.domain.incomplete != "":
+		return say(ReclaimKeep, "what is live is not known for certain: %s", p.domain.incomplete)
+	case p.use.only > 0:
+		return say(ReclaimKeep, "%d damaged blocks or nodes that points need are nowhere else: heal them first", p.use.only)
+	case p.use.listed < p.Frames && p.domain.lost > 0:
+		return say(ReclaimKeep, "not all of its frames are known, and %d blocks or nodes that points need are missing", p.domain.lost)
+	case p.age < policy.Grace:
+		return say(ReclaimKeep, "it is younger than the grace: a copy that runs may need it")
+	case dead:
+		return say(ReclaimGiveUp, "no point needs anything in it")
+	case p.use.listed < p.Frames:
+		return say(ReclaimKeep, "its table is damaged: heal it first")
+	case mostlyDead:
+		return say(ReclaimRepack, "%d%% of it is live", 100*p.use.bytes/p.Size)
+	}
+	return say(ReclaimRepack, "a part of it is damaged, and nothing needs that part")
+}
+
+// groups divides steps into those that are moved into one pack each.
+func groups(steps []ReclaimStep, target func(kind string) int64) [][]ReclaimStep {
+	open := map[string]int{}
+	var all [][]ReclaimStep
+	filled := map[string]int64{}
+	for _, step := range steps {
+		if step.Action != ReclaimRepack && step.Action != ReclaimMerge {
+			continue
+		}
+		key := string(step.Action) + step.Kind + step.domain.String()
+		i, ok := open[key]
+		if !ok || filled[key]+step.LiveBytes > target(step.Kind) {
+			i, filled[key] = len(all), 0
+			open[key] = i
+			all = append(all, nil)
+		}
+		all[i] = append(all[i], step)
+		filled[key] += step.LiveBytes
+	}
+	// A merge of one pack is none.
+	return slices.DeleteFunc(all, func(group []ReclaimStep) bool { return len(group) == 1 && group[0].Action == ReclaimMerge })
+}

@@ -1,0 +1,279 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
+)
+
+// repackAll moves what is live out of packs, one full pack after the other, each with a log entry of its own. Frames move as
+// they are: no key is needed, and nothing is decoded. A frame whose checksum does not hold is not moved; the log notes it,
+// and its pack stays.
+func (c *reclaimer) repackAll(ctx context.Context) error {
+	all := groups(c.report.Steps, c.repo.packSize)
+	if len(all) == 0 {
+		return nil
+	}
+	keepers := map[format.Name][]uint32{}
+	for _, group := range all {
+		for _, step := range group {
+			keepers[step.Pack] = nil
+		}
+	}
+	for name, d := range c.marker.domains {
+		if d.sealed {
+			continue
+		}
+		_, err := c.marker.place(ctx, name, c.state, func(p index.Place) {
+			if _, chosen := keepers[p.Pack]; chosen {
+				keepers[p.Pack] = append(keepers[p.Pack], p.Offset)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, group := range all {
+		cost := int64(0)
+		for _, step := range group {
+			cost += 2 * step.LiveBytes
+		}
+		if c.options.MaxBytes > 0 && c.moved+cost > c.options.MaxBytes {
+			c.report.Stopped = "the bytes given are used up"
+			return nil
+		}
+		if c.outOfTime() {
+			return nil
+		}
+		if err := errors.Join(ctx.Err(), c.repack(ctx, group, keepers)); err != nil {
+			return err
+		}
+		c.moved += cost
+	}
+	return nil
+}
+
+// repack moves a group's live frames to one new pack, names it and condemns the others in one entry.
+func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map[format.Name][]uint32) error {
+	mover := &frameMover{repo: c.repo, domain: group[0].domain, kind: pack.KindBlock}
+	if group[0].Kind == pack.KindNode.String() {
+		mover.kind = pack.KindNode
+	}
+	defer mover.abort()
+	var sources []format.Name
+	for _, step := range group {
+		if c.spared[step.Pack] {
+			continue
+		}
+		whole, err := mover.move(ctx, c.state.Packs[step.Pack], keepers[step.Pack])
+		if err != nil {
+			return err
+		}
+		if whole {
+			sources = append(sources, step.Pack)
+		}
+	}
+	payload := &commitlog.Payload{Bad: mover.bad}
+	if err := mover.finish(ctx, payload); err != nil {
+		return err
+	}
+	err := c.condemn(ctx, payload, sources)
+	if err != nil {
+		mover.drop(ctx) // nothing names the new pack, and nobody else will
+		if !errors.Is(err, errNothing) {
+			return err
+		}
+	}
+	if errors.Is(err, errNothing) && len(mover.bad) > 0 {
+		payload = &commitlog.Payload{Bad: mover.bad}
+		err = c.repo.commit(ctx, payload, nil)
+	}
+	if err != nil && !errors.Is(err, errNothing) {
+		return err
+	}
+	for _, bad := range mover.bad {
+		c.state.Bad[bad] = true
+	}
+	if err == nil && len(payload.Condemned) > 0 {
+		for _, id := range payload.Condemned {
+			c.report.Moved.add(true, c.state.Packs[id].Size)
+		}
+		for _, p := range payload.Packs {
+			c.report.Written.add(true, p.Size)
+		}
+	}
+	return nil
+}
+
+// frameMover copies frames into one new pack.
+type frameMover struct {
+	repo   *Repository
+	domain format.Name
+	kind   pack.Kind
+
+	id     format.Name
+	out    storage.Writer
+	writer *pack.Writer
+	// encrypted packs may hold any frame, others none that is.
+	encrypted bool
+	buffer    []byte
+	// bad are frames that were found damaged.
+	bad []commitlog.Bad
+}
+
+// move appends a pack's frames at the offsets given. It is true if all of them were good.
+func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint32) (whole bool, err error) {
+	reader, err := m.repo.store.Open(ctx, pack.ObjectName(p.ID))
+	if err != nil {
+		return false, fmt.Errorf("pack %s: %w", p.ID, err)
+	}
+	defer reader.Close()
+	table, err := pack.ReadTable(reader, reader.Size(), m.repo.hasher)
+	if err == nil {
+		err = matchLog(table, reader.Size(), p)
+	}
+	if err != nil {
+		if !unreadable(err) {
+			return false, err
+		}
+		m.repo.warn("pack %s is not moved: %v", p.ID, err)
+		return false, nil
+	}
+	if err := m.begin(ctx, table.Header); err != nil {
+		return false, err
+	}
+	if table.Header.Generation != 0 && !m.encrypted {
+		return false, nil // it is moved with packs of its kind in another run
+	}
+	entries := make(map[uint32]pack.Entry, len(table.Entries))
+	for _, e := range table.Entries {
+		entries[e.Offset] = e
+	}
+	slices.Sort(offsets)
+	whole = true
+	for run := range runsOf(offsets, entries) {
+		start := int64(run[0].Offset)
+		last := run[len(run)-1]
+		m.buffer = slices.Grow(m.buffer[:0], int(int64(last.Offset)-start)+last.FrameSize())
+		raw := m.buffer[:int(int64(last.Offset)-start)+last.FrameSize()]
+		n, readErr := reader.ReadAt(raw, start)
+		for _, e := range run {
+			at, end := int(int64(e.Offset)-start), int(int64(e.Offset)-start)+e.FrameSize()
+			if end > n {
+				if readErr != nil && !errors.Is(readErr, io.EOF) {
+					return false, readErr
+				}
+			} else if pack.CheckEntry(raw[at:end], e, m.repo.hasher) == nil {
+				if _, err := m.writer.Append(raw[at:end]); err != nil {
+					return false, err
+				}
+				continue
+			}
+			whole = false
+			m.bad = append(m.bad, commitlog.Bad{Pack: p.ID, Offset: int64(e.Offset), Length: int64(e.FrameSize()), ID: e.ID})
+		}
+	}
+	if found := countIn(offsets, entries); found < len(offsets) {
+		m.repo.warn("pack %s is not given up: the index has %d frames of it that its table does not have", p.ID, len(offsets)-found)
+		whole = false
+	}
+	return whole, nil
+}
+
+// begin opens the new pack. It is one that may hold encrypted frames if a pack that frames come from is.
+func (m *frameMover) begin(ctx context.Context, from pack.Header) error {
+	if m.writer != nil {
+		return nil
+	}
+	id := format.RandomName()
+	out, err := m.repo.store.Create(ctx, pack.ObjectName(id))
+	if err != nil {
+		return err
+	}
+	header := pack.Header{Kind: m.kind, Hash: m.repo.hasher.Algorithm(), ID: id, Domain: m.domain, Generation: from.Generation}
+	writer, err := pack.NewWriter(out, m.repo.hasher, header)
+	if err != nil {
+		out.Abort()
+		return err
+	}
+	m.id, m.out, m.writer, m.encrypted = id, out, writer, from.Generation != 0
+	return nil
+}
+
+// finish makes the new pack durable and names it in the payload. Without frames there is none.
+func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) error {
+	if m.writer == nil || m.writer.Frames() == 0 {
+		return nil
+	}
+	root, size, err := m.writer.Finish()
+	if err == nil {
+		err = m.out.Commit(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("pack %s: %w", m.id, err)
+	}
+	m.out = nil
+	payload.Packs = append(payload.Packs, commitlog.Pack{
+		ID: m.id, Kind: m.kind.String(), Domain: m.domain, Size: size, Frames: m.writer.Frames(), Root: root,
+	})
+	return nil
+}
+
+// drop removes the new pack, which no entry names. If that fails it is garbage, which the next run finds.
+func (m *frameMover) drop(ctx context.Context) {
+	if m.writer != nil && m.out == nil {
+		_ = m.repo.store.Delete(context.WithoutCancel(ctx), pack.ObjectName(m.id))
+	}
+}
+
+// abort drops what was not finished.
+func (m *frameMover) abort() {
+	if m.out != nil {
+		m.out.Abort()
+	}
+}
+
+// runsOf divides the frames at ascending offsets into runs that are read at once. Offsets without a frame are passed over.
+func runsOf(offsets []uint32, entries map[uint32]pack.Entry) iter.Seq[[]pack.Entry] {
+	return func(yield func([]pack.Entry) bool) {
+		var run []pack.Entry
+		for _, offset := range offsets {
+			e, ok := entries[offset]
+			if !ok {
+				continue
+			}
+			if len(run) > 0 {
+				end := int64(run[len(run)-1].Offset) + int64(run[len(run)-1].FrameSize())
+				if int64(e.Offset) > end+readGap || int64(e.Offset)+int64(e.FrameSize())-int64(run[0].Offset) > readRun {
+					if !yield(run) {
+						return
+					}
+					run = nil
+				}
+			}
+			run = append(run, e)
+		}
+		if len(run) > 0 {
+			yield(run)
+		}
+	}
+}
+
+func countIn(offsets []uint32, entries map[uint32]pack.Entry) int {
+	n := 0
+	for _, offset := range offsets {
+		if _, ok := entries[offset]; ok {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,50 @@
+package repo
+
+import (
+	"context"
+	"time"
+)
+
+// RepositoryUse says how much of a repository is live, in bytes of its packs, as a mark found.
+type RepositoryUse struct {
+	// At is when it was found, by the storage's clock; Entry is the log's last entry then.
+	At    time.Time `json:"at"`
+	Entry uint64    `json:"entry"`
+	// Live is what points and unfinished copies need, Dead what they do not, headers and tables included in neither.
+	// Condemned is the size of packs that are given up and not deleted yet.
+	Live      int64 `json:"live"`
+	Dead      int64 `json:"dead"`
+	Condemned int64 `json:"condemned"`
+	// Packs counts those that are not condemned.
+	Packs int `json:"packs"`
+}
+
+// use sums up what the mark found.
+func (c *reclaimer) use() RepositoryUse {
+	u := RepositoryUse{At: c.now.UTC(), Entry: c.state.Head.N}
+	for id, p := range c.state.Packs {
+		if c.state.Condemned[id] {
+			u.Condemned += p.Size
+			continue
+		}
+		u.Packs++
+		live := int64(0)
+		if d := c.marker.domains[p.Domain]; d != nil && d.sealed && d.roots > 0 {
+			live = p.Size
+		} else if used := c.placing[p.Domain].use[id]; used != nil {
+			live = used.bytes
+		}
+		u.Live += live
+		u.Dead += p.Size - live
+	}
+	return u
+}
+
+// remember writes down what the mark found, for repo info.
+func (c *reclaimer) remember(ctx context.Context) error {
+	use := c.report.Use
+	return c.saveRecord(ctx, func(record *reclaimRecord) { record.Use = &use })
+}
+
+// LastUse is what the last reclaim found, or nil.
+func (r *Repository) LastUse(ctx context.Context) *RepositoryUse { return r.readReclaimRecord(ctx).Use }
