@@ -46,6 +46,9 @@ type leaseRecord struct {
 
 // lease takes the lease, or returns an *InUseError. release ends it.
 func (r *Repository) lease(ctx context.Context, run format.Name, what string) (release func(), err error) {
+	if r.leaseless {
+		return func() {}, nil
+	}
 	now, err := r.storageTime(ctx)
 	if err != nil {
 		return nil, err

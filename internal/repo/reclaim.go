@@ -138,10 +138,10 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 	if err := c.list(ctx); err != nil {
 		return err
 	}
+	defer c.closeMarker()
 	if err := c.markAll(ctx); err != nil {
-		return errors.Join(err, c.marker.close())
+		return err
 	}
-	defer c.marker.close()
 	c.plan()
 	if c.options.DryRun {
 		return c.retire(ctx)
@@ -153,6 +153,13 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// closeMarker removes the mark's temporary files. They have no names: what is left goes with the process.
+func (c *reclaimer) closeMarker() {
+	if c.marker != nil {
+		_ = c.marker.close()
+	}
 }
 
 // giveUp condemns what is dead, and moves what is not, unless another program makes the mark worthless.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
 )
@@ -132,7 +134,7 @@ func TestGrace(t *testing.T) {
 	now := clocked(store)
 	now.now = time.Now()
 	point, other := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 20*smallBlock))
-	r := must(repo.Open(t.Context(), store, repo.Environment{Now: now.time}))(t)
+	r := must(repo.Open(t.Context(), store, repo.Environment{Now: now.time, Keys: identities{testIdentity()}}))(t)
 	r.SetPackTargets(smallPack, smallPack)
 	defer closeRepo(t, r)
 	mustCopyAll(t, r, point)
@@ -170,7 +172,7 @@ func TestClockFreezesDeletion(t *testing.T) {
 		now.now = time.Now()
 		point := onePoint("a", "a", content(1, 20*smallBlock))
 		local := now.now
-		r := must(repo.Open(t.Context(), store, repo.Environment{Now: func() time.Time { return local }}))(t)
+		r := must(repo.Open(t.Context(), store, repo.Environment{Now: func() time.Time { return local }, Keys: identities{testIdentity()}}))(t)
 		mustCopyAll(t, r, point)
 		forget(t, r, point)
 		reclaim(t, r, atOnce())
@@ -204,5 +206,172 @@ func TestReclaimRefusesMissingPacks(t *testing.T) {
 	_, err := r.Reclaim(t.Context(), repo.ReclaimOptions{Policy: atOnce()})
 	if err == nil || !strings.Contains(err.Error(), "missing") || r.Usage().Entries != entries {
 		t.Errorf("%v, %d entries more", err, r.Usage().Entries-entries)
+	}
+}
+
+// beforeNext calls meanwhile once, before the next entry of the log is written.
+func beforeNext(store *memory.Store, r *repo.Repository, meanwhile func()) {
+	next := commitlog.EntryName(r.Usage().Entries + 1)
+	var done atomic.Bool
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpPut && name == next && done.CompareAndSwap(false, true) {
+			meanwhile()
+		}
+		return nil
+	})
+}
+
+// A point that comes between the mark and the commit, and re-uses blocks of packs that are about to be condemned, keeps them.
+func TestReclaimSparesWhatCameSince(t *testing.T) {
+	for _, partly := range []bool{false, true} { // dead packs, and packs that are moved
+		store := initialized(t, repo.Options{})
+		shared := content(1, 40*smallBlock)
+		gone, stays := onePoint("a", "a", shared), onePoint("b", "b", changed(shared[:8*smallBlock], 3, 8*smallBlock))
+		again := onePoint("c", "c", shared)
+		r := must(openSmall(t.Context(), store, ""))(t)
+		mustCopyAll(t, r, gone)
+		if partly {
+			mustCopyAll(t, r, stays)
+		}
+		forget(t, r, gone)
+		beforeNext(store, r, func() {
+			other := must(openSmall(context.Background(), store, ""))(t)
+			if report := mustCopyAll(t, other, again); report.Stored > 20*smallBlock {
+				t.Errorf("%d bytes were stored again", report.Stored)
+			}
+			closeRepo(t, other)
+		})
+		for range 4 {
+			reclaim(t, r, atOnce())
+		}
+		store.SetFault(nil)
+		fresh := must(openSmall(t.Context(), store, ""))(t)
+		check(t, fresh, again, stays)
+		if !fresh.Has(again.ID()) || len(fresh.State().Condemned) > 0 {
+			t.Errorf("the point is there: %v; condemned and not deleted: %v", fresh.Has(again.ID()), fresh.State().Condemned)
+		}
+		closeRepo(t, fresh)
+		closeRepo(t, r)
+	}
+}
+
+// Of a block that two packs have, the place that is kept turns out damaged between the mark and the commit: then the other
+// must not go.
+func TestReclaimDoesNotRelyOnWhatIsFoundDamaged(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	point := onePoint("a", "a", content(1, 4*smallBlock))
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	// Two writers that know nothing of each other store the same.
+	one := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, one)
+	two := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, two)
+	twin := onePoint("b", "b", point.Objects[0].Data)
+	beforeNext(store, r, func() { mustCopyAll(t, two, twin) })
+	mustCopyAll(t, one, point)
+	var newest, data []commitlog.Pack
+	for _, p := range one.State().Packs {
+		if p.Kind == "data" {
+			data = append(data, p)
+			if p.Entry == one.State().Head.N {
+				newest = append(newest, p)
+			}
+		}
+	}
+	if len(data) != 2 || len(newest) != 1 {
+		t.Fatalf("packs %+v", data)
+	}
+	if err := r.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	beforeNext(store, r, func() {
+		condemn(t, store, commitlog.Payload{Bad: []commitlog.Bad{{Pack: newest[0].ID, Length: newest[0].Size}}})
+	})
+	if report := reclaim(t, r, atOnce()); report.Stopped == "" || report.GivenUp.Packs > 0 {
+		t.Errorf("%+v", report)
+	}
+	store.SetFault(nil)
+	for range 3 {
+		reclaim(t, r, atOnce())
+	}
+	check(t, r, point, twin)
+	if _, there := r.State().Packs[newest[0].ID]; there {
+		t.Error("the damaged pack is still there though nothing needs it")
+	}
+}
+
+// Frames that rotted are not moved; what is good stays readable, and the log learns of the damage.
+func TestRepackLeavesDamage(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	data := content(1, 6*smallBlock)
+	gone, stays := onePoint("a", "a", data), onePoint("b", "b", data[:2*smallBlock])
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	mustCopyAll(t, r, gone)
+	mustCopyAll(t, r, stays)
+	forget(t, r, gone)
+	for id, p := range r.State().Packs {
+		if p.Kind == "data" {
+			name := "packs/" + id.String()[:2] + "/" + id.String()
+			if err := store.Tamper(name, func(raw []byte) []byte { // in every frame
+				for at := 64 + 200; at < len(raw)-1000; at += smallBlock {
+					raw[at] ^= 1
+				}
+				return raw
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	report := reclaim(t, r, atOnce())
+	if len(r.State().Bad) == 0 || report.Moved.Packs > 0 && report.Written.Packs == 0 {
+		t.Errorf("%+v, bad %v", report, r.State().Bad)
+	}
+	again := onePoint("c", "c", data[:2*smallBlock]) // stored again: what is damaged is not relied on
+	mustCopyAll(t, r, again)
+	for range 4 {
+		reclaim(t, r, atOnce())
+	}
+	check(t, r, stays, again)
+}
+
+// Blocks of an interrupted copy are kept as long as it can go on, and given up later.
+func TestUnfinishedCopiesAreRoots(t *testing.T) {
+	point := onePoint("a", "a", content(1, 60*smallBlock))
+	base := initialized(t, repo.Options{})
+	calls := callsOf(t, base, []*sourcetest.Point{point})
+	store := base.Clone()
+	store.CrashAfter(calls / 2)
+	_ = attempt(store, "", []*sourcetest.Point{point}, t)
+	store = store.Clone()
+	now := clocked(store)
+	now.now = time.Now()
+	r := must(repo.Open(t.Context(), store, repo.Environment{Now: now.time, Keys: identities{testIdentity()}}))(t)
+	defer closeRepo(t, r)
+	if r.Usage().Unfinished != 1 {
+		t.Fatal("no copy was interrupted")
+	}
+	now.now = now.now.Add(13 * 24 * time.Hour)
+	stored := bytesOf(t, store, "packs/")
+	for range 3 {
+		reclaim(t, r, atOnce())
+	}
+	if r.Usage().Unfinished != 1 {
+		t.Fatal("the copy cannot go on any more")
+	}
+	resumed := store.Clone()
+	fresh := must(openSmall(t.Context(), resumed, ""))(t)
+	if report := mustCopyAll(t, fresh, point); report.Stored > 40*smallBlock {
+		t.Errorf("%d bytes were stored again; %d were there", report.Stored, stored)
+	}
+	check(t, fresh, point)
+	closeRepo(t, fresh)
+	now.now = now.now.Add(2 * 24 * time.Hour)
+	for range 3 {
+		reclaim(t, r, atOnce())
+	}
+	if left := append(store.Names("packs/"), store.Names("partials/")...); len(left) > 0 || r.Usage().Unfinished > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

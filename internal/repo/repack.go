@@ -133,6 +133,9 @@ type frameMover struct {
 // move appends a pack's frames at the offsets given. It is true if all of them were good.
 func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint32) (whole bool, err error) {
 	reader, err := m.repo.store.Open(ctx, pack.ObjectName(p.ID))
+	if errors.Is(err, storage.ErrNotExist) && m.repo.Refresh(ctx) == nil && !m.repo.snapshot().Live(p.ID) {
+		return false, errStale
+	}
 	if err != nil {
 		return false, fmt.Errorf("pack %s: %w", p.ID, err)
 	}

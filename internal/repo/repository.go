@@ -139,6 +139,8 @@ type Repository struct {
 
 	// packTarget and nodePackTarget are the sizes at which packs are sealed, in bytes. Tests make them small.
 	packTarget, nodePackTarget int64
+	// leaseless is for tests of what the lease only makes rare.
+	leaseless bool
 }
 
 // Init makes a new repository in an empty store and opens it.
