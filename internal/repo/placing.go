@@ -38,6 +38,10 @@ func frameSize(p index.Place) int64 { return pack.FrameHeaderSize + int64(p.Stor
 // that is kept.
 func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.State, keepPlace func(index.Place)) (placing, error) {
 	found := placing{use: map[format.Name]*packUse{}}
+	set, err := m.repo.lookup(ctx)
+	if err != nil {
+		return found, err
+	}
 	damaged := damagedFrames(state)
 	live, stop := iter.Pull2(m.domains[name].sorted())
 	defer stop()
@@ -48,7 +52,7 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 		places = places[:0]
 		want, err, more = live()
 	}
-	for entry, entryErr := range m.repo.entries(ctx) {
+	for entry, entryErr := range set.All(ctx) {
 		if entryErr != nil {
 			return found, entryErr
 		}

@@ -526,7 +526,11 @@ func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error 
 	damaged := damagedFrames(state)
 	c.marker.late = func(d *domainMark, id format.ID) error {
 		var only []format.Name
-		for _, place := range set.FindAll(id) {
+		places, err := set.FindAll(ctx, id)
+		if err != nil {
+			return err
+		}
+		for _, place := range places {
 			p, known := state.Packs[place.Pack]
 			switch {
 			case !known || c.marker.domains[p.Domain] != d || state.Condemned[p.ID] || isDamaged(damaged, place):

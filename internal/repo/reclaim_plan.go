@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
 )
 
 // ReclaimPolicy says when space is given back. docs/reclaim.md has the reasons at length.
@@ -17,7 +18,7 @@ type ReclaimPolicy struct {
 	// or given up at all. Readers and writers of this program need none: they see in the log what was given up. It is
 	// for those who read without asking, for storage whose listings lag, and for people who notice a mistake.
 	Grace time.Duration
-	// LiveShare is the share of a pack's size below which what is live is moved out. At a half, each byte that is won costs
+	// LiveShare is the share of a pack's frames, by size, below which what is live is moved out. At a half, each byte that is won costs
 	// at most one byte written, and a repository holds at most as much dead as live.
 	LiveShare float64
 	// SmallShare is the share of a full pack's size below which packs are merged, MergeAtLeast how many there must be of
@@ -133,7 +134,8 @@ func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
 		return say(ReclaimGiveUp, "its domain has no point any more")
 	}
 	dead := p.use.frames == 0
-	mostlyDead := float64(p.use.bytes) < policy.LiveShare*float64(p.Size)
+	inFrames := p.Size - pack.Overhead(p.Frames)
+	mostlyDead := float64(p.use.bytes) < policy.LiveShare*float64(inFrames)
 	switch {
 	case !dead && !mostlyDead && !p.damaged:
 		return ReclaimStep{}
@@ -150,7 +152,7 @@ func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
 	case p.use.listed < p.Frames:
 		return say(ReclaimKeep, "its table is damaged: heal it first")
 	case mostlyDead:
-		return say(ReclaimRepack, "%d%% of it is live", 100*p.use.bytes/p.Size)
+		return say(ReclaimRepack, "%d%% of it is live", 100*p.use.bytes/inFrames)
 	}
 	return say(ReclaimRepack, "a part of it is damaged, and nothing needs that part")
 }

@@ -119,7 +119,7 @@ func TestReclaimBesideWritersAndReaders(t *testing.T) {
 			defer closeRepo(t, last)
 			all := slices.Concat(kept, copied)
 			check(t, last, all...)
-			for range 4 {
+			for range 8 {
 				reclaim(t, last, atOnce())
 			}
 			fresh := must(openSmall(t.Context(), store, ""))(t)
@@ -159,7 +159,7 @@ func ingestAndForget(t *testing.T, store *memory.Store, like *sourcetest.Point, 
 			t.Errorf("copied and not whole: %v", err)
 		}
 		if round < 3 {
-			if _, err := r.Forget(context.Background(), "manual", []repo.Forgetting{{Point: point.ID()}}); err != nil {
+			if _, err := r.Forget(context.Background(), "manual", []repo.Forgetting{{Point: point.ID()}}, nil); err != nil {
 				t.Errorf("forget: %v", err)
 			}
 		}

@@ -36,7 +36,7 @@ func forget(t testing.TB, r *repo.Repository, points ...*sourcetest.Point) {
 	for _, p := range points {
 		all = append(all, repo.Forgetting{Point: p.ID()})
 	}
-	done, err := r.Forget(context.Background(), "manual", all)
+	done, err := r.Forget(context.Background(), "manual", all, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package repo
 import (
 	"context"
 	"time"
+
+	"ferry/internal/repo/pack"
 )
 
 // RepositoryUse says how much of a repository is live, in bytes of its packs, as a mark found.
@@ -10,7 +12,7 @@ type RepositoryUse struct {
 	// At is when it was found, by the storage's clock; Entry is the log's last entry then.
 	At    time.Time `json:"at"`
 	Entry uint64    `json:"entry"`
-	// Live is what points and unfinished copies need, Dead what they do not, headers and tables included in neither.
+	// Live is what points and unfinished copies need, Dead what they do not, tables included in neither.
 	// Condemned is the size of packs that are given up and not deleted yet.
 	Live      int64 `json:"live"`
 	Dead      int64 `json:"dead"`
@@ -30,12 +32,12 @@ func (c *reclaimer) use() RepositoryUse {
 		u.Packs++
 		live := int64(0)
 		if d := c.marker.domains[p.Domain]; d != nil && d.sealed && d.roots > 0 {
-			live = p.Size
+			live = p.Size - pack.Overhead(p.Frames)
 		} else if used := c.placing[p.Domain].use[id]; used != nil {
 			live = used.bytes
 		}
 		u.Live += live
-		u.Dead += p.Size - live
+		u.Dead += p.Size - pack.Overhead(p.Frames) - live
 	}
 	return u
 }

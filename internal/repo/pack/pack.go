@@ -54,6 +54,9 @@ type Entry struct {
 // FrameSize is the size of the entry's frame with its header, in bytes.
 func (e Entry) FrameSize() int { return FrameHeaderSize + int(e.Stored) }
 
+// Overhead is what a pack of so many frames takes besides them, in bytes.
+func Overhead(frames int) int64 { return headerSize + trailerSize + int64(frames)*entrySize }
+
 // ObjectName returns the name of a pack in its repository.
 func ObjectName(id format.Name) string {
 	text := id.String()
