@@ -74,7 +74,7 @@ Exit codes, the same for every command:
   3  the selection matched nothing
   4  some machines failed
   5  damaged data found
-  6  repository in use (kept for later: copies never shut each other out)
+  6  repository in use: another reclaim or compact runs (copies never shut each other out)
   7  key missing or wrong
   130  interrupted`,
 		Version:       Version,
@@ -95,7 +95,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
 	return root
 }
 

@@ -79,6 +79,7 @@ func (a *app) exit(ctx context.Context, err error) int {
 
 func codeOf(ctx context.Context, err error) int {
 	var exit *exitError
+	var inUse *repo.InUseError
 	switch {
 	case errors.As(err, &exit):
 		return exit.code
@@ -90,6 +91,8 @@ func codeOf(ctx context.Context, err error) int {
 		return ExitUsage
 	case isKeyError(err):
 		return ExitKey
+	case errors.As(err, &inUse):
+		return ExitInUse
 	case errors.Is(err, backup.ErrDamaged) || errors.Is(err, repo.ErrCorrupt):
 		return ExitDamaged
 	}

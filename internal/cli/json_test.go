@@ -129,6 +129,24 @@ func TestJSON(t *testing.T) {
 	note("key list", ferry(ExitDone, "key", "list", in("encrypted")))
 	note("points", ferry(ExitDone, "points", in("encrypted")))
 
+	note("compact", ferry(ExitDone, "compact", in("held")))
+
+	// A repository without points.
+	if err := os.CopyFS(in("emptied"), os.DirFS(in("vault"))); err != nil {
+		t.Fatal(err)
+	}
+	var points pointsJSON
+	if err := json.Unmarshal([]byte(ferry(ExitDone, "points", in("emptied"))), &points); err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"forget", in("emptied"), "--newest"}
+	ferry(ExitDone, "adopt", in("emptied")) // "held" is seen as the same repository
+	for _, p := range points.Points {
+		all = append(all, "--point", p.ID)
+	}
+	ferry(ExitDone, all...)
+	note("reclaim", ferry(ExitDone, "reclaim", in("emptied"), "--grace", "0"))
+
 	// A copy of the copy has hops.
 	note("copy", ferry(ExitDone, "copy", in("vault"), in("second"), "--create"))
 	note("points", ferry(ExitDone, "points", in("second"))) // has hops
@@ -168,7 +186,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 15 {
+	if len(examples) != 17 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }

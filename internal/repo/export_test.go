@@ -68,6 +68,7 @@ func (r *Repository) BlockID(plain []byte) format.ID { return r.hasher.Sum(forma
 // ReadFrame reads a block and proves it.
 func (r *Repository) ReadFrame(ctx context.Context, id format.ID) ([]byte, error) {
 	return r.readFrame(ctx, pack.KindBlock, id)
+}
 
 // IgnoreLease makes reclaim run whoever else does: it must do no harm.
 func (r *Repository) IgnoreLease() { r.leaseless = true }

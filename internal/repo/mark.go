@@ -124,7 +124,7 @@ func (m *marker) markPoint(ctx context.Context, state *commitlog.State, entry co
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, storage.ErrNotExist) && m.repo.gone(ctx, entry) {
+	if err != nil && m.repo.gone(ctx, entry) {
 		return nil // removed since the state was read
 	}
 	if err != nil {

@@ -62,7 +62,7 @@ func (p *pauses) before(memory.Op, string) error {
 	return nil
 }
 
-// Several ingesters, several reclaimers without any grace, and readers at once, all paused at arbitrary calls for longer than
+// Several ingesters, several reclaimers without any grace, a compacter and readers at once, all paused at arbitrary calls for longer than
 // it takes the others to condemn and delete: nothing is lost, and readers never fail.
 func TestReclaimBesideWritersAndReaders(t *testing.T) {
 	rounds := 6
@@ -93,6 +93,11 @@ func TestReclaimBesideWritersAndReaders(t *testing.T) {
 					}
 				})
 			}
+			p.run(&idle, func() {
+				for range 4 {
+					compactAsOther(t, store)
+				}
+			})
 			for i := range 2 {
 				p.run(&idle, func() {
 					reader, err := openSmall(context.Background(), store, "")
@@ -179,6 +184,20 @@ func reclaimAsOther(t *testing.T, store *memory.Store) {
 	r.IgnoreLease()
 	if _, err := r.Reclaim(context.Background(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch}); err != nil {
 		t.Errorf("reclaim: %v", err)
+	}
+}
+
+// compactAsOther compacts in a process of its own. What it writes may be taken for garbage at once.
+func compactAsOther(t *testing.T, store *memory.Store) {
+	r, err := openSmall(context.Background(), store, "")
+	if err != nil {
+		t.Errorf("open: %v", err)
+		return
+	}
+	defer closeRepo(t, r)
+	r.IgnoreLease()
+	if _, err := r.Compact(context.Background(), repo.CompactOptions{Codec: repo.CodecZstd}); err != nil {
+		t.Errorf("compact: %v", err)
 	}
 }
 

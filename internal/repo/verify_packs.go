@@ -112,7 +112,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 		if !errors.Is(err, storage.ErrNotExist) {
 			return err
 		}
-		if err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Packs[p.ID]; return live }); err == nil {
+		if err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Live(p.ID) }); err == nil {
 			return nil
 		}
 		c.finish(ctx, 0, errors.New("the file is missing"), pack.Table{})

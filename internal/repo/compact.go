@@ -1,0 +1,420 @@
+package repo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+	"ferry/internal/repo/pack"
+	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
+)
+
+// CompactOptions of one run.
+type CompactOptions struct {
+	// MaxTime ends the run before its next piece; 0: no limit. MaxBytes bounds what is read and written, in bytes; 0: none.
+	MaxTime  time.Duration
+	MaxBytes int64
+	// Codec that blocks are encoded with again; CodecZstd is denser, CodecNone and CodecS2 are not.
+	Codec Codec
+}
+
+// Fragmentation says how a machine's newest point lies in packs.
+type Fragmentation struct {
+	// Machine is its pseudonym, Point the newest point.
+	Machine format.Name
+	Point   backup.PointID
+	// Blocks that are not zeros, and their bytes before compression. Runs are the reads that it takes to read them in
+	// order: a run ends where the next block is in another pack, before this one, or more than 64 KiB behind it.
+	Blocks, Runs int
+	Bytes        int64
+}
+
+// PerGiB is the number of runs for each GiB of content. Packs that were written in order have about twenty.
+func (f Fragmentation) PerGiB() float64 {
+	if f.Bytes == 0 {
+		return 0
+	}
+	return float64(f.Runs) / (float64(f.Bytes) / (1 << 30))
+}
+
+func (f *Fragmentation) add(other Fragmentation) {
+	f.Blocks += other.Blocks
+	f.Runs += other.Runs
+	f.Bytes += other.Bytes
+}
+
+// CompactReport says what a run did.
+type CompactReport struct {
+	// Before and After are how the machines' newest points lie, of machines that the run came to.
+	Before, After []Fragmentation
+	// Blocks were written again: Read and Written are their stored bytes before and after, headers included.
+	Blocks        int
+	Read, Written int64
+	Packs         int
+	// Locked are blocks that were left where they are, because the storage keeps their packs for now in any case.
+	Locked int
+	// Stopped says why the run ended before all was done; empty: it was not so.
+	Stopped string
+}
+
+// Compact writes the blocks of each machine's newest point again, in their order, and encodes them denser. What they
+// leave behind is dead: the newest place of a block counts (placing.go), and reclaim gives the others back. It needs the key.
+//
+// A point is looked at in pieces of up to 32 MiB. One is written again if it takes more than a few reads, or if much of it
+// is in packs of a codec that is not dense. So what was compacted once is left alone.
+func (r *Repository) Compact(ctx context.Context, options CompactOptions) (*CompactReport, error) {
+	if err := errors.Join(r.locked, r.Writable(), r.Refresh(ctx)); err != nil {
+		return nil, err
+	}
+	run := format.RandomName()
+	release, err := r.lease(ctx, run, "compact")
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	c := &compactor{
+		repo: r, options: options, report: &CompactReport{}, started: r.env.now(), domains: r.snapshot().Domains,
+		sparse: map[format.Name]bool{}, locked: map[format.Name]bool{}, written: map[format.ID]bool{},
+	}
+	if r.keys != nil {
+		if c.sealer, err = pack.NewSealer(r.keys); err != nil {
+			return nil, err
+		}
+	}
+	err = c.compact(ctx)
+	return c.report, err
+}
+
+type compactor struct {
+	repo    *Repository
+	options CompactOptions
+	report  *CompactReport
+	started time.Time
+	domains map[format.Name]commitlog.Domain
+	sealer  *pack.Sealer
+
+	// out is the pack that is being filled, of one domain.
+	out *frameMover
+	// sparse packs have many blocks of a codec that is not dense; locked ones the storage keeps. Looked up once each.
+	sparse, locked map[format.Name]bool
+	// written are blocks that this run has written: another piece may need them too. Bounded.
+	written map[format.ID]bool
+	buffer  []byte
+}
+
+const (
+	// compactPiece is what is looked at and written at once, in bytes of content; it is held in memory.
+	compactPiece = 32 << 20
+	// compactRuns is how many reads a piece may take before it is written again.
+	compactRuns = 4
+	// maxWritten bounds the memory for blocks that were written.
+	maxWritten = 1 << 20
+)
+
+// errBudget ends a run in order.
+var errBudget = errors.New("the budget is used up")
+
+func (c *compactor) compact(ctx context.Context) error {
+	for _, entry := range c.repo.newestPoints() {
+		before, err := c.repo.fragmentation(ctx, entry)
+		if err != nil && c.repo.gone(ctx, entry) {
+			continue
+		}
+		if err != nil {
+			if ctx.Err() != nil || !permanent(err) {
+				return err
+			}
+			c.repo.warn("point %s is not compacted: %v", entry.ID.Short(), err)
+			continue
+		}
+		err = c.point(ctx, entry)
+		if flushed := c.flush(ctx); err == nil || errors.Is(err, errBudget) {
+			err = cmp.Or(flushed, err)
+		}
+		c.out.abortIfOpen()
+		c.out = nil
+		if err != nil && !errors.Is(err, errBudget) {
+			if c.repo.gone(ctx, entry) {
+				continue
+			}
+			return err
+		}
+		after, afterErr := c.repo.fragmentation(ctx, entry)
+		if afterErr != nil && c.repo.gone(ctx, entry) {
+			continue
+		}
+		if afterErr != nil {
+			return afterErr
+		}
+		c.report.Before, c.report.After = append(c.report.Before, before), append(c.report.After, after)
+		if err != nil {
+			return nil // the report says why
+		}
+	}
+	return nil
+}
+
+// newestPoints are each machine's newest points, by machine.
+func (r *Repository) newestPoints() []commitlog.Point {
+	newest := map[format.Name]commitlog.Point{}
+	for _, entry := range r.Entries() { // oldest first
+		newest[entry.Machine] = entry
+	}
+	var points []commitlog.Point
+	for _, entry := range newest {
+		points = append(points, entry)
+	}
+	slices.SortFunc(points, func(a, b commitlog.Point) int { return compareNames(a.Machine, b.Machine) })
+	return points
+}
+
+// fragmentation measures how a point lies in packs, where a reader would look for its blocks. It reads tree nodes only.
+func (r *Repository) fragmentation(ctx context.Context, entry commitlog.Point) (Fragmentation, error) {
+	f := Fragmentation{Machine: entry.Machine, Point: entry.ID}
+	_, roots, err := r.pointRoots(ctx, entry)
+	if err != nil {
+		return f, err
+	}
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return f, err
+	}
+	for _, root := range roots {
+		for blocks, err := range tree.Leaves(ctx, r.LoadNode, root) {
+			if err != nil {
+				return f, err
+			}
+			places := make([]index.Place, 0, len(blocks))
+			for _, block := range blocks {
+				place, _, err := set.Find(ctx, block.ID)
+				if err != nil {
+					return f, err
+				}
+				places = append(places, place)
+			}
+			f.add(lie(blocks, places))
+		}
+	}
+	return f, ctx.Err()
+}
+
+// lie counts the runs of blocks that follow each other.
+func lie(blocks []Block, places []index.Place) Fragmentation {
+	f := Fragmentation{Blocks: len(blocks)}
+	for i, place := range places {
+		f.Bytes += blocks[i].Length
+		if i == 0 || place.Pack != places[i-1].Pack || place.Offset < places[i-1].Offset || int64(place.Offset) > frameEnd(places[i-1])+readGap {
+			f.Runs++
+		}
+	}
+	return f
+}
+
+// point writes a point's pieces again that are worth it.
+func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
+	domain, roots, err := c.repo.pointRoots(ctx, entry)
+	if err != nil {
+		return err
+	}
+	if c.domains[domain].Sealed {
+		return nil // it lies in order, and shares nothing
+	}
+	c.out = &frameMover{repo: c.repo, domain: domain, kind: pack.KindBlock}
+	for _, root := range roots {
+		var piece []Block
+		length := int64(0)
+		for blocks, err := range tree.Leaves(ctx, c.repo.LoadNode, root) {
+			if err != nil {
+				return err
+			}
+			for _, block := range blocks {
+				if length+block.Length > compactPiece {
+					if err := c.piece(ctx, domain, piece); err != nil {
+						return err
+					}
+					piece, length = nil, 0
+				}
+				piece = append(piece, block)
+				length += block.Length
+			}
+		}
+		if err := c.piece(ctx, domain, piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// piece writes blocks that follow each other again, if that is worth it.
+func (c *compactor) piece(ctx context.Context, domain format.Name, blocks []Block) error {
+	set, err := c.repo.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	places := make([]index.Place, len(blocks))
+	size := int64(0)
+	sparse := 0
+	for i, block := range blocks {
+		place, found, err := set.FindIn(ctx, domain, block.ID)
+		if err != nil || !found {
+			return err // damaged: not a matter of compaction
+		}
+		locked, err := c.isLocked(ctx, place.Pack)
+		if err != nil {
+			return err
+		}
+		if locked {
+			c.report.Locked += len(blocks)
+			return nil
+		}
+		thin, err := c.isSparse(ctx, place.Pack)
+		if err != nil {
+			return err
+		}
+		if thin && !c.written[block.ID] {
+			sparse++
+		}
+		places[i] = place
+		size += frameSize(place)
+	}
+	if lie(blocks, places).Runs <= compactRuns && sparse*2 <= len(blocks) {
+		return nil
+	}
+	if c.options.MaxTime > 0 && c.repo.env.now().Sub(c.started) >= c.options.MaxTime {
+		c.report.Stopped = "the time given is used up"
+		return errBudget
+	}
+	if c.options.MaxBytes > 0 && c.report.Read+c.report.Written+2*size > c.options.MaxBytes {
+		c.report.Stopped = "the bytes given are used up"
+		return errBudget
+	}
+	return c.rewrite(ctx, blocks, places)
+}
+
+// rewrite reads blocks, proves them by their ids, and appends them in their order.
+func (c *compactor) rewrite(ctx context.Context, blocks []Block, places []index.Place) error {
+	content := make(map[format.ID][]byte, len(blocks))
+	reader := c.repo.NewBlockReader()
+	err := reader.Read(ctx, blocks, func(block Block, plain []byte) error {
+		content[block.ID] = slices.Clone(plain)
+		return nil
+	}, func(_ Block, err error) error { return err })
+	if err != nil {
+		if permanent(err) {
+			c.repo.warn("a piece is not compacted: %v", err)
+			return nil
+		}
+		return err
+	}
+	if c.out.writer != nil && c.out.writer.Size() >= c.repo.packTarget {
+		if err := c.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.out.begin(ctx, pack.Header{Generation: c.sealer.Generation()}); err != nil {
+		return err
+	}
+	for i, block := range blocks {
+		if c.written[block.ID] {
+			continue
+		}
+		c.buffer = pack.AppendFrame(c.buffer[:0], c.repo.hasher, c.sealer, pack.KindBlock, c.options.Codec, block.ID, content[block.ID])
+		if _, err := c.out.writer.Append(c.buffer); err != nil {
+			return err
+		}
+		if len(c.written) < maxWritten {
+			c.written[block.ID] = true
+		}
+		c.report.Blocks++
+		c.report.Read += frameSize(places[i])
+		c.report.Written += int64(len(c.buffer))
+	}
+	return nil
+}
+
+// flush seals the pack and names it in the log.
+func (c *compactor) flush(ctx context.Context) error {
+	if c.out == nil || c.out.writer == nil || c.out.writer.Frames() == 0 {
+		return nil
+	}
+	full := c.out
+	c.out = &frameMover{repo: c.repo, domain: full.domain, kind: full.kind}
+	payload := &commitlog.Payload{}
+	defer full.abort()
+	if err := full.finish(ctx, payload); err != nil {
+		return err
+	}
+	err := c.repo.commit(ctx, payload, nil)
+	if errors.Is(err, ErrCondemned) { // it was taken for garbage while this process slept
+		c.written = map[format.ID]bool{}
+		c.report.Stopped = "what was written was taken for garbage meanwhile; the next run begins again"
+		return errBudget
+	}
+	if err != nil {
+		return err
+	}
+	c.report.Packs++
+	return nil
+}
+
+// isSparse is true if more than a half of a pack's blocks are of a codec that is not dense.
+func (c *compactor) isSparse(ctx context.Context, name format.Name) (bool, error) {
+	if c.options.Codec != CodecZstd {
+		return false, nil
+	}
+	if sparse, known := c.sparse[name]; known {
+		return sparse, nil
+	}
+	reader, err := c.repo.store.Open(ctx, pack.ObjectName(name))
+	if err != nil {
+		if errors.Is(err, storage.ErrNotExist) {
+			return false, nil // moved just now
+		}
+		return false, fmt.Errorf("pack %s: %w", name, err)
+	}
+	defer reader.Close()
+	table, err := pack.ReadTable(reader, reader.Size(), c.repo.hasher)
+	if err != nil && !unreadable(err) {
+		return false, err
+	}
+	thin := 0
+	for _, e := range table.Entries {
+		if e.Codec == pack.CodecS2 {
+			thin++
+		}
+	}
+	c.sparse[name] = thin*2 > len(table.Entries)
+	return c.sparse[name], nil
+}
+
+// isLocked is true if the storage keeps a pack for now: then writing its blocks again wins nothing.
+func (c *compactor) isLocked(ctx context.Context, name format.Name) (bool, error) {
+	locker, can := storage.As[storage.Locker](c.repo.store)
+	if !can {
+		return false, nil
+	}
+	if locked, known := c.locked[name]; known {
+		return locked, nil
+	}
+	until, err := locker.LockedUntil(ctx, pack.ObjectName(name))
+	if err != nil && !errors.Is(err, storage.ErrNotExist) {
+		return false, err
+	}
+	c.locked[name] = until.After(c.started)
+	return c.locked[name], nil
+}
+
+// abortIfOpen drops a pack that was begun and not finished.
+func (m *frameMover) abortIfOpen() {
+	if m != nil {
+		m.abort()
+	}
+}

@@ -1,0 +1,114 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"ferry/internal/repo"
+	"ferry/internal/source/sourcetest"
+)
+
+func compact(t testing.TB, r *repo.Repository, options repo.CompactOptions) *repo.CompactReport {
+	t.Helper()
+	options.Codec = repo.CodecZstd
+	report, err := r.Compact(context.Background(), options)
+	if err != nil {
+		t.Fatalf("compact: %v", err)
+	}
+	return report
+}
+
+// manyStates are points of one machine, of which each changes single blocks all over the disk.
+func manyStates(n, blocks int) []*sourcetest.Point {
+	data := content(1, blocks*smallBlock)
+	var points []*sourcetest.Point
+	for i := range n {
+		data = append([]byte(nil), data...)
+		for block := i; block < blocks; block += n {
+			copy(data[block*smallBlock:], content(uint64(100+i*blocks+block), smallBlock))
+		}
+		p := onePoint("a", fmt.Sprint("state", i), data)
+		p.Created = at(i + 1)
+		points = append(points, p)
+	}
+	return points
+}
+
+// The newest point's blocks lie in order after a compaction, also after reclaim; a second one finds nothing to do; nothing
+// is lost.
+func TestCompact(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := manyStates(6, 60)
+	r := must(openSmall(t.Context(), store, newCache(t)))(t)
+	defer closeRepo(t, r)
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	report := compact(t, r, repo.CompactOptions{})
+	if len(report.Before) != 1 || report.Blocks == 0 || report.After[0].Runs*4 > report.Before[0].Runs || report.After[0].Blocks != report.Before[0].Blocks {
+		t.Fatalf("%+v", report)
+	}
+	check(t, r, points...)
+	if again := compact(t, r, repo.CompactOptions{}); again.Blocks > 0 {
+		t.Errorf("a second compaction: %+v", again)
+	}
+	forget(t, r, points[:5]...)
+	for range 6 {
+		reclaim(t, r, atOnce())
+	}
+	fresh := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, fresh)
+	check(t, fresh, points[5])
+	if last := compact(t, fresh, repo.CompactOptions{}); last.Blocks > 0 || last.Before[0].Runs > report.After[0].Runs+2 {
+		t.Errorf("after reclaim: %+v, was %+v", last, report.After[0])
+	}
+	if use := reclaim(t, fresh, atOnce()).Use; use.Dead > use.Live/2 {
+		t.Errorf("the old places are not given back: %+v", use)
+	}
+}
+
+// A budget ends it in order, and the next run goes on.
+func TestCompactWithinABudget(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := append(manyStates(4, 40), manyStates(1, 40)...)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, p := range points[:4] {
+		mustCopyAll(t, r, p)
+	}
+	if report := compact(t, r, repo.CompactOptions{MaxBytes: 1}); report.Stopped == "" || report.Blocks > 0 {
+		t.Errorf("%+v", report)
+	}
+	if report := compact(t, r, repo.CompactOptions{}); report.Stopped != "" || report.Blocks == 0 {
+		t.Errorf("%+v", report)
+	}
+	check(t, r, points[:4]...)
+}
+
+// A compaction of which the pack is taken for garbage before it is named loses nothing.
+func TestCompactedPackTakenForGarbage(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := manyStates(4, 40)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	beforeNext(store, r, func() {
+		for range 2 {
+			reclaimAsOther(t, store)
+		}
+	})
+	report, err := r.Compact(t.Context(), repo.CompactOptions{Codec: repo.CodecZstd})
+	if err != nil && !errors.Is(err, repo.ErrCondemned) || report.Stopped == "" {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	store.SetFault(nil)
+	check(t, r, points...)
+	if report := compact(t, r, repo.CompactOptions{}); report.Blocks == 0 || report.Stopped != "" {
+		t.Errorf("the next one: %+v", report)
+	}
+	check(t, r, points...)
+}
