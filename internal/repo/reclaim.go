@@ -390,7 +390,7 @@ func (c *reclaimer) plan() {
 		}
 		packs = append(packs, planned)
 	}
-	c.report.Steps = planReclaim(packs, c.options.Policy, c.repo.packSize)
+	c.report.Steps = planReclaim(packs, c.options.Policy, c.repo.fullPack)
 	if c.repo.Locked() {
 		for i, step := range c.report.Steps {
 			if step.Action == ReclaimRepack || step.Action == ReclaimMerge {
@@ -407,8 +407,8 @@ func (c *reclaimer) plan() {
 	}
 }
 
-// packSize is the size at which packs of a kind are full, in bytes.
-func (r *Repository) packSize(kind string) int64 {
+// fullPack is the size at which packs of a kind are full, in bytes.
+func (r *Repository) fullPack(kind string) int64 {
 	if kind == pack.KindNode.String() {
 		return r.nodePackTarget
 	}

@@ -19,7 +19,7 @@ import (
 // they are: no key is needed, and nothing is decoded. A frame whose checksum does not hold is not moved; the log notes it,
 // and its pack stays.
 func (c *reclaimer) repackAll(ctx context.Context) error {
-	all := groups(c.report.Steps, c.repo.packSize)
+	all := groups(c.report.Steps, c.repo.fullPack)
 	if len(all) == 0 {
 		return nil
 	}
