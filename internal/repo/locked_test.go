@@ -217,6 +217,27 @@ func TestReplacedKey(t *testing.T) {
 	a.refused(t, "", repo.ErrForged, commitlog.EntryName(a.lastEntry()))
 }
 
+// A key file from before a rotation, put back by somebody who can write: it opens, and not what was said since.
+func TestKeyFilePutBack(t *testing.T) {
+	a := newAttacked(t)
+	before := a.store.Clone()
+	a.rotate(t)
+	for _, name := range a.store.Names("keys/") {
+		if err := a.store.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range before.Names("keys/") {
+		if err := a.store.Put(t.Context(), name, must(storage.ReadAll(t.Context(), before, name, 1<<20))(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.refused(t, "", repo.ErrWrongKey, commitlog.EntryName(a.lastEntry()))
+	if _, err := openSmall(t.Context(), a.store, ""); errors.Is(err, repo.ErrCorrupt) || !strings.Contains(backup.Hint(err), "rotated") {
+		t.Errorf("%v; %s", err, backup.Hint(err))
+	}
+}
+
 // A data key that is rotated while a writer is at work: it reads the new ring and goes on.
 func TestRotationWhileOpen(t *testing.T) {
 	a := newAttacked(t)

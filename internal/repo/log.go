@@ -214,7 +214,12 @@ func (r *Repository) appendRaw(ctx context.Context, n uint64, raw []byte) error 
 		if err = r.reloadKeys(ctx); err != nil {
 			return err
 		}
-		payload, link, head, err = commitlog.Decode(r.hasher, n, raw)
+		if payload, link, head, err = commitlog.Decode(r.hasher, n, raw); errors.Is(err, keyring.ErrNoGeneration) {
+			return &backup.Error{
+				Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: %w", commitlog.EntryName(n), r.store.Location(), ErrWrongKey, err),
+				Hint: "the data key was rotated and the key given left out: give another key, or have somebody with one run ferry key add",
+			}
+		}
 	}
 	if err == nil && link != r.state.Head.Checksum {
 		err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
