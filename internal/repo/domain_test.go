@@ -3,7 +3,6 @@ package repo_test
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"testing"
 
@@ -12,6 +11,7 @@ import (
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/tree"
+	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 )
 
@@ -116,7 +116,9 @@ func needs(t testing.TB, r *repo.Repository, p *repo.Point, packs []commitlog.Pa
 	t.Helper()
 	ids := map[format.ID]bool{}
 	for _, pack := range packs {
-		maps.Copy(ids, must(r.FrameIDs(t.Context(), pack))(t))
+		for _, id := range must(r.FrameOrder(t.Context(), pack))(t) {
+			ids[id] = true
+		}
 	}
 	for i, root := range p.Roots {
 		if root == nil {
@@ -169,4 +171,35 @@ func TestSealedCopyThatFails(t *testing.T) {
 		t.Error("the point that was there is not the one that was there")
 	}
 	check(t, r, p)
+}
+
+// The blocks of a sealed domain lie in the order of the objects, whatever else works in parallel.
+func TestSealedBlocksLieInOrder(t *testing.T) {
+	r := must(repo.Open(t.Context(), initialized(t, repo.Options{}), repo.Environment{Keys: identities{testIdentity()}}))(t)
+	defer closeRepo(t, r)
+	p := &sourcetest.Point{Machine: sourcetest.Machine("large"), Native: "large", Created: at(1), Objects: []sourcetest.Object{
+		{Name: "vda", Data: content(1, 9<<20), Access: source.AccessRandom}, {Name: "vdb", Data: content(2, 5<<20), Access: source.AccessRandom},
+	}}
+	copyInto(t, r, repo.IngestOptions{Sealed: true}, p)
+	stored := must(r.ReadPoint(t.Context(), p.ID()))(t)
+	var want []format.ID
+	for _, root := range stored.Roots {
+		for blocks, err := range r.Leaves(t.Context(), *root) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, block := range blocks {
+				want = append(want, block.ID)
+			}
+		}
+	}
+	var got []format.ID
+	for _, pack := range packsByDomain(r)[stored.Domain] {
+		if pack.Kind == "data" {
+			got = append(got, must(r.FrameOrder(t.Context(), pack))(t)...)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d blocks lie in another order than the %d of the objects", len(got), len(want))
+	}
 }

@@ -43,12 +43,12 @@ func (r *Repository) PlacesOf(ctx context.Context, id format.ID) ([]format.Name,
 	return packs, nil
 }
 
-// FrameIDs returns the ids of a pack's frames, by its own table.
-func (r *Repository) FrameIDs(ctx context.Context, p commitlog.Pack) (map[format.ID]bool, error) {
+// FrameOrder returns the ids of a pack's frames as they lie, by its own table.
+func (r *Repository) FrameOrder(ctx context.Context, p commitlog.Pack) ([]format.ID, error) {
 	entries, _, err := r.readPackTable(ctx, p)
-	ids := map[format.ID]bool{}
+	var ids []format.ID
 	for _, e := range entries {
-		ids[e.ID] = true
+		ids = append(ids, e.ID)
 	}
 	return ids, err
 }

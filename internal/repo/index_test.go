@@ -208,7 +208,7 @@ func TestCachedSegments(t *testing.T) {
 	}
 	r = open()
 	for _, p := range r.State().Packs {
-		for id := range must(r.FrameIDs(t.Context(), p))(t) {
+		for _, id := range must(r.FrameOrder(t.Context(), p))(t) {
 			if _, err := r.ReadFrame(t.Context(), id); err != nil {
 				t.Fatalf("with a rotted cache: %v", err)
 			}
