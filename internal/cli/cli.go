@@ -33,6 +33,8 @@ type app struct {
 	buckets []*s3.Store
 	// keys open encrypted repositories.
 	keys *keys
+	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
+	completing bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
 	live io.Writer
 	// interrupted says what to do after an interruption of the command that runs; empty if nothing is left to do.
@@ -46,6 +48,7 @@ func Main(args []string, out, errOut io.Writer) int {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
 	a := &app{out: out, errOut: errOut, json: slices.Contains(args, "--json")}
+	a.completing = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(out)

@@ -24,7 +24,11 @@ import (
 )
 
 func (a *app) environment() repo.Environment {
-	return repo.Environment{CacheDir: a.cacheDir, Program: "ferry " + Version, Keys: a.keys}
+	environment := repo.Environment{CacheDir: a.cacheDir, Program: "ferry " + Version}
+	if !a.completing {
+		environment.Keys = a.keys
+	}
+	return environment
 }
 
 // formats in the order in which they claim files: the most particular first.

@@ -23,9 +23,8 @@ func (a *app) canPrompt() bool {
 
 // prompt asks for a passphrase, which the terminal does not show. It is empty if none was typed.
 func (a *app) prompt(ctx context.Context, question string) (repo.Passphrase, error) {
-	fmt.Fprint(a.errOut, question)
-	defer fmt.Fprintln(a.errOut)
-	line, err := readHidden(ctx, int(os.Stdin.Fd()))
+	line, err := readHidden(ctx, int(os.Stdin.Fd()), func() { fmt.Fprint(a.errOut, question) })
+	fmt.Fprintln(a.errOut)
 	if err != nil {
 		return repo.Passphrase{}, err
 	}
@@ -52,8 +51,9 @@ func (a *app) promptNew(ctx context.Context, what string) (repo.Passphrase, erro
 	return repo.Passphrase{}, exitWith(ExitKey, "no new passphrase was given")
 }
 
-// readHidden reads a line from a terminal that does not show it meanwhile.
-func readHidden(ctx context.Context, terminal int) ([]byte, error) {
+// readHidden reads a line from a terminal that does not show it. It asks when the terminal is ready for that, and not before:
+// who types fast is not to see it either.
+func readHidden(ctx context.Context, terminal int, ask func()) ([]byte, error) {
 	before, err := unix.IoctlGetTermios(terminal, unix.TCGETS)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,8 @@ func readHidden(ctx context.Context, terminal int) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = unix.IoctlSetTermios(terminal, unix.TCSETS, before) }() // nothing better can be done
-	line := make([]byte, 0, 4096)                                              // a terminal has no longer lines
+	ask()
+	line := make([]byte, 0, 4096) // a terminal has no longer lines
 	for !bytes.HasSuffix(line, []byte("\n")) && len(line) < cap(line) {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(terminal), Events: unix.POLLIN}}, promptWait)
 		if ctx.Err() != nil {
