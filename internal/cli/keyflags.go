@@ -35,7 +35,7 @@ const promptTries = 3
 // secrets say where passphrases come from. Never the command line itself: everyone on the machine can list that.
 type secrets struct{ files, commands []string }
 
-func (s secrets) given() bool { return len(s.files)+len(s.commands) > 0 }
+func (s secrets) isGiven() bool { return len(s.files)+len(s.commands) > 0 }
 
 // keys are what opens encrypted repositories in one run of the program. They are read when the first one needs them.
 type keys struct {
@@ -49,6 +49,8 @@ type keys struct {
 	// passphrases that were given or typed, in this order, and what opens key files: these and age keys.
 	passphrases []repo.Passphrase
 	identities  []age.Identity
+	// given is how many of the passphrases were not typed.
+	given int
 }
 
 // keyFlags are the flags of every command that may meet an encrypted repository.
@@ -133,6 +135,7 @@ func (k *keys) load(ctx context.Context) error {
 			return err
 		}
 	}
+	k.given = len(k.passphrases)
 	return nil
 }
 

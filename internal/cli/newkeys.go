@@ -41,7 +41,7 @@ func (f *newKeyFlags) registerLabel(command *cobra.Command) {
 
 // given is true if any of the flags was used.
 func (f *newKeyFlags) given() bool {
-	return len(f.recipients)+len(f.recipientFiles) > 0 || f.passphrase.given()
+	return len(f.recipients)+len(f.recipientFiles) > 0 || f.passphrase.isGiven()
 }
 
 // resolve makes recipients of what the flags say. Where they say nothing, the passphrases that were given to open things with
@@ -75,7 +75,7 @@ func (f *newKeyFlags) resolve(ctx context.Context, a *app, what string, orGiven 
 		if err := a.keys.load(ctx); err != nil {
 			return nil, err
 		}
-		passphrases = a.keys.passphrases
+		passphrases = a.keys.passphrases[:a.keys.given]
 	}
 	if len(passphrases)+len(list) == 0 {
 		if !a.canPrompt() {
