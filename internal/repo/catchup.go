@@ -112,11 +112,12 @@ func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
 	}
 	state := commitlog.NewState()
 	state.Apply(&payload, head)
-	if r.keys.replaced(state.Generation) {
+	if !r.keys.believes(state.Generation) {
 		return false, nil // as of a checkpoint
 	}
 	r.heed(entry)
 	r.state, r.rememberedAt, r.checkpointGeneration = state, n, state.Generation
+	r.reached()
 	return true, nil
 }
 

@@ -303,7 +303,7 @@ func TestForgedLogEntries(t *testing.T) {
 // ringKeys are the keys of a ring.
 type ringKeys struct{ *keyring.Ring }
 
-func (k ringKeys) Generation() uint32 { return k.Current().Generation }
+func (k ringKeys) Generation() uint32 { return k.Current(0).Generation }
 
 // reseal changes a file that ends with its checksum, and makes that fit.
 func (a attacked) reseal(t *testing.T, name string, context format.Context, change func([]byte)) {

@@ -26,6 +26,7 @@ func (r *Repository) apply(payload *commitlog.Payload, head commitlog.Head) {
 	}
 	r.unindexed.note(payload)
 	r.state.Apply(payload, head)
+	r.reached()
 }
 
 // refuseGivenUp returns an error wrapping ErrCondemned if the payload names a file that was given up. The caller holds r.mu.

@@ -20,7 +20,11 @@ import (
 )
 
 // keys are the keys of an open repository. A rotation that the log tells of replaces the ring.
-type keys struct{ ring atomic.Pointer[keyring.Ring] }
+type keys struct {
+	ring atomic.Pointer[keyring.Ring]
+	// reached is the generation of the log's last MAC, 0 before the first.
+	reached atomic.Uint32
+}
 
 // Derive is the ring's.
 func (k *keys) Derive(generation uint32, salt []byte, info string) ([32]byte, error) {
@@ -28,21 +32,18 @@ func (k *keys) Derive(generation uint32, salt []byte, info string) ([32]byte, er
 }
 
 // Generation of the current data key.
-func (k *keys) Generation() uint32 { return k.ring.Load().Current().Generation }
+func (k *keys) Generation() uint32 { return k.ring.Load().Current(k.reached.Load()).Generation }
 
-// before is true if the data key of a generation was replaced before that of another was made: whoever has it alone has no
-// access any more. No generation, of an entry without a MAC or a repository without keys, comes before none.
-func (k *keys) before(generation, other uint32) bool {
-	if k == nil || generation == 0 {
-		return false
-	}
-	ring := k.ring.Load()
-	return ring.Rank(generation) < ring.Rank(other)
+// mayFollow is true if the log may go on with a MAC of a generation after one of the last: who made that generation had the key
+// of the last. An entry without a MAC may follow any.
+func (k *keys) mayFollow(generation, last uint32) bool {
+	return k == nil || generation == 0 || last == 0 || k.ring.Load().Follows(generation, last)
 }
 
-// replaced is true if the data key of a generation is not the current one any more.
-func (k *keys) replaced(generation uint32) bool {
-	return k != nil && k.before(generation, k.Generation())
+// believes is true if a checkpoint with a MAC of a generation can be believed without the entries before it: the generation is
+// the current one, and there is no other that could be. Else somebody may have made it who had the ring before a rotation.
+func (k *keys) believes(generation uint32) bool {
+	return k == nil || generation == k.Generation() && !k.ring.Load().Forked()
 }
 
 // newHasher makes the hasher for a description and the ring that fits it; nil where it is not encrypted or not unlocked.
@@ -137,6 +138,13 @@ func (o *Options) newRing(repository format.Name, now time.Time) *keyring.Ring {
 		ring.IDKey = o.inherited.IDKey
 	}
 	return ring
+}
+
+// reached notes how far the log's MACs have come. The caller holds r.mu, or nobody else has the repository yet.
+func (r *Repository) reached() {
+	if r.keys != nil {
+		r.keys.reached.Store(r.state.Generation)
+	}
 }
 
 // Locked is true if the repository is encrypted and no key was given. What needs none works: listing points by pseudonym,

@@ -89,8 +89,9 @@ func (r *Repository) loadCheckpoint(ctx context.Context) error {
 	r.checkpointsKnown = true
 	for i, n := range slices.Backward(numbers) {
 		if state, err := r.readCheckpoint(ctx, n); err == nil {
-			if r.checkpointGeneration = state.Generation; !r.keys.replaced(state.Generation) {
+			if r.checkpointGeneration = state.Generation; r.keys.believes(state.Generation) {
 				r.state = state
+				r.reached()
 			} // else what was said with a newer key is read from its beginning
 			r.checkpoints[0] = n
 			if i > 0 {
@@ -224,8 +225,8 @@ func (r *Repository) appendRaw(ctx context.Context, n uint64, raw []byte) error 
 	if err == nil && link != r.state.Head.Checksum {
 		err = fmt.Errorf("%w: it does not follow entry %d", ErrCorrupt, n-1)
 	}
-	if err == nil && r.keys.before(payload.Generation, r.state.Generation) {
-		err = fmt.Errorf("%w: its MAC is of a data key that had been replaced", ErrForged)
+	if err == nil && !r.keys.mayFollow(payload.Generation, r.state.Generation) {
+		err = fmt.Errorf("%w: its MAC is of data key generation %d, which does not follow generation %d", ErrForged, payload.Generation, r.state.Generation)
 	}
 	if err == nil && payload.Keyless {
 		if err = r.state.CheckKeyless(&payload); err == nil {
@@ -320,7 +321,7 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 	if r.locked != nil {
 		return nil // without the key it would not be believed
 	}
-	outdated := r.keys.before(r.checkpointGeneration, r.state.Generation)
+	outdated := r.keys != nil && r.checkpointGeneration != 0 && r.checkpointGeneration != r.state.Generation
 	if r.state.Head.N < r.checkpoints[0]+every && !outdated {
 		return nil
 	}

@@ -195,6 +195,9 @@ func findKey(keys []Key, id string) (found Key, err error) {
 	return found, fmt.Errorf("%w: %d keys begin with %s", ErrNoSuchKey, n, id)
 }
 
+// errRotatedMeanwhile: two rotations at once, and this one was second. Its key files do no harm.
+var errRotatedMeanwhile = errors.New("somebody else rotated the keys at the same time: look at who has them, and rotate again")
+
 // RotateOptions say what a rotation is given.
 type RotateOptions struct {
 	// Passphrases of the recipients that have one.
@@ -221,7 +224,7 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 	if err != nil {
 		return nil, err
 	}
-	rotation := keyring.Rotation{Passphrases: options.Passphrases, Now: r.env.now()}
+	rotation := keyring.Rotation{Passphrases: options.Passphrases, Reached: r.keys.reached.Load(), Now: r.env.now()}
 	for _, id := range options.Drop {
 		key, err := findKey(present, id)
 		if err != nil {
@@ -232,7 +235,13 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 	// An entry with the new key's MAC: a ring with another key of this generation is found out by it.
 	rotation.Commit = func(next *keyring.Ring) error {
 		r.keys.ring.Store(next)
-		return r.commit(ctx, &commitlog.Payload{}, nil)
+		if err := r.commit(ctx, &commitlog.Payload{}, nil); err != nil {
+			return err
+		}
+		if r.KeyGeneration() != next.Newest() {
+			return errRotatedMeanwhile
+		}
+		return nil
 	}
 	_, list, err := keyring.Rotate(ctx, r.store, r.ring(), rotation)
 	var cannot *keyring.CannotWrapError

@@ -256,6 +256,50 @@ func deleteKeys(t testing.TB, store storage.Store, names []string) {
 	}
 }
 
+// Somebody who had the keys before a rotation, can write to the storage and knows a public key puts a ring there that goes on
+// from the old one. What is written from then on is not for them.
+func TestFormerHolder(t *testing.T) {
+	stays, goes := newHolder(t, "stays"), newHolder(t, "goes")
+	store := encryptedFor(t, stays, goes)
+	points := threeMachines()
+	mustCopyAll(t, openAs(t, store, stays), points[:1]...)
+	theirs := store.Clone() // where they make their own next generation, of a number that is free
+	for _, number := range []string{"2", "3"} {
+		if err := theirs.Put(t.Context(), "keys/00000"+number, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(openAs(t, theirs, goes).RotateKeys(t.Context(), repo.RotateOptions{}))(t)
+
+	r := openAs(t, store, stays)
+	var drop string
+	for _, key := range must(r.ListKeys(t.Context()))(t) {
+		if key.Label == "goes" {
+			drop = key.ID
+		}
+	}
+	must(r.RotateKeys(t.Context(), repo.RotateOptions{Drop: []string{drop}}))(t)
+	for _, name := range theirs.Names("keys/000004-") {
+		if err := store.Put(t.Context(), name, must(storage.ReadAll(t.Context(), theirs, name, 1<<20))(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = openAs(t, store, stays)
+	if r.KeyGeneration() != 2 {
+		t.Fatalf("goes on with generation %d", r.KeyGeneration())
+	}
+	mustCopyAll(t, r, points...)
+	for _, p := range points {
+		if err := compare(t.Context(), openAs(t, store, stays), p); err != nil {
+			t.Error(err)
+		}
+	}
+	// Their key file opens what there was before, and the log that goes on is not for them.
+	if _, err := repo.Open(t.Context(), store, repo.Environment{Keys: keysOf{goes}}); err == nil {
+		t.Error("opened by somebody who was dropped")
+	}
+}
+
 func TestRecoverFromKit(t *testing.T) {
 	first := newHolder(t, "first")
 	store := encryptedFor(t, first)

@@ -33,8 +33,10 @@ const Folder = "keys/"
 const (
 	noteSuffix       = ".recipient"
 	generationDigits = 6
-	// maxFiles is how many key files there are of one generation.
+	// maxFiles is how many key files there are of one generation, and how many with a passphrase are tried in all.
 	maxFiles = 64
+	// maxRead is how many key files are read in all.
+	maxRead = 4 * maxFiles
 )
 
 // File names a key file.
@@ -126,6 +128,8 @@ type loader struct {
 	files       map[uint32][]keyFile
 	generations []uint32
 	warnings    []string
+	// stretched is how often a passphrase was tried, which is slow.
+	stretched int
 	// failed is why a key file could not be read at all, if one could not.
 	failed error
 }
@@ -147,7 +151,7 @@ func (l *loader) read(ctx context.Context) error {
 		return err
 	}
 	l.files = map[uint32][]keyFile{}
-	for _, name := range names {
+	for _, name := range names[:min(len(names), maxRead)] {
 		g := name.Generation
 		if len(l.files[g]) == maxFiles {
 			continue
@@ -232,6 +236,11 @@ func (l *loader) open(ctx context.Context, generation uint32, identities []age.I
 	for _, f := range l.files[generation] {
 		if ctx.Err() != nil {
 			return nil
+		}
+		if f.kind == KindPassphrase {
+			if l.stretched++; l.stretched > maxFiles {
+				continue
+			}
 		}
 		ring, err := Open(f.content, identities...)
 		if errors.Is(err, ErrNoMatch) {

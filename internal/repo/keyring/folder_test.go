@@ -229,13 +229,32 @@ func TestPassphraseIsLast(t *testing.T) {
 	}
 }
 
+// However many key files somebody puts there, opening does not try a passphrase for hours.
+func TestManyPassphrases(t *testing.T) {
+	store, ring, slow := memory.New(), New(format.RandomName(), made), passphrase(t, "slow")
+	next := must(ring.rotated(2, 0, made))(t)
+	content := map[*Ring][]byte{ring: must(Seal(ring, passphrase(t, "other").to))(t), next: must(Seal(next, passphrase(t, "other").to))(t)}
+	for i := range byte(50) {
+		for ring, file := range content {
+			file = append(bytes.Clone(file), i) // damaged only behind the header
+			put(t, store, FileOf(ring.Newest(), file).Path(), file)
+		}
+	}
+	_, _, err := Load(t.Context(), store, ring.Repository, ring.Check(), func(_ context.Context, try int, _ []Kind) ([]age.Identity, error) {
+		return []age.Identity{slow}[:1-min(try, 1)], nil
+	})
+	if !errors.Is(err, ErrWrongKey) || slow.tried != maxFiles {
+		t.Errorf("%v after %d tries", err, slow.tried)
+	}
+}
+
 // Key files of others: swapped in from another repository, made by somebody who knows a public key, damaged. They are named
 // and passed over.
 func TestLoadPassesOver(t *testing.T) {
 	p := x25519(t)
 	ring, other := New(format.RandomName(), made), New(format.RandomName(), made)
 	forged := New(ring.Repository, made) // anyone can make this
-	newer := must(forged.rotated(9, made))(t)
+	newer := must(forged.rotated(9, 0, made))(t)
 	cases := map[string]func(storage.Store){
 		"of another repository": func(s storage.Store) { add(t, s, other, p, "") },
 		"forged":                func(s storage.Store) { add(t, s, forged, p, "") },
@@ -281,7 +300,7 @@ func put(t testing.TB, store storage.Store, name string, content []byte) {
 
 func TestLoadTakesTheNewest(t *testing.T) {
 	store, old, both, left := memory.New(), New(format.RandomName(), made), x25519(t), hybrid(t)
-	next := must(old.rotated(2, made))(t)
+	next := must(old.rotated(2, 0, made))(t)
 	add(t, store, old, both, "")
 	add(t, store, old, left, "")
 	add(t, store, next, both, "")
@@ -292,7 +311,7 @@ func TestLoadTakesTheNewest(t *testing.T) {
 		t.Errorf("%v, %v, warnings %q", got, err, warnings)
 	}
 	// Another rotation at the same time: its keys are found as well.
-	other := must(old.rotated(3, made))(t)
+	other := must(old.rotated(3, 0, made))(t)
 	add(t, store, other, both, "")
 	if got, _, err := load(t, store, old, both); err != nil || !got.Has(2) || !got.Has(3) {
 		t.Errorf("%v, %v", got, err)

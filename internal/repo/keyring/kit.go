@@ -22,7 +22,7 @@ const (
 	kitBegin   = "-----BEGIN FERRY RECOVERY KIT-----"
 	kitEnd     = "-----END FERRY RECOVERY KIT-----"
 	// MaxKit is the size of the largest recovery kit, in bytes.
-	MaxKit = 4 << 20
+	MaxKit = 1 << 20
 )
 
 // Errors of reading recovery kits.

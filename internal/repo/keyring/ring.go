@@ -35,7 +35,7 @@ const (
 	ringVersion = 1
 	// MaxGeneration is the greatest generation of a data key.
 	MaxGeneration  = 999999
-	maxGenerations = 1024
+	maxGenerations = 256
 )
 
 // Key is 32 secret bytes. It prints as a placeholder.
@@ -83,9 +83,12 @@ func New(repository format.Name, now time.Time) *Ring {
 	return &Ring{Repository: repository, IDKey: randomKey(), DataKeys: []DataKey{{Generation: 1, Key: randomKey(), Created: now.UTC().Truncate(time.Second)}}}
 }
 
-// Current is the data key for what is written from now on.
-func (r *Ring) Current() DataKey {
+// Current is the data key for what is written from now on where the log has a MAC of the generation reached; 0: it has none.
+func (r *Ring) Current(reached uint32) DataKey {
 	current := r.DataKeys[0]
+	if key := r.find(reached); key != nil {
+		current = *key
+	}
 	for {
 		// Ascending order: the first that follows is the least.
 		next := slices.IndexFunc(r.DataKeys, func(k DataKey) bool { return k.After == current.Generation })
@@ -96,14 +99,27 @@ func (r *Ring) Current() DataKey {
 	}
 }
 
-// Rank counts the data keys that a generation's came after: 0 for the first, the same for those of two rotations at once.
-// It is -1 for a generation that the ring does not have.
-func (r *Ring) Rank(generation uint32) int {
-	rank := -1
+// Follows is true if a generation is the earlier one, or was made, through any number of others, by who had its key.
+func (r *Ring) Follows(generation, earlier uint32) bool {
 	for key := r.find(generation); key != nil; key = r.find(key.After) {
-		rank++
+		if key.Generation == earlier {
+			return true
+		}
 	}
-	return rank
+	return false
+}
+
+// Forked is true if two data keys were made after the same one: by two rotations at once, or by somebody who had the ring
+// before a rotation.
+func (r *Ring) Forked() bool {
+	seen := map[uint32]bool{}
+	for _, key := range r.DataKeys {
+		if seen[key.After] {
+			return true
+		}
+		seen[key.After] = true
+	}
+	return false
 }
 
 // Newest is the greatest generation in the ring.
@@ -168,13 +184,14 @@ func (r *Ring) SameDataKey(other *Ring, generation uint32) bool {
 	return a != nil && b != nil && hmac.Equal(a.Key[:], b.Key[:])
 }
 
-// rotated returns a ring that has a fresh data key of the generation too, which must be greater than all it has.
-func (r *Ring) rotated(generation uint32, now time.Time) (*Ring, error) {
+// rotated returns a ring that has a fresh data key of the generation too, which must be greater than all it has. It comes after
+// the current one where the log has reached a generation.
+func (r *Ring) rotated(generation, reached uint32, now time.Time) (*Ring, error) {
 	if len(r.DataKeys) >= maxGenerations || generation > MaxGeneration {
 		return nil, fmt.Errorf("no more than %d generations of data keys: copy into a new repository instead", maxGenerations)
 	}
 	next := r.For(r.Repository)
-	after := r.Current()
+	after := r.Current(reached)
 	key := DataKey{Generation: generation, Key: randomKey(), Created: now.UTC().Truncate(time.Second), After: after.Generation}
 	key.Proof = prove(after.Key, key)
 	next.DataKeys = append(next.DataKeys, key)

@@ -76,17 +76,17 @@ func derived(t *testing.T, ring *Ring, generation uint32, salt, info string) str
 
 func TestRingRoundTrip(t *testing.T) {
 	ring := New(format.RandomName(), made)
-	if ring.Current().Generation != 1 || ring.Newest() != 1 {
+	if ring.Current(0).Generation != 1 || ring.Newest() != 1 {
 		t.Errorf("new ring: %v", ring)
 	}
 	if other := New(ring.Repository, made); other.IDKey == ring.IDKey || other.DataKeys[0].Key == ring.DataKeys[0].Key {
 		t.Error("two new rings have equal keys")
 	}
-	next, err := ring.rotated(2, made)
+	next, err := ring.rotated(2, 0, made)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(ring.DataKeys) != 1 || next.Current().Generation != 2 || next.IDKey != ring.IDKey || next.Check() != ring.Check() {
+	if len(ring.DataKeys) != 1 || next.Current(0).Generation != 2 || next.IDKey != ring.IDKey || next.Check() != ring.Check() {
 		t.Errorf("rotated: %v", next)
 	}
 	read, err := Decode(next.Encode())
@@ -115,26 +115,26 @@ func TestRingRoundTrip(t *testing.T) {
 // Two rotations at once: both keys read, the lower number writes, and who has only one key of the two goes on with that.
 func TestUnite(t *testing.T) {
 	first := New(format.RandomName(), made)
-	two, _ := first.rotated(2, made)
-	three, _ := first.rotated(3, made)
+	two, _ := first.rotated(2, 0, made)
+	three, _ := first.rotated(3, 0, made)
 	united, err := three.unite(two)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !united.Has(1) || !united.Has(2) || !united.Has(3) || united.Current().Generation != 2 || united.Newest() != 3 {
-		t.Errorf("united: %v, current %d", united, united.Current().Generation)
+	if !united.Has(1) || !united.Has(2) || !united.Has(3) || united.Current(0).Generation != 2 || united.Newest() != 3 {
+		t.Errorf("united: %v, current %d", united, united.Current(0).Generation)
 	}
 	if _, err := Decode(united.Encode()); err != nil {
 		t.Error(err)
 	}
-	next, _ := united.rotated(4, made)
-	if next.Current().Generation != 4 {
-		t.Errorf("after rotation the current generation is %d", next.Current().Generation)
+	next, _ := united.rotated(4, 0, made)
+	if next.Current(0).Generation != 4 {
+		t.Errorf("after rotation the current generation is %d", next.Current(0).Generation)
 	}
 	if _, err := Decode(next.Encode()); err != nil {
 		t.Error(err)
 	}
-	forged, _ := first.rotated(2, made)
+	forged, _ := first.rotated(2, 0, made)
 	if _, err := two.unite(forged); !errors.Is(err, ErrForged) {
 		t.Errorf("two keys of one generation: %v", err)
 	}
@@ -146,14 +146,27 @@ func TestUnite(t *testing.T) {
 // Whoever had the ring before a rotation cannot make a generation that is used after it.
 func TestFormerHolder(t *testing.T) {
 	old := New(format.RandomName(), made)
-	now, _ := old.rotated(2, made)
-	forged, _ := old.rotated(3, made)
+	now, _ := old.rotated(2, 0, made)
+	forged, _ := old.rotated(3, 0, made)
 	united, err := now.unite(forged)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if united.Current().Generation != 2 {
-		t.Errorf("generation %d, made by a former holder, is current", united.Current().Generation)
+	if united.Current(0).Generation != 2 {
+		t.Errorf("generation %d, made by a former holder, is current", united.Current(0).Generation)
+	}
+	// Nor where a number was left out, and whichever of two the log has reached.
+	later, _ := old.rotated(3, 0, made)
+	gap, _ := old.rotated(2, 0, made)
+	united, err = later.unite(gap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if united.Current(3).Generation != 3 || united.Follows(2, 3) || !united.Follows(3, 1) || !united.Follows(3, 3) || !united.Forked() || later.Forked() {
+		t.Errorf("generation %d is current after 3", united.Current(3).Generation)
+	}
+	if next, _ := united.rotated(4, 3, made); next.Current(3).Generation != 4 || !next.Follows(4, 3) || next.Follows(4, 2) {
+		t.Errorf("generation %d is current after a rotation", next.Current(3).Generation)
 	}
 	// Nor say that it came after a generation whose key is not known.
 	forged.DataKeys[1].After = 2

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
-	"strconv"
 	"time"
 
 	"filippo.io/age"
@@ -21,6 +19,8 @@ type Rotation struct {
 	Passphrases []Passphrase
 	// Drop are key files whose recipients do not get the new ring.
 	Drop []File
+	// Reached is the generation of the log's last MAC.
+	Reached uint32
 	// Now is when the new data key is made.
 	Now time.Time
 	// Commit is called with the new ring when all new key files are durable, before the old ones go.
@@ -65,7 +65,7 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 	if err != nil {
 		return nil, nil, err
 	}
-	next, err := ring.rotated(generation, rotation.Now)
+	next, err := ring.rotated(generation, rotation.Reached, rotation.Now)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -156,14 +156,6 @@ func recipientOf(ctx context.Context, store storage.Store, r Recipient, passphra
 
 // claimGeneration reserves a generation that no other program makes a key of.
 func claimGeneration(ctx context.Context, store storage.Store, newest uint32, now time.Time) (uint32, error) {
-	for info, err := range store.List(ctx, Folder) {
-		if err != nil {
-			return 0, err
-		}
-		if n, err := strconv.ParseUint(path.Base(info.Name), 10, 32); err == nil && len(path.Base(info.Name)) == generationDigits {
-			newest = max(newest, uint32(n))
-		}
-	}
 	for generation := newest + 1; generation <= MaxGeneration; generation++ {
 		err := store.Put(ctx, Folder+generationName(generation), []byte("claimed "+now.UTC().Format(time.RFC3339)+"\n"))
 		if !errors.Is(err, storage.ErrExists) {

@@ -49,7 +49,7 @@ func TestRotate(t *testing.T) {
 		return nil
 	}
 	next, added, err := Rotate(t.Context(), store, ring, asked)
-	if err != nil || !committed || len(added) != 4 || next.Current().Generation != 2 {
+	if err != nil || !committed || len(added) != 4 || next.Current(0).Generation != 2 {
 		t.Fatalf("%v, %d recipients, %v", err, len(added), next)
 	}
 	for label, p := range people {
@@ -117,7 +117,7 @@ func TestRotateTwiceAtOnce(t *testing.T) {
 	var inner *Ring
 	outer.Commit = func(*Ring) error {
 		// The other one listed before any file of this one was there.
-		other := must(ring.rotated(must(claimGeneration(t.Context(), store, 1, made))(t), made))(t)
+		other := must(ring.rotated(must(claimGeneration(t.Context(), store, 1, made))(t), 0, made))(t)
 		inner = other
 		add(t, store, other, p, "p")
 		return nil
@@ -131,7 +131,7 @@ func TestRotateTwiceAtOnce(t *testing.T) {
 		t.Fatalf("%v, %v", err, got)
 	}
 	last, _, err := Rotate(t.Context(), store, got, rotation())
-	if err != nil || last.Current().Generation != 4 {
+	if err != nil || last.Current(0).Generation != 4 {
 		t.Fatalf("%v, %v", err, last)
 	}
 	if got, warnings, err := load(t, store, ring, p); err != nil || len(warnings) > 0 || !bytes.Equal(got.Encode(), last.Encode()) {

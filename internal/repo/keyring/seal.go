@@ -19,7 +19,7 @@ var ErrNoMatch = errors.New("no key given opens this key file")
 // Limits of a key file.
 const (
 	// MaxFile is the size of the largest key file, in bytes.
-	MaxFile = 1 << 20
+	MaxFile = 128 << 10
 	// maxWork is the largest work factor of scrypt that is tried, as a power of two: 1 GiB of memory and some seconds.
 	maxWork = 20
 )
