@@ -375,3 +375,49 @@ func TestUnfinishedCopiesAreRoots(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// Parity goes with its pack, and comes with a pack that reclaim or compact writes.
+func TestReclaimAndCompactKeepParity(t *testing.T) {
+	store := initialized(t, repo.Options{Parity: &repo.Parity{Data: 20, Parity: 2}})
+	points := manyStates(4, 40)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	forget(t, r, points[:3]...)
+	compact(t, r, repo.CompactOptions{})
+	moved := 0
+	for range 6 {
+		moved += reclaim(t, r, atOnce()).Written.Packs
+	}
+	if packs, parity := len(store.Names("packs/")), len(store.Names("parity/")); packs != parity || packs == 0 {
+		t.Errorf("%d packs, %d parity files", packs, parity)
+	}
+	check(t, r, points[3])
+}
+
+// A process that read the log long ago finds blocks that were moved since, whose packs are deleted.
+func TestReadersFindWhatWasMoved(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := manyStates(4, 40)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	reader := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, reader)
+	before := must(reader.PlacesOf(t.Context(), reachable(t, r, points[3].ID())[5]))(t)
+	forget(t, r, points[:3]...)
+	compact(t, r, repo.CompactOptions{})
+	for range 6 {
+		reclaim(t, r, atOnce())
+	}
+	if _, there := r.State().Packs[before[0]]; there {
+		t.Fatal("nothing was moved")
+	}
+	if err := compare(t.Context(), reader, points[3]); err != nil {
+		t.Errorf("a reader: %v", err)
+	}
+}

@@ -221,10 +221,13 @@ func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) err
 	if err == nil {
 		err = m.out.Commit(ctx)
 	}
+	if err == nil {
+		m.out = nil
+		err = m.repo.protect(ctx, m.id, size)
+	}
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", m.id, err)
 	}
-	m.out = nil
 	payload.Packs = append(payload.Packs, commitlog.Pack{
 		ID: m.id, Kind: m.kind.String(), Domain: m.domain, Size: size, Frames: m.writer.Frames(), Root: root,
 	})
@@ -234,7 +237,7 @@ func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) err
 // drop removes the new pack, which no entry names. If that fails it is garbage, which the next run finds.
 func (m *frameMover) drop(ctx context.Context) {
 	if m.writer != nil && m.out == nil {
-		_ = m.repo.store.Delete(context.WithoutCancel(ctx), pack.ObjectName(m.id))
+		_ = m.repo.deletePack(context.WithoutCancel(ctx), m.id)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/pack"
+	"ferry/internal/repo/parity"
 	"ferry/internal/storage"
 )
 
@@ -162,7 +163,13 @@ func (c *reclaimer) deleteSome(ctx context.Context, files []condemnedFile) error
 	r := c.repo
 	payload := &commitlog.Payload{}
 	for _, f := range files {
-		if err := r.store.Delete(ctx, f.file); err != nil {
+		var err error
+		if f.pack.IsZero() {
+			err = r.store.Delete(ctx, f.file)
+		} else {
+			err = r.deletePack(ctx, f.pack)
+		}
+		if err != nil {
 			if until, locked := lockedUntil(err); locked {
 				c.report.Locked.add(!f.pack.IsZero(), f.size)
 				if until.After(c.report.LockedUntil) {
@@ -183,6 +190,16 @@ func (c *reclaimer) deleteSome(ctx context.Context, files []condemnedFile) error
 		return nil
 	}
 	return r.commit(ctx, payload, nil)
+}
+
+// deletePack deletes a pack, and its parity before: a parity file without a pack would be nobody's.
+func (r *Repository) deletePack(ctx context.Context, id format.Name) error {
+	if r.description.Parity != nil {
+		if err := r.store.Delete(ctx, parity.ObjectName(id)); err != nil {
+			return err
+		}
+	}
+	return r.store.Delete(ctx, pack.ObjectName(id))
 }
 
 // lockedUntil is until when the storage keeps an object, if that is why it could not be deleted.
