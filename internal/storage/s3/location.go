@@ -113,16 +113,6 @@ func (l *Location) setEndpoint(value string) error {
 // String is the location as it was given.
 func (l Location) String() string { return l.text }
 
-// Below is the location with a name of the store put behind, for messages.
-func (l Location) Below(name string) string {
-	text, query, _ := strings.Cut(l.text, "?")
-	text = strings.TrimRight(text, "/") + "/" + name
-	if query != "" {
-		text += "?" + query
-	}
-	return text
-}
-
 // amazon is true if the bucket lies at AWS.
 func (l Location) amazon() bool {
 	host, _, err := net.SplitHostPort(l.Endpoint)

@@ -1,0 +1,303 @@
+package repo_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
+)
+
+// lockStore is a store in memory that locks, and at each commit of a point judges whether what the log says is so.
+type lockStore struct {
+	*memory.Store
+	mu     *sync.Mutex
+	locked map[string]time.Time
+	// locks counts the calls of Lock, and shortened those that would have shortened one.
+	locks, shortened *int
+	until            func(name string) time.Time
+	// committing is called before an entry of the log is written.
+	committing func(name string, entry []byte)
+	now        func() time.Time
+}
+
+func newLockStore(now func() time.Time) *lockStore {
+	return &lockStore{Store: memory.New(), mu: &sync.Mutex{}, locked: map[string]time.Time{}, locks: new(int), shortened: new(int), now: now}
+}
+
+// another is the same storage as another process has it.
+func (s *lockStore) another() *lockStore {
+	return &lockStore{Store: s.Store, mu: s.mu, locked: s.locked, locks: s.locks, shortened: s.shortened, now: s.now, committing: s.committing}
+}
+
+func (s *lockStore) Put(ctx context.Context, name string, content []byte) error {
+	if s.committing != nil && strings.HasPrefix(name, "log/") {
+		s.committing(name, content)
+	}
+	err := s.Store.Put(ctx, name, content)
+	if err == nil {
+		s.created(name)
+	}
+	return err
+}
+
+func (s *lockStore) created(name string) {
+	if s.until == nil {
+		return
+	}
+	if until := s.until(name); !until.IsZero() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.locked[name] = until
+	}
+}
+
+func (s *lockStore) Create(ctx context.Context, name string) (storage.Writer, error) {
+	w, err := s.Store.Create(ctx, name)
+	return &lockWriter{w, s, name}, err
+}
+
+type lockWriter struct {
+	storage.Writer
+	store *lockStore
+	name  string
+}
+
+func (w *lockWriter) Commit(ctx context.Context) error {
+	err := w.Writer.Commit(ctx)
+	if err == nil {
+		w.store.created(w.name)
+	}
+	return err
+}
+
+func (s *lockStore) CheckLock(context.Context, storage.Immutability) error { return nil }
+
+func (s *lockStore) LockNew(_ storage.Immutability, until func(string) time.Time) { s.until = until }
+
+func (s *lockStore) Lock(_ context.Context, name string, _ storage.Immutability, until time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*s.locks++
+	if len(s.Names(name)) == 0 {
+		return fmt.Errorf("%s: %w", name, storage.ErrNotExist)
+	}
+	if until.Before(s.locked[name]) {
+		*s.shortened++
+		return nil
+	}
+	s.locked[name] = until
+	return nil
+}
+
+func (s *lockStore) LockedUntil(_ context.Context, name string) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.locked[name], nil
+}
+
+func (s *lockStore) Delete(ctx context.Context, name string) error {
+	s.mu.Lock()
+	until := s.locked[name]
+	s.mu.Unlock()
+	if until.After(s.now()) {
+		return &storage.LockedError{Name: name, Until: until}
+	}
+	return s.Store.Delete(ctx, name)
+}
+
+// lockedFor wants everything that the state names to be locked until a time.
+func (s *lockStore) lockedFor(t testing.TB, state *commitlog.State, until time.Time) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := []string{"repository.json", commitlog.EntryName(state.Head.N)}
+	for id := range state.Packs {
+		names = append(names, "packs/"+id.String()[:2]+"/"+id.String())
+	}
+	for _, p := range state.Points {
+		names = append(names, p.File)
+	}
+	for _, name := range names {
+		if s.locked[name].Before(until) {
+			t.Errorf("%s is locked until %v, want %v", name, s.locked[name], until)
+		}
+	}
+}
+
+func TestLocks(t *testing.T) {
+	var clockMu sync.Mutex
+	clock := time.Date(2026, 11, 22, 1, 0, 0, 0, time.UTC)
+	now := func() time.Time { clockMu.Lock(); defer clockMu.Unlock(); return clock }
+	pass := func(d time.Duration) { clockMu.Lock(); defer clockMu.Unlock(); clock = clock.Add(d) }
+	lock := repo.Lock{Mode: "compliance", Seconds: 3 * 24 * 3600}
+	options := repo.Options{BlockSize: smallBlock, Lock: &lock}
+	if encryptAll {
+		options = encryptedOptions(options)
+	}
+	environment := repo.Environment{Now: now, Keys: identities{testIdentity()}}
+	store := newLockStore(now)
+	if _, err := repo.Init(t.Context(), memory.New(), environment, options); !errors.Is(err, storage.ErrUnsuitable) {
+		t.Errorf("a storage that cannot lock: %v", err)
+	}
+	closeRepo(t, must(repo.Init(t.Context(), store, environment, options))(t))
+	open := func(store *lockStore) *repo.Repository {
+		r := must(repo.Open(t.Context(), store, environment))(t)
+		r.SetPackTargets(smallPack, smallPack)
+		return r
+	}
+	shared := content(1, 60*smallBlock)
+	copyPoint := func(r *repo.Repository, i int, base []byte) *sourcetest.Point {
+		p := onePoint("m", fmt.Sprint("p", i), changed(base, uint64(i), 60*smallBlock))
+		mustCopyAll(t, r, p)
+		return p
+	}
+	r := open(store)
+	points := []*sourcetest.Point{copyPoint(r, 1, shared)}
+	store.lockedFor(t, r.State(), lock.End(now()))
+
+	// Within the generation nothing is extended.
+	before := *store.locks
+	pass(time.Hour)
+	points = append(points, copyPoint(r, 2, shared))
+	if n := *store.locks - before; n != 0 {
+		t.Errorf("%d locks were set within a generation", n)
+	}
+	store.lockedFor(t, r.State(), lock.End(now()))
+
+	// In the next one everything is, and before the entry that needs it is there.
+	pass(30 * time.Hour)
+	judged := 0
+	store.committing = func(_ string, entry []byte) {
+		if bytes.Contains(entry, []byte(`"points":[`)) {
+			judged++
+			store.lockedFor(t, r.State(), lock.End(now()))
+		}
+	}
+	points = append(points, copyPoint(r, 3, shared))
+	if judged == 0 {
+		t.Error("no entry with a point was seen")
+	}
+	store.committing = nil
+	if until := r.LockInfo().Until; !until.Equal(lock.End(now())) {
+		t.Errorf("the log says %v, want %v", until, lock.End(now()))
+	}
+	store.lockedFor(t, r.State(), lock.End(now()))
+
+	// A writer has stored and locked its packs in one generation; before it commits them, another commits in the next.
+	slow, second := store.another(), store.another()
+	late, other := open(slow), open(second)
+	ingest := must(late.NewIngest(t.Context(), repo.IngestOptions{}))(t)
+	plain := content(77, smallBlock)
+	if _, err := ingest.StoreBlock(t.Context(), ingest.BlockID(plain), plain, repo.CodecNone); err != nil {
+		t.Fatal(err)
+	}
+	slow.committing = func(string, []byte) {
+		slow.committing = nil
+		pass(30 * time.Hour)
+		points = append(points, copyPoint(other, 4, shared))
+	}
+	if err := ingest.Close(t.Context(), nil); err != nil || slow.committing != nil {
+		t.Fatal(err)
+	}
+	if err := other.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store.lockedFor(t, other.State(), other.LockInfo().Until)
+	// And one that extends all that it knows of while another commits packs that it does not know of yet.
+	third := open(store.another())
+	extending := store.another()
+	pass(30 * time.Hour)
+	r2 := open(extending)
+	extending.committing = func(string, []byte) {
+		extending.committing = nil
+		before := clock
+		pass(-30 * time.Hour) // a clock that is behind
+		ingest := must(third.NewIngest(t.Context(), repo.IngestOptions{}))(t)
+		plain := content(78, smallBlock)
+		if _, err := ingest.StoreBlock(t.Context(), ingest.BlockID(plain), plain, repo.CodecNone); err != nil {
+			t.Error(err)
+		}
+		if err := ingest.Close(t.Context(), nil); err != nil {
+			t.Error(err)
+		}
+		pass(before.Sub(clock))
+	}
+	if _, err := r2.ExtendLocks(t.Context()); err != nil || extending.committing != nil {
+		t.Fatal(err)
+	}
+	store.lockedFor(t, r2.State(), r2.LockInfo().Until)
+	for _, r := range []*repo.Repository{late, third, r2} {
+		closeRepo(t, r)
+	}
+
+	// Without a copy, on demand.
+	pass(30 * time.Hour)
+	if until, err := other.ExtendLocks(t.Context()); err != nil || !until.Equal(lock.End(now())) {
+		t.Errorf("extending: %v, %v", until, err)
+	}
+	store.lockedFor(t, other.State(), lock.End(now()))
+	files, first, problems, err := other.CheckLocks(t.Context())
+	if err != nil || len(problems) > 0 || files == 0 || first.Before(lock.End(now())) {
+		t.Errorf("%d files, the first until %v, problems %v, %v", files, first, problems, err)
+	}
+	if *store.shortened > 0 {
+		t.Errorf("%d locks were to be shortened", *store.shortened)
+	}
+	check(t, other, points...)
+	closeRepo(t, other)
+	closeRepo(t, r)
+	if err := store.Delete(t.Context(), aPack(t, store)); !errors.As(err, new(*storage.LockedError)) {
+		t.Errorf("deleting a pack: %v", err)
+	}
+}
+
+// aPack is the name of a pack.
+func aPack(t testing.TB, store *lockStore) string {
+	t.Helper()
+	names := store.Names("packs/")
+	if len(names) == 0 {
+		t.Fatal("there are no packs")
+	}
+	return names[0]
+}
+
+// TestLockEnds: a lock lasts for the period at least, and for a generation more at most; all of a generation end together.
+func TestLockEnds(t *testing.T) {
+	for _, seconds := range []int64{60, 3600, 30 * 24 * 3600, 365 * 24 * 3600} {
+		lock := repo.Lock{Mode: "host", Seconds: seconds}
+		generation := time.Duration(seconds/3) * time.Second
+		ends := map[time.Time]bool{}
+		start := time.Date(2026, 11, 22, 1, 2, 3, 456, time.UTC)
+		for i := range 300 {
+			now := start.Add(time.Duration(i) * generation / 100)
+			end := lock.End(now)
+			if least := now.Add(time.Duration(seconds) * time.Second); end.Before(least) || end.After(least.Add(generation)) {
+				t.Errorf("%d seconds from %v: %v", seconds, now, end)
+			}
+			ends[end] = true
+		}
+		if len(ends) < 3 || len(ends) > 4 {
+			t.Errorf("%d seconds: %d ends in three generations", seconds, len(ends))
+		}
+	}
+	for _, wrong := range []repo.Lock{{Mode: "host"}, {Mode: "none", Seconds: 3600}, {Mode: "host", Seconds: 1 << 40}, {Mode: "host", Seconds: -60}} {
+		if wrong.Check() == nil {
+			t.Errorf("%+v is taken", wrong)
+		}
+	}
+	var d format.Description
+	if d.Locks(repo.Lock{Mode: "host", Seconds: 60}); d.OptionalFeatures != format.OptionalLocked {
+		t.Error("older writers are not kept out")
+	}
+}
