@@ -101,7 +101,7 @@ func codeOf(ctx context.Context, err error) int {
 
 // isKeyError is true if a key is missing or wrong.
 func isKeyError(err error) bool {
-	for _, of := range []error{repo.ErrNeedsKey, repo.ErrWrongKey, repo.ErrNoKeyFiles, repo.ErrKitPassphrase, backup.ErrEncrypted} {
+	for _, of := range []error{repo.ErrNeedsKey, repo.ErrWrongKey, repo.ErrNoKeyFiles, repo.ErrKitPassphrase, repo.ErrKitTooOld, backup.ErrEncrypted} {
 		if errors.Is(err, of) {
 			return true
 		}

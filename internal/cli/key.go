@@ -189,7 +189,7 @@ read with the old data keys, which the others keep as well.
 An age key gets the new data key by its public key. A passphrase gets it only if
 it is given (--passphrase-file, --passphrase-command): give all of them, or name
 those that are to lose access with --drop. Recovery kits exported before do not
-open what is copied afterwards: export a new one.`,
+open the repository any more: export a new one at once.`,
 		Example: `  ferry key rotate /mnt/usb/vault
   ferry key rotate /mnt/usb/vault --drop 3f2a9c`,
 		Args:              arguments("REPOSITORY"),
@@ -226,7 +226,7 @@ func (a *app) keyRotate(ctx context.Context, path string, drop []string) error {
 	for _, key := range list {
 		a.say("  %s  %s  %s", key.ID[:shownKeyID], opensWith(key), printable(key.Label))
 	}
-	a.say("Recovery kits made before do not open what is copied from now on. Make a new one:")
+	a.say("Recovery kits made before do not open the repository any more. Make a new one now:")
 	a.say("ferry key export %s FILE", path)
 	return nil
 }

@@ -157,7 +157,7 @@ func (r *Repository) NeedsKey() error { return r.locked }
 // reloadKeys reads the key files again when the log is of a key that the ring lacks: somebody rotated it.
 func (r *Repository) reloadKeys(ctx context.Context) error {
 	if r.env.kit != nil {
-		return errKitTooOld
+		return ErrKitTooOld
 	}
 	ring, warnings, err := unlock(ctx, r.store, r.description, r.env.Keys)
 	if err != nil {

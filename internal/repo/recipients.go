@@ -290,8 +290,8 @@ func OpenWithKit(ctx context.Context, store storage.Store, env Environment, kitF
 	return r, err
 }
 
-// errKitTooOld: the log goes on with a data key that the recovery kit does not have.
-var errKitTooOld = fmt.Errorf("%w: the recovery kit was made before the key was rotated", keyring.ErrNoGeneration)
+// ErrKitTooOld: the log goes on with a data key that the recovery kit does not have.
+var ErrKitTooOld = fmt.Errorf("%w: the recovery kit was made before the key was rotated", keyring.ErrNoGeneration)
 
 func kitFits(store storage.Store, ring *keyring.Ring, description format.Description) error {
 	err := ring.Fits(description.ID, description.KeyCheck)

@@ -81,8 +81,8 @@ is lost. This file brings access back. Whole, as it is, it goes into
     ferry repo recover --kit THIS-FILE REPOSITORY
 
 which asks for a new passphrase (or takes --recipient age1...) and reads no data.
-After "ferry key rotate", export a new one: this one does not open what is written
-from then on.
+After "ferry key rotate", export a new one: this one does not open the repository
+any more.
 
 `, k.Ring.Repository, k.Exported.UTC().Format(time.RFC3339), location, k.Ring.Newest(), how)
 	if passphrase.IsEmpty() {
