@@ -17,6 +17,7 @@ import (
 	"ferry/internal/repo/keyring"
 	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
 )
 
 // openLocked opens it as a server does that is not trusted with the key.
@@ -162,6 +163,50 @@ func TestLockedGivesUp(t *testing.T) {
 	}
 	if err := r.Refresh(t.Context()); err != nil || !r.Has(oldest) {
 		t.Errorf("without the key: %v", err)
+	}
+}
+
+// A server without the key gives points up and their space back, until nothing is left, and harms nothing else at any step.
+func TestLockedReclaim(t *testing.T) {
+	store := memory.New()
+	closeRepo(t, must(repo.Init(t.Context(), store, repo.Environment{}, encryptedOptions(repo.Options{BlockSize: smallBlock})))(t))
+	points := threeMachines()
+	r := must(openSmall(t.Context(), store, newCache(t)))(t)
+	for _, p := range points { // each with packs of its own
+		mustCopyAll(t, r, p)
+	}
+	closeRepo(t, r)
+	before := bytesOf(t, store, "packs/")
+	for i, p := range points {
+		keeper := must(repo.Open(t.Context(), store, repo.Environment{CacheDir: newCache(t)}))(t)
+		if !keeper.Locked() {
+			t.Fatal("not locked")
+		}
+		forget(t, keeper, p)
+		for range 3 {
+			report := reclaim(t, keeper, atOnce())
+			if report.Frozen != "" || len(report.Incomplete) > 0 {
+				t.Errorf("%d points left: %+v", len(points)-i-1, report)
+			}
+		}
+		if damage := must(keeper.Verify(t.Context(), nil))(t).Damage; len(damage) > 0 {
+			t.Errorf("%d points left: %+v", len(points)-i-1, damage)
+		}
+		closeRepo(t, keeper)
+		with := must(openSmall(t.Context(), store, ""))(t)
+		check(t, with, points[i+1:]...)
+		if len(with.Keyless()) == 0 {
+			t.Error("nobody tells what was done without the key")
+		}
+		closeRepo(t, with)
+		after := bytesOf(t, store, "packs/")
+		if after > before {
+			t.Errorf("%d points left: %d bytes, %d before", len(points)-i-1, after, before)
+		}
+		before = after
+	}
+	if left := store.Names("packs/"); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 
