@@ -107,7 +107,7 @@ func (a *app) forget(ctx context.Context, location string, f forgetFlags) error 
 	if err := repository.Writable(); err != nil && !f.dryRun {
 		return err
 	}
-	points, err := a.repositoryPoints(ctx, repository)
+	points, err := a.pointsToForget(ctx, repository)
 	if err != nil {
 		return err
 	}
@@ -134,6 +134,32 @@ func (a *app) forget(ctx context.Context, location string, f forgetFlags) error 
 	return nil
 }
 
+// pointsToForget are the points by what rules need of them. Without the key of an encrypted repository machines have
+// pseudonyms.
+func (a *app) pointsToForget(ctx context.Context, repository *repo.Repository) ([]backup.Point, error) {
+	if !repository.Locked() {
+		return a.repositoryPoints(ctx, repository)
+	}
+	a.warnings([]string{"no key was given: machines have pseudonyms, and points that are still in a source are copied again unless a rule of the copy leaves them out"})
+	var points []backup.Point
+	for _, entry := range repository.Entries() {
+		_, err := repository.ReadHeader(ctx, entry.ID)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			a.warnings([]string{err.Error()})
+			continue
+		}
+		name := entry.Machine.String()
+		points = append(points, backup.Point{
+			ID: entry.ID, Created: entry.Created, Zone: "UTC", State: backup.StateComplete,
+			Machine: backup.Machine{Name: name, Key: backup.MachineKey{NativeID: name}},
+		})
+	}
+	return points, nil
+}
+
 // slotsNone is the flag of a claim of which it was decided that it fills no slot.
 const slotsNone = "none"
 
@@ -154,11 +180,12 @@ func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, ste
 	var points []repo.Forgetting
 	slots := map[backup.PointID][]string{}
 	claimed := claimsOf(repository, f.job)
+	withKey := !repository.Locked() // else only what gives up may be said
 	for _, step := range steps {
 		switch claim, _ := claimed(step.Point.ID); {
 		case step.Remove:
-			points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: true})
-		case claim.Flagged || len(f.Points) > 0:
+			points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: withKey})
+		case claim.Flagged || len(f.Points) > 0 || !withKey:
 		case len(step.Slots) == 0:
 			slots[step.Point.ID] = []string{slotsNone}
 		default:
