@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -268,6 +269,29 @@ func TestColdSegmentsThatLie(t *testing.T) {
 		}
 		closeRepo(t, r)
 	}
+}
+
+// Another writer has merged the segments that a reader has opened in parts and not looked at yet.
+func TestColdSegmentsThatWereMerged(t *testing.T) {
+	store, plain := packsOfBlocks(t, 300)
+	reader := must(openSmall(t.Context(), store, newCache(t)))(t)
+	reader.ReadSegmentsInParts()
+	if _, err := reader.ReadFrame(t.Context(), reader.BlockID(plain[0])); err != nil {
+		t.Fatal(err)
+	}
+	before := store.Names("index/")
+	writer := must(openSmall(t.Context(), store, newCache(t)))(t)
+	must(writer.Reindex(t.Context(), true, nil))(t)
+	closeRepo(t, writer)
+	if after := store.Names("index/"); slices.ContainsFunc(after, func(name string) bool { return slices.Contains(before, name) }) {
+		t.Fatalf("%v, before %v", after, before)
+	}
+	for i, block := range plain {
+		if got, err := reader.ReadFrame(t.Context(), reader.BlockID(block)); err != nil || !bytes.Equal(got, block) {
+			t.Fatalf("block %d: %v", i, err)
+		}
+	}
+	closeRepo(t, reader)
 }
 
 func fill(p []byte, with byte) {

@@ -112,7 +112,7 @@ func (r *Repository) takeLocal(m *merging, open map[format.Name]*index.Segment) 
 	defer r.mu.Unlock()
 	all := true
 	for _, id := range slices.SortedFunc(maps.Keys(r.local), compareNames) {
-		if m.entries+int64(open[id].Len()) > index.MaxEntries {
+		if open[id] == nil || m.entries+int64(open[id].Len()) > index.MaxEntries {
 			all = false // another time
 			continue
 		}
@@ -250,7 +250,9 @@ func (r *Repository) storeSegment(ctx context.Context, id format.Name, file io.W
 func (r *Repository) adoptSegment(written *newSegment) {
 	r.indexing.Lock()
 	defer r.indexing.Unlock()
-	if !r.segments[written.record.ID] {
+	if r.segments[written.record.ID] {
+		_ = written.opened.Close() // a lookup was first, and opened it by itself
+	} else {
 		r.segments[written.record.ID] = true
 		r.index.AddSegment(written.record.ID, written.opened, written.record.Packs)
 		for _, name := range written.record.Packs {

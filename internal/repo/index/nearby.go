@@ -144,7 +144,7 @@ func (s *Set) findInPart(ctx context.Context, segment *Segment, id *format.ID, a
 			candidates = append(candidates, place)
 		}
 		return false
-	}); err != nil && !corrupt(err) {
+	}); err != nil && !useless(err) {
 		return Place{}, false, err
 	}
 	for _, place := range candidates {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"ferry/internal/repo/format"
+	"ferry/internal/storage"
 )
 
 const (
@@ -238,7 +239,8 @@ func (s *Segment) Check(hasher *format.Hasher) error { return s.check(hasher) }
 // IsWhole is true if all of the segment is there, and checked.
 func (s *Segment) IsWhole() bool { return s.parts == nil || s.parts.whole.Load() }
 
-// corrupt is true for errors that say something of bytes, and not only of reading them now.
-func corrupt(err error) bool {
-	return errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrNewer)
+// useless is true for errors that say that a segment's bytes are not what they should be, or not there any more: others may
+// have merged it. Then it finds nothing.
+func useless(err error) bool {
+	return errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrNewer) || errors.Is(err, storage.ErrNotExist)
 }

@@ -250,7 +250,7 @@ func (s *Segment) Lookup(ctx context.Context, id *format.ID, visit func(Place) b
 		switch {
 		case placeErr == nil && visit(place):
 			return true, nil
-		case placeErr != nil && !corrupt(placeErr):
+		case placeErr != nil && !useless(placeErr):
 			return false, placeErr
 		}
 	}

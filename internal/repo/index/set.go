@@ -321,7 +321,7 @@ func (s *Set) FindAll(ctx context.Context, id format.ID) ([]Place, error) {
 		if _, err := segment.Lookup(ctx, &id, func(place Place) bool {
 			candidates = append(candidates, place)
 			return false
-		}); err != nil {
+		}); err != nil && !useless(err) {
 			return places, err
 		}
 		for _, place := range candidates {
