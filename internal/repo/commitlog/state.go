@@ -105,6 +105,9 @@ func (s *State) applyPacks(p *Payload) {
 		delete(s.CondemnedFiles, file)
 		delete(s.CondemnedIn, file)
 	}
+	if len(s.Packs) == 0 {
+		s.Packs = make(map[format.Name]Pack, len(p.Packs)) // a checkpoint's: growing would take twice the memory
+	}
 	for _, pack := range p.Packs {
 		if pack.Entry == 0 || pack.Entry > s.Head.N {
 			pack.Entry = s.Head.N
