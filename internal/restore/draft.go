@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,6 +88,22 @@ func (d *draft) drop() {
 	if !d.done {
 		d.file.Close()
 		os.Remove(d.file.Name())
+	}
+}
+
+// writeback has the kernel begin to write while there is more to come, so that the sync at the end waits for the rest only.
+type writeback struct {
+	file    *os.File
+	written atomic.Int64
+}
+
+// writebackStep is after how many bytes the kernel is told.
+const writebackStep = 32 << 20
+
+// wrote counts bytes. It is advice that follows: where the call is not supported, the sync does it all.
+func (w *writeback) wrote(n int64) {
+	if after := w.written.Add(n); after/writebackStep != (after-n)/writebackStep {
+		_ = unix.SyncFileRange(int(w.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 }
 

@@ -221,8 +221,13 @@ func writeTree(ctx context.Context, repository *repo.Repository, root repo.Root,
 	if err := file.Truncate(root.Size); err != nil {
 		return full(err, file.Name())
 	}
+	behind := &writeback{file: file}
 	err := repository.ReadObject(ctx, root, func(block repo.Block, plain []byte) error {
-		return full(writeSparse(file, block.Offset, plain), file.Name())
+		if err := writeSparse(file, block.Offset, plain); err != nil {
+			return full(err, file.Name())
+		}
+		behind.wrote(int64(len(plain)))
+		return nil
 	}, func(done int64) { progress.Done.Add(done) })
 	return err
 }
