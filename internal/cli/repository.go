@@ -172,17 +172,17 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 // machinesAndSize counts the machines in a repository, and the bytes of all its points. What is not encrypted tells both.
 func (a *app) machinesAndSize(ctx context.Context, repository *repo.Repository) (machines int, logical int64, err error) {
 	seen := map[string]bool{}
-	for _, entry := range repository.Entries() {
-		seen[entry.Machine.String()] = true
-		header, err := repository.ReadHeader(ctx, entry.ID)
-		if ctx.Err() != nil {
-			return 0, 0, ctx.Err()
-		}
-		if err != nil {
-			a.warnings([]string{err.Error()})
+	read, err := repository.ReadHeaders(ctx, repository.Entries())
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, p := range read {
+		seen[p.Entry.Machine.String()] = true
+		if p.Err != nil {
+			a.warnings([]string{p.Err.Error()})
 			continue
 		}
-		logical += header.Size()
+		logical += p.Header.Size()
 	}
 	return len(seen), logical, nil
 }

@@ -35,6 +35,29 @@ func (r *Repository) ReadPoints(ctx context.Context, entries []Entry) ([]PointRe
 	return read, group.Wait()
 }
 
+// HeaderRead is a point of the log, and the clear header of its file or why that cannot be read.
+type HeaderRead struct {
+	Entry  Entry
+	Header *Header
+	Err    error
+}
+
+// ReadHeaders reads the clear headers of points, several at once where that pays off, and returns them in the order given.
+// The error is ctx's.
+func (r *Repository) ReadHeaders(ctx context.Context, entries []Entry) ([]HeaderRead, error) {
+	read := make([]HeaderRead, len(entries))
+	var group errgroup.Group
+	group.SetLimit(storage.ParallelReads(r.store))
+	for i, entry := range entries {
+		group.Go(func() error {
+			header, err := r.ReadHeader(ctx, entry.ID)
+			read[i] = HeaderRead{Entry: entry, Header: header, Err: err}
+			return ctx.Err()
+		})
+	}
+	return read, group.Wait()
+}
+
 // ReadNewest reads the newest point of each machine whose file can be read: enough to find a machine by its name, with one
 // read for each. Points that cannot be read on the way are returned as well. The error is ctx's.
 func (r *Repository) ReadNewest(ctx context.Context) ([]PointRead, error) {
