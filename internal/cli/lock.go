@@ -180,7 +180,7 @@ func (a *app) repoLocks(ctx context.Context, path string, extend, check bool) er
 	}
 	if err == nil && len(described.Problems) > 0 {
 		return &exitError{code: ExitDamaged, err: hinted(
-			fmt.Errorf("%s not locked for as long as the log says", counted(len(described.Problems), "file")), "ferry repo locks --extend "+path+" locks them when the next generation begins; find out who unlocked them",
+			fmt.Errorf("%s not locked for as long as the log says", counted(len(described.Problems), "file")), "ferry repo locks "+path+" --extend locks them again; find out who unlocked them",
 		)}
 	}
 	return err

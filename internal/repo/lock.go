@@ -115,7 +115,8 @@ func (r *Repository) LockInfo() LockInfo {
 	return LockInfo{Lock: r.description.Lock, Until: r.state.Locked}
 }
 
-// ExtendLocks locks everything for the repository's period from now on, if it is not, and returns until when it is locked.
+// ExtendLocks locks everything for the repository's period from now on, and returns until when it is locked. Files of which
+// the log says that they are locked are locked again: somebody may have unlocked them.
 func (r *Repository) ExtendLocks(ctx context.Context) (time.Time, error) {
 	if r.description.Lock == nil {
 		return time.Time{}, fmt.Errorf("%s: its files are not locked: that is chosen when a repository is made", r.store.Location())
@@ -126,8 +127,8 @@ func (r *Repository) ExtendLocks(ctx context.Context) (time.Time, error) {
 	if err := r.Refresh(ctx); err != nil {
 		return time.Time{}, err
 	}
-	until, err := r.extendLocks(ctx)
-	if err == nil && until != nil {
+	until, err := r.extendLocks(ctx, true)
+	if err == nil && until.After(r.LockInfo().Until) {
 		err = r.commit(ctx, &commitlog.Payload{Locked: until}, nil)
 	}
 	if err != nil {
@@ -136,17 +137,20 @@ func (r *Repository) ExtendLocks(ctx context.Context) (time.Time, error) {
 	return r.LockInfo().Until, nil
 }
 
-// extendLocks locks everything that the state names until the end that is needed now, unless the log says that it is. It
-// returns that end for the payload of the entry that needs it, or nil.
-func (r *Repository) extendLocks(ctx context.Context) (*time.Time, error) {
+// extendLocks locks everything that the state names until the end that is needed now, unless the log says that it is, or also
+// then. It returns that end for the payload of the entry that needs it; nil if nothing was to do.
+func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, error) {
 	if r.locks == nil {
 		return nil, nil
 	}
 	until := r.description.Lock.End(r.env.now())
 	r.mu.Lock()
 	if !r.state.Locked.Before(until) {
-		r.mu.Unlock()
-		return nil, nil
+		if !also {
+			r.mu.Unlock()
+			return nil, nil
+		}
+		until = r.state.Locked
 	}
 	names := lockedFiles(r.state, r.description.Parity != nil)
 	head, checkpoint := r.state.Head.N, uint64(0)

@@ -251,6 +251,17 @@ func TestLocks(t *testing.T) {
 	if err != nil || len(problems) > 0 || files == 0 || first.Before(lock.End(now())) {
 		t.Errorf("%d files, the first until %v, problems %v, %v", files, first, problems, err)
 	}
+	// What somebody unlocked is found, and locked again.
+	store.mu.Lock()
+	delete(store.locked, aPack(t, store))
+	store.mu.Unlock()
+	if _, _, problems, err := other.CheckLocks(t.Context()); err != nil || len(problems) != 1 || problems[0].File != aPack(t, store) {
+		t.Errorf("one file is unlocked: %v, %v", problems, err)
+	}
+	if _, err := other.ExtendLocks(t.Context()); err != nil {
+		t.Error(err)
+	}
+	store.lockedFor(t, other.State(), lock.End(now()))
 	if *store.shortened > 0 {
 		t.Errorf("%d locks were to be shortened", *store.shortened)
 	}

@@ -53,7 +53,7 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		payload.Domains = []commitlog.Domain{{ID: in.domain, Sealed: in.sealed}}
 	}
 	if len(payload.Points) > 0 { // what they share with older ones is kept as long as they are
-		if payload.Locked, err = r.extendLocks(ctx); err != nil {
+		if payload.Locked, err = r.extendLocks(ctx, false); err != nil {
 			return err
 		}
 	}

@@ -202,7 +202,7 @@ func (r *Repository) checkEmpty(ctx context.Context) error {
 
 // begin writes the log's first entry, which binds it to the description. If another process did, that is as good.
 func (r *Repository) begin(ctx context.Context, description []byte) error {
-	until, err := r.extendLocks(ctx)
+	until, err := r.extendLocks(ctx, false)
 	if err != nil {
 		return err
 	}
