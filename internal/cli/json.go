@@ -161,6 +161,9 @@ type repositoryInfoJSON struct {
 	Damaged     int          `json:"damagedPoints"`
 	Proven      []provenJSON `json:"proven"`
 	Logical     int64        `json:"logicalBytes"`
+	// Use is what --analyze found, or the last reclaim.
+	Use           *useJSON    `json:"use,omitempty"`
+	Fragmentation []lyingJSON `json:"fragmentation"`
 }
 
 // adoptJSON is the output of adopt.

@@ -100,6 +100,7 @@ func TestJSON(t *testing.T) {
 	note("points", ferry(ExitDone, "points", vzdumpSamples))
 	note("points", ferry(ExitDone, "points", in("vault")))
 	note("repo info", ferry(ExitDone, "repo", "info", in("vault")))
+	note("repo info", ferry(ExitDone, "repo", "info", in("vault"), "--analyze"))
 	note("verify", ferry(ExitDone, "verify", in("vault")))
 	note("repo locks", ferry(ExitDone, "repo", "locks", in("vault"), "--check"))
 	// What takes rights that not everyone who runs the tests has.

@@ -97,7 +97,7 @@ func (a *app) printReclaim(f reclaimFlags, report *repo.ReclaimReport) {
 	row("given up", report.GivenUp, "")
 	row("  of it garbage", report.Garbage, "")
 	row("moved", report.Moved, " to "+amountText(report.Written))
-	row("waits", report.Waiting, ": a run after "+when(report.Until)+" and the one after it delete it")
+	row("waits", report.Waiting, ": of two runs after "+when(report.Until)+" the second deletes it")
 	row("locked", report.Locked, ", until "+when(report.LockedUntil)+" at least")
 	a.sayTable(rows)
 	if report.PointsRemoved > 0 {

@@ -79,13 +79,15 @@ with whatever keys: docs/s3.md#locks.`,
 	lock.register(initCommand)
 	encryption.register(initCommand)
 	encryption.registerLabel(initCommand)
+	var analyze bool
 	info := &cobra.Command{
 		Use: "info REPOSITORY", Short: "Say what a repository is and what it holds",
 		Example:           "  ferry repo info /mnt/usb/vault\n  ferry repo info /mnt/usb/vault --json",
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0]) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0], analyze) },
 	}
+	info.Flags().BoolVar(&analyze, "analyze", false, "find out what of it is needed, and how the newest points lie in it: reads all tree nodes")
 	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand(), a.repoLocksCommand())
 	return command
 }
@@ -118,7 +120,7 @@ func (a *app) repoInit(ctx context.Context, path string, options repo.Options, e
 	return nil
 }
 
-func (a *app) repoInfo(ctx context.Context, path string) error {
+func (a *app) repoInfo(ctx context.Context, path string, analyze bool) error {
 	repository, err := a.openRepository(ctx, path)
 	if err != nil {
 		return err
@@ -128,10 +130,15 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	use, lying, err := a.useOf(ctx, repository, analyze)
+	if err != nil {
+		return err
+	}
 	a.warnings(repository.Warnings())
 	usage := repository.Usage()
 	if a.json {
 		return a.printJSON(repositoryInfoJSON{
+			Use: describeUse(use), Fragmentation: describeLying(lying),
 			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
 			Points: usage.Points, Machines: machines, Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
 			Packs: usage.Packs, Stored: usage.PackBytes, ParityBytes: usage.ParityBytes, Logical: logical,
@@ -165,7 +172,7 @@ func (a *app) repoInfo(ctx context.Context, path string) error {
 	if usage.Unfinished > 0 {
 		rows = append(rows, []string{"unfinished copies", count(usage.Unfinished)})
 	}
-	a.table(rows)
+	a.table(append(rows, useRows(use, lying, logical)...))
 	return nil
 }
 

@@ -16,6 +16,8 @@ import (
 type packUse struct {
 	frames int
 	bytes  int64
+	// plain is what the live frames hold before compression, in bytes.
+	plain int64
 	// only counts frames known to be damaged of ids that have no good place: the pack stays, perhaps they can be healed.
 	only int
 	// needed counts live frames of a condemned pack that are nowhere else. It must not be deleted.
@@ -102,6 +104,7 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, p
 		use := f.of(best.Pack)
 		use.frames++
 		use.bytes += frameSize(*best)
+		use.plain += int64(best.Plain)
 		if keepPlace != nil {
 			keepPlace(*best)
 		}

@@ -65,6 +65,13 @@ type condemnedFile struct {
 // retire deletes what was condemned, once two runs found that the grace has passed since. Then the log says so.
 func (c *reclaimer) retire(ctx context.Context) error {
 	c.report.Waiting, c.report.Until = Amount{}, time.Time{}
+	if !c.options.DryRun { // time has passed since the run began
+		now, err := c.repo.storageTime(ctx)
+		if err != nil {
+			return err
+		}
+		c.now = now
+	}
 	record := c.repo.readReclaimRecord(ctx)
 	byEntry := c.condemnedByEntry()
 	var passed []passedRecord

@@ -17,6 +17,10 @@ type RepositoryUse struct {
 	Live      int64 `json:"live"`
 	Dead      int64 `json:"dead"`
 	Condemned int64 `json:"condemned"`
+	// Content is what the live blocks hold, each counted once; Data what they take, compressed and with their headers. Tree
+	// nodes and sealed domains are in neither.
+	Content int64 `json:"content"`
+	Data    int64 `json:"data"`
 	// Packs counts those that are not condemned.
 	Packs int `json:"packs"`
 }
@@ -35,6 +39,10 @@ func (c *reclaimer) use() RepositoryUse {
 			live = p.Size - pack.Overhead(p.Frames)
 		} else if used := c.placing[p.Domain].use[id]; used != nil {
 			live = used.bytes
+			if p.Kind == pack.KindBlock.String() {
+				u.Content += used.plain
+				u.Data += used.bytes
+			}
 		}
 		u.Live += live
 		u.Dead += p.Size - pack.Overhead(p.Frames) - live
@@ -50,3 +58,28 @@ func (c *reclaimer) remember(ctx context.Context) error {
 
 // LastUse is what the last reclaim found, or nil.
 func (r *Repository) LastUse(ctx context.Context) *RepositoryUse { return r.readReclaimRecord(ctx).Use }
+
+// Analyze finds what of the repository is live now, and how the machines' newest points lie in it. It reads tree nodes and
+// the index, and changes nothing.
+func (r *Repository) Analyze(ctx context.Context, tempDir string) (RepositoryUse, []Fragmentation, error) {
+	report, err := r.Reclaim(ctx, ReclaimOptions{DryRun: true, Policy: DefaultReclaimPolicy(), TempDir: tempDir})
+	if err != nil {
+		return RepositoryUse{}, nil, err
+	}
+	if len(report.Incomplete) > 0 {
+		r.warn("the figures are not complete: %s", report.Incomplete[0])
+	}
+	var all []Fragmentation
+	for _, entry := range r.newestPoints() {
+		f, err := r.fragmentation(ctx, entry)
+		if err != nil {
+			if ctx.Err() != nil || !permanent(err) {
+				return report.Use, all, err
+			}
+			r.warn("point %s cannot be followed: %v", entry.ID.Short(), err)
+			continue
+		}
+		all = append(all, f)
+	}
+	return report.Use, all, nil
+}
