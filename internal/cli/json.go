@@ -132,6 +132,14 @@ type restoredJSON struct {
 	Size   int64  `json:"size"`
 	Root   string `json:"root"`
 	SHA256 string `json:"sha256"`
+	// Damaged ranges are zeros in the file, and Map is the file beside it that says so.
+	Damaged []rangeJSON `json:"damaged"`
+	Map     string      `json:"map"`
+}
+
+type rangeJSON struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
 }
 
 // repositoryJSON is the output of repo init.

@@ -163,6 +163,7 @@ func TestJSON(t *testing.T) {
 	note("verify", ferry(ExitDamaged, "verify", in("second")))
 	printed["Warnings and errors"] = append(messages(ExitDamaged, "restore", in("second"), "web01", "--to", in("damaged")),
 		messages(ExitUsage, "points", in("nowhere"))...)
+	note("restore", ferry(ExitDamaged, "restore", in("second"), "web01", "--to", in("gaps"), "--skip-damaged"))
 	entries, err := filepath.Glob(in("second/log/*"))
 	if err != nil || len(entries) < 2 {
 		t.Fatal(entries, err)

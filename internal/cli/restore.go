@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,9 @@ func (a *app) restoreCommand() *cobra.Command {
 and the machine's configuration below config/, into DIR, and print the commands
 that bring the machine back. Neither the source nor a server is needed. Every
 block is proven while it is written; nothing is overwritten without --force, and
-no file has its final name before all of it is there.
+no file has its final name before all of it is there. With --skip-damaged a disk
+of which something is lost is written all the same: with zeros there, and beside
+it a map of these places that GNU ddrescue and ddrescuelog understand.
 
 MACHINE is a machine's id, its name or its native id (a VMID); a name only if no
 other machine has it. --point takes "latest", the beginning of a point's id (six
@@ -50,6 +53,7 @@ unless it says its zone as RFC 3339 does.`,
 	flags.StringVar(&f.to, "to", "", "`DIR` to write to; made if needed")
 	flags.StringVar(&f.point, "point", "latest", "the `POINT`: latest, the beginning of its id, or a time")
 	flags.BoolVar(&f.Force, "force", false, "overwrite files that are there")
+	flags.BoolVar(&f.SkipDamaged, "skip-damaged", false, "write what is good, zeros where it is not, and a map of that; exit code 5")
 	flags.BoolVar(&f.SHA256, "sha256", false, "compute each file's SHA-256 for restore.json")
 	completeFolders(command, "to")
 	a.completePointFlag(command)
@@ -70,6 +74,9 @@ func (a *app) restore(ctx context.Context, location, machine string, f restoreFl
 		return err
 	}
 	m := stored.Machine
+	if damage, damaged := repository.DamageOf(stored.ID); damaged {
+		a.warnings([]string{fmt.Sprintf("point %s is %s, as verify found it; --skip-damaged restores the rest", stored.ID.Short(), damage)})
+	}
 	a.interrupted = "files in " + f.to + " that are whole have their names; to restore again add --force"
 	shown := a.newBars()
 	end := func() {}
@@ -81,7 +88,14 @@ func (a *app) restore(ctx context.Context, location, machine string, f restoreFl
 	if err != nil {
 		return err
 	}
-	return a.printRestored(stored, f.to, result)
+	if err := a.printRestored(stored, f.to, result); err != nil {
+		return err
+	}
+	if missing := result.Missing(); missing > 0 {
+		return &exitError{code: ExitDamaged, err: hinted(fmt.Errorf("%s could not be restored and are zeros in the files", size(missing)),
+			"the .map files say where; docs/verify.md says how what is missing may be had from elsewhere")}
+	}
+	return nil
 }
 
 // findPoint reads the point that was asked for. Of other machines it reads one point each, for the name. A point that is
@@ -147,7 +161,7 @@ func (a *app) printRestored(point *repo.Point, to string, result restore.Result)
 	if a.json {
 		described := restoreJSON{Point: describePoint(point.Point), To: to, Files: []restoredJSON{}, Commands: append([]string{}, result.Commands...), Requests: a.requests()}
 		for _, f := range result.Files {
-			described.Files = append(described.Files, restoredJSON{Path: f.Path, Role: string(f.Role), Name: printable(f.Name), Size: f.Size, Root: f.Root, SHA256: f.SHA256})
+			described.Files = append(described.Files, restoredJSON{Path: f.Path, Role: string(f.Role), Name: printable(f.Name), Size: f.Size, Root: f.Root, SHA256: f.SHA256, Map: f.Map, Damaged: describeRanges(f.Damaged)})
 		}
 		return a.printJSON(described)
 	}
@@ -160,6 +174,11 @@ func (a *app) printRestored(point *repo.Point, to string, result restore.Result)
 		rows = append(rows, []string{"  " + f.Path, size(f.Size), f.SHA256})
 	}
 	a.table(rows)
+	for _, f := range result.Files {
+		for _, d := range f.Damaged {
+			a.line("MISSING  %s, bytes %d to %d: zeros; see %s", f.Path, d.Offset, d.Offset+d.Length-1, f.Map)
+		}
+	}
 	if len(result.Commands) > 0 {
 		a.line("\nTo bring the machine back, read, adapt and run:\n")
 		for _, command := range result.Commands {
@@ -167,4 +186,12 @@ func (a *app) printRestored(point *repo.Point, to string, result restore.Result)
 		}
 	}
 	return nil
+}
+
+func describeRanges(ranges []restore.Range) []rangeJSON {
+	described := []rangeJSON{}
+	for _, r := range ranges {
+		described = append(described, rangeJSON(r))
+	}
+	return described
 }

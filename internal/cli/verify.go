@@ -13,7 +13,9 @@ import (
 
 type verifyFlags struct {
 	repo.VerifyOptions
-	level string
+	level  string
+	heal   bool
+	places []string
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -32,11 +34,17 @@ them and every listing says so. The source is not needed.
 also follows every point. With --max-time or --max-bytes a part is read, the
 longest unread first, and the next run goes on; so does one after an interruption.
 --not-since 30d passes over what was proven in the last 30 days: run every night
-with a budget, it reads each block once a month.`,
+with a budget, it reads each block once a month.
+
+--heal stores again what is damaged, from another place in the repository or from
+parity; --heal-from PLACE also from there: another Ferry repository with the same
+ids, a mirror of this one, or a folder of backups that still has the point. What
+is healed goes into new packs, and nothing is changed in place.`,
 		Example: `  ferry verify /mnt/usb/vault
   ferry verify /mnt/usb/vault --quiet   print only damage, for cron
   ferry verify /mnt/usb/vault --max-time 2h --not-since 30d
-  ferry verify /mnt/usb/vault --level stored`,
+  ferry verify /mnt/usb/vault --level stored
+  ferry verify /mnt/usb/vault --heal-from /mnt/offsite/vault --heal-from /mnt/pve/dump`,
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,16 +60,28 @@ with a budget, it reads each block once a month.`,
 	flags.StringVar(&f.level, "level", repo.LevelPoints.String(), "how deep to look: `LEVEL` stored, blocks or points")
 	budgetFlags(flags, &f.MaxTime, &f.MaxBytes)
 	flags.Var((*span)(&f.NotSince), "not-since", "pass over packs that were proven within this `TIME`, such as 30d")
+	flags.BoolVar(&f.heal, "heal", false, "store again what is damaged, where a good copy can be had")
+	flags.StringArrayVar(&f.places, "heal-from", nil, "heal, also from this `PLACE`: a repository, or a folder of backups; may be repeated")
+	completeFolders(command, "heal-from")
 	completeWords(command, "level", repo.LevelStored.String(), repo.LevelBlocks.String(), repo.LevelPoints.String())
 	return command
 }
 
 func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
-	repository, err := a.openRepository(ctx, path)
+	healing, err := a.newHealing(ctx, f.places)
+	if err != nil {
+		return err
+	}
+	defer healing.close()
+	repository, err := healing.open(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer repository.Close()
+	heal := f.heal || len(f.places) > 0
+	if heal && repository.Locked() {
+		return keyError(repository.NeedsKey())
+	}
 	a.interrupted = "what was proven is remembered; to go on run the same command again"
 	shown := a.newBars()
 	end := func() {}
@@ -71,6 +91,9 @@ func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 	report, err := repository.VerifyWith(ctx, f.VerifyOptions)
 	end()
 	shown.done()
+	if err == nil && heal && len(report.Damage)+len(report.Healed) > 0 {
+		report, err = healing.run(ctx, path, repository, report, f.Level)
+	}
 	if err != nil {
 		return err
 	}
@@ -79,9 +102,13 @@ func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 	if a.json {
 		described := describeVerified(repository, report, proven)
 		described.Requests = a.requests()
+		described.Mended = healing.report
 		err = a.printJSON(described)
 	} else {
 		a.printVerified(report, proven)
+		if heal {
+			a.printHealed(healing.report)
+		}
 	}
 	if err == nil && len(report.Damage) > 0 {
 		return &exitError{code: ExitDamaged, err: hinted(errors.New("damaged data found"), "docs/verify.md says what to do")}

@@ -26,6 +26,7 @@ type verifyJSON struct {
 	Damage        []damageJSON `json:"damage"`
 	Healed        []damageJSON `json:"healed"`
 	Remade        []string     `json:"remade"`
+	Mended        mendedJSON   `json:"mended"`
 	Proven        []provenJSON `json:"proven"`
 }
 

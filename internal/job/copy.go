@@ -94,6 +94,8 @@ type Options struct {
 	// Full reads every point whole and stores it in a sealed domain of its own, Plain unencrypted even there where the
 	// repository encrypts.
 	Full, Plain bool
+	// Mend copies points that the repository has and cannot read whole: they keep the claims that they have.
+	Mend bool
 	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Finished may
 	// be called from another goroutine.
 	Started  func(source.Point, *mover.Progress)
@@ -108,7 +110,10 @@ const attempts = 3
 // was stored before an interruption is committed as unfinished, and the next copy goes on behind it.
 func Copy(ctx context.Context, from *registry.Source, to *repo.Repository, steps plan.Plan, options Options) (Report, error) {
 	c := &copier{from: from, to: to, options: options, started: time.Now()}
-	if c.options.Job == "" {
+	switch {
+	case c.options.Mend:
+		c.options.Job = ""
+	case c.options.Job == "":
 		c.options.Job = ManualJob
 	}
 	for _, step := range steps.Steps {

@@ -45,7 +45,7 @@ type Options struct {
 	Codec Codec
 	// TempDir takes what does not fit in memory; empty means the system's folder for temporary files.
 	TempDir string
-	// Job claims the points; "manual" for copies by hand.
+	// Job claims the points; "manual" for copies by hand; empty for points that are there and keep their claims.
 	Job string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -126,6 +126,9 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 		return place(p, "", backup.NoOffset, err)
 	}
 	stored := t.finished()
+	if err := t.sameContent(ctx, stored); err != nil {
+		return place(p, "", backup.NoOffset, err)
+	}
 	result := t.result()
 	err = m.ingest.CommitPoint(stored, m.options.Job, "", t.record, func(err error) {
 		if err != nil {
@@ -135,6 +138,35 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 	})
 	if err != nil {
 		return place(p, "", backup.NoOffset, err)
+	}
+	return nil
+}
+
+// sameContent returns an error if the repository has the point already, with other content: a point that is copied again,
+// because it is damaged, must be what it was. What was cut otherwise cannot be compared.
+func (t *task) sameContent(ctx context.Context, stored *repo.Point) error {
+	repository := t.mover.ingest.Repository()
+	if !repository.Has(stored.ID) {
+		return nil
+	}
+	there, err := repository.ReadPoint(ctx, stored.ID)
+	if err != nil {
+		return ctx.Err() // its own file is lost
+	}
+	for i, object := range stored.Objects {
+		for k, before := range there.Objects {
+			a, b := stored.Roots[i], there.Roots[k]
+			if before.Role != object.Role || before.Name != object.Name || a == nil || b == nil || a.Kind != b.Kind || a.BlockSize != b.BlockSize {
+				continue
+			}
+			if *a != *b {
+				return &backup.Error{
+					Object: object.Name, Offset: backup.NoOffset, Err: errors.New("the source has other content than was stored under this point's id"),
+					Hint: "what can be read of the stored point is kept; restore it with --skip-damaged",
+				}
+			}
+			break
+		}
 	}
 	return nil
 }

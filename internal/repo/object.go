@@ -18,6 +18,14 @@ func (r *Repository) RootID(root tree.Root) string { return root.ID(r.hasher).St
 // block's proven content, from several goroutines. done is told how many bytes are dealt with, zeros included. The first
 // block that cannot be read ends it, with an error that wraps backup.ErrDamaged and has the offset.
 func (r *Repository) ReadObject(ctx context.Context, root tree.Root, use func(tree.Block, []byte) error, done func(int64)) error {
+	return r.ReadObjectPast(ctx, root, use, done, func(offset, _ int64, err error) error {
+		return &backup.Error{Offset: offset, Err: err, Hint: damagedHint(r)}
+	})
+}
+
+// ReadObjectPast is ReadObject that goes on behind what cannot be read, for whatever reason: damaged is told of each such
+// range, from several goroutines, and ends the reading if it returns an error.
+func (r *Repository) ReadObjectPast(ctx context.Context, root tree.Root, use func(tree.Block, []byte) error, done func(int64), damaged func(offset, length int64, err error) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	leaves := make(chan []tree.Block)
 	for range runtime.GOMAXPROCS(0) {
@@ -28,7 +36,11 @@ func (r *Repository) ReadObject(ctx context.Context, root tree.Root, use func(tr
 					done(block.Length)
 					return use(block, plain)
 				}, func(block tree.Block, err error) error {
-					return &backup.Error{Offset: block.Offset, Err: err, Hint: damagedHint(r)}
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					done(block.Length)
+					return damaged(block.Offset, block.Length, err)
 				})
 				if err != nil {
 					return err
@@ -42,8 +54,13 @@ func (r *Repository) ReadObject(ctx context.Context, root tree.Root, use func(tr
 		reached := int64(0)
 		for blocks, err := range tree.Leaves(ctx, r.LoadNode, root) {
 			var damage *tree.Damage
-			if errors.As(err, &damage) {
-				return &backup.Error{Offset: damage.Offset, Err: err, Hint: damagedHint(r)}
+			if errors.As(err, &damage) && ctx.Err() == nil {
+				done(damage.Offset + damage.Length - reached)
+				reached = damage.Offset + damage.Length
+				if err := damaged(damage.Offset, damage.Length, err); err != nil {
+					return err
+				}
+				continue
 			}
 			if err != nil {
 				return err

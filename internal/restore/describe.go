@@ -43,6 +43,14 @@ type fileDescription struct {
 	Size   int64  `json:"size"`
 	Root   string `json:"root,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
+	// Damaged ranges are zeros in the file; root and sha256 are of what was stored and of what was written.
+	Damaged []rangeDescription `json:"damaged,omitempty"`
+	Map     string             `json:"map,omitempty"`
+}
+
+type rangeDescription struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
 }
 
 func writeDescription(repository *repo.Repository, point *repo.Point, dir string, files []File, options Options) error {
@@ -57,9 +65,14 @@ func writeDescription(repository *repo.Repository, point *repo.Point, dir string
 		Repository: repository.ID(), Hash: repository.Description().Hash, Files: []fileDescription{},
 	}
 	for _, f := range files {
-		d.Files = append(d.Files, fileDescription{
+		described := fileDescription{
 			Path: filepath.ToSlash(f.Path), Role: string(f.Role), Name: backup.EncodeName(f.Name), Size: f.Size, Root: f.Root, SHA256: f.SHA256,
-		})
+			Map: filepath.ToSlash(f.Map),
+		}
+		for _, damaged := range f.Damaged {
+			described.Damaged = append(described.Damaged, rangeDescription(damaged))
+		}
+		d.Files = append(d.Files, described)
 	}
 	content, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,8 @@ type Options struct {
 	Force bool
 	// SHA256 computes each file's SHA-256 for restore.json.
 	SHA256 bool
+	// SkipDamaged writes zeros where a disk cannot be read, and a map of these places beside it.
+	SkipDamaged bool
 	// Progress, if set, is given the counters when the restore begins.
 	Progress func(*Progress)
 }
@@ -53,8 +56,17 @@ type File struct {
 	Root string
 	// SHA256 of the file in hex, if asked for.
 	SHA256 string
+	// Damaged are the ranges that could not be read and are zeros in the file, ascending and merged; Map is the file beside
+	// it that says so, relative to the folder.
+	Damaged []Range
+	Map     string
 
 	object int
+}
+
+// Range of a file, in bytes.
+type Range struct {
+	Offset, Length int64
 }
 
 // Result of a restore.
@@ -64,9 +76,20 @@ type Result struct {
 	Commands []string
 }
 
+// Missing is how many bytes could not be restored.
+func (r Result) Missing() int64 {
+	missing := int64(0)
+	for _, file := range r.Files {
+		for _, damaged := range file.Damaged {
+			missing += damaged.Length
+		}
+	}
+	return missing
+}
+
 // Restore writes the point's objects below dir, which is made if needed. Nothing is overwritten without Force. If an
 // error is returned, files that were finished stay, and no other has its final name. Damage gives an error that wraps
-// backup.ErrDamaged with object and offset.
+// backup.ErrDamaged with object and offset, unless SkipDamaged is set: then Result.Missing tells.
 func Restore(ctx context.Context, repository *repo.Repository, point *repo.Point, dir string, options Options) (Result, error) {
 	files := Layout(point)
 	if !options.Force {
@@ -171,7 +194,7 @@ func restoreFile(ctx context.Context, repository *repo.Repository, point *repo.P
 	switch {
 	case root != nil:
 		file.Root = repository.RootID(*root)
-		if err := writeTree(ctx, repository, *root, draft.file, progress); err != nil {
+		if file.Damaged, err = writeTree(ctx, repository, *root, draft.file, options.SkipDamaged, progress); err != nil {
 			return err
 		}
 	default:
@@ -186,7 +209,10 @@ func restoreFile(ctx context.Context, repository *repo.Repository, point *repo.P
 			return err
 		}
 	}
-	return draft.publish(options.Force)
+	if err := draft.publish(options.Force); err != nil {
+		return err
+	}
+	return writeMap(dir, file, options)
 }
 
 func sum(ctx context.Context, file *os.File) (string, error) {
@@ -216,18 +242,34 @@ func full(err error, path string) error {
 	return err
 }
 
-// writeTree writes an object: leaves in parallel, each as its blocks lie in packs.
-func writeTree(ctx context.Context, repository *repo.Repository, root repo.Root, file *os.File, progress *Progress) error {
+// writeTree writes an object: leaves in parallel, each as its blocks lie in packs. What cannot be read is returned if it is
+// to be skipped, else it is an error.
+func writeTree(ctx context.Context, repository *repo.Repository, root repo.Root, file *os.File, skip bool, progress *Progress) ([]Range, error) {
 	if err := file.Truncate(root.Size); err != nil {
-		return full(err, file.Name())
+		return nil, full(err, file.Name())
 	}
 	behind := &writeback{file: file}
-	err := repository.ReadObject(ctx, root, func(block repo.Block, plain []byte) error {
+	use := func(block repo.Block, plain []byte) error {
 		if err := writeSparse(file, block.Offset, plain); err != nil {
 			return full(err, file.Name())
 		}
 		behind.wrote(int64(len(plain)))
 		return nil
-	}, func(done int64) { progress.Done.Add(done) })
-	return err
+	}
+	done := func(done int64) { progress.Done.Add(done) }
+	if !skip {
+		return nil, repository.ReadObject(ctx, root, use, done)
+	}
+	var mu sync.Mutex
+	var damaged []Range
+	err := repository.ReadObjectPast(ctx, root, use, done, func(offset, length int64, err error) error {
+		if !errors.Is(err, backup.ErrDamaged) && !errors.Is(err, repo.ErrCorrupt) {
+			return &backup.Error{Offset: offset, Err: err} // trouble that may pass: nothing is given up for it
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		damaged = append(damaged, Range{offset, length})
+		return nil
+	})
+	return mergeRanges(damaged), err
 }
