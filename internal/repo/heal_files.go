@@ -18,14 +18,14 @@ import (
 // repaired is a pack made whole from its parity; done ends its use.
 func (r *Repository) repaired(ctx context.Context, p commitlog.Pack) (whole *parity.Repaired, done func(), err error) {
 	var open []storage.Reader
-	done = func() {
+	closeAll := func() {
 		for _, reader := range open {
 			reader.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			done()
+			closeAll()
 		}
 	}()
 	file, err := r.store.Open(ctx, parity.ObjectName(p.ID))
@@ -46,7 +46,7 @@ func (r *Repository) repaired(ctx context.Context, p commitlog.Pack) (whole *par
 		return nil, nil, err
 	}
 	whole, err = r.parity.Repair(damaged, file, opened)
-	return whole, done, err
+	return whole, closeAll, err
 }
 
 // derived gives up derived files that are damaged. Index segments are made again when the next packs are committed, until

@@ -67,8 +67,14 @@ func (r *Repository) readPointFile(ctx context.Context, id backup.PointID, decod
 	}
 	err := r.pointFile(ctx, entry, func(raw []byte) error {
 		header, err := decode(raw)
-		if err == nil {
+		switch {
+		case err == nil:
 			err = header.matches(entry)
+		case errors.Is(err, ErrNewer) || errors.Is(err, ErrNeedsKey):
+			// Where a version or a feature is asked for that was not there, the file may just be damaged in that place.
+			if whole := len(raw) - len(entry.Checksum); whole < 0 || r.hasher.Sum(format.ContextPoint, raw[:whole]) != entry.Checksum {
+				err = fmt.Errorf("%w: it is not the file that the log names, and %w", ErrCorrupt, err)
+			}
 		}
 		if err == nil && !bytes.Equal(raw[len(raw)-32:], entry.Checksum[:]) {
 			err = fmt.Errorf("%w: it is not the file that the log names", ErrCorrupt)

@@ -197,12 +197,11 @@ func (c *packCheck) finish(ctx context.Context, size int64, err error, table pac
 	}
 }
 
-// verifyParity compares a pack's parity file with its checksums. One that is damaged or missing is made again, if the
-// pack is good.
+// verifyParity compares a good pack's parity file with its checksums. One that is damaged or missing is made again.
 func (v *verifier) verifyParity(ctx context.Context, p commitlog.Pack, good bool) error {
 	r := v.repo
-	if r.description.Parity == nil {
-		return nil
+	if r.description.Parity == nil || !good {
+		return nil // what parity there is shows when it heals
 	}
 	name := parity.ObjectName(p.ID)
 	err := r.checkParity(ctx, p)
@@ -212,7 +211,7 @@ func (v *verifier) verifyParity(ctx context.Context, p commitlog.Pack, good bool
 	if !unreadable(err) && !errors.Is(err, storage.ErrNotExist) {
 		return err
 	}
-	if good && r.Writable() == nil {
+	if r.Writable() == nil {
 		if !errors.Is(err, storage.ErrNotExist) {
 			err = r.store.Delete(ctx, name)
 		} else {

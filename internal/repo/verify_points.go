@@ -141,7 +141,7 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 			w.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File, Reason: err.Error()})
 			w.found.Lock()
 			w.lost = true
-			if errors.Is(err, backup.ErrDamaged) { // else it may be the storage's passing trouble
+			if errors.Is(err, backup.ErrDamaged) || errors.Is(err, ErrForged) { // else it may be the storage's passing trouble
 				w.damaged[entry.ID] = PointDamage{Point: entry.ID, File: true}
 			}
 			w.found.Unlock()
