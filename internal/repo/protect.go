@@ -46,7 +46,7 @@ func (r *Repository) protect(ctx context.Context, id format.Name, size int64) er
 	return nil // another verification was faster
 }
 
-// parityBytes is what the parity of these packs takes.
+// parityBytes is what the parity of a pack takes.
 func (r *Repository) parityBytes(p commitlog.Pack) int64 {
 	if r.description.Parity == nil {
 		return 0
