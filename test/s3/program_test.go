@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -31,8 +30,6 @@ type machine struct {
 	t     *testing.T
 	cache string
 	env   []string
-	// peak is the most memory that the last run had, in bytes.
-	peak int64
 }
 
 func newMachine(t *testing.T, env ...string) *machine {
@@ -51,9 +48,6 @@ func (m *machine) run(code int, args ...string) (string, string) {
 	var out, said bytes.Buffer
 	command.Stdout, command.Stderr = &out, &said
 	_ = command.Run()
-	if usage, ok := command.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		m.peak = usage.Maxrss << 10
-	}
 	if got := command.ProcessState.ExitCode(); got != code {
 		m.t.Fatalf("ferry %s ended with %d, want %d:\n%s%s", strings.Join(args, " "), got, code, out.String(), said.String())
 	}

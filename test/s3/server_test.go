@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +39,25 @@ var scratch string
 var shared *server
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(envMeasure); file != "" {
+		os.Exit(measure(file, os.Args[1:]))
+	}
 	os.Exit(run(m))
+}
+
+// envMeasure makes this program run another and write the memory that it took to the file named: a child's peak begins with
+// what its parent has in memory, and this one, just begun, has little.
+const envMeasure = "FERRY_TEST_MEASURE"
+
+func measure(file string, args []string) int {
+	command := exec.Command(args[0], args[1:]...)
+	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	_ = command.Run()
+	usage := command.ProcessState.SysUsage().(*syscall.Rusage)
+	if err := os.WriteFile(file, []byte(strconv.FormatInt(usage.Maxrss<<10, 10)), 0o600); err != nil {
+		return 1
+	}
+	return command.ProcessState.ExitCode()
 }
 
 func run(m *testing.M) int {
