@@ -142,6 +142,9 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 		return err
 	}
 	c.plan()
+	if err := c.keepLocked(ctx); err != nil {
+		return err
+	}
 	if c.options.DryRun {
 		return c.retire(ctx)
 	}
@@ -413,6 +416,30 @@ func (r *Repository) fullPack(kind string) int64 {
 		return r.nodePackTarget
 	}
 	return r.packTarget
+}
+
+// keepLocked takes packs from the plan that the storage keeps for now: moving what is live out of them wins nothing. Those
+// that are dead are given up, and wait.
+func (c *reclaimer) keepLocked(ctx context.Context) error {
+	locker, can := storage.As[storage.Locker](c.repo.store)
+	if !can {
+		return nil
+	}
+	for i := range c.report.Steps {
+		step := &c.report.Steps[i]
+		if step.Action != ReclaimRepack && step.Action != ReclaimMerge {
+			continue
+		}
+		until, err := locker.LockedUntil(ctx, pack.ObjectName(step.Pack))
+		if err != nil && !errors.Is(err, storage.ErrNotExist) {
+			return err
+		}
+		if until.After(c.now) {
+			step.Action, step.Reason = ReclaimKeep, fmt.Sprintf("%s, but the storage keeps it until %s", step.Reason, clockText(until))
+			delete(c.doomed, step.Pack)
+		}
+	}
+	return nil
 }
 
 // outOfTime is true, and noted, once the run's time is used up.

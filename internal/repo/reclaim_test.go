@@ -11,6 +11,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -420,4 +421,41 @@ func TestReadersFindWhatWasMoved(t *testing.T) {
 	if err := compare(t.Context(), reader, points[3]); err != nil {
 		t.Errorf("a reader: %v", err)
 	}
+}
+
+// lockedStore keeps all packs until a time, as an object store with object lock does.
+type lockedStore struct {
+	*memory.Store
+	until time.Time
+}
+
+func (s lockedStore) CheckLock(context.Context, storage.Immutability) error               { return nil }
+func (s lockedStore) LockNew(storage.Immutability, func(name string) time.Time)           {}
+func (s lockedStore) Lock(context.Context, string, storage.Immutability, time.Time) error { return nil }
+func (s lockedStore) LockedUntil(context.Context, string) (time.Time, error)              { return s.until, nil }
+
+func (s lockedStore) Delete(ctx context.Context, name string) error {
+	if strings.HasPrefix(name, "packs/") {
+		return &storage.LockedError{Name: name, Until: s.until}
+	}
+	return s.Store.Delete(ctx, name)
+}
+
+// What the storage has locked is not moved, and waits to be deleted; the report says until when.
+func TestReclaimWaitsForLocks(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := manyStates(4, 40)
+	r := must(openSmall(t.Context(), lockedStore{store, time.Now().Add(time.Hour)}, ""))(t)
+	defer closeRepo(t, r)
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	forget(t, r, points[:3]...)
+	packs := len(store.Names("packs/"))
+	reclaim(t, r, atOnce())
+	report := reclaim(t, r, atOnce())
+	if report.Moved.Packs > 0 || report.Deleted.Packs > 0 || report.Locked.Packs == 0 || report.LockedUntil.IsZero() || len(store.Names("packs/")) != packs {
+		t.Errorf("%+v", report)
+	}
+	check(t, r, points[3])
 }
