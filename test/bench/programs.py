@@ -56,13 +56,22 @@ class Ferry(Program):
         super().__init__(work, log)
         self.binary, self.encrypt = os.path.abspath(binary), encrypt
         self.report = f"{work}/report.json"
-        self.passphrase = f"{work}/passphrase"
+        self.identity = f"{work}/identity.txt"
         self.profile = None
-        with open(self.passphrase, "w", encoding="utf-8") as file:
-            file.write("a passphrase for benchmarks\n")
 
     def key(self):
-        return ["--passphrase-file", self.passphrase] if self.encrypt else []
+        """An age key, and not a passphrase, which is made to take about a second of computing each time that it is used."""
+        return ["--identity", self.identity] if self.encrypt else []
+
+    def create(self):
+        """Options that make a repository."""
+        if not self.encrypt:
+            return ["--create"]
+        if not os.path.exists(self.identity):
+            dataset.call(self.binary, "key", "generate", self.identity, log=self.log)
+        with open(self.identity, encoding="utf-8") as file:
+            public, = [line.split()[-1] for line in file if line.startswith("# public key:")]
+        return ["--create", "--encrypt", "--recipient", public]
 
     def command(self, *arguments):
         return [self.binary, *arguments]
@@ -81,7 +90,7 @@ class Ferry(Program):
     def copy(self, source, repository, *options):
         """Copy the newest point of a folder that is called bench wherever it lies."""
         if not os.path.exists(self.place(repository)):
-            options += ("--create", *(["--encrypt"] if self.encrypt else []))
+            options += tuple(self.create())
         return self.measure(repository, "copy", source, self.place(repository), "--source-name", "bench", *options, output=self.place(repository))
 
     def restore(self, repository, folder, machine):

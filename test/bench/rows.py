@@ -292,7 +292,7 @@ class Bench:
         def ferry():
             dataset.warm(place)
             self.ferry.fresh("replica")
-            return self.ferry.copy(place, "replica")
+            return self.ferry.copy(place, "replica", *(["--same-keys"] if self.config.encrypt else []))
 
         def restic():
             dataset.warm(self.restic.place("base"))
