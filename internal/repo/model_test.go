@@ -39,7 +39,10 @@ func TestRepositoryIsItsModel(t *testing.T) {
 		{"encrypted", encryptedOptions(repo.Options{})},
 	}
 	for _, kind := range kinds {
-		base := initialized(t, kind.options)
+		base := memory.New()
+		base.SetClock(func() time.Time { return at(12) })
+		kind.options.BlockSize = smallBlock
+		closeRepo(t, must(repo.Init(t.Context(), base, repo.Environment{}, kind.options))(t))
 		for i := range modelRounds(t) {
 			t.Run(fmt.Sprint(kind.name, i), func(t *testing.T) {
 				t.Parallel()
@@ -72,6 +75,12 @@ type model struct {
 	state map[backup.PointID]known
 	// holds on points; nil for one whose process is gone, which ends by itself.
 	holds map[backup.PointID][]*repo.Hold
+	// unclaimed are points that were given up while they were held: the first reclaim after that removes them.
+	unclaimed map[backup.PointID]bool
+	// leased is until when a reclaim that was killed keeps others out.
+	leased time.Time
+	// paused is a copy that has begun, and whose process does nothing for however long.
+	paused *pausedCopy
 	// doubtful makes the next look compare all points.
 	doubtful bool
 	n        int
@@ -80,7 +89,7 @@ type model struct {
 func runModel(t *rapid.T, base *memory.Store) {
 	m := &model{
 		store: base.Clone(), clock: at(12), last: map[string]*sourcetest.Point{}, state: map[backup.PointID]known{},
-		holds: map[backup.PointID][]*repo.Hold{},
+		holds: map[backup.PointID][]*repo.Hold{}, unclaimed: map[backup.PointID]bool{},
 	}
 	if rapid.IntRange(0, 9).Draw(t, "with caches") == 0 {
 		m.newCaches(t)
@@ -88,21 +97,29 @@ func runModel(t *rapid.T, base *memory.Store) {
 	m.open(t)
 	defer m.close(t)
 	t.Repeat(map[string]func(*rapid.T){
-		"":               m.check,
-		"copy":           m.copy,
-		"copy two":       m.copyTwo,
-		"copy fails":     m.copyFails,
-		"copy sealed":    m.copySealed,
-		"copy crashes":   m.crashing(m.copyOf),
-		"retry":          m.retry,
-		"forget":         m.forget,
-		"forget crashes": m.crashing(m.forgetting),
-		"hold":           m.hold,
-		"release":        m.release,
-		"wait":           m.wait,
-		"reopen":         m.reopen,
-		"lose caches":    m.loseCaches,
-		"verify":         m.verify,
+		"":                m.check,
+		"copy":            m.copy,
+		"copy two":        m.copyTwo,
+		"copy fails":      m.copyFails,
+		"copy sealed":     m.copySealed,
+		"copy crashes":    m.crashing(m.copyOf),
+		"retry":           m.retry,
+		"forget":          m.forget,
+		"forget crashes":  m.crashing(m.forgetting),
+		"compact":         m.compact,
+		"compact crashes": m.crashing(m.compacting),
+
+		"hold":            m.hold,
+		"pause":           m.pause,
+		"overtaken":       m.overtaken,
+		"resume":          m.resume,
+		"reclaim":         m.reclaim,
+		"reclaim crashes": m.crashing(m.reclaiming),
+		"release":         m.release,
+		"wait":            m.wait,
+		"reopen":          m.reopen,
+		"lose caches":     m.loseCaches,
+		"verify":          m.verify,
 	})
 	m.verify(t)
 	m.check(t)
@@ -111,10 +128,13 @@ func runModel(t *rapid.T, base *memory.Store) {
 func (m *model) open(t *rapid.T) {
 	m.store.SetClock(func() time.Time { return m.clock })
 	for i := range m.processes {
-		r, err := openSmall(context.Background(), m.store, m.caches[i])
+		r, err := repo.Open(context.Background(), m.store, repo.Environment{
+			CacheDir: m.caches[i], Keys: identities{testIdentity()}, Now: func() time.Time { return m.clock },
+		})
 		if err != nil {
 			t.Fatalf("open: %v", err)
 		}
+		r.SetPackTargets(smallPack, smallPack)
 		if err := r.Diverged(); err != nil {
 			t.Fatalf("open: %v", err)
 		}
@@ -123,6 +143,7 @@ func (m *model) open(t *rapid.T) {
 }
 
 func (m *model) close(t *rapid.T) {
+	m.giveUpPaused()
 	for _, holds := range m.holds {
 		clear(holds)
 	}
@@ -173,6 +194,12 @@ func (m *model) check(t *rapid.T) {
 	for _, p := range m.tried {
 		id := p.ID()
 		has := r.Has(id)
+		if m.paused != nil && m.paused.point == p { // its packs may be committed at any moment
+			if has {
+				there = append(there, p)
+			}
+			continue
+		}
 		if m.state[id] == unknown {
 			m.state[id] = absent
 			if has {
@@ -244,6 +271,24 @@ func (m *model) draw(t *rapid.T) *sourcetest.Point {
 		p.Objects[0].Access, p.Objects[0].HideSize = source.AccessOnePass, rapid.Bool().Draw(t, "hide size")
 	}
 	m.last[name] = p
+	m.tried = append(m.tried, p)
+	return p
+}
+
+// drawKnown makes a point of a new machine with the content of one that is there, which is found by its ids only; or any.
+func (m *model) drawKnown(t *rapid.T) *sourcetest.Point {
+	var there []*sourcetest.Point
+	for _, p := range m.tried {
+		if m.state[p.ID()] == present && len(p.Objects[0].Data) > 0 {
+			there = append(there, p)
+		}
+	}
+	if len(there) == 0 || rapid.Bool().Draw(t, "new content") {
+		return m.draw(t)
+	}
+	m.n++
+	p := onePoint(fmt.Sprint("twin", m.n), fmt.Sprint("twin", m.n), there[rapid.IntRange(0, len(there)-1).Draw(t, "content of")].Objects[0].Data)
+	p.Created = at(m.n)
 	m.tried = append(m.tried, p)
 	return p
 }
