@@ -1,5 +1,6 @@
 """How each program that bench.py compares is called, with folders of its own for repository and cache."""
 
+import json
 import os
 import shutil
 
@@ -92,6 +93,13 @@ class Ferry(Program):
         if not os.path.exists(self.place(repository)):
             options += tuple(self.create())
         return self.measure(repository, "copy", source, self.place(repository), "--source-name", "bench", *options, output=self.place(repository))
+
+    def points(self, repository):
+        """Ids of all points, oldest first."""
+        self.measure(repository, "points", self.place(repository))
+        with open(self.report, encoding="utf-8") as file:
+            listed = json.load(file)["points"]
+        return [point["id"] for point in sorted(listed, key=lambda point: point["created"])]
 
     def restore(self, repository, folder, machine):
         shutil.rmtree(folder, ignore_errors=True)
