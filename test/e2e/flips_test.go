@@ -168,6 +168,11 @@ func (f flipped) restore(t *testing.T) {
 func TestMissingFiles(t *testing.T) {
 	u, to, stored, want := variedVault(t)
 	for _, name := range treeOf(t, to) {
+		// What is below marks/ are hints (what was proven when, what the time was): without one nothing of a point is lost,
+		// and what it said is found out again.
+		if strings.HasPrefix(filepath.ToSlash(name), "marks/") {
+			continue
+		}
 		path := filepath.Join(to, name)
 		content, err := os.ReadFile(path)
 		if err != nil {
