@@ -15,6 +15,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/parity"
 	"ferry/internal/storage"
@@ -173,6 +174,10 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 		for info, err := range r.store.List(ctx, "keys/") {
 			if err != nil {
 				return nil, err
+			}
+			// What a rotation has left over may go when its lock ends.
+			if file, is := keyring.ParseFile(strings.TrimSuffix(info.Name, keyring.NoteSuffix)); is && r.ring() != nil && file.Generation < r.ring().Newest() {
+				continue
 			}
 			names = append(names, info.Name)
 		}

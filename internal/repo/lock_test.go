@@ -312,3 +312,54 @@ func TestLockEnds(t *testing.T) {
 		t.Error("older writers are not kept out")
 	}
 }
+
+// A storage that keeps the old key files does not keep a rotation from being done, and who was dropped stays dropped.
+func TestRotationUnderLocks(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	store := newLockStore(clock)
+	stays, goes := newHolder(t, "stays"), newHolder(t, "goes")
+	options := repo.Options{BlockSize: smallBlock, Lock: &repo.Lock{Mode: "compliance", Seconds: 30 * 24 * 3600}, Encrypt: []repo.KeyRecipient{stays.to, goes.to}}
+	env := repo.Environment{Now: clock, Keys: keysOf{stays}}
+	closeRepo(t, must(repo.Init(t.Context(), store, env, options))(t))
+	r := must(repo.Open(t.Context(), store, env))(t)
+	defer closeRepo(t, r)
+	var drop string
+	for _, key := range must(r.ListKeys(t.Context()))(t) {
+		if key.Label == "goes" {
+			drop = key.ID
+		}
+	}
+	for generation := uint32(2); generation < 5; generation++ {
+		dropped := []string{drop}
+		if generation > 2 {
+			dropped = nil
+		}
+		list, err := r.RotateKeys(t.Context(), repo.RotateOptions{Drop: dropped})
+		if err != nil || len(list) != 1 || list[0].Label != "stays" || r.KeyGeneration() != generation {
+			t.Fatalf("generation %d: %+v, %v", r.KeyGeneration(), list, err)
+		}
+	}
+	oldest := func() (left []string) {
+		for _, name := range store.Names("keys/") {
+			if strings.HasPrefix(name, "keys/000001-") {
+				left = append(left, name)
+			}
+		}
+		return left
+	}
+	if len(oldest()) == 0 {
+		t.Fatal("the storage did not keep the old key files: nothing was tested")
+	}
+	if _, err := repo.Open(t.Context(), store.another(), repo.Environment{Now: clock, Keys: keysOf{goes}}); !errors.Is(err, repo.ErrWrongKey) {
+		t.Errorf("opened by one who was dropped: %v", err)
+	}
+	// When the locks have ended, the next rotation removes what was left over.
+	now = now.AddDate(0, 3, 0)
+	if _, err := r.RotateKeys(t.Context(), repo.RotateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if left := oldest(); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}

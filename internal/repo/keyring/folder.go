@@ -31,7 +31,8 @@ var (
 const Folder = "keys/"
 
 const (
-	noteSuffix       = ".recipient"
+	// NoteSuffix ends the name of the note about a key file.
+	NoteSuffix       = ".recipient"
 	generationDigits = 6
 	// maxFiles is how many key files there are of one generation, and how many with a passphrase are tried in all.
 	maxFiles = 64
@@ -53,7 +54,7 @@ func (f File) Path() string { return Folder + f.base() }
 func (f File) base() string { return generationName(f.Generation) + "-" + f.ID.String() }
 
 // NotePath is that of the note about the key file.
-func (f File) NotePath() string { return f.Path() + noteSuffix }
+func (f File) NotePath() string { return f.Path() + NoteSuffix }
 
 func generationName(generation uint32) string {
 	return fmt.Sprintf("%0*d", generationDigits, generation)

@@ -57,7 +57,9 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 	if err != nil {
 		return nil, nil, err
 	}
-	wrappings, err := wrappingsFor(ctx, store, ring, old, rotation)
+	// What a finished rotation left over, because the storage kept it, is nobody that the new ring goes to.
+	asked := slices.DeleteFunc(slices.Clone(old), func(r Recipient) bool { return r.File.Generation < rotation.Reached })
+	wrappings, err := wrappingsFor(ctx, store, ring, asked, rotation)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +83,9 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 		return nil, nil, err
 	}
 	for _, r := range old {
-		if err := Remove(ctx, store, r.File); err != nil {
+		// A file that the storage keeps locked is left over, as after an interruption: nobody asks it for the new ring.
+		var locked *storage.LockedError
+		if err := Remove(ctx, store, r.File); err != nil && !errors.As(err, &locked) {
 			return nil, nil, err
 		}
 	}
