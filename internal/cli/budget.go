@@ -58,6 +58,26 @@ func parseSpan(text string) (time.Duration, error) {
 	return parsed, nil
 }
 
+// graceSpan is a length of time that can be none.
+type graceSpan time.Duration
+
+func (g *graceSpan) String() string {
+	if *g == 0 {
+		return "0"
+	}
+	return (*span)(g).String()
+}
+
+func (*graceSpan) Type() string { return "time" }
+
+func (g *graceSpan) Set(text string) error {
+	if strings.TrimRight(text, "hms") == "0" {
+		*g = 0
+		return nil
+	}
+	return (*span)(g).Set(text)
+}
+
 // byteCount is a number of bytes as people type it.
 type byteCount int64
 

@@ -120,17 +120,15 @@ func (a *app) forget(ctx context.Context, location string, f forgetFlags) error 
 	case len(steps) == 0:
 		return nothingClaimed(location, points, f)
 	}
-	var done []repo.Forgotten
-	if !f.dryRun {
-		if done, err = giveUp(ctx, repository, f, steps); err != nil {
-			return err
-		}
+	done, err := giveUp(ctx, repository, f, steps)
+	if err != nil {
+		return err
 	}
 	a.warnings(repository.Warnings())
 	if a.json {
 		return a.printJSON(describeForget(repository, f, steps, done))
 	}
-	a.printForget(steps, done)
+	a.printForget(steps, done, f.dryRun)
 	return nil
 }
 
@@ -175,7 +173,7 @@ func claimsOf(repository *repo.Repository, job string) func(backup.PointID) (pla
 	}
 }
 
-// giveUp carries the steps out. Points that stay keep the slots that were decided for them.
+// giveUp carries the steps out, or in a dry run finds out what that would do. Points that stay keep the slots that were decided for them.
 func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, steps []plan.ForgetStep) ([]repo.Forgotten, error) {
 	var points []repo.Forgetting
 	slots := map[backup.PointID][]string{}
@@ -192,10 +190,13 @@ func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, ste
 			slots[step.Point.ID] = step.Slots
 		}
 	}
+	if f.dryRun {
+		return repository.WouldForget(ctx, f.job, points)
+	}
 	return repository.Forget(ctx, f.job, points, slots)
 }
 
-func (a *app) printForget(steps []plan.ForgetStep, done []repo.Forgotten) {
+func (a *app) printForget(steps []plan.ForgetStep, done []repo.Forgotten, dryRun bool) {
 	outcome := map[backup.PointID]repo.Forgotten{}
 	for _, d := range done {
 		outcome[d.Point] = d
@@ -227,8 +228,8 @@ func (a *app) printForget(steps []plan.ForgetStep, done []repo.Forgotten) {
 	a.sayTable(rows)
 	a.say("")
 	switch summary := fmt.Sprintf("%s, %d kept", counted(removed, "point")+" removed", len(steps)-removed); {
-	case done == nil && removed > 0:
-		a.say("%s if this were not a dry run", summary)
+	case dryRun:
+		a.say("this would be the outcome: %s; nothing was changed", summary)
 	case stays > 0:
 		a.say("%s, of which %d by others than this job", summary, stays)
 	case removed > 0:

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +14,7 @@ import (
 // lockFlags are --lock and --lock-for, which together make a lock.
 type lockFlags struct {
 	mode   string
-	period period
+	period span
 }
 
 func (f *lockFlags) register(command *cobra.Command) {
@@ -45,43 +43,7 @@ func (f *lockFlags) lock() (*repo.Lock, error) {
 	return lock, nil
 }
 
-// period is a length of time: days with d, or what time.ParseDuration takes.
-type period time.Duration
-
-func (p *period) Type() string { return "time" }
-
-func (p *period) String() string {
-	if *p == 0 {
-		return ""
-	}
-	return periodText(time.Duration(*p))
-}
-
-func (p *period) Set(text string) error {
-	parsed, err := parsePeriod(text)
-	*p = period(parsed)
-	return err
-}
-
 const day = 24 * time.Hour
-
-var errPeriod = errors.New("it is not a length of time such as 30d, 12h or 90m")
-
-func parsePeriod(text string) (time.Duration, error) {
-	parsed, err := time.ParseDuration(text)
-	if days, isDays := strings.CutSuffix(text, "d"); isDays {
-		var n int
-		n, err = strconv.Atoi(days)
-		if n > int(time.Duration(1<<63-1)/day) {
-			return 0, errPeriod
-		}
-		parsed = time.Duration(n) * day
-	}
-	if err != nil || parsed <= 0 {
-		return 0, errPeriod
-	}
-	return parsed, nil
-}
 
 func periodText(d time.Duration) string {
 	if d%day == 0 {

@@ -36,15 +36,12 @@ the grace has passed. On a full disk run it with --grace 0, twice
 	}
 	flags := command.Flags()
 	flags.BoolVar(&f.DryRun, "dry-run", false, "say what would become of which pack, and why; change nothing")
-	flags.DurationVar(&f.Policy.Grace, "grace", f.Policy.Grace, "keep what is given up for this `TIME`, such as 24h")
+	flags.Var((*graceSpan)(&f.Policy.Grace), "grace", "keep what is given up for this `TIME`, such as 24h; 0 for a disk that is full")
 	budgetFlags(flags, &f.MaxTime, &f.MaxBytes)
 	return command
 }
 
 func (a *app) reclaim(ctx context.Context, location string, f reclaimFlags) error {
-	if f.Policy.Grace < 0 {
-		return usage("--grace %s: it cannot be negative", f.Policy.Grace)
-	}
 	repository, err := a.openRepository(ctx, location)
 	if err != nil {
 		return err
@@ -111,23 +108,24 @@ func (a *app) printReclaim(f reclaimFlags, report *repo.ReclaimReport) {
 	}
 }
 
-// stepRows sums the plan up by action and reason; a dry run names every pack.
+// keptShown is how many packs that stay are listed, unless every pack is asked for.
+const keptShown = 20
+
+// stepRows lists packs with what becomes of them: in a dry run all, else those that stay though something is amiss.
 func stepRows(steps []repo.ReclaimStep, each bool) [][]string {
 	var rows [][]string
-	sums := map[string]*repo.Amount{}
+	more := 0
 	for _, step := range steps {
-		key := string(step.Action)
-		if step.Action == repo.ReclaimKeep || each {
+		switch {
+		case !each && step.Action != repo.ReclaimKeep:
+		case !each && len(rows) == keptShown:
+			more++
+		default:
 			rows = append(rows, []string{string(step.Action), step.Pack.String(), step.Kind, size(step.Size), size(step.LiveBytes) + " needed", readable(step.Reason)})
 		}
-		if sums[key] == nil {
-			sums[key] = &repo.Amount{}
-		}
-		sums[key].Packs++
-		sums[key].Bytes += step.Size
 	}
-	if !each && len(rows) > 20 {
-		rows = rows[:20]
+	if more > 0 {
+		rows = append(rows, []string{"and " + counted(more, "more pack") + " kept"})
 	}
 	return rows
 }

@@ -69,6 +69,21 @@ func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting
 	return done, nil
 }
 
+// WouldForget returns what Forget would make of the points, and changes nothing.
+func (r *Repository) WouldForget(ctx context.Context, job string, points []Forgetting) ([]Forgotten, error) {
+	if err := r.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var done []Forgotten
+	for _, p := range points {
+		// By this machine's clock: nothing is written to ask the storage for its own.
+		done = append(done, forget(r.state, job, p, r.env.now(), &commitlog.Payload{}))
+	}
+	return done, nil
+}
+
 // forget adds to the payload what giving up one point takes, and says what becomes of it.
 func forget(state *commitlog.State, job string, p Forgetting, now time.Time, payload *commitlog.Payload) Forgotten {
 	entry, known := state.Points[p.Point]

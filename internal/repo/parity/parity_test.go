@@ -152,7 +152,7 @@ func TestRepair(t *testing.T) {
 			if err == nil {
 				_, err = repaired.ReadAt(whole, 0)
 			}
-			if err != nil || !bytes.Equal(whole, pack) || repaired.Shards() != hit {
+			if err != nil || !bytes.Equal(whole, pack) || len(repaired.made) != hit {
 				t.Errorf("%+v, %d damaged: %v", c, bad, err)
 			}
 		}

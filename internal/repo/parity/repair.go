@@ -16,9 +16,6 @@ type Repaired struct {
 	made map[int][]byte
 }
 
-// Shards counts the shards that were made again.
-func (r *Repaired) Shards() int { return len(r.made) }
-
 // Size of the pack in bytes, as it was when it was whole.
 func (r *Repaired) Size() int64 { return r.layout.Size }
 
