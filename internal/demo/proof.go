@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/dustin/go-humanize"
-
 	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/restore"
@@ -67,7 +65,7 @@ func (s *story) flipBit(ctx context.Context) error {
 		return fmt.Errorf("a bit of %s in %s was flipped and verify did not say whose it is", damage.File, damagedFolder)
 	}
 	s.summary.FlippedBit = damage
-	where := fmt.Sprintf("%s bytes %s to %s", first.Object, humanize.Comma(first.Offset), humanize.Comma(first.Offset+first.Length))
+	where := fmt.Sprintf("%s, bytes %d to %d", first.Object, first.Offset, first.Offset+first.Length-1)
 	rows := [][]string{{fmt.Sprintf("DAMAGED  machine %s, point %s, %s", first.Machine, first.Point[:12], where)}}
 	if more := len(damage.Points) - 1; more > 0 {
 		rows = append(rows, []string{fmt.Sprintf("         and in %d more points that share the block", more)})
