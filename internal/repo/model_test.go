@@ -108,6 +108,8 @@ func runModel(t *rapid.T, base *memory.Store) {
 		"forget crashes":  m.crashing(m.forgetting),
 		"compact":         m.compact,
 		"compact crashes": m.crashing(m.compacting),
+		"rotate":          m.rotate,
+		"rotate crashes":  m.crashing(m.rotating),
 
 		"hold":            m.hold,
 		"pause":           m.pause,

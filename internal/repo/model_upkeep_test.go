@@ -35,3 +35,22 @@ func (m *model) compacting(t *rapid.T) (step func(*repo.Repository) error, ackno
 		return err
 	}, func() {}
 }
+
+// rotate makes a new data key.
+func (m *model) rotate(t *rapid.T) {
+	step, _ := m.rotating(t)
+	if err := step(m.process(t)); err != nil {
+		t.Fatalf("rotate: %v", err)
+	}
+}
+
+// rotating is one to be interrupted. Nobody loses access.
+func (m *model) rotating(t *rapid.T) (step func(*repo.Repository) error, acknowledged func()) {
+	if m.processes[0].KeyGeneration() == 0 {
+		t.Skip("it is not encrypted")
+	}
+	return func(r *repo.Repository) error {
+		_, err := r.RotateKeys(context.Background(), repo.RotateOptions{})
+		return err
+	}, func() {}
+}

@@ -85,14 +85,29 @@ func PostQuantum(keys []Key) bool {
 	return true
 }
 
-// ListKeys lists the key files: the newest generation first, then in the order in which they were added. A locked repository
-// tells ids and kinds only.
+// ListKeys lists the key files: the newest generation first, then in the order in which they were added. Leftovers of a
+// rotation that is over, which open nothing that is written now, are not among them. A locked repository tells ids and kinds
+// only, and cannot tell leftovers.
 func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
 	if !r.description.Encrypted {
 		return nil, ErrNotEncrypted
 	}
-	list, err := keyring.Recipients(ctx, r.store, r.ring())
+	list, _, err := r.recipients(ctx)
 	return describeKeys(list), err
+}
+
+// recipients lists whom the key files are for, and apart from them the leftovers of rotations that are over.
+func (r *Repository) recipients(ctx context.Context) (list, leftovers []keyring.Recipient, err error) {
+	ring := r.ring()
+	all, err := keyring.Recipients(ctx, r.store, ring)
+	for _, one := range all {
+		if ring != nil && ring.IsLeftover(one.File, r.keys.reached.Load()) {
+			leftovers = append(leftovers, one)
+		} else {
+			list = append(list, one)
+		}
+	}
+	return list, leftovers, err
 }
 
 // describeKeys sorts them, too.
@@ -152,10 +167,11 @@ func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 	if err := r.mustHaveRing(); err != nil {
 		return Key{}, err
 	}
-	keys, err := r.ListKeys(ctx)
+	list, leftovers, err := r.recipients(ctx)
 	if err != nil {
 		return Key{}, err
 	}
+	keys := describeKeys(list)
 	key, err := findKey(keys, id)
 	if err != nil {
 		return Key{}, err
@@ -168,6 +184,12 @@ func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 	}
 	if left == 0 && key.Generation == r.ring().Newest() {
 		return Key{}, ErrLastRecipient
+	}
+	for _, leftover := range leftovers { // one of them may be for the same recipient
+		var locked *storage.LockedError
+		if err := keyring.Remove(ctx, r.store, leftover.File); err != nil && !errors.As(err, &locked) {
+			return Key{}, err
+		}
 	}
 	return key, keyring.Remove(ctx, r.store, key.file)
 }
@@ -218,6 +240,9 @@ func (e *CannotRotateError) Error() string {
 // is stored stays as it is, and readable. The error may be a CannotRotateError: then nothing was done.
 func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]Key, error) {
 	if err := errors.Join(r.mustHaveRing(), r.Writable()); err != nil {
+		return nil, err
+	}
+	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated
 		return nil, err
 	}
 	present, err := r.ListKeys(ctx)

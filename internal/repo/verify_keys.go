@@ -19,6 +19,17 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	leftover := map[keyring.File]bool{} // no damage, whatever became of it: nobody needs it
+	var recipients []keyring.Recipient
+	if r.keys != nil {
+		var leftovers []keyring.Recipient
+		if recipients, leftovers, err = r.recipients(ctx); err != nil {
+			return err
+		}
+		for _, one := range leftovers {
+			leftover[one.File] = true
+		}
+	}
 	good := map[keyring.File]bool{}
 	for _, file := range files {
 		content, err := storage.ReadAll(ctx, r.store, file.Path(), keyring.MaxFile)
@@ -28,7 +39,7 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil && !errors.Is(err, storage.ErrNotExist) { // else it was removed just now
+		if err != nil && !leftover[file] && !errors.Is(err, storage.ErrNotExist) { // else it was removed just now
 			v.damage(Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
 		}
 		good[file] = err == nil
@@ -36,14 +47,10 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 	if len(files) == 0 {
 		v.damage(Damage{File: keyring.Folder, Reason: "there is no key file left: only the recovery kit opens the repository"})
 	}
-	if r.keys == nil {
-		return nil
-	}
-	recipients, err := keyring.Recipients(ctx, r.store, r.keys.ring.Load())
 	for _, recipient := range recipients {
 		if good[recipient.File] && !recipient.Known {
 			v.damage(Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged, or somebody without the key made this key file: a rotation leaves it out"})
 		}
 	}
-	return err
+	return nil
 }

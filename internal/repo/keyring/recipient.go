@@ -121,6 +121,13 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 	return list, nil
 }
 
+// IsLeftover is true if a rotation that is over replaced a key file: the log has reached a generation that was made after the
+// file's. The storage may have kept such a file, or a power cut may bring it back, with or without its note. The generation of
+// another rotation at the same time is no leftover: only its files may hold its key.
+func (r *Ring) IsLeftover(file File, reached uint32) bool {
+	return file.Generation != reached && r.Follows(reached, file.Generation)
+}
+
 func noteCipher(ring *Ring, file File, salt []byte) (cipher.AEAD, error) {
 	key, err := ring.Derive(file.Generation, salt, noteInfo)
 	if err != nil {
