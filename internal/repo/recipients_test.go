@@ -402,3 +402,23 @@ func TestInitEncryptedFails(t *testing.T) {
 		t.Errorf("changed %q", changed)
 	}
 }
+
+// A rotation during which the storage fails to give a note says that, not that somebody cannot get the new key.
+func TestRotationTellsOfTheStorage(t *testing.T) {
+	h := newHolder(t, "")
+	store := encryptedFor(t, h)
+	r := openAs(t, store, h)
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOpen && strings.HasSuffix(name, ".recipient") {
+			return errInjected
+		}
+		return nil
+	})
+	if _, err := r.RotateKeys(t.Context(), repo.RotateOptions{}); !errors.Is(err, errInjected) {
+		t.Errorf("%v", err)
+	}
+	store.SetFault(nil)
+	if _, err := r.RotateKeys(t.Context(), repo.RotateOptions{}); err != nil {
+		t.Errorf("when the storage is well again: %v", err)
+	}
+}

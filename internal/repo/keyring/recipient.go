@@ -38,6 +38,9 @@ type Recipient struct {
 	// Label is what a person calls it; may be empty.
 	Label string
 	Added time.Time
+
+	// unread is why the storage did not give the note, though it has one.
+	unread error
 }
 
 // noteJSON is the note about a key file, section 10.2.
@@ -112,8 +115,11 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 			if err != nil && ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			if err == nil {
+			switch {
+			case err == nil:
 				openNote(ring, raw, &recipient)
+			case !errors.Is(err, storage.ErrNotExist):
+				recipient.unread = err
 			}
 		}
 		list = append(list, recipient)

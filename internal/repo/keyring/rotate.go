@@ -113,6 +113,9 @@ func wrappingsFor(ctx context.Context, store storage.Store, ring *Ring, old []Re
 		if err != nil {
 			return nil, err
 		}
+		if to == nil && r.unread != nil {
+			return nil, r.unread // trying again may help, which leaving the recipient out does not
+		}
 		if to == nil {
 			cannot = append(cannot, r)
 			continue
