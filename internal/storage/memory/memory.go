@@ -3,6 +3,7 @@
 //
 //   - Faults: a hook sees each call before it is carried out and can let it fail ([Store.SetFault]), also after it took
 //     effect, as when an answer is lost ([Applied]).
+//   - Wrong bytes: a hook changes what reads give ([Store.SetSpoil]).
 //   - Crashes: from a given call on everything fails ([Store.CrashAfter]); [Store.Clone] is what the next process finds.
 //   - Power cuts: [Store.PowerCut] is what the next process finds when, besides, what was not synced may be lost.
 //   - Full: [Store.SetSpace] says how many bytes still fit.
@@ -266,7 +267,9 @@ type reader struct {
 func (r *reader) Size() int64 { return int64(len(r.content)) }
 
 func (r *reader) ReadAt(p []byte, off int64) (n int, err error) {
+	var spoil Spoil
 	err = r.store.call(context.Background(), OpRead, r.name, len(p), func() error {
+		spoil = r.store.script.spoil
 		r.mu.Lock()
 		closed := r.closed
 		r.mu.Unlock()
@@ -285,6 +288,9 @@ func (r *reader) ReadAt(p []byte, off int64) (n int, err error) {
 		}
 		return nil
 	})
+	if spoil != nil && n > 0 {
+		spoil(r.name, p[:n])
+	}
 	return n, err
 }
 

@@ -127,6 +127,30 @@ func TestApplied(t *testing.T) {
 	wantNames(t, "after the delete", store.Names(""))
 }
 
+// Reads give what the hook makes of them, with the name they are of; what is stored stays.
+func TestSpoil(t *testing.T) {
+	store, ctx := New(), t.Context()
+	must(t, store.Put(ctx, "packs/there", []byte("content")))
+	read := func() string {
+		content, err := storage.ReadAll(ctx, store, "packs/there", 100)
+		must(t, err)
+		return string(content)
+	}
+	store.SetSpoil(func(name string, read []byte) {
+		if name != "packs/there" {
+			t.Errorf("a read of %s", name)
+		}
+		read[0] = 'C'
+	})
+	if got := read(); got != "Content" {
+		t.Errorf("read %q through the hook", got)
+	}
+	store.SetSpoil(nil)
+	if got := read(); got != "content" {
+		t.Errorf("read %q when the hook is gone", got)
+	}
+}
+
 // TestCrash: after each number of calls the survivors are a prefix of what was published, and nothing works any more.
 func TestCrash(t *testing.T) {
 	work := func(ctx context.Context, store *Store) error {

@@ -30,6 +30,10 @@ const (
 // may be called by several goroutines at once, and may use the store's methods that are not calls.
 type Fault func(op Op, name string) error
 
+// Spoil may change what a read of an object gives, before its reader gets it; what is stored stays. It may be called by
+// several goroutines at once, and may use the store's methods that are not calls.
+type Spoil func(name string, read []byte)
+
 // ErrCrashed is what every call fails with after the crash that CrashAfter announced.
 var ErrCrashed = errors.New("storage is gone: the process has crashed")
 
@@ -43,6 +47,7 @@ const (
 // script is what is to go wrong.
 type script struct {
 	fault   Fault
+	spoil   Spoil
 	latency func(op Op, size int) time.Duration
 	// space is how many bytes still fit.
 	space int64
@@ -65,6 +70,13 @@ func (s *Store) SetFault(fault Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script.fault = fault
+}
+
+// SetSpoil sets the hook through which everything goes that is read; nil for none.
+func (s *Store) SetSpoil(spoil Spoil) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script.spoil = spoil
 }
 
 // CrashAfter lets the next calls, as many as given, work, and makes all later ones fail with ErrCrashed. A negative
