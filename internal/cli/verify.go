@@ -105,7 +105,7 @@ func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 		described.Mended = healing.report
 		err = a.printJSON(described)
 	} else {
-		a.printVerified(report, proven)
+		a.printVerified(report, proven, repository.Locked())
 		if heal {
 			a.printHealed(healing.report)
 		}
@@ -126,7 +126,7 @@ func describeVerified(repository *repo.Repository, report *repo.VerifyReport, pr
 	}
 }
 
-func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven) {
+func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven, locked bool) {
 	for _, d := range report.Damage {
 		a.line("DAMAGED  %s: %s", damagedPlace(d), readable(d.Reason))
 	}
@@ -157,13 +157,25 @@ func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven) {
 	case report.Cut:
 		a.say("some points are left for the next time")
 	case len(report.Damage) == 0:
-		a.say("everything is what was copied")
+		a.say("%s", provenSentence(report.Level, locked))
 	}
 	if report.Cut {
 		for _, p := range proven {
 			a.say("oldest proof of %s: %s", p.Level, provenText(p, report.Packs+report.Fresh+report.Unread))
 		}
 	}
+}
+
+// provenSentence says what a verification that found no damage has proven: of a locked repository the content of blocks is not
+// compared with their ids, whatever the level.
+func provenSentence(level repo.Level, locked bool) string {
+	switch {
+	case locked:
+		return "every stored byte is what was written; without the key nothing more can be proven"
+	case level == repo.LevelStored:
+		return "every stored byte is what was written; --level blocks or points proves more"
+	}
+	return "everything is what was copied"
 }
 
 // provenText says since when everything is proven.
