@@ -25,6 +25,8 @@ type run struct {
 	object *object
 	// number of the first block; blocks follow each other without gaps.
 	number int64
+	// patch, if set, has the blocks' numbers instead. It is given back as data is.
+	patch *patch
 	// data is of pooled memory, given back when the worker is done.
 	data *[]byte
 }
@@ -49,6 +51,7 @@ type pipeline struct {
 	task    *task
 	runs    chan run
 	pool    sync.Pool
+	patches sync.Pool
 	balance balance
 	// waiting counts workers that wait for a run.
 	waiting atomic.Int32
@@ -113,6 +116,14 @@ func (p *pipeline) buffer() *[]byte {
 	return buffer
 }
 
+func (p *pipeline) patch() *patch {
+	if t, ok := p.patches.Get().(*patch); ok {
+		t.numbers, t.parts = t.numbers[:0], t.parts[:0]
+		return t
+	}
+	return &patch{}
+}
+
 // send hands a run to the workers. It waits while they are behind.
 func (p *pipeline) send(ctx context.Context, r run) error {
 	select {
@@ -134,6 +145,9 @@ func (p *pipeline) work(ctx context.Context) error {
 			return err
 		}
 		p.pool.Put(r.data)
+		if r.patch != nil {
+			p.patches.Put(r.patch)
+		}
 	}
 }
 
@@ -173,7 +187,10 @@ func (p *pipeline) store(ctx context.Context, r run, codec repo.Codec) error {
 	if r.object.Shifting {
 		step = int64(len(data))
 	}
-	for len(data) > 0 {
+	for i := 0; len(data) > 0; i++ {
+		if r.patch != nil {
+			number = r.patch.numbers[i]
+		}
 		block := data[:min(step, int64(len(data)))]
 		data = data[len(block):]
 		var id repo.ID

@@ -3,7 +3,6 @@ package mover
 import (
 	"context"
 	"errors"
-	"io"
 	"iter"
 
 	"golang.org/x/sync/errgroup"
@@ -34,8 +33,18 @@ func (p *pipeline) readRandom(ctx context.Context, o *object) error {
 	}
 	for range parallel {
 		group.Go(func() error {
+			var patcher *patcher
 			for r := range ranges {
-				if err := p.readRange(ctx, o, disk, r); err != nil {
+				var err error
+				if r.patch == nil {
+					err = p.readRange(ctx, o, disk, r)
+				} else {
+					if patcher == nil {
+						patcher = p.newPatcher(o, disk)
+					}
+					err = patcher.put(ctx, r.patch)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -52,6 +61,15 @@ func (p *pipeline) readRandom(ctx context.Context, o *object) error {
 // planRanges sends the ranges that must be read, in order, and notes what need not be.
 func (p *pipeline) planRanges(ctx context.Context, o *object, disk source.Disk, ranges chan<- blockRange) error {
 	perRun := max(runBytes/o.blockSize, 1)
+	send := func(r blockRange) error {
+		select {
+		case ranges <- r:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var open *patch
 	for r, err := range blockRanges(o, disk.Extents(ctx, p.task.proofFor(o))) {
 		if err != nil {
 			return place(p.task.point, o.Name, backup.NoOffset, err)
@@ -71,20 +89,35 @@ func (p *pipeline) planRanges(ctx context.Context, o *object, disk source.Disk, 
 				}
 			}
 		case backup.ExtentData:
+			if len(r.parts) > 0 && p.resumed(o, r.first, 1) > 0 {
+				if open == nil {
+					open = p.patch()
+				}
+				if open.add(r.first, o.blockSize, r.parts); int64(len(open.numbers)) == perRun {
+					if err := send(blockRange{patch: open}); err != nil {
+						return err
+					}
+					open = nil
+				}
+			}
+			if len(r.parts) > 0 {
+				continue
+			}
 			for first := r.first; first < r.first+r.count; {
 				count := p.resumed(o, first, min(perRun, r.first+r.count-first))
 				if count < 0 {
 					first += -count
 					continue
 				}
-				select {
-				case ranges <- blockRange{first: first, count: count}:
-				case <-ctx.Done():
-					return ctx.Err()
+				if err := send(blockRange{first: first, count: count}); err != nil {
+					return err
 				}
 				first += count
 			}
 		}
+	}
+	if open != nil {
+		return send(blockRange{patch: open})
 	}
 	return nil
 }
@@ -118,14 +151,9 @@ func (p *pipeline) readRange(ctx context.Context, o *object, disk source.Disk, r
 	buffer := p.buffer()
 	length, offset := o.bytes(r), r.first*o.blockSize
 	*buffer = (*buffer)[:length]
-	n, err := disk.ReadAt(*buffer, offset)
-	if int64(n) < length {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return place(p.task.point, o.Name, offset+int64(n), err)
+	if err := p.readSource(o, disk, *buffer, offset); err != nil {
+		return err
 	}
-	p.task.read.Add(length)
 	p.task.progress.Done.Add(length)
 	return p.send(ctx, run{object: o, number: r.first, data: buffer})
 }
@@ -134,6 +162,10 @@ func (p *pipeline) readRange(ctx context.Context, o *object, disk source.Disk, r
 type blockRange struct {
 	first, count int64
 	kind         backup.ExtentKind
+	// parts of a single block that is partly as in the base, valid until the next range; else none.
+	parts []backup.Extent
+	// patch, on the way to the readers, is some such blocks; then the rest is not set.
+	patch *patch
 }
 
 // bytes of the range, the object's last block with its true length.
@@ -181,6 +213,8 @@ type blocker struct {
 	open  blockRange
 	mixed bool // at is inside a block
 	kind  backup.ExtentKind
+	// parts of that block, at most one more than are of use.
+	parts []backup.Extent
 }
 
 func (b *blocker) add(e backup.Extent) bool {
@@ -195,22 +229,52 @@ func (b *blocker) add(e backup.Extent) bool {
 			continue
 		}
 		if !b.mixed {
-			b.mixed, b.kind = true, e.Kind
+			b.mixed, b.kind, b.parts = true, e.Kind, b.parts[:0]
 		} else if b.kind != e.Kind {
 			b.kind = backup.ExtentData
 		}
 		number := b.at / size
 		end := min((number+1)*size, b.object.Size)
+		b.part(backup.Extent{Offset: b.at, Length: min(e.End(), end) - b.at, Kind: e.Kind})
 		b.at = min(e.End(), end)
 		if b.at < end {
 			return true
 		}
 		b.mixed = false
+		if b.patchable(number, end-number*size) {
+			if !b.flush() || !b.yield(blockRange{first: number, count: 1, kind: b.kind, parts: b.parts}, nil) {
+				return false
+			}
+			continue
+		}
 		if !b.push(blockRange{first: number, count: 1, kind: b.kind}) {
 			return false
 		}
 	}
 	return true
+}
+
+// part adds a part of a block that is not whole yet.
+func (b *blocker) part(e backup.Extent) {
+	if last := len(b.parts) - 1; last >= 0 && b.parts[last].Kind == e.Kind {
+		b.parts[last].Length += e.Length
+	} else if len(b.parts) <= maxParts {
+		b.parts = append(b.parts, e)
+	}
+}
+
+// patchable is true if the block, of length bytes, is better put together from the base's and what may have changed.
+func (b *blocker) patchable(number, length int64) bool {
+	if len(b.parts) < 2 || len(b.parts) > maxParts || number >= b.same {
+		return false
+	}
+	unchanged := int64(0)
+	for _, e := range b.parts {
+		if e.Kind == backup.ExtentUnchanged {
+			unchanged += e.Length
+		}
+	}
+	return unchanged*patchShare >= length
 }
 
 // sameBlocks is how many blocks, from the first, have the same length in the base.

@@ -141,6 +141,7 @@ func TestBlockRangesCoverAll(t *testing.T) {
 				if want == backup.ExtentUnchanged && end-start < 4096 && base != size {
 					want = backup.ExtentData
 				}
+				wantParts(t, r, kinds[start:end], base >= end && (end-start == 4096 || base == size))
 				if r.kind != want {
 					t.Fatalf("block %d is called %s, is %s", n, letters[r.kind], letters[want])
 				}
@@ -150,6 +151,41 @@ func TestBlockRangesCoverAll(t *testing.T) {
 			t.Fatalf("%d blocks of %d bytes", next, size)
 		}
 	})
+}
+
+// wantParts fails the test unless a range's block has parts exactly if enough of it is as in the base, and they say what
+// the source says.
+func wantParts(t *rapid.T, r blockRange, kinds []backup.ExtentKind, hasBase bool) {
+	unchanged, pieces := 0, 0
+	for i, kind := range kinds {
+		if kind == backup.ExtentUnchanged {
+			unchanged++
+		}
+		if i == 0 || kinds[i-1] != kind {
+			pieces++
+		}
+	}
+	want := hasBase && pieces > 1 && pieces <= maxParts && unchanged*4 >= len(kinds)
+	if want != (len(r.parts) > 0) || want && r.count != 1 {
+		t.Fatalf("block %d has parts %v; %d of %d bytes are unchanged, base %v", r.first, r.parts, unchanged, len(kinds), hasBase)
+	}
+	if !want {
+		return
+	}
+	at := r.first * 4096
+	for _, e := range r.parts {
+		if e.Offset != at || e.Length <= 0 {
+			t.Fatalf("part %+v at %d", e, at)
+		}
+		for ; at < e.End(); at++ {
+			if kinds[at-r.first*4096] != e.Kind {
+				t.Fatalf("byte %d is called %s", at, letters[e.Kind])
+			}
+		}
+	}
+	if at != r.first*4096+int64(len(kinds)) {
+		t.Fatalf("parts end at %d", at)
+	}
 }
 
 func TestBitmap(t *testing.T) {
