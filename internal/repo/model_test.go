@@ -108,6 +108,7 @@ func runModel(t *rapid.T, base *memory.Store) {
 		"forget crashes":  m.crashing(m.forgetting),
 		"compact":         m.compact,
 		"compact crashes": m.crashing(m.compacting),
+		"heal":            m.heal,
 		"rotate":          m.rotate,
 		"rotate crashes":  m.crashing(m.rotating),
 

@@ -54,3 +54,35 @@ func (m *model) rotating(t *rapid.T) (step func(*repo.Repository) error, acknowl
 		return err
 	}, func() {}
 }
+
+// heal stores again what a flipped bit in a pack spoilt, from a clone that was made before.
+func (m *model) heal(t *rapid.T) {
+	ctx := context.Background()
+	if m.paused != nil {
+		t.Skip("a copy relies on what is whole")
+	}
+	packs := m.store.Names("packs/")
+	if len(packs) == 0 {
+		t.Skip("there is nothing to spoil")
+	}
+	m.doubtful = true
+	donor, err := repo.Open(ctx, m.store.Clone(), repo.Environment{Keys: identities{testIdentity()}, Now: func() time.Time { return m.clock }})
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	defer donor.Close()
+	name := rapid.SampledFrom(packs).Draw(t, "pack")
+	at := max(0, rapid.Float64Range(-1, 0.999).Draw(t, "at"))
+	if err := m.store.Tamper(name, func(b []byte) []byte { b[int(at*float64(len(b)))] ^= 1; return b }); err != nil {
+		t.Fatal(err)
+	}
+	r := m.process(t)
+	found, err := r.Verify(ctx, nil)
+	if err != nil {
+		t.Fatalf("verify: %v", err)
+	}
+	if _, err := r.Heal(ctx, found, []*repo.Repository{donor}); err != nil {
+		t.Fatalf("heal: %v", err)
+	}
+	m.verify(t)
+}
