@@ -116,6 +116,9 @@ func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error 
 		if err != nil {
 			return err
 		}
+		if len(places) == 0 {
+			d.miss("a block or node that a new point needs is in no pack")
+		}
 		for _, place := range places {
 			p, known := state.Packs[place.Pack]
 			switch {

@@ -2,9 +2,12 @@ package repo
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
 )
 
@@ -76,4 +79,40 @@ func (r *Repository) IgnoreLease() { r.leaseless = true }
 // TakeLease takes the lease as reclaim and compact do.
 func (r *Repository) TakeLease(ctx context.Context, what string) (release func(), err error) {
 	return r.lease(ctx, format.RandomName(), what)
+}
+
+// ReplaceIndex commits a segment in place of all others, of entries that change may falsify.
+func (r *Repository) ReplaceIndex(ctx context.Context, change func(*index.Entry)) error {
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	var entries []index.Entry
+	packs := map[format.Name]bool{}
+	for e, err := range set.All(ctx) {
+		if err != nil {
+			return err
+		}
+		change(&e)
+		entries = append(entries, e)
+		packs[e.Pack] = true
+	}
+	raw := index.Build(r.hasher, entries)
+	record := commitlog.Segment{ID: format.RandomName(), Size: int64(len(raw)), Checksum: format.ID(raw[len(raw)-32:])}
+	record.Packs = slices.SortedFunc(maps.Keys(packs), compareNames)
+	if err := r.store.Put(ctx, segmentName(record.ID), raw); err != nil {
+		return err
+	}
+	return r.commit(ctx, &commitlog.Payload{Index: []commitlog.Segment{record}, IndexRemoved: slices.Collect(maps.Keys(r.state.Index))}, nil)
+}
+
+// LosePack gives a pack up and deletes it, whatever needs it.
+func (r *Repository) LosePack(ctx context.Context, id format.Name) error {
+	if err := r.commit(ctx, &commitlog.Payload{Condemned: []format.Name{id}}, nil); err != nil {
+		return err
+	}
+	if err := r.store.Delete(ctx, pack.ObjectName(id)); err != nil {
+		return err
+	}
+	return r.commit(ctx, &commitlog.Payload{Deleted: []format.Name{id}}, nil)
 }

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,7 @@ func (r *Repository) hasLocal() bool {
 // merging is what goes into a new segment.
 type merging struct {
 	inputs  []*index.Segment
+	ids     []format.Name         // of the inputs; zero for what is in no segment yet
 	frames  map[format.Name]int64 // of the packs that it will cover
 	entries int64
 	removed []format.Name
@@ -77,14 +79,45 @@ type merging struct {
 //
 // In words: packs abc in no segment, segments of level 0: 3, level 1: 3.
 // abc -> new level 0 segment; now 4 of level 0 -> one of level 1; now 4 of level 1 -> one of level 2.
+//
+// What is merged has a new checksum, and the segments that it was made of go: so each is proven before it is merged. One
+// that was bad is replaced, and the choice made anew.
 func (r *Repository) writeSegment(ctx context.Context, entries []index.Entry) (*newSegment, error) {
+	for {
+		written, err := r.writeProven(ctx, entries)
+		if !errors.Is(err, errReplaced) {
+			return written, err
+		}
+		entries = r.withUncovered(entries)
+	}
+}
+
+// errReplaced: a segment that was to be merged was bad, and is replaced.
+var errReplaced = errors.New("a segment was replaced")
+
+// withUncovered adds to the entries those of packs that no segment covers any more.
+func (r *Repository) withUncovered(entries []index.Entry) []index.Entry {
+	have := map[format.Name]bool{}
+	for i := range entries {
+		have[entries[i].Pack] = true
+	}
+	uncovered, _ := r.index.Uncovered()
+	for _, e := range uncovered {
+		if !have[e.Pack] {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+func (r *Repository) writeProven(ctx context.Context, entries []index.Entry) (*newSegment, error) {
 	fresh, err := index.Open(index.Build(r.hasher, entries), r.hasher)
 	if err != nil {
 		return nil, err
 	}
 	open, done := r.index.Segments()
 	defer done()
-	m := &merging{inputs: []*index.Segment{fresh}, frames: map[format.Name]int64{}}
+	m := &merging{inputs: []*index.Segment{fresh}, ids: []format.Name{{}}, frames: map[format.Name]int64{}}
 	for i := range entries {
 		m.frames[entries[i].Pack]++
 	}
@@ -128,7 +161,7 @@ func (r *Repository) takeLocal(m *merging, open map[format.Name]*index.Segment) 
 
 // take adds a segment's packs that are not deleted.
 func (m *merging) take(state *commitlog.State, id format.Name, segment *index.Segment, packs []format.Name) {
-	m.inputs = append(m.inputs, segment)
+	m.inputs, m.ids = append(m.inputs, segment), append(m.ids, id)
 	for _, name := range packs {
 		p, live := state.Packs[name]
 		if _, already := m.frames[name]; live && !already {
@@ -197,10 +230,8 @@ func (r *Repository) merge(ctx context.Context, m *merging) (*newSegment, error)
 		written.record.Packs = append(written.record.Packs, name)
 	}
 	slices.SortFunc(written.record.Packs, compareNames)
-	for _, segment := range m.inputs {
-		if err := segment.Complete(ctx); err != nil {
-			return nil, err
-		}
+	if err := r.proveInputs(ctx, m); err != nil {
+		return nil, err
 	}
 	id := format.RandomName()
 	file, err := r.cache.file()
@@ -218,6 +249,21 @@ func (r *Repository) merge(ctx context.Context, m *merging) (*newSegment, error)
 	}
 	written.opened, err = index.OpenFile(file, r.hasher, true)
 	return written, err
+}
+
+// proveInputs returns errReplaced if a segment that is to be merged was bad.
+func (r *Repository) proveInputs(ctx context.Context, m *merging) error {
+	r.indexing.Lock()
+	defer r.indexing.Unlock()
+	for i, segment := range m.inputs {
+		if m.ids[i].IsZero() {
+			continue
+		}
+		if whole, err := r.prove(ctx, m.ids[i], segment); err != nil || !whole {
+			return cmp.Or(err, errReplaced)
+		}
+	}
+	return nil
 }
 
 // storeSegment merges to a file of this machine and to the repository.

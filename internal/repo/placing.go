@@ -29,12 +29,47 @@ type packUse struct {
 // placing is what a merge of live ids and index found in a domain.
 type placing struct {
 	use map[format.Name]*packUse
-	// lost counts live ids of which no good place is known.
-	lost int
+	// lost counts live ids of which no good place is known, missing those of them of which no place is.
+	lost, missing int
 }
 
 // frameSize is what a frame takes in its pack, in bytes.
 func frameSize(p index.Place) int64 { return pack.FrameHeaderSize + int64(p.Stored) }
+
+// placeProven places a domain's live ids for a decision. If the index does not have all of them, or not all of a pack, its
+// segments are compared with the packs first. Ids that stay missing make the mark incomplete: perhaps it is the index that
+// is wrong, and what it takes for dead is what is missed.
+func (m *marker) placeProven(ctx context.Context, name format.Name, state *commitlog.State) (placing, error) {
+	d := m.domains[name]
+	found, err := m.place(ctx, name, state, nil)
+	if err != nil || len(d.incomplete) > 0 || found.missing == 0 && found.agrees(state, name) {
+		return found, err
+	}
+	if _, err := m.repo.settleByTables(ctx); err != nil {
+		return found, err
+	}
+	if found, err = m.place(ctx, name, state, nil); err == nil && found.missing > 0 {
+		d.miss("%d blocks or nodes that points need are in no pack: nothing is given up beside them; forget the points that ferry verify says are damaged, or heal them", found.missing)
+	}
+	return found, err
+}
+
+// agrees is true if the index has as many frames of each pack as the log says, but for those that are known to be damaged.
+func (f *placing) agrees(state *commitlog.State, domain format.Name) bool {
+	damaged := map[format.Name]bool{}
+	for bad := range state.Bad {
+		damaged[bad.Pack] = true
+	}
+	for id, p := range state.Packs {
+		if p.Domain != domain || damaged[id] {
+			continue
+		}
+		if use := f.use[id]; use == nil && p.Frames > 0 || use != nil && use.listed != p.Frames {
+			return false
+		}
+	}
+	return true
+}
 
 // place merges a domain's live ids with the index, both ascending, in one pass. keep, if not nil, is called with each place
 // that is kept.
@@ -111,6 +146,9 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, p
 		return
 	}
 	f.lost++
+	if len(places) == 0 {
+		f.missing++
+	}
 	for _, p := range places {
 		if use := f.of(p.Pack); state.Condemned[p.Pack] {
 			use.needed++

@@ -149,18 +149,33 @@ func (r *Repository) head() commitlog.Head {
 	return r.state.Head
 }
 
-// readCopy reads one frame's content from wherever the index has it. If a copy is damaged, others are tried.
+// readCopy reads one frame's content from wherever the index has it. Before it says that the frame is missing, or damaged, it
+// has the index proven (proving.go).
 func (r *Repository) readCopy(ctx context.Context, kind pack.Kind, id format.ID) ([]byte, error) {
 	set, err := r.lookup(ctx)
 	if err != nil {
 		return nil, err
 	}
-	place, ok, err := set.Find(ctx, id)
-	if err == nil && !ok {
-		if set, err = r.settle(ctx); err == nil {
-			place, ok, err = set.Find(ctx, id)
-		}
+	plain, err := r.readAny(ctx, set, kind, id)
+	if err == nil || ctx.Err() != nil || !permanent(err) {
+		return plain, err
 	}
+	proven, settleErr := r.settle(ctx)
+	if settleErr != nil {
+		return nil, settleErr
+	}
+	if plain, err = r.readAny(ctx, proven, kind, id); errors.Is(err, ErrMissing) || err != nil && ctx.Err() == nil && r.misplaced(ctx, proven, id) {
+		if proven, settleErr = r.settleByTables(ctx); settleErr != nil {
+			return nil, settleErr
+		}
+		plain, err = r.readAny(ctx, proven, kind, id)
+	}
+	return plain, err
+}
+
+// readAny reads a frame's content from any place that the index has of it. If a copy is damaged, others are tried.
+func (r *Repository) readAny(ctx context.Context, set *index.Set, kind pack.Kind, id format.ID) ([]byte, error) {
+	place, ok, err := set.Find(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -343,23 +343,26 @@ func (c *reclaimer) list(ctx context.Context) error {
 func (c *reclaimer) markAll(ctx context.Context) error {
 	c.marker = newMarker(c.repo, c.options.TempDir)
 	c.placing = map[format.Name]placing{}
+	// What the index does not find counts as dead, so no page of it is believed that was not proven in this run.
+	if err := c.repo.settleAnew(ctx); err != nil {
+		return err
+	}
 	if err := c.marker.mark(ctx, c.state); err != nil {
 		return err
 	}
 	for name, d := range c.marker.domains {
+		if !d.sealed {
+			found, err := c.marker.placeProven(ctx, name, c.state)
+			if err != nil {
+				return err
+			}
+			c.placing[name] = found
+		}
 		for _, reason := range d.incomplete {
 			if !slices.Contains(c.report.Incomplete, reason) {
 				c.report.Incomplete = append(c.report.Incomplete, reason)
 			}
 		}
-		if d.sealed {
-			continue
-		}
-		found, err := c.marker.place(ctx, name, c.state, nil)
-		if err != nil {
-			return err
-		}
-		c.placing[name] = found
 	}
 	slices.Sort(c.report.Incomplete)
 	return nil

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -116,73 +115,4 @@ func (r *Repository) buildIn(file *os.File, entries []index.Entry) (*index.Segme
 		return nil, err
 	}
 	return index.OpenFile(file, r.hasher, true)
-}
-
-// settle is what is done before an id counts as missing: the log is followed, segments that were read in parts are read
-// whole, and those that lie in the cache are compared with their checksums once more. What cannot be used any more is
-// replaced by the tables of its packs. So a wrong page of a segment costs time, never data.
-func (r *Repository) settle(ctx context.Context) (*index.Set, error) {
-	if err := r.Refresh(ctx); err != nil {
-		return nil, err
-	}
-	set, err := r.lookup(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.indexing.Lock()
-	defer r.indexing.Unlock()
-	open, done := set.Segments()
-	defer done()
-	for id, segment := range open {
-		if r.settled[id] || r.local[id] != nil {
-			continue
-		}
-		wasWhole := segment.IsWhole()
-		err := segment.Complete(ctx)
-		if err == nil && wasWhole {
-			err = segment.Check(r.hasher)
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err == nil {
-			r.settled[id] = true
-			continue
-		}
-		if !errors.Is(err, storage.ErrNotExist) && !unreadable(err) {
-			return nil, fmt.Errorf("index segment %s: %w", id, err)
-		}
-		if err := r.replace(ctx, id, err); err != nil {
-			return nil, err
-		}
-	}
-	return set, nil
-}
-
-// replace takes a segment out that cannot be used: it is fetched anew if it can, else its packs' tables are read. The
-// caller holds r.indexing.
-func (r *Repository) replace(ctx context.Context, id format.Name, why error) error {
-	r.mu.Lock()
-	record, live := r.state.Index[id]
-	r.mu.Unlock()
-	r.index.RemoveSegment(id)
-	r.cache.drop(id)
-	if !live {
-		return nil
-	}
-	opened, err := r.openParts(record)
-	if err == nil {
-		if err = opened.Complete(ctx); err == nil {
-			r.index.AddSegment(id, opened, record.Packs)
-			r.settled[id] = true
-			return nil
-		}
-		opened.Close()
-	}
-	r.warn("index segment %s is not used, its packs are read instead: %v", id, why)
-	r.unusable[id] = true
-	for _, name := range record.Packs {
-		delete(r.packs, name)
-	}
-	return r.addPacks(ctx, record.Packs, nil)
 }

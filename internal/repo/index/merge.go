@@ -193,7 +193,7 @@ type Covered struct {
 var ErrTooLarge = errors.New("more entries than an index segment may have")
 
 // Merge writes one segment of what sorted segments have of the packs that are named, and drops the rest. The packs must
-// have as many frames in the segments as covered says, else the error wraps format.ErrCorrupt. All segments must be all
+// each have as many frames in the segments as covered says, else the error wraps format.ErrCorrupt. All segments must be all
 // there ([Segment.Complete]). Its memory is the filter and the fences of what it writes: 1.3 bytes for each entry.
 func Merge(ctx context.Context, w io.Writer, hasher *format.Hasher, segments []*Segment, covered []Covered) (Merged, error) {
 	covered = slices.SortedFunc(slices.Values(covered), func(a, b Covered) int { return bytes.Compare(a.Pack[:], b.Pack[:]) })
@@ -204,6 +204,10 @@ func Merge(ctx context.Context, w io.Writer, hasher *format.Hasher, segments []*
 			return Merged{}, fmt.Errorf("%w: %d", ErrTooLarge, entries)
 		}
 	}
+	left := make([]int64, len(covered)) // of each pack's frames
+	for i := range covered {
+		left[i] = covered[i].Frames
+	}
 	out := newSegmentWriter(w, hasher, covered, entries)
 	numbers := map[*Segment][]uint32{}
 	for _, segment := range segments {
@@ -213,6 +217,9 @@ func Merge(ctx context.Context, w io.Writer, hasher *format.Hasher, segments []*
 		number := numbers[c.segment][c.number()]
 		if number == dropped {
 			return true, nil
+		}
+		if left[number]--; left[number] < 0 {
+			return false, errCount
 		}
 		return true, out.add(c.record[:], number)
 	})

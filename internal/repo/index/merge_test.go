@@ -401,3 +401,27 @@ func FuzzParts(f *testing.F) {
 		}
 	})
 }
+
+// A segment whose entries name the wrong pack has as many of them as it should. What is merged has each pack's number.
+func TestMergeCountsEachPack(t *testing.T) {
+	a, b := format.Name{1}, format.Name{2}
+	entries := []Entry{{ID: format.ID{1}, Place: Place{Pack: a, Offset: 64}}, {ID: format.ID{2}, Place: Place{Pack: b, Offset: 64}}, {ID: format.ID{3}, Place: Place{Pack: b, Offset: 128}}}
+	segment, err := Open(Build(listHasher, entries), listHasher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		covered []Covered
+		good    bool
+	}{
+		{[]Covered{{a, 1}, {b, 2}}, true},
+		{[]Covered{{a, 2}, {b, 1}}, false},
+		{[]Covered{{b, 2}}, true},
+		{[]Covered{{b, 3}}, false},
+	} {
+		var out bytes.Buffer
+		if _, err := Merge(t.Context(), &out, listHasher, []*Segment{segment}, c.covered); (err == nil) != c.good || (err != nil && !errors.Is(err, format.ErrCorrupt)) {
+			t.Errorf("%v: %v", c.covered, err)
+		}
+	}
+}

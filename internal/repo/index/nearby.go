@@ -38,6 +38,11 @@ func (n *nearby) holds(ctx context.Context, id *format.ID, place Place) (bool, e
 	return slices.Contains(entries, Entry{*id, place}), err
 }
 
+// Proven is true if the table of the place's pack, read from the pack itself, has the id there.
+func (s *Set) Proven(ctx context.Context, id format.ID, place Place) (bool, error) {
+	return s.tables.holds(ctx, &id, place)
+}
+
 // table returns a pack's entries. Of several callers one reads them.
 func (n *nearby) table(ctx context.Context, pack format.Name) ([]Entry, error) {
 	n.mu.Lock()

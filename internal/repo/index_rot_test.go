@@ -1,0 +1,203 @@
+package repo_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ferry/internal/repo"
+	"ferry/internal/repo/index"
+	"ferry/internal/source/sourcetest"
+)
+
+// rotCached flips bits in the segments that a machine has in its cache, as a disk does: size, time and inode stay.
+func rotCached(t *testing.T, cache string, rot func(raw []byte) bool) {
+	t.Helper()
+	rotted := 0
+	for _, file := range must(filepath.Glob(filepath.Join(cache, "*", "index", "*")))(t) {
+		if strings.HasSuffix(file, ".checked") {
+			continue
+		}
+		info, raw := must(os.Stat(file))(t), must(os.ReadFile(file))(t)
+		if !rot(raw) {
+			continue
+		}
+		rotted++
+		if err := os.WriteFile(file, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rotted == 0 {
+		t.Fatal("nothing was rotted: the test shows nothing")
+	}
+}
+
+// flipID flips the last bit of an id: the order of the entries stays.
+func flipID(id repo.ID) func([]byte) bool {
+	return func(raw []byte) bool {
+		at := bytes.Index(raw, id[:])
+		if at >= 0 {
+			raw[at+len(id)-1] ^= 1
+		}
+		return at >= 0
+	}
+}
+
+// movePack flips the last bit of the number of the pack that an id is in.
+func movePack(id repo.ID) func([]byte) bool {
+	return func(raw []byte) bool {
+		at := bytes.Index(raw, id[:])
+		if at >= 0 {
+			raw[at+len(id)] ^= 1
+		}
+		return at >= 0
+	}
+}
+
+// aloneInAPack is a repository of a point with one block, which has a data pack of its own that a segment covers.
+func aloneInAPack(t *testing.T, cache string) (open func() *repo.Repository, point *sourcetest.Point) {
+	t.Helper()
+	store := initialized(t, repo.Options{})
+	open = func() *repo.Repository { return must(openSmall(t.Context(), store, cache))(t) }
+	point = onePoint("a", "a", content(1, smallBlock))
+	r := open()
+	mustCopyAll(t, r, point)
+	closeRepo(t, r)
+	r = open()
+	must(r.Reindex(t.Context(), true, nil))(t)
+	closeRepo(t, r)
+	return open, point
+}
+
+// Reclaim deletes what the index does not find. So it believes no page of a cached segment that it has not proven.
+func TestReclaimWithARottedCache(t *testing.T) {
+	for what, rot := range map[string]func(repo.ID) func([]byte) bool{"an id": flipID, "a pack's number": movePack} {
+		cache := newCache(t)
+		open, point := aloneInAPack(t, cache)
+		r := open()
+		id := r.BlockID(point.Objects[0].Data)
+		rotCached(t, cache, rot(id))
+		for range 3 {
+			if report := reclaim(t, r, atOnce()); len(report.Incomplete) > 0 || report.GivenUp.Packs > 0 {
+				t.Errorf("%s: incomplete %v, given up %+v", what, report.Incomplete, report.GivenUp)
+			}
+		}
+		check(t, r, point)
+		// It rots again in a process that has proven it once.
+		rotCached(t, cache, rot(id))
+		for range 2 {
+			reclaim(t, r, atOnce())
+		}
+		check(t, r, point)
+		closeRepo(t, r)
+	}
+}
+
+// A segment that is merged is proven before: else its rot has a good checksum from then on, on every machine.
+func TestMergeWithARottedCache(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	cache := newCache(t)
+	open := func(cache string) *repo.Repository { return must(openSmall(t.Context(), store, cache))(t) }
+	first := onePoint("a", "a", content(1, smallBlock))
+	r := open(cache)
+	mustCopyAll(t, r, first)
+	must(r.Reindex(t.Context(), false, nil))(t)
+	closeRepo(t, r)
+	r = open(cache)
+	rotten := r.State().Index
+	if len(rotten) == 0 {
+		t.Fatal("no segment was written")
+	}
+	before := map[string]bool{}
+	for id := range rotten {
+		before[id.String()] = true
+	}
+	must(r.PlacesOf(t.Context(), repo.ID{}))(t) // it has the segments open
+	rotCached(t, cache, flipID(r.BlockID(first.Objects[0].Data)))
+	points := []*sourcetest.Point{first}
+	for i := range 4 {
+		p := onePoint("b"+string(rune('0'+i)), "b", content(uint64(10+i), 3*smallBlock))
+		mustCopyAll(t, r, p)
+		must(r.Reindex(t.Context(), false, nil))(t)
+		points = append(points, p)
+	}
+	for id := range r.State().Index {
+		if before[id.String()] {
+			t.Fatal("the segment was not merged: the test shows nothing")
+		}
+	}
+	closeRepo(t, r)
+	other := open(newCache(t))
+	defer closeRepo(t, other)
+	if packs := must(other.PlacesOf(t.Context(), other.BlockID(first.Objects[0].Data)))(t); len(packs) != 1 {
+		t.Error("the merged segment does not have the block")
+	}
+	check(t, other, points...)
+}
+
+// The repository's own segment lies and has a good checksum, as one merged of rotted ones has. Packs know better.
+func TestASegmentThatLiesWithAGoodChecksum(t *testing.T) {
+	for what, lie := range map[string]func(e *index.Entry){
+		"another id":    func(e *index.Entry) { e.ID[31] ^= 1 },
+		"another place": func(e *index.Entry) { e.Offset += 8 },
+	} {
+		open, point := aloneInAPack(t, "")
+		r := open()
+		id := r.BlockID(point.Objects[0].Data)
+		if err := r.ReplaceIndex(t.Context(), func(e *index.Entry) {
+			if e.ID == id {
+				lie(e)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		closeRepo(t, r)
+		r = open()
+		if got, err := r.ReadFrame(t.Context(), id); err != nil || !bytes.Equal(got, point.Objects[0].Data) {
+			t.Errorf("%s: %v", what, err)
+		}
+		closeRepo(t, r)
+		for range 3 {
+			r = open()
+			if report := reclaim(t, r, atOnce()); len(report.Incomplete) > 0 || report.GivenUp.Packs > 0 {
+				t.Errorf("%s: incomplete %v, given up %+v", what, report.Incomplete, report.GivenUp)
+			}
+			closeRepo(t, r)
+		}
+		r = open()
+		if err := compare(t.Context(), r, point); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		closeRepo(t, r)
+	}
+}
+
+// A block that points need is in no pack: perhaps something is wrong that nobody thought of, and no time to give up any.
+func TestNothingIsGivenUpWhileABlockIsMissing(t *testing.T) {
+	cache := newCache(t)
+	open, point := aloneInAPack(t, cache)
+	r := open()
+	other := onePoint("b", "b", content(2, 3*smallBlock))
+	mustCopyAll(t, r, other)
+	forget(t, r, other)
+	packs := must(r.PlacesOf(t.Context(), r.BlockID(point.Objects[0].Data)))(t)
+	if err := r.LosePack(t.Context(), packs[0]); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		report := reclaim(t, r, atOnce())
+		if len(report.Incomplete) != 1 || !strings.Contains(report.Incomplete[0], "blocks or nodes") || report.GivenUp.Packs+report.Deleted.Packs > 0 {
+			t.Errorf("incomplete %v, given up %+v, deleted %+v", report.Incomplete, report.GivenUp, report.Deleted)
+		}
+	}
+	forget(t, r, point) // nothing needs it any more
+	if report := reclaim(t, r, atOnce()); len(report.Incomplete) > 0 || report.GivenUp.Packs == 0 {
+		t.Errorf("incomplete %v, given up %+v", report.Incomplete, report.GivenUp)
+	}
+	closeRepo(t, r)
+}
