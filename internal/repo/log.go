@@ -287,9 +287,13 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		if len(raw) > commitlog.MaxSize {
 			return fmt.Errorf("a log entry of %d bytes is larger than one can be", len(raw))
 		}
-		name := commitlog.EntryName(head.N)
-		err = r.store.Put(ctx, name, raw)
-		if err != nil && r.isThere(ctx, name, raw) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// Not cancelled from here on: who is told that it failed must be able to believe it.
+		name, certain := commitlog.EntryName(head.N), context.WithoutCancel(ctx)
+		err = r.store.Put(certain, name, raw)
+		if err != nil && r.isThere(certain, name, raw) {
 			err = nil
 		}
 		if err == nil {
@@ -330,10 +334,10 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 		return nil // the next commit tries again
 	}
 	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw)
 	}
-	if err := r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw); err != nil && !errors.Is(err, storage.ErrExists) {
+	if err != nil && !errors.Is(err, storage.ErrExists) {
 		r.warn("checkpoint %d was not written: %v", r.state.Head.N, err)
 		return nil
 	}

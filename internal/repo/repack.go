@@ -87,11 +87,11 @@ func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map
 		return err
 	}
 	err := c.condemn(ctx, payload, sources)
-	if err != nil {
+	if refused(err) {
 		mover.drop(ctx) // nothing names the new pack, and nobody else will
-		if !errors.Is(err, errNothing) {
-			return err
-		}
+	}
+	if err != nil && !errors.Is(err, errNothing) {
+		return err
 	}
 	if errors.Is(err, errNothing) && len(mover.bad) > 0 {
 		payload = &commitlog.Payload{Bad: mover.bad}
@@ -112,6 +112,12 @@ func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map
 		}
 	}
 	return nil
+}
+
+// refused is true for errors that a commit's own check gave: nothing was written to the log. After any other the entry may
+// be there, whatever the storage answered, and what it names must stay: the next run finds what is garbage.
+func refused(err error) bool {
+	return errors.Is(err, errNothing) || errors.Is(err, errStale) || errors.Is(err, ErrCondemned)
 }
 
 // frameMover copies frames into one new pack.

@@ -92,7 +92,7 @@ func (s *Store) retry(ctx context.Context, size int64, do func(context.Context) 
 		once, cancel := context.WithTimeout(ctx, patience+time.Duration(size/slowest)*time.Second)
 		err := do(once)
 		cancel()
-		if ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil { // what has succeeded has, also if nobody waits for it any more
 			return ctx.Err()
 		}
 		if err == nil || classOf(err) == permanent {
