@@ -47,16 +47,33 @@ func (r *Repository) readProofs(ctx context.Context) *proofs {
 	if raw, err := storage.ReadAll(ctx, r.store, proofsName, proofsLimit); err == nil {
 		if decoded, err := decodeProofs(r.hasher, raw); err == nil {
 			decoded.saved = p.saved
+			decoded.disbelieve(p.saved)
 			return decoded
 		}
 	}
 	return p
 }
 
+// disbelieve forgets what is later than now: a clock that was wrong would keep packs from being read until then.
+func (p *proofs) disbelieve(now time.Time) {
+	for id, known := range p.packs {
+		if int64(known.stored) > now.Unix() {
+			known.stored = 0
+		}
+		if int64(known.blocks) > now.Unix() {
+			known.blocks = 0
+		}
+		p.packs[id] = known
+	}
+	if p.worked.After(now) || p.begun.After(now) {
+		p.level = 0
+	}
+}
+
 // begin begins a round, or goes on with one of that level that was cut short not long ago. Packs proven since the time
 // that it returns are not read.
 func (p *proofs) begin(options VerifyOptions, now time.Time) (fresh time.Time) {
-	goOn := p.level == options.Level && now.Sub(p.worked) < roundPatient && !p.begun.After(now)
+	goOn := p.level == options.Level && now.Sub(p.worked) < roundPatient
 	if !goOn {
 		p.level, p.begun = options.Level, now
 		p.machine = format.Name{}

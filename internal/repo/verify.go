@@ -176,6 +176,8 @@ type verifier struct {
 	covers map[format.Name][]format.Name
 	// read are the packs that were read.
 	read map[format.Name]bool
+	// noted are the packs that the log had damage in when it began.
+	noted map[format.Name]bool
 }
 
 type badPlace struct {
@@ -203,6 +205,7 @@ func (r *Repository) newVerifier(ctx context.Context, options VerifyOptions) (*v
 	v := &verifier{
 		repo: r, options: options, report: &VerifyReport{Level: options.Level}, started: r.env.now(), bad: map[badPlace]string{},
 		touched: map[badPlace]bool{}, segments: map[format.Name]*segmentSum{}, read: map[format.Name]bool{},
+		noted: map[format.Name]bool{},
 	}
 	if v.level = options.Level; r.Locked() {
 		v.level = LevelStored
@@ -210,6 +213,9 @@ func (r *Repository) newVerifier(ctx context.Context, options VerifyOptions) (*v
 	v.proofs = r.readProofs(ctx)
 	r.mu.Lock()
 	v.covers = coverage(r.state.Index)
+	for bad := range r.state.Bad {
+		v.noted[bad.Pack] = true
+	}
 	r.mu.Unlock()
 	v.choose()
 	if options.Progress != nil {

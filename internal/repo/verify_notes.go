@@ -35,10 +35,9 @@ func (v *verifier) noteBad(ctx context.Context) error {
 	for bad := range r.state.Bad {
 		switch {
 		case found[bad]:
-		case v.read[bad.Pack] && r.Locked(): // only who has the key may say that it is good again
-		case v.read[bad.Pack]:
+		case v.read[bad.Pack] && v.noted[bad.Pack] && v.depth(bad.Pack) >= LevelBlocks:
 			payload.BadHealed = append(payload.BadHealed, bad)
-		default: // not looked at this time
+		default: // not looked at this time, or not deep enough to say that it is good again
 			v.recall(bad)
 		}
 	}

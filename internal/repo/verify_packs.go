@@ -121,7 +121,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	ahead := newReadAhead(reader)
 	defer ahead.Close()
 	var table pack.Table
-	if v.level == LevelStored {
+	if v.depth(p.ID) == LevelStored {
 		table, err = pack.Check(ahead, reader.Size(), r.hasher, func(_ pack.Entry, frame []byte) error { return c.good(ctx, len(frame)) }, c.damaged)
 	} else {
 		table, err = pack.CheckContent(ahead, reader.Size(), r.hasher, r.opener, func(entry pack.Entry, plain []byte) error {
@@ -139,6 +139,15 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	}
 	c.finish(ctx, reader.Size(), err, table)
 	return v.verifyParity(ctx, p, err == nil && c.badFrames == 0)
+}
+
+// depth is the level to which a pack is read. One with noted damage is read as deep as the key allows: that checksums hold
+// does not prove what was noted to be good, and the note is withdrawn afterwards.
+func (v *verifier) depth(id format.Name) Level {
+	if v.level == LevelStored && v.noted[id] && !v.repo.Locked() {
+		return LevelBlocks
+	}
+	return v.level
 }
 
 // good counts a frame that was checked.
