@@ -64,6 +64,13 @@ func (r *Repository) hasPack(id format.Name) bool {
 	return known
 }
 
+// isLive is true if the log has the pack and it is not given up.
+func (r *Repository) isLive(id format.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Live(id)
+}
+
 // verifySegment reads an index segment from front to back, and compares it with the tables of its packs.
 func (v *verifier) verifySegment(ctx context.Context, segment commitlog.Segment) error {
 	r := v.repo

@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,4 +92,38 @@ func TestProofsFromTheFutureAreNone(t *testing.T) {
 	if report := verified(t, right.opened(t, store), repo.VerifyOptions{Level: repo.LevelBlocks}); report.Packs != total || !report.Begun.IsZero() {
 		t.Errorf("%d of %d packs read, begun %s", report.Packs, total, report.Begun)
 	}
+}
+
+// A copy in a pack that is given up is none: the file is there today, and will be deleted. Healing stores it again.
+func TestCopiesInPacksThatAreGivenUpDoNotCount(t *testing.T) {
+	store, points := manyPacks(t)
+	time0 := newClock()
+	r := time0.opened(t, store)
+	if report := verified(t, r, repo.VerifyOptions{}); len(report.Damage) > 0 {
+		t.Fatalf("%+v", report)
+	}
+	given := packNamed(t, store.Names("packs/")[0])
+	if err := r.AppendEntry(t.Context(), &commitlog.Payload{Condemned: []format.Name{given}}); err != nil {
+		t.Fatal(err)
+	}
+	found := verified(t, r, repo.VerifyOptions{})
+	if found.DamagedPoints == 0 || machinesDamaged(found) == 0 {
+		t.Fatalf("nothing is said of the blocks of a pack that will be deleted: %+v", found)
+	}
+	for _, d := range found.Damage {
+		if !strings.Contains(d.Reason, "given up") {
+			t.Errorf("%+v", d)
+		}
+	}
+	healing := must(r.Heal(t.Context(), found, nil))(t)
+	if healing.Blocks+healing.Nodes == 0 {
+		t.Errorf("nothing was stored again: %+v", healing)
+	}
+	if err := store.Delete(t.Context(), pack.ObjectName(given)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.AppendEntry(t.Context(), &commitlog.Payload{Deleted: []format.Name{given}}); err != nil {
+		t.Fatal(err)
+	}
+	wholeAgain(t, "after it was deleted", store, points, verified(t, r, repo.VerifyOptions{}))
 }

@@ -177,6 +177,7 @@ func (w *pointsWalk) point(ctx context.Context, point *Point) error {
 		return nil
 	}
 	damage := PointDamage{Point: point.ID}
+	var list []Damage
 	for i, root := range point.Roots {
 		if root == nil || root.Top.IsZero() {
 			continue
@@ -196,15 +197,22 @@ func (w *pointsWalk) point(ctx context.Context, point *Point) error {
 				d.Machine = point.Machine.Key.String()
 			}
 			damage.Places++
-			w.damage(d)
+			list = append(list, d)
 		}
 		damage.Bytes += ranges.bytes
 	}
-	if damage.Places > 0 {
-		w.found.Lock()
-		w.damaged[point.ID] = damage
-		w.found.Unlock()
+	if damage.Places == 0 {
+		return nil
 	}
+	if w.repo.Refresh(ctx) == nil && !w.repo.Has(point.ID) {
+		return ctx.Err() // it was removed meanwhile, and what it alone needed is given up
+	}
+	for _, d := range list {
+		w.damage(d)
+	}
+	w.found.Lock()
+	w.damaged[point.ID] = damage
+	w.found.Unlock()
 	return nil
 }
 
@@ -262,8 +270,18 @@ func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, le
 }
 
 // readable is true if a good copy of the id exists, of that length; else the reason why not. A copy in a pack that is not
-// relied on as a whole counts last.
+// relied on as a whole counts last, one in a pack that is given up not at all: it is there today, and soon it is not.
 func (v *verifier) readable(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error) {
+	for {
+		known := v.repo.head()
+		good, reason, err := v.readableNow(ctx, kind, id, length)
+		if good || err != nil || v.repo.head() == known { // else the log was read on meanwhile, and it may have been moved
+			return good, reason, err
+		}
+	}
+}
+
+func (v *verifier) readableNow(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error) {
 	set, err := v.repo.lookup(ctx)
 	if err != nil {
 		return false, "", err
@@ -279,21 +297,24 @@ func (v *verifier) readable(ctx context.Context, kind pack.Kind, id format.ID, l
 	if err != nil {
 		return false, "", err
 	}
-	reason := "it is in no pack"
+	reason, givenUp := "it is in no pack", false
 	if len(places) == 0 {
 		v.mu.Lock()
 		v.unplaced = true
 		v.mu.Unlock()
 	}
 	for _, at := range places {
-		why := v.fault(at, length)
-		if why == "" {
+		switch why := v.fault(at, length); {
+		case why == "" && v.repo.isLive(at.Pack):
 			return true, "", nil
+		case why == "":
+			reason, givenUp = fmt.Sprintf("its only good copy is in %s, which is given up and will be deleted", packName(at.Pack)), true
+		case !givenUp:
+			reason = fmt.Sprintf("%s at %d: %s", packName(at.Pack), at.Offset, why)
 		}
-		reason = fmt.Sprintf("%s at %d: %s", packName(at.Pack), at.Offset, why)
 	}
 	for _, at := range places {
-		if v.isWhole(at.Pack) && (length == anyLength || int64(at.Plain) == length) {
+		if v.isWhole(at.Pack) && v.repo.isLive(at.Pack) && (length == anyLength || int64(at.Plain) == length) {
 			v.touch(badPlace{at.Pack, wholePack})
 			if err := v.repo.frameGood(ctx, kind, id, at); err == nil {
 				return true, "", nil
