@@ -74,7 +74,7 @@ func (a *app) printReclaim(f reclaimFlags, report *repo.ReclaimReport) {
 		a.line("NOT RECLAIMED  %s", readable(reason))
 	}
 	if report.Frozen != "" {
-		a.line("NOTHING DELETED  %s", readable(report.Frozen))
+		a.line("NOTHING GIVEN UP OR DELETED  %s", readable(report.Frozen))
 	}
 	use := report.Use
 	a.say("needed %s, not needed %s, in %s", size(use.Live), size(use.Dead), counted(use.Packs, "pack"))

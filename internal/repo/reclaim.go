@@ -62,7 +62,7 @@ type ReclaimReport struct {
 	// Locked could not be deleted because the storage keeps it until LockedUntil at least.
 	Locked      Amount
 	LockedUntil time.Time
-	// Frozen says why nothing was deleted, Stopped why the run ended before all was done. Empty: it was not so.
+	// Frozen says why nothing was given up or deleted, Stopped why the run ended before all was done. Empty: it was not so.
 	Frozen, Stopped string
 	// Incomplete says what keeps a domain from being reclaimed.
 	Incomplete []string
@@ -129,7 +129,7 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 	if err := c.readClock(ctx); err != nil {
 		return err
 	}
-	if !c.options.DryRun {
+	if !c.options.DryRun && c.report.Frozen == "" {
 		if err := c.removeUnclaimed(ctx); err != nil {
 			return err
 		}
@@ -145,7 +145,8 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 	if err := c.keepLocked(ctx); err != nil {
 		return err
 	}
-	if c.options.DryRun {
+	// Giving up is for good, and holds end by the same clock that deletion waits for: a frozen run only tells.
+	if c.options.DryRun || c.report.Frozen != "" {
 		return c.retire(ctx)
 	}
 	// What gives space back at once comes first: moving needs some.
@@ -170,8 +171,12 @@ func (c *reclaimer) giveUp(ctx context.Context) error {
 	if err == nil {
 		err = c.repackAll(ctx)
 	}
-	if errors.Is(err, errStale) {
+	switch {
+	case errors.Is(err, errStale):
 		c.report.Stopped = err.Error() + ": the next run goes on"
+		return nil
+	case errors.Is(err, storage.ErrFull):
+		c.report.Stopped = "what is needed could not be moved, because the storage is full: delete first, by running it again"
 		return nil
 	}
 	return err
@@ -180,7 +185,7 @@ func (c *reclaimer) giveUp(ctx context.Context) error {
 // clockTolerance is how far the storage's clock and this machine's may differ before one of them is not believed.
 const clockTolerance = time.Hour
 
-// readClock asks the storage for its time, and freezes deletion if that cannot be right.
+// readClock asks the storage for its time, and freezes the run if that cannot be right.
 func (c *reclaimer) readClock(ctx context.Context) error {
 	r := c.repo
 	c.now = c.started

@@ -3,10 +3,12 @@ package repo_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -65,4 +67,43 @@ func TestReclaimInterruptedInItsCommit(t *testing.T) {
 		t.Errorf("reclaim afterwards: %v", err)
 	}
 	check(t, last, points[1:]...)
+}
+
+// fullStore has room for entries of the log and for hints, and for no pack.
+type fullStore struct{ *memory.Store }
+
+func (s fullStore) Create(ctx context.Context, name string) (storage.Writer, error) {
+	if strings.HasPrefix(name, "packs/") {
+		return nil, fmt.Errorf("writing %s: %w", name, storage.ErrFull)
+	}
+	return s.Store.Create(ctx, name)
+}
+
+// On a full disk what nothing needs goes, though what is needed cannot be moved.
+func TestReclaimOnAFullStorage(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	dead := onePoint("a", "a", content(1, 40*smallBlock))
+	kept, shared := onePoint("b", "b", content(2, 3*smallBlock)), onePoint("c", "c", content(3, 60*smallBlock))
+	mustCopyAll(t, r, dead)
+	mustCopyAll(t, r, kept, shared)
+	forget(t, r, dead)
+	forget(t, r, shared)
+	closeRepo(t, r)
+	before, stopped := len(store.Names("packs/")), false
+	for range 2 {
+		r := must(openSmall(t.Context(), fullStore{store}, ""))(t)
+		report, err := r.Reclaim(t.Context(), repo.ReclaimOptions{TempDir: t.TempDir(), Policy: atOnce()})
+		if err != nil {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		stopped = stopped || strings.Contains(report.Stopped, "full")
+		closeRepo(t, r)
+	}
+	if after := len(store.Names("packs/")); !stopped || after >= before {
+		t.Errorf("stopped for want of room: %v; %d packs, before %d", stopped, after, before)
+	}
+	last := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, last)
+	check(t, last, kept)
 }
