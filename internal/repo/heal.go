@@ -31,7 +31,7 @@ type HealReport struct {
 // ids computed from the very bytes that are stored; nothing is changed in place. What verification did not note yet is not
 // known to be damaged; verify again afterwards to see what is left.
 //
-//  1. Points whose own file is lost are taken from donors that have them.
+//  1. Points whose own file is lost are taken from donors that have them; they stay damaged until they are verified.
 //  2. Packs with damaged places are repaired in memory from their parity, and the frames that were damaged stored again.
 //  3. All trees are followed. A node or block that has no good copy in the point's own domain is taken from another place
 //     here, or from a donor. Nodes come at once, because what is below them shows only then; blocks some hundred at a time.
@@ -139,7 +139,7 @@ func (h *healer) points(ctx context.Context) error {
 				return err
 			}
 			done := make(chan error, 1)
-			if err := in.CommitPoint(point, "", "", nil, func(err error) { done <- err }); err != nil {
+			if err := in.commitPoint(readyPoint{point: point, damaged: unfollowed(point), done: func(err error) { done <- err }}); err != nil {
 				return err
 			}
 			if err := errors.Join(in.Flush(ctx), <-done); err != nil {
@@ -150,6 +150,20 @@ func (h *healer) points(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unfollowed is the damage of a point that is taken over before its trees are followed: nothing of it is known to be here.
+// It is in the same log entry, so that the point is not called whole if healing ends there; the verification that
+// follows takes it back.
+func unfollowed(point *Point) commitlog.Damaged {
+	damaged := commitlog.Damaged{Point: point.ID}
+	for _, root := range point.Roots {
+		if root != nil && !root.Top.IsZero() {
+			damaged.Places++
+			damaged.Bytes += root.Size
+		}
+	}
+	return damaged
 }
 
 // fromParity stores again what was damaged in packs that their parity can make whole.

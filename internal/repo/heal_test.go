@@ -289,3 +289,45 @@ func TestHealingKeepsDomainsApart(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Healing that ends between a point's file and its blocks leaves no point that is called whole and is not.
+func TestHealingThatIsCutShortCallsNothingWhole(t *testing.T) {
+	original, donor, points := twoCopies(t, repo.Options{})
+	for _, name := range append(original.Names("points/"), original.Names("packs/")...) {
+		if err := original.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify(t, original)
+	for after := 1; after <= len(points)+1; after++ {
+		store := original.Clone()
+		r := must(openSmall(t.Context(), store, ""))(t)
+		d := must(openSmall(t.Context(), donor, ""))(t)
+		entries := 0
+		store.SetFault(func(op memory.Op, name string) error {
+			writes := op == memory.OpPut || op == memory.OpCreate || op == memory.OpOverwrite
+			if writes && entries >= after {
+				return errInjected
+			}
+			if writes && strings.HasPrefix(name, "log/") {
+				entries++ // this one is still written
+			}
+			return nil
+		})
+		if _, err := r.Heal(t.Context(), &repo.VerifyReport{}, []*repo.Repository{d}); err == nil {
+			t.Fatalf("after %d entries: healing was not cut short", after)
+		}
+		store.SetFault(nil)
+		closeRepo(t, d)
+		closeRepo(t, r)
+		r = must(openSmall(t.Context(), store, ""))(t)
+		for _, p := range points {
+			if err := compare(t.Context(), r, p); r.HasWhole(p.ID()) && err != nil {
+				t.Errorf("after %d entries %s is called whole: %v", after, p.Native, err)
+			}
+		}
+		closeRepo(t, r)
+		_, again := healed(t, store, donor)
+		wholeAgain(t, "healed again", store, points, again)
+	}
+}

@@ -116,7 +116,9 @@ type readyPoint struct {
 	raw   []byte // its file
 	claim commitlog.Claim
 	task  *Task
-	done  func(error)
+	// damaged says what of it is not known to be here, if it has places.
+	damaged commitlog.Damaged
+	done    func(error)
 }
 
 // seal is one batch on its way to durability: packs, and what may be said once they are durable.
@@ -354,6 +356,12 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 // the packs that hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
 // An error is of this point alone, which cannot be written down; done is not called then.
 func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) error {
+	return in.commitPoint(readyPoint{point: p, claim: commitlog.Claim{Point: p.ID, Job: job, Reason: reason}, task: task, done: done})
+}
+
+// commitPoint hands over a point that is ready but for its file.
+func (in *Ingest) commitPoint(ready readyPoint) error {
+	p := ready.point
 	p.Domain, p.Sealed = in.domain, in.sealed
 	raw, err := encodePoint(in.repo.hasher, in.repo.Pseudonym(p.Machine.Key), p)
 	if err != nil {
@@ -362,10 +370,10 @@ func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done fun
 	if len(raw) > pointLimit {
 		return fmt.Errorf("the point's description takes %d bytes, more than any may have", len(raw))
 	}
-	claim := commitlog.Claim{Point: p.ID, Job: job, Reason: reason}
+	ready.raw = raw
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.points = append(in.points, readyPoint{point: p, raw: raw, claim: claim, task: task, done: done})
+	in.points = append(in.points, ready)
 	return nil
 }
 

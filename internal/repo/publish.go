@@ -41,6 +41,9 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 			return err
 		}
 		payload.Points = append(payload.Points, entry)
+		if ready.damaged.Places > 0 {
+			payload.Damaged = append(payload.Damaged, ready.damaged)
+		}
 		if ready.claim.Job != "" {
 			payload.Claims = append(payload.Claims, ready.claim)
 		}
@@ -105,7 +108,7 @@ func (in *Ingest) commit(ctx context.Context, payload *commitlog.Payload, s *sea
 	if !errors.Is(err, ErrCondemned) {
 		return err == nil, err
 	}
-	payload.Points, payload.Claims, payload.PartialsEnded = nil, nil, nil
+	payload.Points, payload.Damaged, payload.Claims, payload.PartialsEnded = nil, nil, nil, nil
 	for {
 		if lost := in.lose(ctx, payload, s); lost != nil {
 			return false, lost
