@@ -172,7 +172,7 @@ func (c *reclaimer) giveUp(ctx context.Context) error {
 		err = c.repackAll(ctx)
 	}
 	switch {
-	case errors.Is(err, errStale):
+	case errors.Is(err, errStale), errors.Is(err, ErrCondemned): // or another run took for garbage what this one has just moved
 		c.report.Stopped = err.Error() + ": the next run goes on"
 		return nil
 	case errors.Is(err, storage.ErrFull):
