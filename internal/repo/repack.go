@@ -240,9 +240,10 @@ func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) err
 	return nil
 }
 
-// drop removes the new pack, which no entry names. If that fails it is garbage, which the next run finds.
+// drop removes the new pack, unless an entry names it after all: the commit's own, met again after its answer was lost. If
+// that fails it is garbage, which the next run finds.
 func (m *frameMover) drop(ctx context.Context) {
-	if m.writer != nil && m.out == nil {
+	if _, named := m.repo.snapshot().Packs[m.id]; !named && m.writer != nil && m.out == nil {
 		_ = m.repo.deletePack(context.WithoutCancel(ctx), m.id)
 	}
 }
