@@ -156,6 +156,8 @@ func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven, loc
 		a.say("%s left for the next time", counted(report.Unread, "pack"))
 	case report.Cut:
 		a.say("some points are left for the next time")
+	case len(report.Damage) == 0 && report.Fresh > 0 && report.Begun.IsZero():
+		a.say("nothing is damaged in what was read")
 	case len(report.Damage) == 0:
 		a.say("%s", provenSentence(report.Level, locked))
 	}
