@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func (d date) add(n int) date {
 }
 
 func (d date) weekday() time.Weekday {
-	return time.Date(d.year, d.month, d.day, 0, 0, 0, 0, time.UTC).Weekday()
+	return d.utc().Weekday()
 }
 
 func (d date) before(other date) bool {
@@ -45,33 +46,54 @@ func (d date) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.year, d.m
 // zoneReach is farther than any clock is from UTC, and than any clock change moves it.
 const zoneReach = 36 * time.Hour
 
+// utc is the date's midnight, were its zone UTC.
+func (d date) utc() time.Time { return time.Date(d.year, d.month, d.day, 0, 0, 0, 0, time.UTC) }
+
 // begin is the first instant of the date in a zone: midnight; where a clock change leaves midnight out, the first instant
 // after it; where midnight comes twice, the first. A date that a zone leaves out altogether begins with the next.
-func (d date) begin(zone *time.Location) time.Time {
-	midnight := time.Date(d.year, d.month, d.day, 0, 0, 0, 0, time.UTC)
-	var first time.Time
-	consider := func(at time.Time) {
-		if !dateOf(at, zone).before(d) && (first.IsZero() || at.Before(first)) {
-			first = at
+func (d date) begin(zone *time.Location) time.Time { return d.clock(0, zone) }
+
+// clock is the first instant at which a zone's clock has come to a time of the date: where a clock change leaves that time
+// out, the first instant after the change; where it comes twice, the first.
+func (d date) clock(at Clock, zone *time.Location) time.Time {
+	wall := d.utc().Add(time.Duration(at) * time.Minute)
+	for s := range stretches(zone, wall.Add(-zoneReach), wall.Add(zoneReach)) {
+		by := wall.Add(-s.offset) // if the offset of this stretch is in force then
+		switch {
+		case !by.After(s.start):
+			return s.start.UTC()
+		case by.Before(s.end):
+			return by
 		}
 	}
-	// Midnight by each offset in force around it, and the clock changes themselves.
-	for at := midnight.Add(-zoneReach); ; {
-		local := at.In(zone)
-		_, offset := local.Zone()
-		if by := midnight.Add(-time.Duration(offset) * time.Second); !by.Before(at) {
-			consider(by)
+	panic("a zone's clock never comes to " + wall.String())
+}
+
+// stretch is a time in which a zone's clock keeps one distance from UTC.
+type stretch struct {
+	start, end time.Time
+	offset     time.Duration
+}
+
+// stretches divides a time by the clock changes of a zone.
+func stretches(zone *time.Location, from, to time.Time) iter.Seq[stretch] {
+	return func(yield func(stretch) bool) {
+		for at := from; at.Before(to); {
+			local := at.In(zone)
+			_, offset := local.Zone()
+			_, end := local.ZoneBounds()
+			// time.Location ends the last day of a leap year, from 2040 on, with a change that is none and leads nowhere.
+			if !end.IsZero() && !end.After(at) {
+				end = at.Add(time.Hour)
+			}
+			if end.IsZero() || end.After(to) {
+				end = to
+			}
+			if !yield(stretch{at, end, time.Duration(offset) * time.Second}) {
+				return
+			}
+			at = end
 		}
-		_, end := local.ZoneBounds()
-		if end.IsZero() || end.After(midnight.Add(zoneReach)) {
-			return first.UTC()
-		}
-		consider(end)
-		// time.Location ends the last day of a leap year, from 2040 on, with a change that is none and leads nowhere.
-		if !end.After(at) {
-			end = at.Add(time.Hour)
-		}
-		at = end
 	}
 }
 
