@@ -110,26 +110,34 @@ func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error 
 		return err
 	}
 	damaged := damagedFrames(state)
-	c.marker.late = func(d *domainMark, id format.ID) error {
-		var only []format.Name
-		places, err := set.FindAll(ctx, id)
+	c.marker.late = func(d *domainMark, want needed) error {
+		var good, damagedIn []format.Name // doomed packs that have it
+		places, err := set.FindAll(ctx, want.id)
 		if err != nil {
 			return err
 		}
-		if len(places) == 0 {
+		if len(places) == 0 && want.point {
 			d.miss("a block or node that a new point needs is in no pack")
 		}
 		for _, place := range places {
 			p, known := state.Packs[place.Pack]
+			doomed := c.doomed[p.ID] && !c.spared[p.ID]
 			switch {
-			case !known || c.marker.domains[p.Domain] != d || state.Condemned[p.ID] || isDamaged(damaged, place):
-			case c.doomed[p.ID] && !c.spared[p.ID]:
-				only = append(only, p.ID)
-			default:
+			case !known || c.marker.domains[p.Domain] != d || state.Condemned[p.ID]:
+			case isDamaged(damaged, place):
+				if doomed && want.point {
+					damagedIn = append(damagedIn, p.ID)
+				}
+			case !doomed:
 				return nil
+			default:
+				good = append(good, p.ID)
 			}
 		}
-		for _, id := range only {
+		if len(good) == 0 {
+			good = damagedIn // perhaps it can be healed
+		}
+		for _, id := range good {
 			c.spared[id] = true
 		}
 		return nil

@@ -35,7 +35,15 @@ type marker struct {
 	// points and partials that are marked: the files of those of the state.
 	points, partials map[string]bool
 	// late, if set, takes the ids instead of the domain's sorter: those of roots that came after the mark.
-	late func(*domainMark, format.ID) error
+	late func(*domainMark, needed) error
+}
+
+// needed is a live id. What only an unfinished copy needs is kept for it as long as it is good. If it is lost it is no loss:
+// whoever goes on with the copy stores it again.
+type needed struct {
+	id format.ID
+	// point is true if a point needs it.
+	point bool
 }
 
 // domainMark is what is live in a domain.
@@ -187,7 +195,7 @@ func (w *markWalk) walk(ctx context.Context, beside, id format.ID, level int) er
 	if _, seen := d.seen[id]; seen {
 		return nil
 	}
-	if err := w.live(d, id); err != nil {
+	if err := w.live(d, needed{id, true}); err != nil {
 		return err
 	}
 	children, err := w.children(ctx, id, level)
@@ -214,7 +222,7 @@ func (w *markWalk) walk(ctx context.Context, beside, id format.ID, level int) er
 		switch {
 		case child.IsZero() || child == other:
 		case level == 0:
-			err = w.live(d, child)
+			err = w.live(d, needed{child, true})
 		default:
 			err = w.walk(ctx, other, child, level-1)
 		}
@@ -274,7 +282,7 @@ func (m *marker) markPartial(ctx context.Context, state *commitlog.State, partia
 	}
 	for ; len(records) > 0; records = records[partialRecord:] {
 		if id := format.ID(records[16:48]); !id.IsZero() {
-			if err := m.live(d, id); err != nil {
+			if err := m.live(d, needed{id: id}); err != nil {
 				return err
 			}
 		}
@@ -282,24 +290,31 @@ func (m *marker) markPartial(ctx context.Context, state *commitlog.State, partia
 	return nil
 }
 
-// live notes that an id is needed in a domain.
-func (m *marker) live(d *domainMark, id format.ID) error {
+// live notes what is needed in a domain.
+func (m *marker) live(d *domainMark, want needed) error {
 	if m.late != nil {
-		return m.late(d, id)
+		return m.late(d, want)
 	}
-	record := spill.Record{Key: binary.BigEndian.Uint64(id[:])}
-	copy(record.Value[:], id[:])
+	record := spill.Record{Key: binary.BigEndian.Uint64(want.id[:])}
+	copy(record.Value[:], want.id[:])
+	if want.point {
+		record.Value[len(want.id)] = 1
+	}
 	return d.ids.Add(record)
 }
 
 // sorted yields the domain's live ids, each once, ascending.
-func (d *domainMark) sorted() iter.Seq2[format.ID, error] {
-	return func(yield func(format.ID, error) bool) {
-		var equal []format.ID // ids that begin with the same eight bytes
+func (d *domainMark) sorted() iter.Seq2[needed, error] {
+	return func(yield func(needed, error) bool) {
+		var equal []needed // ids that begin with the same eight bytes
 		flush := func() bool {
-			slices.SortFunc(equal, func(a, b format.ID) int { return bytes.Compare(a[:], b[:]) })
-			for _, id := range slices.Compact(equal) {
-				if !yield(id, nil) {
+			slices.SortFunc(equal, func(a, b needed) int { return bytes.Compare(a.id[:], b.id[:]) })
+			for i := 0; i < len(equal); {
+				want := equal[i]
+				for i++; i < len(equal) && equal[i].id == want.id; i++ {
+					want.point = want.point || equal[i].point
+				}
+				if !yield(want, nil) {
 					return false
 				}
 			}
@@ -309,15 +324,16 @@ func (d *domainMark) sorted() iter.Seq2[format.ID, error] {
 		key := uint64(0)
 		for record, err := range d.ids.Sorted() {
 			if err != nil {
-				yield(format.ID{}, err)
+				yield(needed{}, err)
 				return
 			}
 			if record.Key != key && !flush() {
 				return
 			}
 			key = record.Key
-			if id := format.ID(record.Value[:32]); len(equal) == 0 || equal[len(equal)-1] != id {
-				equal = append(equal, id)
+			want := needed{format.ID(record.Value[:32]), record.Value[32] == 1}
+			if len(equal) == 0 || equal[len(equal)-1] != want {
+				equal = append(equal, want)
 			}
 		}
 		flush()

@@ -18,9 +18,10 @@ type packUse struct {
 	bytes  int64
 	// plain is what the live frames hold before compression, in bytes.
 	plain int64
-	// only counts frames known to be damaged of ids that have no good place: the pack stays, perhaps they can be healed.
+	// only counts frames known to be damaged of ids that points need and that have no good place: the pack stays, perhaps
+	// they can be healed.
 	only int
-	// needed counts live frames of a condemned pack that are nowhere else. It must not be deleted.
+	// needed counts frames of a condemned pack that points need and that are nowhere else. It must not be deleted.
 	needed int
 	// listed counts the pack's frames that the index has.
 	listed int
@@ -29,7 +30,7 @@ type packUse struct {
 // placing is what a merge of live ids and index found in a domain.
 type placing struct {
 	use map[format.Name]*packUse
-	// lost counts live ids of which no good place is known, missing those of them of which no place is.
+	// lost counts ids that points need of which no good place is known, missing those of them of which no place is.
 	lost, missing int
 }
 
@@ -85,7 +86,7 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 	want, err, more := live()
 	var places []index.Place // of want
 	settle := func() {
-		found.settle(state, damaged, places, keepPlace)
+		found.settle(state, damaged, want, places, keepPlace)
 		places = places[:0]
 		want, err, more = live()
 	}
@@ -98,13 +99,13 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 			continue
 		}
 		found.of(entry.Pack).listed++
-		for more && err == nil && bytes.Compare(want[:], entry.ID[:]) < 0 {
+		for more && err == nil && bytes.Compare(want.id[:], entry.ID[:]) < 0 {
 			settle()
 		}
 		if err != nil {
 			return found, err
 		}
-		if more && want == entry.ID {
+		if more && want.id == entry.ID {
 			places = append(places, entry.Place)
 		}
 	}
@@ -124,7 +125,7 @@ func (f *placing) of(name format.Name) *packUse {
 }
 
 // settle decides which of the places of a live id is kept.
-func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, places []index.Place, keepPlace func(index.Place)) {
+func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, want needed, places []index.Place, keepPlace func(index.Place)) {
 	var best *index.Place
 	for i := range places {
 		p := &places[i]
@@ -143,6 +144,9 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, p
 		if keepPlace != nil {
 			keepPlace(*best)
 		}
+		return
+	}
+	if !want.point {
 		return
 	}
 	f.lost++
