@@ -41,16 +41,20 @@ func (a *app) compact(ctx context.Context, location string, options repo.Compact
 	beIdle()
 	a.interrupted = "what was written is kept; run it again to go on"
 	report, err := repository.Compact(ctx, options)
+	var names machineNames
+	if err == nil {
+		names, err = a.machineNames(ctx, repository)
+	}
 	a.warnings(repository.Warnings())
 	if err != nil {
 		return err
 	}
 	if a.json {
-		return a.printJSON(describeCompact(repository, report))
+		return a.printJSON(describeCompact(repository, report, names))
 	}
 	rows := [][]string{{"machine", "reads per GiB before", "after"}}
 	for i, before := range report.Before {
-		rows = append(rows, []string{before.Machine.String(), perGiB(before), perGiB(report.After[i])})
+		rows = append(rows, []string{names.of(before.Machine.String()), perGiB(before), perGiB(report.After[i])})
 	}
 	a.sayTable(rows)
 	a.say("%s written again: %s became %s in %s", counted(report.Blocks, "block"), size(report.Read), size(report.Written), counted(report.Packs, "pack"))
@@ -104,6 +108,7 @@ type compactJSON struct {
 
 type fragmentationJSON struct {
 	Pseudonym  string `json:"pseudonym"`
+	Machine    string `json:"machine"`
 	Point      string `json:"point"`
 	Blocks     int    `json:"blocks"`
 	Bytes      int64  `json:"bytes"`
@@ -111,14 +116,14 @@ type fragmentationJSON struct {
 	RunsAfter  int    `json:"runsAfter"`
 }
 
-func describeCompact(repository *repo.Repository, report *repo.CompactReport) compactJSON {
+func describeCompact(repository *repo.Repository, report *repo.CompactReport, names machineNames) compactJSON {
 	described := compactJSON{
 		Repository: describePlace(repository), Machines: []fragmentationJSON{}, Blocks: report.Blocks, ReadBytes: report.Read,
 		WrittenBytes: report.Written, Packs: report.Packs, LockedBlocks: report.Locked, Stopped: report.Stopped,
 	}
 	for i, before := range report.Before {
 		described.Machines = append(described.Machines, fragmentationJSON{
-			Pseudonym: before.Machine.String(), Point: before.Point.String(), Blocks: before.Blocks, Bytes: before.Bytes,
+			Pseudonym: before.Machine.String(), Machine: names[before.Machine.String()], Point: before.Point.String(), Blocks: before.Blocks, Bytes: before.Bytes,
 			RunsBefore: before.Runs, RunsAfter: report.After[i].Runs,
 		})
 	}

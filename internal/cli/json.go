@@ -172,6 +172,11 @@ type repositoryInfoJSON struct {
 	// Use is what --analyze found, or the last reclaim.
 	Use           *useJSON    `json:"use,omitempty"`
 	Fragmentation []lyingJSON `json:"fragmentation"`
+	// ByMachine and AllBlocks are what --analyze found: what each machine needs, and all of them together.
+	ByMachine []machineUseJSON `json:"byMachine"`
+	AllBlocks *blockUseJSON    `json:"allBlocks,omitempty"`
+	// LastCopy is what the last copy wrote, if that is known.
+	LastCopy *lastRunJSON `json:"lastCopy,omitempty"`
 }
 
 // adoptJSON is the output of adopt.

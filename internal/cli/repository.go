@@ -87,7 +87,7 @@ with whatever keys: docs/s3.md#locks.`,
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0], analyze) },
 	}
-	info.Flags().BoolVar(&analyze, "analyze", false, "find out what of it is needed, and how the newest points lie in it: reads all tree nodes")
+	info.Flags().BoolVar(&analyze, "analyze", false, "find out what of it is needed, in all and by machine, and how the newest points lie in it: reads all tree nodes")
 	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand(), a.repoLocksCommand())
 	return command
 }
@@ -130,15 +130,24 @@ func (a *app) repoInfo(ctx context.Context, path string, analyze bool) error {
 	if err != nil {
 		return err
 	}
-	use, lying, err := a.useOf(ctx, repository, analyze)
+	found, err := a.analysisOf(ctx, repository, analyze)
 	if err != nil {
 		return err
 	}
+	names := machineNames{}
+	if analyze {
+		if names, err = a.machineNames(ctx, repository); err != nil {
+			return err
+		}
+	}
+	last, since := repository.LastRun(ctx)
 	a.warnings(repository.Warnings())
 	usage := repository.Usage()
 	if a.json {
+		byMachine, allBlocks := describeMachines(found, names)
 		return a.printJSON(repositoryInfoJSON{
-			Use: describeUse(use), Fragmentation: describeLying(lying),
+			Use: describeUse(found), Fragmentation: describeLying(found, names), ByMachine: byMachine, AllBlocks: allBlocks,
+			LastCopy:       describeLastRun(last, since),
 			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
 			Points: usage.Points, Machines: machines, Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),
 			Packs: usage.Packs, Stored: usage.PackBytes, ParityBytes: usage.ParityBytes, Logical: logical,
@@ -172,7 +181,9 @@ func (a *app) repoInfo(ctx context.Context, path string, analyze bool) error {
 	if usage.Unfinished > 0 {
 		rows = append(rows, []string{"unfinished copies", count(usage.Unfinished)})
 	}
-	a.table(append(rows, useRows(use, lying, logical)...))
+	rows = append(rows, lastRunRows(last, since)...)
+	a.table(append(rows, useRows(found, logical)...))
+	a.printMachines(found, names)
 	return nil
 }
 

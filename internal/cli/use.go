@@ -1,41 +1,122 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
 )
 
-// useOf is what of a repository is needed, and how the newest points lie in it: found now, or else by the last reclaim.
-func (a *app) useOf(ctx context.Context, repository *repo.Repository, analyze bool) (*repo.RepositoryUse, []repo.Fragmentation, error) {
-	if !analyze {
-		return repository.LastUse(ctx), nil, nil
+// analysisOf is what of a repository is needed: with analyze found now, else what the last reclaim found, or nil.
+func (a *app) analysisOf(ctx context.Context, repository *repo.Repository, analyze bool) (*repo.Analysis, error) {
+	if analyze {
+		return repository.Analyze(ctx, a.tempDir)
 	}
-	use, lying, err := repository.Analyze(ctx, a.tempDir)
-	return &use, lying, err
+	if use := repository.LastUse(ctx); use != nil {
+		return &repo.Analysis{Use: *use}, nil
+	}
+	return nil, nil
 }
 
-func useRows(use *repo.RepositoryUse, lying []repo.Fragmentation, logical int64) [][]string {
-	if use == nil {
+func useRows(found *repo.Analysis, logical int64) [][]string {
+	if found == nil {
 		return nil
 	}
+	use := found.Use
 	rows := [][]string{
 		{""},
 		{"needed", size(use.Live) + ", as of " + when(use.At)},
 		{"not needed", size(use.Dead) + "; ferry reclaim gives back what is worth it"},
 		{"given up", size(use.Condemned) + " that waits to be deleted"},
 	}
-	if use.Content > 0 && use.Data > 0 {
-		rows = append(rows,
-			[]string{"deduplication", fmt.Sprintf("%.2f: %s of points are %s of different blocks", float64(logical)/float64(use.Content), size(logical), size(use.Content))},
-			[]string{"compression", fmt.Sprintf("%.2f: they take %s", float64(use.Content)/float64(use.Data), size(use.Data))})
+	blocks := repo.BlockUse{Distinct: use.Content, Stored: use.Data}
+	if len(found.Machines.Machines) > 0 {
+		blocks = found.Machines.All // sealed domains too
 	}
-	for _, f := range lying {
-		rows = append(rows, []string{"reads per GiB", fmt.Sprintf("%s for the newest point of machine %s", perGiB(f), f.Machine)})
+	if blocks.Distinct > 0 && blocks.Stored > 0 {
+		rows = append(rows,
+			[]string{"deduplication", fmt.Sprintf("%s: %s of points are %s of different blocks", ratio(logical, blocks.Distinct), size(logical), size(blocks.Distinct))},
+			[]string{"compression", fmt.Sprintf("%s: they take %s", ratio(blocks.Distinct, blocks.Stored), size(blocks.Stored))})
 	}
 	return rows
+}
+
+// ratio of two sizes, as people read it.
+func ratio(of, to int64) string {
+	if to == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", float64(of)/float64(to))
+}
+
+// lastRunRows say what the last copy wrote.
+func lastRunRows(run *repo.LastRun, since int) [][]string {
+	if run == nil {
+		return nil
+	}
+	rows := [][]string{
+		{""},
+		{"last copy", fmt.Sprintf("%s, ended %s after %s", counted(int(run.Points), "point"), when(run.Ended), run.Ended.Sub(run.Began).Round(time.Millisecond))},
+		{"it wrote", fmt.Sprintf("%s of new blocks as %s, and %s of tree nodes, in %s", size(run.New), size(run.Stored), size(run.Nodes), counted(int(run.Packs), "pack"))},
+	}
+	if since > 0 {
+		rows = append(rows, []string{"since then", counted(since, "pack") + " written by other commands, or by a copy that did not end in order"})
+	}
+	return rows
+}
+
+// printMachines prints what each machine's points need.
+func (a *app) printMachines(found *repo.Analysis, names machineNames) {
+	if found == nil || len(found.Machines.Machines) == 0 {
+		return
+	}
+	reads := map[string]string{}
+	for _, f := range found.Fragmentation {
+		reads[f.Machine.String()] = perGiB(f)
+	}
+	rows := [][]string{{"machine", "points", "size", "different", "stored", "deduplication", "compression", "changed last", "reads per GiB"}}
+	for _, m := range found.Machines.Machines {
+		changed := "-"
+		if m.Points > 1 {
+			changed = size(m.Changed)
+		}
+		name := names.of(m.Machine.String())
+		if m.Incomplete || m.Lost > 0 {
+			name += " (not all of it can be read)"
+		}
+		rows = append(rows, []string{
+			name, count(m.Points), size(m.Logical), size(m.Distinct), size(m.Stored), ratio(m.Logical, m.Distinct), ratio(m.Distinct, m.Stored),
+			changed, cmp.Or(reads[m.Machine.String()], "-"),
+		})
+	}
+	a.line("")
+	a.table(rows)
+	all := found.Machines.All
+	a.line("\nin all %s of different blocks, stored as %s: what machines share counts for each of them above, and once here", size(all.Distinct), size(all.Stored))
+}
+
+// machineNames are the names of machines, by pseudonym.
+type machineNames map[string]string
+
+// of is a machine's name, or its pseudonym where that is not known.
+func (names machineNames) of(pseudonym string) string { return cmp.Or(names[pseudonym], pseudonym) }
+
+// machineNames reads one point of each machine for its name. Without the key, or of points that are damaged, none is known.
+func (a *app) machineNames(ctx context.Context, repository *repo.Repository) (machineNames, error) {
+	names := machineNames{}
+	if repository.Locked() {
+		return names, nil
+	}
+	read, err := repository.ReadNewest(ctx)
+	for _, p := range read {
+		if p.Err == nil {
+			names[p.Entry.Machine.String()] = shortName(p.Point.Machine)
+		}
+	}
+	return names, err
 }
 
 type useJSON struct {
@@ -48,10 +129,11 @@ type useJSON struct {
 	Data      int64     `json:"dataBytes"`
 }
 
-func describeUse(use *repo.RepositoryUse) *useJSON {
-	if use == nil {
+func describeUse(found *repo.Analysis) *useJSON {
+	if found == nil {
 		return nil
 	}
+	use := found.Use
 	return &useJSON{
 		At: use.At.UTC(), LogEntry: int64(use.Entry), Live: use.Live, Dead: use.Dead, Condemned: use.Condemned, Content: use.Content, Data: use.Data,
 	}
@@ -59,16 +141,82 @@ func describeUse(use *repo.RepositoryUse) *useJSON {
 
 type lyingJSON struct {
 	Pseudonym string `json:"pseudonym"`
+	Machine   string `json:"machine"`
 	Point     string `json:"point"`
 	Blocks    int    `json:"blocks"`
 	Bytes     int64  `json:"bytes"`
 	Runs      int    `json:"runs"`
 }
 
-func describeLying(lying []repo.Fragmentation) []lyingJSON {
+func describeLying(found *repo.Analysis, names machineNames) []lyingJSON {
 	described := []lyingJSON{}
-	for _, f := range lying {
-		described = append(described, lyingJSON{Pseudonym: f.Machine.String(), Point: f.Point.String(), Blocks: f.Blocks, Bytes: f.Bytes, Runs: f.Runs})
+	if found == nil {
+		return described
+	}
+	for _, f := range found.Fragmentation {
+		described = append(described, lyingJSON{
+			Pseudonym: f.Machine.String(), Machine: names[f.Machine.String()], Point: f.Point.String(), Blocks: f.Blocks, Bytes: f.Bytes, Runs: f.Runs,
+		})
 	}
 	return described
+}
+
+type machineUseJSON struct {
+	Pseudonym string `json:"pseudonym"`
+	// Machine is its name; empty where it is not known.
+	Machine       string `json:"machine"`
+	Points        int    `json:"points"`
+	Logical       int64  `json:"logicalBytes"`
+	Distinct      int64  `json:"distinctBytes"`
+	Stored        int64  `json:"storedBytes"`
+	Point         string `json:"point"`
+	PreviousPoint string `json:"previousPoint"`
+	Changed       int64  `json:"changedBytes"`
+	Lost          int    `json:"lostBlocks"`
+	Complete      bool   `json:"complete"`
+}
+
+type blockUseJSON struct {
+	Distinct int64 `json:"distinctBytes"`
+	Stored   int64 `json:"storedBytes"`
+}
+
+func describeMachines(found *repo.Analysis, names machineNames) (machines []machineUseJSON, all *blockUseJSON) {
+	machines = []machineUseJSON{}
+	if found == nil || len(found.Machines.Machines) == 0 {
+		return machines, nil
+	}
+	id := func(point backup.PointID) string {
+		if point == (backup.PointID{}) {
+			return ""
+		}
+		return point.String()
+	}
+	for _, m := range found.Machines.Machines {
+		machines = append(machines, machineUseJSON{
+			Pseudonym: m.Machine.String(), Machine: names[m.Machine.String()], Points: m.Points, Logical: m.Logical, Distinct: m.Distinct, Stored: m.Stored,
+			Point: id(m.Newest), PreviousPoint: id(m.Before), Changed: m.Changed, Lost: m.Lost, Complete: !m.Incomplete && m.Lost == 0,
+		})
+	}
+	return machines, &blockUseJSON{Distinct: found.Machines.All.Distinct, Stored: found.Machines.All.Stored}
+}
+
+type lastRunJSON struct {
+	Began      time.Time `json:"began"`
+	Ended      time.Time `json:"ended"`
+	Points     int64     `json:"points"`
+	New        int64     `json:"newBytes"`
+	Stored     int64     `json:"storedBytes"`
+	Nodes      int64     `json:"nodeBytes"`
+	Packs      int64     `json:"packs"`
+	PacksSince int       `json:"packsSince"`
+}
+
+func describeLastRun(run *repo.LastRun, since int) *lastRunJSON {
+	if run == nil {
+		return nil
+	}
+	return &lastRunJSON{
+		Began: run.Began.UTC(), Ended: run.Ended.UTC(), Points: run.Points, New: run.New, Stored: run.Stored, Nodes: run.Nodes, Packs: run.Packs, PacksSince: since,
+	}
 }

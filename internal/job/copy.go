@@ -47,11 +47,12 @@ type Report struct {
 	Steps []StepReport
 	// SourceBytes were read from the source, headers included.
 	SourceBytes int64
-	// Stored is what new blocks take in the repository, Nodes what new tree nodes take. In bytes.
-	Stored, Nodes int64
-	Packs         int64
-	Took          time.Duration
-	Warnings      []string
+	// New is what blocks hold that were not in the repository, Stored what they take there, Nodes what new tree nodes
+	// take. In bytes.
+	New, Stored, Nodes int64
+	Packs              int64
+	Took               time.Duration
+	Warnings           []string
 }
 
 // Failed counts steps that failed, and those whose plan says that not copying them is a failure.
@@ -129,6 +130,12 @@ func Copy(ctx context.Context, from *registry.Source, to *repo.Repository, steps
 	}
 	c.report.SourceBytes = from.Root.BytesRead()
 	c.report.Took = time.Since(c.started)
+	if len(steps.Copies()) > 0 && !options.Mend && (err == nil || ctx.Err() != nil) {
+		to.RememberRun(context.WithoutCancel(ctx), repo.LastRun{
+			Began: c.started, Ended: c.started.Add(c.report.Took), Points: int64(c.report.Copied()),
+			New: c.report.New, Stored: c.report.Stored, Nodes: c.report.Nodes, Packs: c.report.Packs,
+		})
+	}
 	c.report.Warnings = append(c.report.Warnings, to.Warnings()...)
 	return c.report, err
 }
@@ -193,6 +200,7 @@ func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
 	}
 	closeErr := ingest.Close(context.WithoutCancel(ctx), ingest.Failed())
 	stats := ingest.Stats()
+	c.report.New += stats.NewBytes.Load()
 	c.report.Stored += stats.Stored.Load()
 	c.report.Nodes += stats.NodeBytes.Load()
 	c.report.Packs += stats.Packs.Load()

@@ -149,6 +149,11 @@ func (m *marker) markPoint(ctx context.Context, state *commitlog.State, entry co
 	if d.sealed {
 		return nil
 	}
+	return m.markRoots(ctx, d, entry, roots)
+}
+
+// markRoots walks a point's trees beside those of the machine's point before it.
+func (m *marker) markRoots(ctx context.Context, d *domainMark, entry commitlog.Point, roots []tree.Root) error {
 	before := d.newest[entry.Machine]
 	for i, root := range roots {
 		w := &markWalk{marker: m, domain: d, kind: root.Kind, point: entry}
@@ -295,26 +300,47 @@ func (m *marker) live(d *domainMark, want needed) error {
 	if m.late != nil {
 		return m.late(d, want)
 	}
-	record := spill.Record{Key: binary.BigEndian.Uint64(want.id[:])}
-	copy(record.Value[:], want.id[:])
+	kind := byte(0)
 	if want.point {
-		record.Value[len(want.id)] = 1
+		kind = 1
 	}
-	return d.ids.Add(record)
+	return d.ids.Add(idRecord(want.id, kind))
 }
 
 // sorted yields the domain's live ids, each once, ascending.
 func (d *domainMark) sorted() iter.Seq2[needed, error] {
 	return func(yield func(needed, error) bool) {
-		var equal []needed // ids that begin with the same eight bytes
+		var last needed
+		for value, err := range distinct(d.ids) {
+			if err != nil {
+				yield(needed{}, err)
+				return
+			}
+			want := needed{format.ID(value[:len(last.id)]), value[len(last.id)] == 1}
+			switch {
+			case want.id == last.id:
+				want.point = want.point || last.point
+			case !last.id.IsZero() && !yield(last, nil):
+				return
+			}
+			last = want
+		}
+		if !last.id.IsZero() {
+			yield(last, nil)
+		}
+	}
+}
+
+// distinct yields the values of a sorter's records, each once, ascending. Each begins with an id, whose first eight bytes
+// are the record's key.
+func distinct(ids *spill.Sorter) iter.Seq2[[spill.RecordSize]byte, error] {
+	type value = [spill.RecordSize]byte
+	return func(yield func(value, error) bool) {
+		var equal []value // those of the same key
 		flush := func() bool {
-			slices.SortFunc(equal, func(a, b needed) int { return bytes.Compare(a.id[:], b.id[:]) })
-			for i := 0; i < len(equal); {
-				want := equal[i]
-				for i++; i < len(equal) && equal[i].id == want.id; i++ {
-					want.point = want.point || equal[i].point
-				}
-				if !yield(want, nil) {
+			slices.SortFunc(equal, func(a, b value) int { return bytes.Compare(a[:], b[:]) })
+			for _, v := range slices.Compact(equal) {
+				if !yield(v, nil) {
 					return false
 				}
 			}
@@ -322,22 +348,28 @@ func (d *domainMark) sorted() iter.Seq2[needed, error] {
 			return true
 		}
 		key := uint64(0)
-		for record, err := range d.ids.Sorted() {
+		for record, err := range ids.Sorted() {
 			if err != nil {
-				yield(needed{}, err)
+				yield(value{}, err)
 				return
 			}
 			if record.Key != key && !flush() {
 				return
 			}
 			key = record.Key
-			want := needed{format.ID(record.Value[:32]), record.Value[32] == 1}
-			if len(equal) == 0 || equal[len(equal)-1] != want {
-				equal = append(equal, want)
+			if len(equal) == 0 || equal[len(equal)-1] != record.Value {
+				equal = append(equal, record.Value)
 			}
 		}
 		flush()
 	}
+}
+
+// idRecord is a record of a sorter that distinct reads: an id and what follows it, up to eight bytes.
+func idRecord(id format.ID, more ...byte) spill.Record {
+	record := spill.Record{Key: binary.BigEndian.Uint64(id[:])}
+	copy(record.Value[copy(record.Value[:], id[:]):], more)
+	return record
 }
 
 // pointRoots reads where a point's blocks are, and the roots of its trees. It needs no key.

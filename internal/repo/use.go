@@ -59,27 +59,36 @@ func (c *reclaimer) remember(ctx context.Context) error {
 // LastUse is what the last reclaim found, or nil.
 func (r *Repository) LastUse(ctx context.Context) *RepositoryUse { return r.readReclaimRecord(ctx).Use }
 
-// Analyze finds what of the repository is live now, and how the machines' newest points lie in it. It reads tree nodes and
-// the index, and changes nothing.
-func (r *Repository) Analyze(ctx context.Context, tempDir string) (RepositoryUse, []Fragmentation, error) {
+// Analysis is what of a repository is live, what each machine's points need, and how its newest point lies in packs.
+type Analysis struct {
+	Use           RepositoryUse
+	Fragmentation []Fragmentation
+	Machines      MachinesUse
+}
+
+// Analyze finds out about the repository as it is now. It reads tree nodes and the index, and changes nothing.
+func (r *Repository) Analyze(ctx context.Context, tempDir string) (*Analysis, error) {
 	report, err := r.Reclaim(ctx, ReclaimOptions{DryRun: true, Policy: DefaultReclaimPolicy(), TempDir: tempDir})
 	if err != nil {
-		return RepositoryUse{}, nil, err
+		return nil, err
 	}
 	if len(report.Incomplete) > 0 {
 		r.warn("the figures are not complete: %s", report.Incomplete[0])
 	}
-	var all []Fragmentation
+	found := &Analysis{Use: report.Use}
+	if found.Machines, err = r.machinesUse(ctx, tempDir); err != nil {
+		return nil, err
+	}
 	for _, entry := range r.newestPoints() {
 		f, err := r.fragmentation(ctx, entry)
 		if err != nil {
 			if ctx.Err() != nil || !permanent(err) {
-				return report.Use, all, err
+				return nil, err
 			}
 			r.warn("point %s cannot be followed: %v", entry.ID.Short(), err)
 			continue
 		}
-		all = append(all, f)
+		found.Fragmentation = append(found.Fragmentation, f)
 	}
-	return report.Use, all, nil
+	return found, nil
 }
