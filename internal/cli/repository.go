@@ -82,7 +82,7 @@ with whatever keys: docs/s3.md#locks.`,
 	var analyze bool
 	info := &cobra.Command{
 		Use: "info REPOSITORY", Short: "Say what a repository is and what it holds",
-		Example:           "  ferry repo info /mnt/usb/vault\n  ferry repo info /mnt/usb/vault --json",
+		Example:           "  ferry repo info /mnt/usb/vault\n  ferry repo info /mnt/usb/vault --analyze\n  ferry repo info /mnt/usb/vault --json",
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0], analyze) },

@@ -40,8 +40,9 @@ func newSpecimen(t *testing.T, options repo.Options) specimen {
 	broken := onePoint("broken", "b1", content(83, 2*smallBlock))
 	broken.Revalidated = errInjected // leaves an unfinished copy
 	_, _ = copyAll(t.Context(), r, sourcetest.Open(t, broken))
+	_ = must(r.Verify(t.Context(), nil))(t)
 	closeRepo(t, r)
-	for _, folder := range []string{"log/", "points/", "partials/", "packs/", "index/"} {
+	for _, folder := range []string{"log/", "points/", "partials/", "packs/", "index/", "marks/last-run", "marks/verified"} {
 		if len(s.store.Names(folder)) == 0 {
 			t.Fatalf("the specimen has nothing in %s", folder)
 		}
@@ -50,9 +51,13 @@ func newSpecimen(t *testing.T, options repo.Options) specimen {
 }
 
 // judge fails the test if bytes come back wrong without a word, or if what was done to the repository shows neither when
-// it is opened, nor when it is verified, nor makes any difference.
+// it is opened, nor when it is verified, nor makes any difference. What is done to hints must make none.
 func (s specimen) judge(t *testing.T, store *memory.Store, cache, what string) {
 	t.Helper()
+	if strings.HasPrefix(what, "marks/") {
+		s.judgeMark(t, store, cache, what)
+		return
+	}
 	r, err := openSmall(t.Context(), store, cache)
 	if err != nil {
 		if text := err.Error(); !strings.Contains(text, "log/") && !strings.Contains(text, "repository.json") && !strings.Contains(text, "keys/") && !errors.Is(err, repo.ErrNoRepository) {
@@ -95,6 +100,51 @@ func (s specimen) judge(t *testing.T, store *memory.Store, cache, what string) {
 	}
 	if !noticed && len(report.Warnings) == 0 {
 		t.Errorf("%s: nothing was noticed", what)
+	}
+}
+
+// judgeMark fails the test if damage to a mark does any harm: if the repository is not what it was, if the mark says
+// anything that it did not say before, or if it is not whole again after the next work that writes it.
+func (s specimen) judgeMark(t *testing.T, store *memory.Store, cache, what string) {
+	t.Helper()
+	store = store.Clone() // which is written to
+	r, err := openSmall(t.Context(), store, cache)
+	if err != nil {
+		t.Errorf("%s: it does not open: %v", what, err)
+		return
+	}
+	defer closeRepo(t, r)
+	before := must(openSmall(t.Context(), s.store, ""))(t)
+	defer closeRepo(t, before)
+	const lastRun, verified = "marks/last-run", "marks/verified"
+	wanted, _ := before.LastRun(t.Context())
+	run, _ := r.LastRun(t.Context())
+	if wanted == nil || strings.HasPrefix(what, lastRun) && run != nil || run != nil && *run != *wanted {
+		t.Errorf("%s: the last copy wrote %+v; before it was %+v", what, run, wanted)
+	}
+	for i, proven := range r.Proven(t.Context()) {
+		whole := before.Proven(t.Context())[i]
+		if whole.Never > 0 || strings.HasPrefix(what, verified) && proven.Never == 0 || proven.Never == 0 && proven != whole {
+			t.Errorf("%s: proven %+v; before it was %+v", what, proven, whole)
+		}
+	}
+	report := must(r.Verify(t.Context(), nil))(t)
+	if len(report.Damage)+len(report.Healed)+len(report.Remade)+len(report.Warnings) > 0 || r.Diverged() != nil {
+		t.Errorf("%s: a mark is no more than a hint: %+v, %v", what, report, r.Diverged())
+	}
+	for _, p := range s.points {
+		if err := compare(t.Context(), r, p); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if proven := r.Proven(t.Context())[1]; proven.Never > 0 {
+		t.Errorf("%s: verified, and still %d packs count as never proven", what, proven.Never)
+	}
+	writer := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, writer)
+	mustCopyAll(t, writer, onePoint("another", "a1", content(84, 2*smallBlock)))
+	if run, since := writer.LastRun(t.Context()); run == nil || run.Points != 1 || since != 0 {
+		t.Errorf("%s: the next copy notes %+v, %d packs since", what, run, since)
 	}
 }
 

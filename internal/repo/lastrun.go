@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"ferry/internal/repo/format"
 	"ferry/internal/storage"
 )
 
@@ -35,7 +36,8 @@ func (r *Repository) RememberRun(ctx context.Context, run LastRun) {
 	run.Began, run.Ended, run.Entry = run.Began.UTC(), run.Ended.UTC(), r.head().N
 	content, err := json.Marshal(run)
 	if err == nil {
-		err = r.store.Overwrite(ctx, lastRunMark, content)
+		sum := r.hasher.Sum(format.ContextLastRun, content)
+		err = r.store.Overwrite(ctx, lastRunMark, append(content, sum[:]...))
 	}
 	if err != nil {
 		r.warn("what this copy wrote could not be noted for repo info: %v", err)
@@ -46,8 +48,12 @@ func (r *Repository) RememberRun(ctx context.Context, run LastRun) {
 // added after it, by a copy that was killed, or by other commands.
 func (r *Repository) LastRun(ctx context.Context) (run *LastRun, since int) {
 	content, err := storage.ReadAll(ctx, r.store, lastRunMark, lastRunLimit)
+	body := max(0, len(content)-len(format.ID{}))
+	if sum := r.hasher.Sum(format.ContextLastRun, content[:body]); err != nil || string(sum[:]) != string(content[body:]) {
+		return nil, 0
+	}
 	run = &LastRun{}
-	if err != nil || json.Unmarshal(content, run) != nil {
+	if json.Unmarshal(content[:body], run) != nil {
 		return nil, 0
 	}
 	if run.Ended.Before(run.Began) || min(run.Points, run.New, run.Stored, run.Nodes, run.Packs) < 0 {

@@ -3,7 +3,7 @@ package repo_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,7 +12,9 @@ import (
 	"ferry/internal/mover"
 	"ferry/internal/plan"
 	"ferry/internal/repo"
+	"ferry/internal/repo/format"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
 )
 
 // blocksOf are a disk's blocks that are not zeros.
@@ -181,26 +183,32 @@ func TestLastRun(t *testing.T) {
 			}
 		}
 	}
-	run, _ := r.LastRun(ctx)
-	earlier := *run
+	raw := must(storage.ReadAll(ctx, store, "marks/last-run", 1<<20))(t)
 	mustCopyAll(t, r, onePoint("b", "b1", content(2, 12*smallBlock)))
+	note := func(text string) []byte {
+		sum := format.NewHasher(format.HashBLAKE3, [32]byte{}).Sum(format.ContextLastRun, []byte(text))
+		return append([]byte(text), sum[:]...)
+	}
 	for _, c := range []struct {
-		what, note string
+		what string
+		note []byte
 	}{
-		{"no JSON", "{"}, {"a negative size", `{"newBytes":-1}`}, {"a time before it began", `{"began":"2026-01-02T00:00:00Z","ended":"2026-01-01T00:00:00Z"}`},
-		{"another history", `{"entry":1000000}`}, {"too much", `{"program":"` + string(bytes.Repeat([]byte("x"), 64<<10)) + `"}`},
+		{"nothing", nil}, {"a checksum of nothing", note("")}, {"no JSON", note("{")}, {"a negative size", note(`{"newBytes":-1}`)},
+		{"a time before it began", note(`{"began":"2026-01-02T00:00:00Z","ended":"2026-01-01T00:00:00Z"}`)},
+		{"another history", note(`{"entry":1000000}`)}, {"too much", note(`{"program":"` + strings.Repeat("x", 64<<10) + `"}`)},
+		{"no checksum", []byte(`{"points":1}`)}, {"the checksum of something else", bytes.Replace(raw, []byte(`"points":1`), []byte(`"points":2`), 1)},
 	} {
-		if err := store.Overwrite(ctx, "marks/last-run", []byte(c.note)); err != nil {
+		if err := store.Overwrite(ctx, "marks/last-run", c.note); err != nil {
 			t.Fatal(err)
 		}
 		if run, _ := r.LastRun(ctx); run != nil {
 			t.Errorf("%s: %+v", c.what, run)
 		}
 	}
-	if err := store.Overwrite(ctx, "marks/last-run", must(json.Marshal(earlier))(t)); err != nil {
+	if err := store.Overwrite(ctx, "marks/last-run", raw); err != nil {
 		t.Fatal(err)
 	}
-	if _, since := r.LastRun(ctx); since == 0 {
-		t.Error("the packs of a later copy are not counted")
+	if run, since := r.LastRun(ctx); run == nil || since == 0 {
+		t.Errorf("%+v, and %d packs of a later copy", run, since)
 	}
 }

@@ -66,6 +66,7 @@ const (
 	ContextParity
 	ContextParityShard
 	ContextVerified
+	ContextLastRun
 	contexts
 )
 
@@ -73,7 +74,7 @@ var contextNames = [contexts]string{
 	"ferry v1 block", "ferry v1 leaf", "ferry v1 parent", "ferry v1 stream leaf", "ferry v1 stream parent", "ferry v1 root",
 	"ferry v1 machine", "ferry v1 chunker", "ferry v1 validator", "ferry v1 frame", "ferry v1 pack", "ferry v1 log entry", "ferry v1 checkpoint",
 	"ferry v1 point", "ferry v1 index", "ferry v1 partial", "ferry v1 repository",
-	"ferry v1 parity", "ferry v1 parity shard", "ferry v1 verified",
+	"ferry v1 parity", "ferry v1 parity shard", "ferry v1 verified", "ferry v1 last run",
 }
 
 // String returns the context string of the specification.
