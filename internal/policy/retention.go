@@ -133,6 +133,12 @@ func (r Retention) Decide(points []Candidate, now time.Time) []Verdict {
 	return verdicts
 }
 
+// Admit says for each point that is about to be copied whether it would stay, were it and the others stored beside what is
+// held: what would go at once is not copied.
+func (r Retention) Admit(held, coming []Candidate, now time.Time) []Verdict {
+	return r.Decide(slices.Concat(held, coming), now)[len(held):]
+}
+
 func (r Retention) keepAll(verdicts []Verdict, reason string) {
 	for i := range verdicts {
 		verdicts[i].Keep, verdicts[i].Reasons = true, []string{reason}

@@ -112,6 +112,46 @@ func TestFlagsNeverMove(t *testing.T) {
 	}
 }
 
+// What is admitted and then stored stays, whatever else of the points came with it.
+func TestWhatIsAdmittedStays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := drawRetention(t)
+		now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+		var held, coming []Candidate
+		for i := range rapid.IntRange(1, 40).Draw(t, "n") {
+			p := Candidate{ID: backup.PointID{byte(i)}, Good: true, Created: now.Add(-time.Duration(rapid.IntRange(0, 500*24).Draw(t, "hours")) * time.Hour)}
+			if rapid.Bool().Draw(t, "held") {
+				held = append(held, p)
+			} else {
+				coming = append(coming, p)
+			}
+		}
+		store := func(points []Candidate) (stay []Candidate) {
+			for i, v := range r.Decide(points, now) {
+				if v.Keep {
+					points[i].Flags, points[i].Flagged = v.Slots, true
+					stay = append(stay, points[i])
+				}
+			}
+			return stay
+		}
+		held = store(held)
+		want := len(held)
+		for i, v := range r.Admit(held, coming, now) {
+			if v.Keep {
+				held = append(held, coming[i])
+			}
+		}
+		admitted := held[want:]
+		stay := store(slices.Clone(held))
+		for _, p := range admitted {
+			if !slices.ContainsFunc(stay, func(other Candidate) bool { return other.ID == p.ID }) {
+				t.Fatalf("the point of %s was admitted, and then goes", p.Created)
+			}
+		}
+	})
+}
+
 func TestCheck(t *testing.T) {
 	for _, bad := range []Retention{
 		{Points: -1}, {Days: -1}, {Tiers: [tiers]Keep{Monthly: {Keep: -1}}}, {Tiers: [tiers]Keep{Weekly: {Keep: 1, On: OnDay(3)}}},

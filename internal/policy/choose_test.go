@@ -1,0 +1,264 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"ferry/internal/backup"
+)
+
+// night is the day on which the lookups of these tests happen, 22:00 is where their interval of a day begins.
+const night = "2026-11-24 "
+
+// sourcePoints reads points such as "a 21:00, b 22:30 locked 23:10": an id, the time of creation on the evening, the state,
+// and since when a lock has not grown. "-1 a …" is of the evening before.
+func sourcePoints(t testing.TB, text string) []SourcePoint {
+	t.Helper()
+	var points []SourcePoint
+	for _, one := range strings.Split(text, ", ") {
+		fields := strings.Fields(one)
+		if len(fields) == 0 {
+			continue
+		}
+		p := SourcePoint{ID: backup.PointID{fields[0][0]}, State: backup.StateComplete}
+		day := night
+		if len(fields[0]) > 1 { // "a-1"
+			day = "2026-11-23 "
+		}
+		p.Created = when(t, day+fields[1], time.UTC)
+		if len(fields) > 2 {
+			p.State = backup.State(fields[2])
+		}
+		if len(fields) > 3 {
+			p.Grew = when(t, night+fields[3], time.UTC)
+		}
+		points = append(points, p)
+	}
+	return points
+}
+
+// shown is a choice in short: what is taken, "wait", the lock waited for, and how many warnings there are.
+func shown(c Choice) string {
+	var parts []string
+	for _, id := range c.Take {
+		parts = append(parts, string(id[0]))
+	}
+	if c.Wait {
+		parts = append(parts, "wait")
+	}
+	if c.Lock != (backup.PointID{}) {
+		parts = append(parts, "for "+string(c.Lock[0]))
+	}
+	if n := len(c.Warnings); n > 0 {
+		parts = append(parts, "warned")
+	}
+	return strings.Join(parts, " ")
+}
+
+func TestChoose(t *testing.T) {
+	backward, forward, within := Lookup{}, Lookup{Direction: Forward}, Lookup{WithinInterval: true}
+	for _, c := range []struct {
+		what   string
+		lookup Lookup
+		mode   Mode
+		points string
+		held   string // ids, oldest first
+		pinned string
+		stored bool
+		now    string
+		want   string
+	}{
+		{"backward takes the newest, of any age", backward, Periodic, "a-1 01:00, b-1 02:00", "", "", false, "22:00", "b"},
+		{"backward takes nothing older than what the job has", backward, Periodic, "a-1 01:00, b-1 02:00, c 03:00", "b", "", false, "22:00", "c"},
+		{"backward waits for the first that appears", backward, Periodic, "a-1 01:00, b-1 02:00", "b", "", false, "22:00", "wait"},
+		{"and takes it", backward, Periodic, "a-1 01:00, b-1 02:00, c 22:20", "b", "", false, "23:00", "c"},
+		{"one point of a machine in an interval", backward, Periodic, "a-1 01:00, b 22:20, c 22:40", "ab", "", true, "23:00", ""},
+		{"a locked newest point is waited for, not replaced", backward, Periodic, "a-1 01:00, b-1 02:00, c 21:00 locked 21:50", "a", "", false, "22:00", "wait for c"},
+		{"a lock older than what is taken does not matter", backward, Periodic, "a-1 01:00, b 21:00 locked 21:50, c 21:30", "a", "", false, "22:00", "c"},
+		{"a stale lock counts as broken: the one before, and a warning", backward, Periodic, "a-1 01:00, b-1 02:00, c 19:00 locked 20:00", "a", "", false, "22:00", "b warned"},
+		{"a lock that grew is not stale", backward, Periodic, "a-1 01:00, b-1 02:00, c 19:00 locked 20:01", "a", "", false, "22:00", "wait for c"},
+		{"a stale lock of its own length", Lookup{StaleLock: 10 * time.Minute}, Periodic, "b-1 02:00, c 19:00 locked 21:50", "", "", false, "22:00", "b warned"},
+		{"nothing but a stale lock", backward, Periodic, "a-1 01:00, c 19:00 locked 20:00", "a", "", false, "22:00", "wait warned"},
+		{"a broken point is passed over", backward, Periodic, "a-1 01:00, b-1 02:00, c 19:00 broken", "a", "", false, "22:00", "b warned"},
+		{"lookback of an interval: 23 hours old is taken", within, Periodic, "b-1 23:00", "", "", false, "22:00", "b"},
+		{"lookback of an interval: 25 hours old is not", within, Periodic, "b-1 21:00", "", "", false, "22:00", "wait"},
+		{"forward takes nothing from before the interval", forward, Periodic, "b 21:59", "", "", false, "23:00", "wait"},
+		{"forward takes what was created as the interval began", forward, Periodic, "b 21:59, c 22:00", "", "", false, "23:00", "c"},
+		{"forward takes the newest of those that are complete", forward, Periodic, "b 22:10, c 22:20, d 22:30 locked 22:50", "", "", false, "23:00", "c"},
+		{"forward waits for a lock if there is nothing else", forward, Periodic, "b 21:00, d 22:30 locked 22:50", "", "", false, "23:00", "wait for d"},
+		{"forward and a stale lock", forward, Periodic, "c 22:00 locked 22:00", "", "", false, "24:00", "wait warned"},
+		{"a pinned point goes on", backward, Periodic, "a-1 01:00, b 21:00, c 21:30", "a", "b", false, "22:00", "b"},
+		{"a pinned point of an earlier interval goes on", forward, Periodic, "b-1 22:30, c 22:30", "", "b", false, "23:00", "b"},
+		{"and does not use this interval up", forward, Periodic, "b-1 22:30, c 22:30", "b", "b", false, "23:00", "c"},
+		{"a pinned point that vanished: the next", backward, Periodic, "a-1 01:00, c 21:30", "a", "b", false, "22:00", "c"},
+		{"a pinned point that broke: the next", backward, Periodic, "a-1 01:00, b 20:00 broken, c 21:30", "a", "b", false, "22:00", "c"},
+		{"several pinned points, in their order", backward, Periodic, "a 20:00, b 20:30, c 21:00", "a", "abc", false, "22:00", "b c"},
+		{"immediate takes the newest only at first", backward, Immediate, "a 01:00, b 02:00, c 03:00", "", "", false, "22:00", "c"},
+		{"immediate with backfill takes some before it", Lookup{Backfill: 1}, Immediate, "a 01:00, b 02:00, c 03:00", "", "", false, "22:00", "b c"},
+		{"immediate with all history", Lookup{Backfill: BackfillAll}, Immediate, "c 03:00, a 01:00, x 01:30 broken, b 02:00", "", "", false, "22:00", "a b c"},
+		{"backfill of what is broken", Lookup{Backfill: 3}, Immediate, "a 01:00, x 01:30 broken, c 03:00", "", "", false, "22:00", "a c"},
+		{"backfill by the interval", Lookup{Backfill: 1}, Periodic, "a 01:00, b 02:00, c 03:00", "", "", false, "22:00", "b c"},
+		{"then every point, oldest first", backward, Immediate, "a 01:00, b 02:00, d 04:00, c 03:00", "b", "", false, "22:00", "c d"},
+		{"also those that were passed over", backward, Immediate, "b 02:00, c 03:00, d 04:00, e 05:00", "bd", "", false, "22:00", "c e"},
+		{"a lock holds back those after it", backward, Immediate, "b 02:00, c 03:00, d 04:00 locked 21:00, e 05:00", "b", "", false, "22:00", "c wait for d"},
+		{"until it is stale", backward, Immediate, "b 02:00, c 03:00, d 04:00 locked 20:00, e 05:00", "b", "", false, "22:00", "c e warned"},
+		{"immediate has no end of an interval", backward, Immediate, "b 02:00, c 03:00", "b", "", true, "22:00", "c"},
+		{"immediate with nothing new", backward, Immediate, "b 02:00", "b", "", false, "22:00", "wait"},
+		{"after a job: the newest", backward, After, "a 01:00, b 02:00, c 03:00", "a", "", false, "22:00", "c"},
+		{"by hand: the newest", backward, Manual, "a 01:00, b 02:00, c 03:00", "a", "", false, "22:00", "c"},
+		{"a source without points", backward, Periodic, "", "a", "", false, "22:00", "wait"},
+		{"of two at one time the first", backward, Periodic, "c 03:00, b 03:00", "", "", false, "22:00", "c"},
+	} {
+		m := Machine{Points: sourcePoints(t, c.points), Stored: c.stored}
+		for i := range len(c.pinned) {
+			m.Pinned = append(m.Pinned, backup.PointID{c.pinned[i]})
+		}
+		m.Has = func(id backup.PointID) bool { return strings.ContainsRune(c.held, rune(id[0])) }
+		for _, p := range m.Points {
+			if m.Has(p.ID) {
+				if m.Oldest.IsZero() || p.Created.Before(m.Oldest) {
+					m.Oldest = p.Created
+				}
+				if p.Created.After(m.Newest) {
+					m.Newest = p.Created
+				}
+			}
+		}
+		if len(c.points) == 0 {
+			m.Oldest = when(t, night+"00:00", time.UTC)
+			m.Newest = m.Oldest
+		}
+		begins := when(t, night+"22:00", time.UTC)
+		now := begins.Add(2 * time.Hour)
+		if c.now != "24:00" {
+			now = when(t, night+c.now, time.UTC)
+		}
+		got := c.lookup.Choose(c.mode, m, Interval{begins, begins.Add(dayLength)}, now)
+		if shown(got) != c.want {
+			t.Errorf("%s: %q, want %q (%s)", c.what, shown(got), c.want, got.Reason)
+		}
+		if got.Reason == "" {
+			t.Errorf("%s: no reason", c.what)
+		}
+		if waits := got.Lock != (backup.PointID{}); waits != !got.Look.IsZero() || waits && !got.Look.After(now) {
+			t.Errorf("%s: looks again %s", c.what, got.Look)
+		}
+	}
+}
+
+// A choice is never of what the job has, nor of what is not complete; with the same world it is the same; and once what it
+// takes is stored, there is nothing left to take.
+func TestChooseComesToRest(t *testing.T) {
+	begins := time.Date(2026, 11, 24, 22, 0, 0, 0, time.UTC)
+	states := []backup.State{backup.StateComplete, backup.StateComplete, backup.StateComplete, backup.StateLocked, backup.StateBroken}
+	rapid.Check(t, func(t *rapid.T) {
+		l := Lookup{
+			Direction: rapid.SampledFrom([]Direction{Backward, Forward}).Draw(t, "direction"), WithinInterval: rapid.Bool().Draw(t, "within"),
+			Backfill: Backfill(rapid.IntRange(-1, 3).Draw(t, "backfill")),
+		}
+		mode := rapid.SampledFrom([]Mode{Periodic, Immediate, After, Manual}).Draw(t, "mode")
+		if mode != Periodic {
+			l.Direction, l.WithinInterval = Backward, false
+		}
+		now := begins.Add(time.Duration(rapid.IntRange(0, 1439).Draw(t, "now")) * time.Minute)
+		m, has, byID := Machine{}, map[backup.PointID]bool{}, map[backup.PointID]SourcePoint{}
+		m.Has = func(id backup.PointID) bool { return has[id] }
+		store := func(p SourcePoint) {
+			has[p.ID] = true
+			if m.Oldest.IsZero() || p.Created.Before(m.Oldest) {
+				m.Oldest = p.Created
+			}
+			if p.Created.After(m.Newest) {
+				m.Newest = p.Created
+			}
+		}
+		for i := range rapid.IntRange(0, 8).Draw(t, "points") {
+			p := SourcePoint{
+				ID: backup.PointID{byte(i + 1)}, State: rapid.SampledFrom(states).Draw(t, "state"),
+				Created: now.Add(-time.Duration(rapid.IntRange(0, 3000).Draw(t, "age")) * time.Minute),
+				Grew:    now.Add(-time.Duration(rapid.IntRange(0, 240).Draw(t, "grew")) * time.Minute),
+			}
+			m.Points = append(m.Points, p)
+			byID[p.ID] = p
+			if rapid.IntRange(0, 3).Draw(t, "held") == 0 {
+				store(p)
+			}
+		}
+		c := l.Choose(mode, m, Interval{begins, begins.Add(dayLength)}, now)
+		for _, id := range c.Take {
+			p := byID[id]
+			if has[id] || p.State != backup.StateComplete {
+				t.Fatalf("took %v", p)
+			}
+			if mode == Periodic && l.Direction == Forward && len(c.Take) == 1 && p.Created.Before(begins) {
+				t.Fatalf("forward took %v", p)
+			}
+			store(p)
+		}
+		m.Stored = len(c.Take) > 0
+		if again := l.Choose(mode, m, Interval{begins, begins.Add(dayLength)}, now); len(again.Take) > 0 {
+			t.Fatalf("took %v, and then %v", c.Take, again.Take)
+		}
+	})
+}
+
+func TestLookupCheck(t *testing.T) {
+	periodic, immediate := Schedule{Mode: Periodic, Every: Every{Days: 1}}, Schedule{Mode: Immediate}
+	for _, l := range []Lookup{{Direction: Forward}, {WithinInterval: true}} {
+		if err := l.Check(periodic); err != nil {
+			t.Error(err)
+		}
+		if l.Check(immediate) == nil {
+			t.Errorf("%+v was taken with mode immediate", l)
+		}
+	}
+	if err := (Lookup{}).Check(immediate); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAlwaysOneIntervalBehind(t *testing.T) {
+	daily, hourly := schedule(t, ScheduleText{Every: "1d", At: "22:00"}), schedule(t, ScheduleText{Every: "1h"})
+	at := func(day int, clock string) time.Time {
+		if clock == "" {
+			return time.Time{}
+		}
+		return when(t, "2026-11-"+clock, time.UTC).AddDate(0, 0, day)
+	}
+	turns := func(taken, later string, n int) []Turn {
+		var all []Turn
+		for day := range n {
+			all = append(all, Turn{Began: at(day, "10 22:00"), Taken: at(day, taken), Later: at(day, later)})
+		}
+		return all
+	}
+	sometimes := turns("09 22:20", "10 22:50", 4)
+	sometimes[2].Later = time.Time{}
+	for _, c := range []struct {
+		what   string
+		s      Schedule
+		l      Lookup
+		turns  []Turn
+		behind bool
+		cure   string
+	}{
+		{"points come after the interval begins", daily, Lookup{}, turns("09 22:20", "10 22:51", 3), true, `up to 51m after; lookup: forward waits for it; so does at: "23:10"`},
+		{"past midnight", daily, Lookup{}, turns("09 23:20", "11 00:10", 5), true, `up to 2h10m after; lookup: forward waits for it; so does at: "00:25"`},
+		{"hours have no time of day", hourly, Lookup{}, turns("09 22:20", "10 22:51", 3), true, "lookup: forward waits for it"},
+		{"two intervals prove nothing", daily, Lookup{}, turns("09 22:20", "10 22:51", 2), false, ""},
+		{"not every time", daily, Lookup{}, sometimes, false, ""},
+		{"points come before", daily, Lookup{}, turns("10 21:20", "", 3), false, ""},
+		{"it waited for them", daily, Lookup{}, turns("10 22:20", "10 22:50", 3), false, ""},
+		{"nothing was copied", daily, Lookup{}, turns("", "10 22:50", 3), false, ""},
+		{"forward is not behind", daily, Lookup{Direction: Forward}, turns("09 22:20", "10 22:51", 3), false, ""},
+		{"nor is immediate", Schedule{Mode: Immediate}, Lookup{}, turns("09 22:20", "10 22:51", 3), false, ""},
+	} {
+		cure, behind := c.s.Behind(c.l, c.turns)
+		if behind != c.behind || !strings.HasSuffix(cure, c.cure) {
+			t.Errorf("%s: %v %q, want %q", c.what, behind, cure, c.cure)
+		}
+	}
+}
