@@ -380,6 +380,7 @@ func TestEveryTaskWithStaleListings(t *testing.T) {
 		for _, lag := range []int{1, 15, -1} {
 			t.Run(fmt.Sprint(what, lag), func(t *testing.T) {
 				t.Parallel()
+				k := k // the tests that run beside this one have k too
 				store, donor := k.clone()
 				store.SetListingLag(lag)
 				cache := newCache(t)
