@@ -47,6 +47,8 @@ type Options struct {
 	TempDir string
 	// Job claims the points; "manual" for copies by hand; empty for points that are there and keep their claims.
 	Job string
+	// Flags are those of a point's claim, asked for when the point is handed over for commit; nil means none.
+	Flags func(backup.Point) []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Progress, if set, is given each task's counters when it begins.
@@ -130,7 +132,11 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 		return place(p, "", backup.NoOffset, err)
 	}
 	result := t.result()
-	err = m.ingest.CommitPoint(stored, m.options.Job, "", t.record, func(err error) {
+	claim := repo.Claim{Job: m.options.Job}
+	if m.options.Flags != nil {
+		claim.Flags = m.options.Flags(stored.Point)
+	}
+	err = m.ingest.CommitPoint(stored, claim, t.record, func(err error) {
 		if err != nil {
 			err = place(p, "", backup.NoOffset, err)
 		}

@@ -351,12 +351,13 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	return err
 }
 
-// CommitPoint hands over a point whose objects are all stored through the task. It is committed, claimed by the job (by no
-// further one if job is empty: a point that was there keeps its claims), with
-// the packs that hold it, which may be later: done is called then, from another goroutine. Flush or Close make it happen.
-// An error is of this point alone, which cannot be written down; done is not called then.
-func (in *Ingest) CommitPoint(p *Point, job, reason string, task *Task, done func(error)) error {
-	return in.commitPoint(readyPoint{point: p, claim: commitlog.Claim{Point: p.ID, Job: job, Reason: reason}, task: task, done: done})
+// CommitPoint hands over a point whose objects are all stored through the task. It is committed with the claim, whose Point
+// it sets (without one if the claim names no job: a point that was there keeps its claims), and with the packs that hold
+// it, which may be later: done is called then, from another goroutine. Flush or Close make it happen. An error is of this
+// point alone, which cannot be written down; done is not called then.
+func (in *Ingest) CommitPoint(p *Point, claim Claim, task *Task, done func(error)) error {
+	claim.Point = p.ID
+	return in.commitPoint(readyPoint{point: p, claim: claim, task: task, done: done})
 }
 
 // commitPoint hands over a point that is ready but for its file.

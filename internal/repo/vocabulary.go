@@ -23,6 +23,8 @@ type (
 	StreamBuilder = tree.StreamBuilder
 	// Entry is a point as the log has it.
 	Entry = commitlog.Point
+	// Claim is a job's wish to keep a point.
+	Claim = commitlog.Claim
 	// Cursor finds blocks of one object by offset.
 	Cursor = tree.Cursor
 )

@@ -32,6 +32,7 @@ const (
 	MagicPartial    Magic = "FerryPrt"
 	MagicParity     Magic = "FerryPar"
 	MagicVerified   Magic = "FerryVfy"
+	MagicJob        Magic = "FerryJob"
 )
 
 // PreludeSize is the size of the prelude in bytes.
@@ -80,7 +81,7 @@ func IsEncrypted(file []byte) bool {
 	return len(file) >= PreludeSize && file[12]&RequiredEncrypted != 0
 }
 
-// CheckPrelude reads the prelude at the beginning of a file. Only points and packs may be encrypted. Errors wrap
+// CheckPrelude reads the prelude at the beginning of a file. Only points, packs and jobs may be encrypted. Errors wrap
 // ErrCorrupt or ErrNewer.
 func CheckPrelude(file []byte, magic Magic) error {
 	if len(file) < PreludeSize {
@@ -91,7 +92,7 @@ func CheckPrelude(file []byte, magic Magic) error {
 	}
 	version := binary.LittleEndian.Uint32(file[8:])
 	required := binary.LittleEndian.Uint32(file[12:])
-	if magic == MagicPoint || magic == MagicPack {
+	if magic == MagicPoint || magic == MagicPack || magic == MagicJob {
 		required &^= RequiredEncrypted
 	}
 	switch {

@@ -67,6 +67,8 @@ const (
 	ContextParityShard
 	ContextVerified
 	ContextLastRun
+	ContextJob
+	ContextJobName
 	contexts
 )
 
@@ -75,6 +77,7 @@ var contextNames = [contexts]string{
 	"ferry v1 machine", "ferry v1 chunker", "ferry v1 validator", "ferry v1 frame", "ferry v1 pack", "ferry v1 log entry", "ferry v1 checkpoint",
 	"ferry v1 point", "ferry v1 index", "ferry v1 partial", "ferry v1 repository",
 	"ferry v1 parity", "ferry v1 parity shard", "ferry v1 verified", "ferry v1 last run",
+	"ferry v1 job", "ferry v1 job name",
 }
 
 // String returns the context string of the specification.

@@ -22,6 +22,7 @@ const (
 	InfoPoint     = "ferry v1 point"
 	InfoPointBody = "ferry v1 point body"
 	InfoFrame     = "ferry v1 frame"
+	InfoJob       = "ferry v1 job"
 )
 
 // SaltSize is the size of a salt, TagSize what encryption adds to what it encrypts, MACSize that of a MAC, in bytes.

@@ -123,5 +123,5 @@ func (f *filler) add(ctx context.Context, i int) error {
 			Objects: []backup.Object{{Role: backup.RoleDisk, Name: "vda", SectorSize: 512, Format: "raw", Size: root.Size}},
 		},
 		Roots: []*repo.Root{&root},
-	}, "bench", "", nil, func(error) {})
+	}, repo.Claim{Job: "bench"}, nil, func(error) {})
 }

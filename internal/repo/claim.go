@@ -1,0 +1,50 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+)
+
+// Claim claims points that the repository has, in one log entry. It returns how many it claimed: points that are gone
+// meanwhile are left out.
+func (r *Repository) Claim(ctx context.Context, claims []Claim) (int, error) {
+	if len(claims) == 0 {
+		return 0, nil
+	}
+	payload := &commitlog.Payload{}
+	err := r.commit(ctx, payload, func(state *commitlog.State) error {
+		payload.Claims = nil
+		for _, claim := range claims {
+			if _, there := state.Points[claim.Point]; there {
+				payload.Claims = append(payload.Claims, claim)
+			}
+		}
+		if len(payload.Claims) == 0 {
+			return errNothing
+		}
+		return nil
+	})
+	if errors.Is(err, errNothing) {
+		return 0, nil
+	}
+	return len(payload.Claims), err
+}
+
+// HoldsOn are the holds on a point that count now by this machine's clock.
+func (r *Repository) HoldsOn(point backup.PointID) []HoldInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return holding(r.state, point, r.env.now())
+}
+
+// Tombstone is why and when a point was made that the repository had and gave up; false if it did not.
+func (r *Repository) Tombstone(point backup.PointID) (reason string, created time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stone, ok := r.state.Tombstones[point]
+	return stone.Reason, stone.Created, ok
+}

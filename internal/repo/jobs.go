@@ -1,0 +1,198 @@
+package repo
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// JobRecord is what a job leaves in its target, so that a machine that knows nothing but the repository can go on with it
+// (docs/format.md section 16).
+type JobRecord struct {
+	// Job is its name.
+	Job string `json:"job"`
+	// Time is when it was written, by the writer's clock.
+	Time time.Time `json:"time"`
+	// Document is YAML: the job and the repositories that it names, with references to secrets.
+	Document string `json:"document"`
+	// Memory is what the job's next session goes by: an object of JSON that belongs to the job.
+	Memory json.RawMessage `json:"memory"`
+}
+
+const (
+	jobsFolder = "jobs/"
+	jobFixed   = format.PreludeSize + 4 + format.SaltSize
+	jobTail    = 32
+	// jobLimit is the size of the largest record, in bytes; maxJobFiles how many files are read at most.
+	jobLimit    = 1 << 20
+	maxJobFiles = 10_000
+)
+
+// WriteJob leaves a job's record in the repository, in place of the one before. Job, Document and Memory must be set.
+func (r *Repository) WriteJob(ctx context.Context, record JobRecord) error {
+	if err := errors.Join(r.Writable(), r.locked); err != nil {
+		return err
+	}
+	record.Time = r.env.now().UTC()
+	raw, err := sealJob(r.hasher, r.jobLabel(), record)
+	if err != nil {
+		return err
+	}
+	folder := r.jobPrefix(record.Job)
+	older, err := r.jobFiles(ctx, folder)
+	if err != nil {
+		return err
+	}
+	random := format.RandomName()
+	if err := r.store.Put(ctx, fmt.Sprintf("%s%x", folder, random[:8]), raw); err != nil {
+		return err
+	}
+	for _, name := range older {
+		_ = r.store.Delete(ctx, name) // the newest counts: an older one costs space only
+	}
+	return nil
+}
+
+// Jobs returns the records of all jobs, or of those of the names given, sorted by name, and for each file that cannot be
+// read why. The error is that of the storage.
+func (r *Repository) Jobs(ctx context.Context, names ...string) (records []JobRecord, unreadable []error, err error) {
+	if r.locked != nil {
+		return nil, nil, r.locked
+	}
+	prefixes := []string{jobsFolder}
+	if len(names) > 0 {
+		prefixes = nil
+		for _, name := range names {
+			prefixes = append(prefixes, r.jobPrefix(name))
+		}
+	}
+	newest := map[string]JobRecord{}
+	for _, prefix := range prefixes {
+		files, err := r.jobFiles(ctx, prefix)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, name := range files {
+			record, err := r.readJob(ctx, name)
+			switch there, seen := newest[record.Job]; {
+			case errors.Is(err, storage.ErrNotExist): // a newer one took its place meanwhile
+			case ctx.Err() != nil:
+				return nil, nil, ctx.Err()
+			case err != nil:
+				unreadable = append(unreadable, fmt.Errorf("%s: %w", name, err))
+			case !seen || record.Time.After(there.Time):
+				newest[record.Job] = record
+			}
+		}
+	}
+	for _, record := range newest {
+		records = append(records, record)
+	}
+	slices.SortFunc(records, func(a, b JobRecord) int { return strings.Compare(a.Job, b.Job) })
+	return records, unreadable, nil
+}
+
+// jobPrefix is what the names of a job's files begin with.
+func (r *Repository) jobPrefix(job string) string {
+	sum := r.hasher.Sum(format.ContextJobName, []byte(job))
+	return fmt.Sprintf("%s%x-", jobsFolder, sum[:16])
+}
+
+func (r *Repository) jobFiles(ctx context.Context, prefix string) ([]string, error) {
+	var names []string
+	for info, err := range r.store.List(ctx, jobsFolder) {
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(info.Name, prefix) && len(names) < maxJobFiles {
+			names = append(names, info.Name)
+		}
+	}
+	return names, nil
+}
+
+func (r *Repository) readJob(ctx context.Context, name string) (JobRecord, error) {
+	raw, err := storage.ReadAll(ctx, r.store, name, jobFixed+jobLimit+jobTail+64)
+	if err != nil {
+		return JobRecord{}, err
+	}
+	record, err := openJob(r.hasher, r.jobLabel(), raw)
+	if err == nil && !strings.HasPrefix(name, r.jobPrefix(record.Job)) {
+		err = fmt.Errorf("%w: it is the record of another job than its name says", ErrCorrupt)
+	}
+	return record, err
+}
+
+// jobLabel is the associated data of what is encrypted: the record of one repository is none of another.
+func (r *Repository) jobLabel() []byte {
+	return append([]byte(bodyLabel), r.description.ID[:]...)
+}
+
+func sealJob(hasher *format.Hasher, label []byte, record JobRecord) ([]byte, error) {
+	body, err := json.Marshal(record)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > jobLimit {
+		return nil, fmt.Errorf("the record of job %s takes %d bytes, more than any may have", record.Job, len(body))
+	}
+	raw := format.AppendPrelude(make([]byte, 0, jobFixed+len(body)+jobTail), format.MagicJob)
+	generation := hasher.Generation()
+	var salt [format.SaltSize]byte
+	if generation != 0 {
+		rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
+		format.MarkEncrypted(raw)
+		aead, err := format.NewAEAD(hasher.Keys(), generation, salt[:], format.InfoJob)
+		if err != nil {
+			return nil, err
+		}
+		body = aead.Seal(nil, make([]byte, aead.NonceSize()), body, label)
+	}
+	raw = binary.LittleEndian.AppendUint32(raw, generation)
+	raw = append(append(raw, salt[:]...), body...)
+	sum := hasher.Sum(format.ContextJob, raw)
+	return append(raw, sum[:]...), nil
+}
+
+func openJob(hasher *format.Hasher, label, raw []byte) (record JobRecord, err error) {
+	if err := format.CheckPrelude(raw, format.MagicJob); err != nil {
+		return record, err
+	}
+	if len(raw) < jobFixed+jobTail {
+		return record, fmt.Errorf("%w: shorter than any record of a job", ErrCorrupt)
+	}
+	content := raw[:len(raw)-jobTail]
+	if hasher.Sum(format.ContextJob, content) != format.ID(raw[len(content):]) {
+		return record, fmt.Errorf("%w: checksum differs", ErrCorrupt)
+	}
+	generation, salt, body := binary.LittleEndian.Uint32(raw[format.PreludeSize:]), raw[format.PreludeSize+4:jobFixed], content[jobFixed:]
+	if format.IsEncrypted(raw) != (generation != 0) || hasher.Encrypted() != (generation != 0) {
+		return record, fmt.Errorf("%w: it is encrypted where the repository is not, or the other way round", ErrForged)
+	}
+	if generation != 0 {
+		aead, err := format.NewAEAD(hasher.Keys(), generation, salt, format.InfoJob)
+		if err != nil {
+			return record, err
+		}
+		if body, err = aead.Open(nil, make([]byte, aead.NonceSize()), body, label); err != nil {
+			return record, fmt.Errorf("%w: record of a job", ErrForged)
+		}
+	}
+	if !utf8.Valid(body) {
+		return record, fmt.Errorf("%w: it is not UTF-8", ErrCorrupt)
+	}
+	if err := json.Unmarshal(body, &record); err != nil {
+		return record, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return record, nil
+}

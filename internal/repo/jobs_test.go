@@ -1,0 +1,144 @@
+package repo_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+const secretWord = "harbour"
+
+func record(job, document string) repo.JobRecord {
+	return repo.JobRecord{Job: job, Document: document, Memory: []byte(`{"seen":1}`)}
+}
+
+// What a job leaves is read as it was written, the newest one only, and nothing that looks after the repository minds it.
+func TestJobRecords(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	clocked(store)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	points := threeMachines()
+	mustCopyAll(t, r, points...)
+	for _, w := range []repo.JobRecord{record("offsite", "old"), record("weekly/ü", "other"), record("offsite", "name: "+secretWord)} {
+		if err := r.WriteJob(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names := store.Names("jobs/"); len(names) != 2 {
+		t.Fatalf("files of two jobs: %v", names)
+	}
+	for range 2 { // the second time after everything that tidies up
+		records, unreadable, err := r.Jobs(t.Context())
+		if err != nil || len(unreadable) > 0 || len(records) != 2 || records[0].Job != "offsite" || records[1].Job != "weekly/ü" {
+			t.Fatalf("%+v, %v, %v", records, unreadable, err)
+		}
+		if got := records[0]; got.Document != "name: "+secretWord || string(got.Memory) != `{"seen":1}` || time.Since(got.Time) > time.Hour {
+			t.Errorf("read as %+v", got)
+		}
+		if only, _, err := r.Jobs(t.Context(), "weekly/ü", "none"); err != nil || len(only) != 1 || only[0].Document != "other" {
+			t.Errorf("by name: %+v, %v", only, err)
+		}
+		policy := repo.DefaultReclaimPolicy()
+		policy.Grace = 0
+		for range 2 {
+			must(r.Reclaim(t.Context(), repo.ReclaimOptions{Policy: policy}))(t)
+		}
+		check(t, r, points...)
+	}
+}
+
+// Each byte that changes is found; in an encrypted repository nothing of it can be read without the key, put in another
+// repository, or made by somebody else.
+func TestJobRecordIsProven(t *testing.T) {
+	store, other := initialized(t, repo.Options{}), initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	if err := r.WriteJob(t.Context(), record("offsite", "name: "+secretWord)); err != nil {
+		t.Fatal(err)
+	}
+	name := store.Names("jobs/")[0]
+	raw := must(storage.ReadAll(t.Context(), store, name, 1<<20))(t)
+	if encryptAll == bytes.Contains(raw, []byte(secretWord)) {
+		t.Errorf("encrypted: %v; the file:\n%s", encryptAll, raw)
+	}
+	for i := range raw {
+		bad := bytes.Clone(raw)
+		bad[i] ^= 0x10
+		if err := store.Overwrite(t.Context(), name, bad); err != nil {
+			t.Fatal(err)
+		}
+		records, unreadable, err := r.Jobs(t.Context())
+		if err != nil || len(records) != 0 || len(unreadable) != 1 || !errors.Is(unreadable[0], repo.ErrCorrupt) && !errors.Is(unreadable[0], repo.ErrNewer) {
+			t.Fatalf("byte %d: %v, %v, %v", i, records, unreadable, err)
+		}
+	}
+	if err := other.Put(t.Context(), name, raw); err != nil {
+		t.Fatal(err)
+	}
+	o := must(openSmall(t.Context(), other, ""))(t)
+	defer closeRepo(t, o)
+	if records, unreadable, err := o.Jobs(t.Context()); err != nil || encryptAll && (len(records) != 0 || !errors.Is(unreadable[0], repo.ErrForged)) {
+		t.Errorf("of another repository: %+v, %v, %v", records, unreadable, err)
+	}
+	// A record in clear, with a checksum that holds.
+	clear := initialized(t, repo.Options{})
+	if !encryptAll {
+		return
+	}
+	plain := bytes.Clone(raw[:len(raw)-32])
+	plain[12] = 0
+	copy(plain[format.PreludeSize:], make([]byte, 4+format.SaltSize))
+	sum := format.NewHasher(format.HashBLAKE3, [32]byte{}).Sum(format.ContextJob, plain)
+	if err := clear.Put(t.Context(), name, append(plain, sum[:]...)); err != nil {
+		t.Fatal(err)
+	}
+	c := must(openSmall(t.Context(), clear, ""))(t)
+	defer closeRepo(t, c)
+	if records, unreadable, err := c.Jobs(t.Context()); err != nil || len(records) != 0 || !errors.Is(unreadable[0], repo.ErrForged) {
+		t.Errorf("in clear: %+v, %v, %v", records, unreadable, err)
+	}
+}
+
+func TestJobRecordTooLarge(t *testing.T) {
+	r := must(openSmall(t.Context(), initialized(t, repo.Options{}), ""))(t)
+	defer closeRepo(t, r)
+	if err := r.WriteJob(t.Context(), record("offsite", strings.Repeat("x", 1<<20))); err == nil {
+		t.Error("a record of more than a mebibyte was written")
+	}
+}
+
+// A second job claims what the first has copied; then the point stays when one of them gives it up.
+func TestClaim(t *testing.T) {
+	r := must(openSmall(t.Context(), initialized(t, repo.Options{}), ""))(t)
+	defer closeRepo(t, r)
+	points := threeMachines()
+	mustCopyAll(t, r, points...)
+	entries := r.Usage().Entries
+	id := points[0].ID()
+	n, err := r.Claim(t.Context(), []repo.Claim{{Point: id, Job: "offsite", Flags: []string{"none"}}, {Point: backup.PointID{1}, Job: "offsite"}})
+	if err != nil || n != 1 || r.Usage().Entries != entries+1 || len(r.Claims(id)) != 2 {
+		t.Fatalf("%d, %v, claims %+v", n, err, r.Claims(id))
+	}
+	if n, err := r.Claim(t.Context(), []repo.Claim{{Point: backup.PointID{1}, Job: "offsite"}}); n != 0 || err != nil || r.Usage().Entries != entries+1 {
+		t.Errorf("nothing to claim: %d, %v", n, err)
+	}
+	done := must(r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: id, Tombstone: true, Reason: "named"}}, nil))(t)
+	if done[0].Removed || !r.Has(id) {
+		t.Errorf("claimed by another job: %+v", done)
+	}
+	if _, _, gone := r.Tombstone(id); gone {
+		t.Error("a point that is there has a tombstone")
+	}
+	must(r.Forget(t.Context(), "offsite", []repo.Forgetting{{Point: id, Tombstone: true, Reason: "named"}}, nil))(t)
+	if reason, created, gone := r.Tombstone(id); !gone || reason != "named" || !created.Equal(points[0].Created) || r.Has(id) {
+		t.Errorf("tombstone %q of %s, %v", reason, created, gone)
+	}
+}
