@@ -102,7 +102,7 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	}
 	var damaged map[index.Frame]bool
 	if live.bad {
-		damaged = avoidedFrames(r.state)
+		damaged = damagedFrames(r.state)
 	}
 	r.mu.Unlock()
 
@@ -142,19 +142,6 @@ func (r *Repository) learn(ctx context.Context, news unindexed) error {
 		}
 	}
 	return nil
-}
-
-// avoidedFrames are those that are known to be damaged.
-func avoidedFrames(state *commitlog.State) map[index.Frame]bool {
-	damaged := make(map[index.Frame]bool, len(state.Bad))
-	for bad := range state.Bad {
-		frame := index.Frame{Pack: bad.Pack, Offset: bad.Offset}
-		if bad.ID.IsZero() {
-			frame.Offset = index.WholePack
-		}
-		damaged[frame] = true
-	}
-	return damaged
 }
 
 // addSegment adds a segment to the index. One that cannot be used is passed over: its packs' tables are read instead.

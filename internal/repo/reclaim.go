@@ -10,6 +10,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
 )
@@ -78,7 +79,8 @@ type ReclaimReport struct {
 //  3. What was condemned long enough ago is deleted (retire.go).
 //  4. Dead packs and garbage are condemned; packs with much that is dead, with damage, or small ones are moved (repack.go).
 //
-// It refuses to act with an error wrapping backup.ErrDamaged if packs that the log names are missing.
+// It refuses to act with an error wrapping backup.ErrDamaged if packs that the log names are missing, unless the log also
+// says that nothing in them is relied on.
 func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (*ReclaimReport, error) {
 	if err := r.Writable(); err != nil && !options.DryRun {
 		return nil, err
@@ -289,7 +291,9 @@ func (r *Repository) snapshot() *commitlog.State {
 var reclaimed = []string{"packs/", "points/", "partials/", "index/"}
 
 // list lists the files, and only then reads the log on: a file that it does not name was not named when it was listed. It
-// returns an error if packs are missing: that is damage, or a storage that is not whole, and no time to delete anything.
+// returns an error if packs are missing: that is damage, or a storage that is not whole, and no time to delete anything. A pack
+// that a verification noted as damaged as a whole may be missing: it goes like any other once all that is needed of it has a
+// good copy elsewhere.
 func (c *reclaimer) list(ctx context.Context) error {
 	r := c.repo
 	c.listing = map[string]storage.Info{}
@@ -307,9 +311,10 @@ func (c *reclaimer) list(ctx context.Context) error {
 	c.state = r.snapshot()
 	var missing []string
 	unlisted := 0
+	damaged := damagedFrames(c.state)
 	for id := range c.state.Packs {
 		name := pack.ObjectName(id)
-		if _, listed := c.listing[name]; listed || c.state.Condemned[id] {
+		if _, listed := c.listing[name]; listed || c.state.Condemned[id] || damaged[index.Frame{Pack: id, Offset: index.WholePack}] {
 			continue
 		}
 		unlisted++
@@ -335,7 +340,7 @@ func (c *reclaimer) list(ctx context.Context) error {
 	if len(missing) > 0 {
 		return &backup.Error{
 			Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w: %s is missing, and perhaps more: nothing is given up while packs that the log names are not there", r.store.Location(), backup.ErrDamaged, missing[0]),
-			Hint: "is all of the storage there? ferry verify " + r.store.Location() + " lists what is damaged",
+			Hint: "is all of the storage there? if it is, ferry verify " + r.store.Location() + " --heal notes what is lost, and the next reclaim goes on",
 		}
 	}
 	if unlisted > 0 && unlisted > len(c.state.Packs)/2 {

@@ -1,9 +1,12 @@
 package repo_test
 
 import (
+	"errors"
 	"testing"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -19,11 +22,11 @@ func mustHeal(t *testing.T, r *repo.Repository, donor *memory.Store) {
 	}
 }
 
-// dataPacks are the names of the data packs that the log names and does not give up.
-func dataPacks(r *repo.Repository) map[string]bool {
+// filesOf are the names of the packs of a kind that the log names and does not give up.
+func filesOf(r *repo.Repository, kind string) map[string]bool {
 	names := map[string]bool{}
 	for id, p := range r.State().Packs {
-		if p.Kind == "data" && !r.State().Condemned[id] {
+		if p.Kind == kind && !r.State().Condemned[id] {
 			names["packs/"+id.String()[:2]+"/"+id.String()] = true
 		}
 	}
@@ -40,13 +43,13 @@ func TestReclaimWhenAnUnfinishedCopyLostBlocks(t *testing.T) {
 		r := must(openSmall(t.Context(), store, ""))(t)
 		mustCopyAll(t, r, stays)
 		mustCopyAll(t, r, goes)
-		before := dataPacks(r)
+		before := filesOf(r, "data")
 		unfinished.Revalidated = errInjected
 		if err := ingest(r, repo.IngestOptions{}, unfinished); err == nil || len(r.State().Partials) != 1 {
 			t.Fatalf("a copy that fails at its end: %v, %d unfinished", err, len(r.State().Partials))
 		}
 		donor, lost := store.Clone(), map[string]bool{}
-		for name := range dataPacks(r) {
+		for name := range filesOf(r, "data") {
 			if !before[name] {
 				lost[name] = true
 				tamper(t, store, name, func([]byte) []byte { return nil })
@@ -80,6 +83,77 @@ func TestReclaimWhenAnUnfinishedCopyLostBlocks(t *testing.T) {
 		unfinished.Revalidated = nil
 		mustCopyAll(t, r, unfinished)
 		check(t, r, stays, goes, unfinished)
+		closeRepo(t, r)
+	}
+}
+
+// A pack whose file is lost for good goes like any other, once a verification has noted it and what it held is healed.
+func TestReclaimGivesUpALostPackThatWasHealed(t *testing.T) {
+	for _, kind := range []string{"data", "nodes"} {
+		store := initialized(t, repo.Options{})
+		stays, goes := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 20*smallBlock))
+		r := must(openSmall(t.Context(), store, ""))(t)
+		mustCopyAll(t, r, stays)
+		lost := filesOf(r, kind)
+		mustCopyAll(t, r, goes)
+		donor := store.Clone()
+		for name := range lost {
+			if err := store.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeRepo(t, r)
+		r = must(openSmall(t.Context(), store, ""))(t)
+		if _, err := r.Reclaim(t.Context(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch}); !errors.Is(err, backup.ErrDamaged) {
+			t.Fatalf("packs are missing, and nobody noted that: %v", err)
+		}
+		mustHeal(t, r, donor)
+		forget(t, r, goes)
+		for range 3 {
+			reclaim(t, r, atOnce())
+			check(t, r, stays)
+		}
+		for name := range filesOf(r, kind) {
+			if lost[name] {
+				t.Errorf("%s: the log still names %s", kind, name)
+			}
+		}
+		if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 || len(state.Packs) != len(store.Names("packs/")) {
+			t.Errorf("%s: %d packs, %d files, bad %v, condemned %v", kind, len(state.Packs), len(store.Names("packs/")), state.Bad, state.Condemned)
+		}
+		closeRepo(t, r)
+	}
+}
+
+// A pack that was noted as missing and whose content is nowhere else stays in the log: its file may come back.
+func TestReclaimKeepsALostPackThatWasNotHealed(t *testing.T) {
+	for _, kind := range []string{"data", "nodes"} {
+		store := initialized(t, repo.Options{})
+		stays, goes := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 20*smallBlock))
+		r := must(openSmall(t.Context(), store, ""))(t)
+		mustCopyAll(t, r, stays)
+		lost := filesOf(r, kind)
+		mustCopyAll(t, r, goes)
+		whole := store.Clone()
+		for name := range lost {
+			if err := store.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(r.Verify(t.Context(), nil))(t)
+		forget(t, r, goes)
+		for range 3 {
+			reclaim(t, r, atOnce())
+		}
+		for name := range lost {
+			content := must(storage.ReadAll(t.Context(), whole, name, 1<<30))(t)
+			if err := store.Put(t.Context(), name, content); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeRepo(t, r)
+		r = must(openSmall(t.Context(), store, ""))(t)
+		check(t, r, stays)
 		closeRepo(t, r)
 	}
 }
