@@ -77,6 +77,11 @@ func (c *reclaimer) stale(state *commitlog.State) bool {
 			return true // condemned and deleted already
 		}
 	}
+	return c.rotten(state)
+}
+
+// rotten is true if damage was noted since the mark.
+func (c *reclaimer) rotten(state *commitlog.State) bool {
 	for bad := range state.Bad {
 		if !c.state.Bad[bad] {
 			return true

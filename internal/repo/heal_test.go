@@ -108,6 +108,22 @@ func TestPacksHealFromASecondRepository(t *testing.T) {
 	}
 }
 
+// Two copies that are damaged in different places heal each other.
+func TestDamagedCopiesHealEachOther(t *testing.T) {
+	one, two, points := twoCopies(t, repo.Options{})
+	for i, name := range one.Names("packs/") {
+		store := []*memory.Store{one, two}[i%2]
+		tamper(t, store, name, func(b []byte) []byte { clear(b[len(b)/3:]); return b })
+	}
+	for _, of := range [][2]*memory.Store{{one, two.Clone()}, {two, one.Clone()}} {
+		report, after := healed(t, of[0], of[1])
+		wholeAgain(t, "from one that is damaged, too", of[0], points, after)
+		if report.FromDonors == 0 {
+			t.Errorf("%+v", report)
+		}
+	}
+}
+
 // All packs of a folder gone, or all data.
 func TestEverythingHealsFromASecondRepository(t *testing.T) {
 	original, donor, points := twoCopies(t, repo.Options{})

@@ -55,7 +55,7 @@ func (m *model) rotating(t *rapid.T) (step func(*repo.Repository) error, acknowl
 	}, func() {}
 }
 
-// heal stores again what a flipped bit in a pack spoilt, from a clone that was made before.
+// heal stores again what a flipped bit in a pack spoilt, or what was in a pack that is lost, from a clone that was made before.
 func (m *model) heal(t *rapid.T) {
 	ctx := context.Background()
 	if m.paused != nil {
@@ -72,8 +72,13 @@ func (m *model) heal(t *rapid.T) {
 	}
 	defer donor.Close()
 	name := rapid.SampledFrom(packs).Draw(t, "pack")
-	at := max(0, rapid.Float64Range(-1, 0.999).Draw(t, "at"))
-	if err := m.store.Tamper(name, func(b []byte) []byte { b[int(at*float64(len(b)))] ^= 1; return b }); err != nil {
+	if rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
+		err = m.store.Delete(ctx, name)
+	} else {
+		at := max(0, rapid.Float64Range(-1, 0.999).Draw(t, "at"))
+		err = m.store.Tamper(name, func(b []byte) []byte { b[int(at*float64(len(b)))] ^= 1; return b })
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	r := m.process(t)

@@ -23,6 +23,8 @@ type packUse struct {
 	only int
 	// needed counts frames of a condemned pack that points need and that are nowhere else. It must not be deleted.
 	needed int
+	// rescued are the offsets of those of them that are copied from here.
+	rescued []uint32
 	// listed counts the pack's frames that the index has.
 	listed int
 }
@@ -153,11 +155,16 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 	if len(places) == 0 {
 		f.missing++
 	}
+	rescued := false
 	for _, p := range places {
-		if use := f.of(p.Pack); state.Condemned[p.Pack] {
-			use.needed++
-		} else {
+		use := f.of(p.Pack)
+		if !state.Condemned[p.Pack] {
 			use.only++
+			continue
+		}
+		use.needed++
+		if !rescued && !isDamaged(damaged, p) {
+			use.rescued, rescued = append(use.rescued, p.Offset), true
 		}
 	}
 }

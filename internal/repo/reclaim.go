@@ -77,7 +77,8 @@ type ReclaimReport struct {
 //  1. Points that nothing claims or holds are removed; unfinished copies that are too old, or done, are ended.
 //  2. Everything live is marked, and each pack learns what of it is live (mark.go, placing.go).
 //  3. What was condemned long enough ago is deleted (retire.go).
-//  4. Dead packs and garbage are condemned; packs with much that is dead, with damage, or small ones are moved (repack.go).
+//  4. Garbage is condemned; packs with much that is dead, with damage, or small ones are moved (repack.go); then dead packs
+//     are condemned. What only packs have that were condemned before is stored again first (rescue.go).
 //
 // It refuses to act with an error wrapping backup.ErrDamaged if packs that the log names are missing, unless the log also
 // says that nothing in them is relied on.
@@ -125,6 +126,8 @@ var (
 	// errStale: another program condemned packs or found damage since the mark, so that it may be wrong.
 	errStale = errors.New("another program gave up packs, or found damage, meanwhile")
 	errLate  = errors.New("there are new points")
+	// errRot: this run found damage, with the same consequence.
+	errRot = errors.New("damage was found in what was to be moved, and is noted")
 )
 
 func (c *reclaimer) reclaim(ctx context.Context) error {
@@ -151,8 +154,8 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 	if c.options.DryRun || c.report.Frozen != "" {
 		return c.retire(ctx)
 	}
-	// What gives space back at once comes first: moving needs some.
-	for _, step := range []func(context.Context) error{c.retire, c.condemnGarbage, c.giveUp, c.retire, c.remember} {
+	// What gives space back at once comes before what needs some.
+	for _, step := range []func(context.Context) error{c.rescue, c.retire, c.condemnGarbage, c.giveUp, c.retire, c.remember} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -167,17 +170,22 @@ func (c *reclaimer) closeMarker() {
 	}
 }
 
-// giveUp condemns what is dead, and moves what is not, unless another program makes the mark worthless.
+// giveUp moves what is live, and condemns what is dead, unless something makes the mark worthless. What is moved is read first:
+// if it turns out damaged, other copies of it matter, which the plan takes for dead.
 func (c *reclaimer) giveUp(ctx context.Context) error {
-	err := c.condemnDead(ctx)
-	if err == nil {
-		err = c.repackAll(ctx)
+	err := c.repackAll(ctx)
+	full := errors.Is(err, storage.ErrFull)
+	if err == nil || full {
+		err = c.condemnDead(ctx)
 	}
 	switch {
-	case errors.Is(err, errStale), errors.Is(err, ErrCondemned): // or another run took for garbage what this one has just moved
+	case errors.Is(err, errStale), errors.Is(err, errRot), errors.Is(err, ErrCondemned): // or another run took for garbage what this one has just moved
 		c.report.Stopped = err.Error() + ": the next run goes on"
 		return nil
-	case errors.Is(err, storage.ErrFull):
+	case errors.Is(err, errLies):
+		c.report.Stopped = err.Error() + ": ferry verify --heal makes it anew"
+		return nil
+	case errors.Is(err, storage.ErrFull), err == nil && full:
 		c.report.Stopped = "what is needed could not be moved, because the storage is full: delete first, by running it again"
 		return nil
 	}

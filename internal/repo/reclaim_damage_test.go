@@ -1,11 +1,18 @@
 package repo_test
 
 import (
+	"context"
 	"errors"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
@@ -155,5 +162,135 @@ func TestReclaimKeepsALostPackThatWasNotHealed(t *testing.T) {
 		r = must(openSmall(t.Context(), store, ""))(t)
 		check(t, r, stays)
 		closeRepo(t, r)
+	}
+}
+
+// twins copies two points of equal content by two writers that know nothing of each other. It returns the names of the two data
+// packs that have it, that first which was named first.
+func twins(t *testing.T, store *memory.Store, a, b *sourcetest.Point) (first, second string) {
+	t.Helper()
+	one, two := must(openSmall(t.Context(), store, ""))(t), must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, one)
+	defer closeRepo(t, two)
+	before := filesOf(one, "data")
+	beforeNext(store, one, func() { mustCopyAll(t, two, a) })
+	mustCopyAll(t, one, b)
+	store.SetFault(nil)
+	for id, p := range one.State().Packs {
+		switch name := "packs/" + id.String()[:2] + "/" + id.String(); {
+		case p.Kind != "data" || before[name]:
+		case p.Entry == one.State().Head.N:
+			second = name
+		default:
+			first = name
+		}
+	}
+	if first == "" || second == "" {
+		t.Fatalf("packs %+v", one.State().Packs)
+	}
+	return first, second
+}
+
+// Damage that shows only while packs are moved is found before the other copies of what is damaged are given up.
+func TestDamageFoundWhileMovingKeepsTheOtherCopies(t *testing.T) {
+	for what, change := range map[string]func([]byte) []byte{
+		"a frame":   func(b []byte) []byte { b[64+200] ^= 1; return b },
+		"the table": func(b []byte) []byte { b[len(b)-80] ^= 1; return b },
+	} {
+		store := initialized(t, repo.Options{})
+		small := onePoint("c", "c", content(3, 2*smallBlock))
+		r := must(openSmall(t.Context(), store, ""))(t)
+		mustCopyAll(t, r, small)
+		a, b := onePoint("a", "a", content(1, 3*smallBlock)), onePoint("b", "b", content(1, 3*smallBlock))
+		good, rotten := twins(t, store, a, b)
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		must(r.PlacesOf(t.Context(), repo.ID{}))(t) // the index has the table before it rots
+		tamper(t, store, rotten, change)
+		policy := atOnce()
+		policy.MergeAtLeast, policy.SmallShare = 2, 1
+		report := reclaim(t, r, policy)
+		if report.Stopped == "" || report.GivenUp.Packs > 0 || !filesOf(r, "data")[good] || len(r.State().Bad) == 0 {
+			t.Errorf("%s: %+v, bad %v", what, report, r.State().Bad)
+		}
+		for range 4 {
+			if report := reclaim(t, r, policy); report.Stopped != "" || len(report.Incomplete) > 0 {
+				t.Errorf("%s: %+v", what, report)
+			}
+			check(t, r, small, a, b)
+		}
+		if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 || filesOf(r, "data")[rotten] {
+			t.Errorf("%s: bad %v, condemned %v", what, state.Bad, state.Condemned)
+		}
+		closeRepo(t, r)
+	}
+}
+
+// What only a pack still has that was given up is stored again, and then the pack goes.
+func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	a, b := onePoint("a", "a", content(1, 3*smallBlock)), onePoint("b", "b", content(1, 3*smallBlock))
+	condemned, rotten := twins(t, store, a, b)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for id := range r.State().Packs {
+		if strings.HasSuffix(condemned, id.String()) {
+			condemn(t, store, commitlog.Payload{Condemned: []format.Name{id}})
+		}
+	}
+	tamper(t, store, rotten, func(b []byte) []byte { b[64+200] ^= 1; return b })
+	if found := must(r.Verify(t.Context(), nil))(t); len(found.Damage) == 0 {
+		t.Fatal("what is only in a pack that is given up is not called damaged")
+	}
+	report := reclaim(t, r, atOnce())
+	if report.Written.Packs != 1 || report.Deleted.Packs > 0 || !slices.Contains(store.Names("packs/"), condemned) {
+		t.Errorf("%+v", report)
+	}
+	for range 4 {
+		reclaim(t, r, atOnce())
+		check(t, r, a, b)
+	}
+	if names := store.Names("packs/"); slices.Contains(names, condemned) || slices.Contains(names, rotten) || len(names) != len(r.State().Packs) {
+		t.Errorf("%s and %s are to go: %v", condemned, rotten, names)
+	}
+	if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 {
+		t.Errorf("bad %v, condemned %v", state.Bad, state.Condemned)
+	}
+}
+
+// Damage that another program notes between the mark and the deletion keeps what was condemned before: it may be all that is left.
+func TestNothingIsDeletedWhenDamageWasNotedSinceTheMark(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	a, b := onePoint("a", "a", content(1, 3*smallBlock)), onePoint("b", "b", content(1, 3*smallBlock))
+	condemned, rotten := twins(t, store, a, b)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	reclaim(t, r, atOnce())
+	if len(r.State().Condemned) == 0 || filesOf(r, "data")[condemned] {
+		t.Fatalf("condemned %v", r.State().Condemned)
+	}
+	tamper(t, store, rotten, func(b []byte) []byte { b[64+200] ^= 1; return b })
+	var once sync.Once
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOverwrite && name == "marks/reclaim" {
+			once.Do(func() {
+				other := must(openSmall(context.Background(), store, ""))(t)
+				defer closeRepo(t, other)
+				must(other.Verify(context.Background(), nil))(t)
+			})
+		}
+		return nil
+	})
+	if report := reclaim(t, r, atOnce()); report.Deleted.Packs > 0 || report.Stopped == "" {
+		t.Errorf("%+v", report)
+	}
+	store.SetFault(nil)
+	for range 4 {
+		reclaim(t, r, atOnce())
+	}
+	check(t, r, a, b)
+	if names := store.Names("packs/"); slices.Contains(names, condemned) || slices.Contains(names, rotten) {
+		t.Errorf("%s and %s are to go: %v", condemned, rotten, names)
 	}
 }

@@ -16,8 +16,8 @@ import (
 )
 
 // repackAll moves what is live out of packs, one full pack after the other, each with a log entry of its own. Frames move as
-// they are: no key is needed, and nothing is decoded. A frame whose checksum does not hold is not moved; the log notes it,
-// and its pack stays.
+// they are: no key is needed, and nothing is decoded. If a frame's checksum does not hold, the log notes it and errRot ends
+// the run.
 func (c *reclaimer) repackAll(ctx context.Context) error {
 	all := groups(c.report.Steps, c.repo.fullPack)
 	if len(all) == 0 {
@@ -64,10 +64,7 @@ func (c *reclaimer) repackAll(ctx context.Context) error {
 
 // repack moves a group's live frames to one new pack, names it and condemns the others in one entry.
 func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map[format.Name][]uint32) error {
-	mover := &frameMover{repo: c.repo, domain: group[0].domain, kind: pack.KindBlock}
-	if group[0].Kind == pack.KindNode.String() {
-		mover.kind = pack.KindNode
-	}
+	mover := newFrameMover(c.repo, c.state.Packs[group[0].Pack])
 	defer mover.abort()
 	var sources []format.Name
 	for _, step := range group {
@@ -86,30 +83,29 @@ func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map
 	if err := mover.finish(ctx, payload); err != nil {
 		return err
 	}
-	err := c.condemn(ctx, payload, sources)
+	var err error
+	if len(mover.bad) > 0 {
+		err = c.repo.commit(ctx, payload, ofNamedPacks(payload)) // what was moved stays moved: the next run finds its old places dead
+	} else {
+		err = c.condemn(ctx, payload, sources)
+	}
 	if refused(err) {
 		mover.drop(ctx) // nothing names the new pack, and nobody else will
 	}
-	if err != nil && !errors.Is(err, errNothing) {
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	if errors.Is(err, errNothing) && len(mover.bad) > 0 {
-		payload = &commitlog.Payload{Bad: mover.bad}
-		err = c.repo.commit(ctx, payload, nil)
+	for _, id := range payload.Condemned {
+		c.report.Moved.add(true, c.state.Packs[id].Size)
 	}
-	if err != nil && !errors.Is(err, errNothing) {
-		return err
+	for _, p := range payload.Packs {
+		c.report.Written.add(true, p.Size)
 	}
-	for _, bad := range mover.bad {
-		c.state.Bad[bad] = true
-	}
-	if err == nil && len(payload.Condemned) > 0 {
-		for _, id := range payload.Condemned {
-			c.report.Moved.add(true, c.state.Packs[id].Size)
-		}
-		for _, p := range payload.Packs {
-			c.report.Written.add(true, p.Size)
-		}
+	if len(mover.bad) > 0 {
+		return errRot
 	}
 	return nil
 }
@@ -132,11 +128,20 @@ type frameMover struct {
 	// encrypted packs may hold any frame, others none that is.
 	encrypted bool
 	buffer    []byte
-	// bad are frames that were found damaged.
+	// bad are frames that were found damaged, and packs whose tables were.
 	bad []commitlog.Bad
 }
 
-// move appends a pack's frames at the offsets given. It is true if all of them were good.
+func newFrameMover(r *Repository, from commitlog.Pack) *frameMover {
+	m := &frameMover{repo: r, domain: from.Domain, kind: pack.KindBlock}
+	if from.Kind == pack.KindNode.String() {
+		m.kind = pack.KindNode
+	}
+	return m
+}
+
+// move appends a pack's frames at the offsets given. It is true if all of them were good. An error wrapping errLies is that the
+// pack has no frames there.
 func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint32) (whole bool, err error) {
 	reader, err := m.repo.store.Open(ctx, pack.ObjectName(p.ID))
 	if errors.Is(err, storage.ErrNotExist) && m.repo.Refresh(ctx) == nil && !m.repo.snapshot().Live(p.ID) {
@@ -155,6 +160,9 @@ func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint3
 			return false, err
 		}
 		m.repo.warn("pack %s is not moved: %v", p.ID, err)
+		if errors.Is(err, ErrCorrupt) {
+			m.bad = append(m.bad, commitlog.Bad{Pack: p.ID, Length: p.Size})
+		}
 		return false, nil
 	}
 	if err := m.begin(ctx, table.Header); err != nil {
@@ -192,8 +200,7 @@ func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint3
 		}
 	}
 	if found := countIn(offsets, entries); found < len(offsets) {
-		m.repo.warn("pack %s is not given up: the index has %d frames of it that its table does not have", p.ID, len(offsets)-found)
-		whole = false
+		return false, fmt.Errorf("the index cannot be relied on: %w (%s)", errLies, p.ID)
 	}
 	return whole, nil
 }

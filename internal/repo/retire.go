@@ -108,6 +108,17 @@ func (c *reclaimer) retire(ctx context.Context) error {
 	if err := c.saveRecord(ctx, func(record *reclaimRecord) { record.Passed = passed }); err != nil {
 		return err
 	}
+	if len(ready) == 0 {
+		return nil
+	}
+	if err := c.repo.Refresh(ctx); err != nil {
+		return err
+	}
+	if c.rotten(c.repo.snapshot()) { // then what is condemned may be what is left
+		c.report.Stopped = errStale.Error() + ": the next run goes on"
+		c.wait(ready, time.Time{})
+		return nil
+	}
 	for some := range slices.Chunk(ready, condemnedAtOnce) {
 		if c.outOfTime() {
 			return nil

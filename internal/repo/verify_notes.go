@@ -44,10 +44,7 @@ func (v *verifier) noteBad(ctx context.Context) error {
 	r.mu.Unlock()
 	v.report.Noted = len(v.places)
 	if len(payload.Bad)+len(payload.BadHealed) > 0 {
-		err := r.commit(ctx, payload, func(state *commitlog.State) error {
-			payload.Bad = slices.DeleteFunc(payload.Bad, func(bad commitlog.Bad) bool { _, there := state.Packs[bad.Pack]; return !there })
-			return nil
-		})
+		err := r.commit(ctx, payload, ofNamedPacks(payload))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -61,6 +58,14 @@ func (v *verifier) noteBad(ctx context.Context) error {
 		v.proofs.proven(pack, v.level, r.env.now()) // damaged ones, too: the log says so
 	}
 	return nil
+}
+
+// ofNamedPacks is the check of a commit that notes damage: what is said of packs that are gone meanwhile is left out.
+func ofNamedPacks(payload *commitlog.Payload) func(*commitlog.State) error {
+	return func(state *commitlog.State) error {
+		payload.Bad = keep(payload.Bad, func(bad commitlog.Bad) bool { _, named := state.Packs[bad.Pack]; return named })
+		return nil
+	}
 }
 
 // recall takes over from the log what is damaged in a pack that is not read this time. The caller holds the repository's
