@@ -96,7 +96,7 @@ func (h *healing) mendLog(ctx context.Context, path string) error {
 		return err
 	}
 	defer store.Close()
-	mended, err := repo.MendLog(ctx, store, h.stores)
+	mended, err := repo.MendLog(ctx, store, h.app.environment(), h.stores)
 	h.report.Files = append(h.report.Files, mended...)
 	return err
 }

@@ -197,10 +197,10 @@ func lostEnd(store, mirror *memory.Store) bool {
 	return len(store.Names("log/")) < len(mirror.Names("log/"))
 }
 
-// mendedLog opens a repository that got its log and description from the mirror; nil if it is the end of its log that is lost.
+// mendedLog opens a repository that got its log and description from the mirror, whose head the machine remembers.
 func mendedLog(t *testing.T, store, mirror *memory.Store, what string) *repo.Repository {
 	t.Helper()
-	if _, err := repo.MendLog(t.Context(), store, []storage.Store{mirror}); err != nil {
+	if _, err := repo.MendLog(t.Context(), store, remembering(t, mirror), []storage.Store{mirror}); err != nil {
 		t.Errorf("%s: not mended from a mirror: %v", what, err)
 		return nil
 	}

@@ -231,41 +231,6 @@ func TestDamagedParityIsMadeAgain(t *testing.T) {
 	}
 }
 
-// A repository that cannot be opened gets what it lacks from a mirror, and nothing that is not its own.
-func TestLogIsMendedFromAMirror(t *testing.T) {
-	original, mirror, points := twoCopies(t, repo.Options{})
-	stranger, _, _ := twoCopies(t, repo.Options{})
-	names := append(original.Names("log/"), "repository.json")
-	for _, name := range names {
-		for what, damage := range map[string]func(*memory.Store) error{
-			"gone": func(s *memory.Store) error { return s.Delete(t.Context(), name) },
-			"flipped": func(s *memory.Store) error {
-				return s.Tamper(name, func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
-			},
-			"empty": func(s *memory.Store) error { return s.Tamper(name, func([]byte) []byte { return nil }) },
-		} {
-			store := original.Clone()
-			if err := damage(store); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := repo.MendLog(t.Context(), store.Clone(), []storage.Store{stranger}); err == nil && name != names[len(names)-2] {
-				t.Errorf("%s %s: a stranger's was taken", name, what)
-			}
-			mended, err := repo.MendLog(t.Context(), store, []storage.Store{stranger, mirror})
-			if name == names[len(names)-2] && what == "gone" {
-				continue // without its last entry a log is a shorter log: nothing is known to be missing
-			}
-			if err != nil || len(mended) != 1 || mended[0] != name {
-				t.Errorf("%s %s: %v, %v", name, what, mended, err)
-				continue
-			}
-			r := must(openSmall(t.Context(), store, ""))(t)
-			check(t, r, points...)
-			closeRepo(t, r)
-		}
-	}
-}
-
 // Blocks that two domains hold are healed in each: what belongs to one must not depend on the other.
 func TestHealingKeepsDomainsApart(t *testing.T) {
 	store, data := initialized(t, repo.Options{}), content(91, 12*smallBlock)

@@ -1,0 +1,116 @@
+package repo_test
+
+import (
+	"errors"
+	"testing"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
+)
+
+// remembering is the environment of a machine that has seen a store's head.
+func remembering(t *testing.T, store *memory.Store) repo.Environment {
+	t.Helper()
+	env := repo.Environment{CacheDir: newCache(t)}
+	closeRepo(t, must(openSmall(t.Context(), store.Clone(), env.CacheDir))(t))
+	return env
+}
+
+// A repository that cannot be opened gets what it lacks from a mirror, and nothing that is not its own. The end of its log
+// only where the machine remembers it.
+func TestLogIsMendedFromAMirror(t *testing.T) {
+	original, mirror, points := twoCopies(t, repo.Options{})
+	stranger, _, _ := twoCopies(t, repo.Options{})
+	entries := original.Names("log/")
+	last := entries[len(entries)-1]
+	for _, name := range append(entries, "repository.json") {
+		for what, damage := range map[string]func(*memory.Store) error{
+			"gone": func(s *memory.Store) error { return s.Delete(t.Context(), name) },
+			"flipped": func(s *memory.Store) error {
+				return s.Tamper(name, func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+			},
+			"empty": func(s *memory.Store) error { return s.Tamper(name, func([]byte) []byte { return nil }) },
+		} {
+			store := original.Clone()
+			if err := damage(store); err != nil {
+				t.Fatal(err)
+			}
+			env := remembering(t, original)
+			if mended, err := repo.MendLog(t.Context(), store, env, []storage.Store{stranger}); err == nil || len(mended) > 0 {
+				t.Errorf("%s %s: a stranger's was taken: %v", name, what, mended)
+			}
+			if name != last {
+				env = repo.Environment{} // what follows proves it
+			}
+			mended, err := repo.MendLog(t.Context(), store, env, []storage.Store{stranger, mirror})
+			if err != nil || len(mended) != 1 || mended[0] != name {
+				t.Errorf("%s %s: %v, %v", name, what, mended, err)
+				continue
+			}
+			r := must(openSmall(t.Context(), store, ""))(t)
+			check(t, r, points...)
+			closeRepo(t, r)
+		}
+	}
+}
+
+// A mirror that went its own way has the id and the beginning of the log, and another end: none of it is put back, however
+// much is lost here.
+func TestNoOtherHistoryIsMended(t *testing.T) {
+	original, fork, points := twoCopies(t, repo.Options{})
+	common := len(original.Names("log/"))
+	for store, point := range map[*memory.Store]string{original: "here", fork: "there"} {
+		r := must(openSmall(t.Context(), store, ""))(t)
+		mustCopyAll(t, r, onePoint("new", point, content(95, 2*smallBlock)))
+		closeRepo(t, r)
+	}
+	mirror, entries := original.Clone(), original.Names("log/")
+	if len(entries) < common+1 {
+		t.Fatalf("%d entries of %d are common", common, len(entries))
+	}
+	for lost := 1; lost < len(entries); lost++ { // so many entries at the end
+		store := original.Clone()
+		for _, name := range entries[len(entries)-lost:] {
+			tamper(t, store, name, func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+		}
+		before := store.Clone()
+		for _, env := range []repo.Environment{{}, remembering(t, original)} {
+			mended, err := repo.MendLog(t.Context(), store, env, []storage.Store{fork})
+			if err == nil || len(mended) > 0 || differs(store, before) {
+				t.Errorf("%d lost: another history was put back: %v, %v", lost, mended, err)
+			}
+		}
+		var told *backup.Error
+		if _, err := repo.MendLog(t.Context(), store, repo.Environment{}, []storage.Store{mirror}); !errors.Is(err, repo.ErrCorrupt) || !errors.As(err, &told) || told.Hint == "" || differs(store, before) {
+			t.Errorf("%d lost, and none remembered: %v", lost, err)
+		}
+		mended, err := repo.MendLog(t.Context(), store, remembering(t, original), []storage.Store{fork, mirror})
+		if err != nil || len(mended) != lost || differs(store, mirror) {
+			t.Errorf("%d lost: %v, %v", lost, mended, err)
+		}
+	}
+	// An entry that is whole is not replaced, also where a later one, or what is remembered, says that it is another's.
+	store := original.Clone()
+	for _, name := range entries[common:] {
+		if err := store.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := must(openSmall(t.Context(), store, ""))(t)
+	mustCopyAll(t, r, points...)
+	mustCopyAll(t, r, onePoint("third", "third", content(96, 2*smallBlock)))
+	closeRepo(t, r)
+	tamper(t, store, entries[1], func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+	if ends := len(store.Names("log/")); ends > common+1 { // make it shorter than what is remembered
+		t.Fatalf("%d entries", ends)
+	}
+	longer := must(openSmall(t.Context(), original, ""))(t)
+	mustCopyAll(t, longer, onePoint("fourth", "fourth", content(97, 2*smallBlock)))
+	closeRepo(t, longer)
+	before := store.Clone()
+	if mended, err := repo.MendLog(t.Context(), store, remembering(t, original), []storage.Store{original}); !errors.Is(err, repo.ErrDiverged) || len(mended) > 0 || differs(store, before) {
+		t.Errorf("over another history: %v, %v", mended, err)
+	}
+}
