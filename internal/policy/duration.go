@@ -25,13 +25,22 @@ func ParseDuration(text string) (time.Duration, error) {
 	return parts.days*dayLength + parts.elapsed, nil
 }
 
-// FormatDuration is what ParseDuration reads, in days, hours, minutes and seconds; a part of a second is left out.
+// FormatDuration is what ParseDuration reads: whole days in days, everything else in hours, minutes and seconds. A part of
+// a second is left out.
 func FormatDuration(d time.Duration) string {
+	if days := d / dayLength; days > 0 && d%dayLength == 0 {
+		return fmt.Sprintf("%dd", days)
+	}
+	return formatElapsed(d)
+}
+
+// formatElapsed is FormatDuration without days, for where those are something else.
+func formatElapsed(d time.Duration) string {
 	var b strings.Builder
 	for _, unit := range []struct {
 		length time.Duration
 		name   string
-	}{{dayLength, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
 		if n := d / unit.length; n > 0 {
 			fmt.Fprintf(&b, "%d%s", n, unit.name)
 		}

@@ -170,10 +170,12 @@ type LabelRule struct {
 	Source string
 	// Folder is a glob over the folder of that point's files in its source, with slashes; "." is the source's root.
 	Folder string
-	// AtLeast and Below bound the sum of the sizes of its disks and archives, in bytes; 0 does not. Sizes that are not
-	// known count as nothing.
-	AtLeast, Below int64
+	// Size bounds the sum of the sizes of its disks and archives. Sizes that are not known count as nothing.
+	Size SizeRange
 }
+
+// SizeRange is a range of sizes in bytes. 0 is no bound.
+type SizeRange struct{ AtLeast, Below int64 }
 
 // Selector picks machines by id, native id or name, each of which may have the wildcards * and ?; or, after "label=", by
 // a label.

@@ -66,7 +66,7 @@ func (e Every) String() string {
 	case e.Days > 0:
 		return fmt.Sprintf("%dd", e.Days)
 	case e.Elapsed > 0:
-		return FormatDuration(e.Elapsed)
+		return formatElapsed(e.Elapsed) // 24h is not 1d
 	}
 	return ""
 }
