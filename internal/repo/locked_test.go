@@ -166,6 +166,33 @@ func TestLockedGivesUp(t *testing.T) {
 	}
 }
 
+// Whether a hold has ended the storage's clock says, also where the server's own is late: what it removes then nobody calls forged.
+func TestLockedHoldsEndByTheStoragesClock(t *testing.T) {
+	for _, late := range []time.Duration{-30 * time.Minute, 0, 30 * time.Minute} {
+		a := newAttacked(t)
+		now := clocked(a.store)
+		now.now = time.Now()
+		with := a.open(t)
+		id := with.Entries()[0].ID
+		must(with.Hold(t.Context(), id, "a test"))(t)
+		keeper := must(repo.Open(t.Context(), a.store, repo.Environment{Now: func() time.Time { return now.now.Add(-late) }}))(t)
+		for _, ended := range []bool{false, true} {
+			if ended {
+				now.now = *with.State().Holds[id][0].Until
+			}
+			done, err := keeper.Forget(t.Context(), "manual", []repo.Forgetting{{Point: id}}, nil)
+			if err != nil || len(done) != 1 || done[0].Removed != ended {
+				t.Errorf("%v late, hold ended: %v: %+v, %v", late, ended, done, err)
+			}
+			reader := a.open(t)
+			if reader.Has(id) == ended {
+				t.Errorf("%v late, hold ended: %v: with the key the point is there: %v", late, ended, reader.Has(id))
+			}
+		}
+		closeRepo(t, keeper)
+	}
+}
+
 // A server without the key gives points up and their space back, until nothing is left, and harms nothing else at any step.
 func TestLockedReclaim(t *testing.T) {
 	store := memory.New()

@@ -273,8 +273,10 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 		if err := r.refuseGivenUp(payload); err != nil {
 			return err
 		}
-		if r.locked != nil && r.state.CheckKeyless(payload) != nil {
-			return r.locked
+		if r.locked != nil {
+			if err := r.checkKeyless(ctx, payload); err != nil {
+				return err
+			}
 		}
 		if err := r.lockFor(ctx, payload); err != nil {
 			return err
@@ -309,6 +311,22 @@ func (r *Repository) commit(ctx context.Context, payload *commitlog.Payload, che
 			return err
 		}
 	}
+}
+
+// checkKeyless returns an error unless the payload needs no key. Holds end by the storage's clock: so the entry has its time,
+// by which readers judge. The caller holds r.mu.
+func (r *Repository) checkKeyless(ctx context.Context, payload *commitlog.Payload) error {
+	if len(payload.PointsRemoved) > 0 {
+		now, err := r.storageTime(ctx)
+		if err != nil {
+			return err
+		}
+		payload.Time = now.UTC()
+	}
+	if r.state.CheckKeyless(payload) != nil {
+		return r.locked
+	}
+	return nil
 }
 
 // isThere is true if an object whose writing failed is there nevertheless, durably: the answer can be what was lost,

@@ -51,7 +51,7 @@ func (s *State) CheckKeyless(p *Payload) error {
 			}
 		}
 		for _, hold := range s.Holds[id] {
-			if hold.Until == nil || !hold.Until.Before(p.Time) {
+			if hold.Until == nil || p.Time.Before(*hold.Until) {
 				return fmt.Errorf("%w: it has no MAC, and removes point %s, which %s holds", format.ErrForged, id.Short(), hold.ID)
 			}
 		}

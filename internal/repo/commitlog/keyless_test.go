@@ -57,14 +57,14 @@ func TestKeylessMembers(t *testing.T) {
 func TestKeylessInState(t *testing.T) {
 	now := time.Date(2026, 11, 22, 1, 0, 0, 0, time.UTC)
 	before, after := now.Add(-time.Hour), now.Add(time.Hour)
-	free, claimed, held, timed, over := backup.PointID{1}, backup.PointID{2}, backup.PointID{3}, backup.PointID{4}, backup.PointID{5}
+	free, claimed, held, timed, over, ends := backup.PointID{1}, backup.PointID{2}, backup.PointID{3}, backup.PointID{4}, backup.PointID{5}, backup.PointID{6}
 	condemned, live := format.Name{1}, format.Name{2}
 	state := NewState()
 	state.Apply(&Payload{
 		Packs: []Pack{{ID: condemned}, {ID: live}}, Condemned: []format.Name{condemned}, CondemnedFiles: []string{"index/a"},
-		Points: []Point{{ID: free}, {ID: claimed}, {ID: held}, {ID: timed}, {ID: over}},
+		Points: []Point{{ID: free}, {ID: claimed}, {ID: held}, {ID: timed}, {ID: over}, {ID: ends}},
 		Claims: []Claim{{Point: claimed, Job: "a"}, {Point: claimed, Job: "b"}},
-		Holds:  []Hold{{Point: held, ID: "h"}, {Point: timed, ID: "t", Until: &after}, {Point: over, ID: "o", Until: &before}},
+		Holds:  []Hold{{Point: held, ID: "h"}, {Point: timed, ID: "t", Until: &after}, {Point: over, ID: "o", Until: &before}, {Point: ends, ID: "e", Until: &now}},
 	}, Head{N: 1})
 	removes := func(id backup.PointID, withdrawn ...Claim) Payload {
 		return Payload{Time: now, PointsRemoved: []backup.PointID{id}, ClaimsWithdrawn: withdrawn}
@@ -84,6 +84,7 @@ func TestKeylessInState(t *testing.T) {
 		{"a point held for good", removes(held), false},
 		{"a point held for a time", removes(timed), false},
 		{"a point held until before", removes(over), true},
+		{"a point held until just now", removes(ends), true},
 		{"deleting what was condemned", Payload{Deleted: []format.Name{condemned}, DeletedFiles: []string{"index/a"}}, true},
 		{"deleting what was not condemned", Payload{Deleted: []format.Name{live}}, false},
 		{"condemning and deleting at once", Payload{Condemned: []format.Name{live}, Deleted: []format.Name{live}}, false},
