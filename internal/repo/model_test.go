@@ -214,6 +214,8 @@ func (m *model) check(t *rapid.T) {
 		}
 		if has {
 			there = append(there, p)
+		} else {
+			delete(m.unclaimed, id) // if it is copied again it is claimed
 		}
 	}
 	if entries := len(r.Entries()); entries != len(there) {
