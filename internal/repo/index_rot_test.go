@@ -59,6 +59,17 @@ func movePack(id repo.ID) func([]byte) bool {
 	}
 }
 
+// changeLength flips the last bit of the plain length that an id has.
+func changeLength(id repo.ID) func([]byte) bool {
+	return func(raw []byte) bool {
+		at := bytes.Index(raw, id[:])
+		if at >= 0 {
+			raw[at+len(id)+12] ^= 1
+		}
+		return at >= 0
+	}
+}
+
 // aloneInAPack is a repository of a point with one block, which has a data pack of its own that a segment covers.
 func aloneInAPack(t *testing.T, cache string) (open func() *repo.Repository, point *sourcetest.Point) {
 	t.Helper()
@@ -174,6 +185,49 @@ func TestASegmentThatLiesWithAGoodChecksum(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		closeRepo(t, r)
+	}
+}
+
+// Verification does not call a point damaged because a page of the index is wrong: neither one of the cache, nor one of the
+// repository that has a good checksum.
+func TestVerifyWithARottedIndex(t *testing.T) {
+	sound := func(what string, r *repo.Repository) {
+		t.Helper()
+		found := must(r.VerifyWith(t.Context(), repo.VerifyOptions{Level: repo.LevelPoints}))(t)
+		for _, d := range found.Damage {
+			if d.Point != "" {
+				t.Errorf("%s: %+v", what, d)
+			}
+		}
+		if state := r.State(); found.DamagedPoints > 0 || len(state.Damaged) > 0 {
+			t.Errorf("%s: %d points are called damaged, %v", what, found.DamagedPoints, state.Damaged)
+		}
+		closeRepo(t, r)
+	}
+	for what, rot := range map[string]func(repo.ID) func([]byte) bool{"an id": flipID, "a pack's number": movePack, "a length": changeLength} {
+		cache := newCache(t)
+		open, point := aloneInAPack(t, cache)
+		r := open()
+		rotCached(t, cache, rot(r.BlockID(point.Objects[0].Data)))
+		sound(what, r)
+	}
+	for what, lie := range map[string]func(e *index.Entry){
+		"another id":     func(e *index.Entry) { e.ID[31] ^= 1 },
+		"another place":  func(e *index.Entry) { e.Offset += 8 },
+		"another length": func(e *index.Entry) { e.Plain++ },
+	} {
+		open, point := aloneInAPack(t, "")
+		r := open()
+		id := r.BlockID(point.Objects[0].Data)
+		if err := r.ReplaceIndex(t.Context(), func(e *index.Entry) {
+			if e.ID == id {
+				lie(e)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		closeRepo(t, r)
+		sound(what, open())
 	}
 }
 

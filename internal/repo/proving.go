@@ -196,6 +196,12 @@ func (r *Repository) matchTables(ctx context.Context, segment *index.Segment, na
 	return true, nil
 }
 
+// unfounded is true if the index has no place of an id, or a misplaced one: then the packs' tables know better.
+func (r *Repository) unfounded(ctx context.Context, set *index.Set, id format.ID) bool {
+	_, found, err := set.Find(ctx, id)
+	return err == nil && !found || r.misplaced(ctx, set, id)
+}
+
 // misplaced is true if the index has a place of an id that its pack's own table does not have.
 func (r *Repository) misplaced(ctx context.Context, set *index.Set, id format.ID) bool {
 	places, err := set.FindAll(ctx, id)

@@ -160,6 +160,9 @@ type verifier struct {
 	proofs *proofs
 	chosen []commitlog.Pack
 
+	settling sync.Mutex // guards settled: how far the index was proven, because something was not found
+	settled  proofOfIndex
+
 	mu sync.Mutex // guards what follows, and the report while packs are read
 	// bad are damaged frames, and with wholePack as offset packs that are not relied on as a whole. Those of packs that
 	// are not read this time are as the log has them.

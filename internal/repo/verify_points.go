@@ -14,7 +14,6 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
-	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/tree"
 )
@@ -267,114 +266,6 @@ func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, le
 		w.good.add(key)
 	}
 	return whole, nil
-}
-
-// readable is true if a good copy of the id exists, of that length; else the reason why not. A copy in a pack that is not
-// relied on as a whole counts last, one in a pack that is given up not at all: it is there today, and soon it is not.
-func (v *verifier) readable(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error) {
-	for {
-		known := v.repo.head()
-		good, reason, err := v.readableNow(ctx, kind, id, length)
-		if good || err != nil || v.repo.head() == known { // else the log was read on meanwhile, and it may have been moved
-			return good, reason, err
-		}
-	}
-}
-
-func (v *verifier) readableNow(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error) {
-	set, err := v.repo.lookup(ctx)
-	if err != nil {
-		return false, "", err
-	}
-	first, ok, err := set.Find(ctx, id)
-	if err != nil {
-		return false, "", err
-	}
-	if ok && v.fault(first, length) == "" {
-		return true, "", nil
-	}
-	places, err := set.FindAll(ctx, id)
-	if err != nil {
-		return false, "", err
-	}
-	reason, givenUp := "it is in no pack", false
-	if len(places) == 0 {
-		v.mu.Lock()
-		v.unplaced = true
-		v.mu.Unlock()
-	}
-	for _, at := range places {
-		switch why := v.fault(at, length); {
-		case why == "" && v.repo.isLive(at.Pack):
-			return true, "", nil
-		case why == "":
-			reason, givenUp = fmt.Sprintf("its only good copy is in %s, which is given up and will be deleted", packName(at.Pack)), true
-		case !givenUp:
-			reason = fmt.Sprintf("%s at %d: %s", packName(at.Pack), at.Offset, why)
-		}
-	}
-	for _, at := range places {
-		if v.isWhole(at.Pack) && v.repo.isLive(at.Pack) && (length == anyLength || int64(at.Plain) == length) {
-			v.touch(badPlace{at.Pack, wholePack})
-			if err := v.repo.frameGood(ctx, kind, id, at); err == nil {
-				return true, "", nil
-			} else if ctx.Err() != nil {
-				return false, "", ctx.Err()
-			}
-		}
-	}
-	for _, at := range places {
-		v.touch(badPlace{at.Pack, at.Offset})
-	}
-	return false, reason, nil
-}
-
-// frameGood returns an error unless the frame at a place is good, as far as it can be told without or with the key.
-func (r *Repository) frameGood(ctx context.Context, kind pack.Kind, id format.ID, at index.Place) error {
-	_, err := r.readPlace(ctx, kind, id, at)
-	if kind == pack.KindNode || !r.Locked() || !errors.Is(err, ErrNeedsKey) {
-		return err
-	}
-	file, err := r.files.acquire(ctx, at.Pack)
-	if err != nil {
-		return err
-	}
-	defer r.files.release(file)
-	raw := make([]byte, pack.FrameHeaderSize+min(int(at.Stored), pack.MaxStored))
-	if err := readFull(ctx, file.Reader, raw, int64(at.Offset)); err != nil {
-		return err
-	}
-	_, err = pack.CheckFrame(raw, r.hasher)
-	return err
-}
-
-// fault says what is wrong with the frame at a place, or nothing.
-func (v *verifier) fault(at index.Place, length int64) string {
-	if length != anyLength && int64(at.Plain) != length {
-		return fmt.Sprintf("it has %d bytes where the point needs %d", at.Plain, length)
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if why, marked := v.bad[badPlace{at.Pack, at.Offset}]; marked {
-		return why
-	}
-	return v.bad[badPlace{at.Pack, wholePack}]
-}
-
-func (v *verifier) isWhole(id format.Name) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	_, whole := v.bad[badPlace{id, wholePack}]
-	return whole
-}
-
-// touch notes that something needs what is at a bad place.
-func (v *verifier) touch(at badPlace) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if _, bad := v.bad[at]; bad {
-		v.touched[at] = true
-	}
 }
 
 // objectDamage collects the damaged ranges of an object, in ascending order. Neighbours become one range.
