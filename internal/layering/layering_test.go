@@ -33,14 +33,15 @@ var floors = map[string][]string{
 	"internal/lzop":  {"internal/backup"},
 	"internal/qcow2": {"internal/backup"},
 
-	"internal/storage":      {"internal/backup"},
+	"internal/storage":      {"internal/backup", "internal/direct"},
 	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill"},
 	"internal/source":       {"internal/backup", "internal/vma", "internal/lzop", "internal/qcow2", "internal/cachefile"},
 	"internal/source/ferry": {"internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},
 	"internal/spill":        {},
 	"internal/cachefile":    {},
+	"internal/direct":       {},
 	"internal/mover":        {"internal/backup", "internal/source", "internal/repo", "internal/spill"},
-	"internal/restore":      {"internal/backup", "internal/repo"},
+	"internal/restore":      {"internal/backup", "internal/repo", "internal/direct"},
 	"internal/job": {
 		"internal/backup", "internal/plan", "internal/source", "internal/source/registry", "internal/repo", "internal/mover",
 	},

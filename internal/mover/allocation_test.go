@@ -70,7 +70,7 @@ func TestNothingIsAllocatedForABlock(t *testing.T) {
 				t.Fatal(err)
 			}
 			read[i] = mallocs(func() {
-				err := r.ReadObject(ctx, *stored.Roots[0], func(repo.Block, []byte) error { return nil }, func(int64) {})
+				err := r.ReadObject(ctx, *stored.Roots[0], repo.EachBlock(func(repo.Block, []byte) error { return nil }).Sink, func(int64) {})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -76,12 +76,12 @@ func wantStored(t testing.TB, r *repo.Repository, p *sourcetest.Point) {
 		if root := stored.Roots[i]; root != nil {
 			content = make([]byte, root.Size)
 			var mu sync.Mutex
-			err := r.ReadObject(t.Context(), *root, func(b repo.Block, plain []byte) error {
+			err := r.ReadObject(t.Context(), *root, repo.EachBlock(func(b repo.Block, plain []byte) error {
 				mu.Lock()
 				defer mu.Unlock()
 				copy(content[b.Offset:], plain)
 				return nil
-			}, func(int64) {})
+			}).Sink, func(int64) {})
 			if err != nil {
 				t.Fatal(err)
 			}

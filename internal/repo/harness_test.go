@@ -178,12 +178,12 @@ func readObject(ctx context.Context, r *repo.Repository, p *repo.Point, i int) (
 	content := make([]byte, root.Size)
 	var mu sync.Mutex
 	dealtWith := int64(0)
-	err := r.ReadObject(ctx, *root, func(block tree.Block, plain []byte) error {
+	err := r.ReadObject(ctx, *root, repo.EachBlock(func(block tree.Block, plain []byte) error {
 		mu.Lock()
 		defer mu.Unlock()
 		copy(content[block.Offset:], plain)
 		return nil
-	}, func(n int64) { mu.Lock(); dealtWith += n; mu.Unlock() })
+	}).Sink, func(n int64) { mu.Lock(); dealtWith += n; mu.Unlock() })
 	if err == nil && dealtWith != root.Size {
 		err = fmt.Errorf("%s: told of %d bytes of %d", p.Objects[i].Name, dealtWith, root.Size)
 	}

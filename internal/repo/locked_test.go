@@ -79,7 +79,7 @@ func TestLockedNeedsKey(t *testing.T) {
 	_, ingestErr := r.NewIngest(t.Context(), repo.IngestOptions{})
 	for what, err := range map[string]error{
 		"reading a point": readErr, "an ingest": ingestErr,
-		"reading an object":                r.ReadObject(t.Context(), header.Roots[0], func(repo.Block, []byte) error { return nil }, func(int64) {}),
+		"reading an object":                r.ReadObject(t.Context(), header.Roots[0], repo.EachBlock(func(repo.Block, []byte) error { return nil }).Sink, func(int64) {}),
 		"a claim":                          r.AppendEntry(t.Context(), &commitlog.Payload{Claims: []commitlog.Claim{{Point: id, Job: "other"}}}),
 		"a pack":                           r.AppendEntry(t.Context(), &commitlog.Payload{Packs: []commitlog.Pack{{ID: format.Name{1}}}}),
 		"removing a point that is claimed": r.AppendEntry(t.Context(), &commitlog.Payload{PointsRemoved: []backup.PointID{id}}),

@@ -14,27 +14,55 @@ import (
 // RootID returns the id of a tree's root in hex. It proves the object's size and every byte.
 func (r *Repository) RootID(root tree.Root) string { return root.ID(r.hasher).String() }
 
-// ReadObject reads all blocks of an object that are not zeros, in parallel and in no order: use is called with each
-// block's proven content, from several goroutines. done is told how many bytes are dealt with, zeros included. The first
+// Sink takes what one goroutine reads of an object.
+type Sink interface {
+	// Room returns memory for a block's content, empty and with capacity for it, so that it need not be copied; nil: the
+	// reader has its own.
+	Room(block tree.Block) []byte
+	// Use takes a block's proven content, which is valid until it returns, and lies in the room that was given last if it
+	// could be put there. Blocks that were read together come in the object's order.
+	Use(block tree.Block, plain []byte) error
+	// End comes behind the last block, unless an error ended the reading.
+	End() error
+}
+
+// EachBlock is a Sink that calls itself with each block.
+type EachBlock func(block tree.Block, plain []byte) error
+
+// Room returns nil.
+func (f EachBlock) Room(tree.Block) []byte { return nil }
+
+// Use calls the function.
+func (f EachBlock) Use(block tree.Block, plain []byte) error { return f(block, plain) }
+
+// End does nothing.
+func (f EachBlock) End() error { return nil }
+
+// Sink returns the function itself: what several goroutines read goes to it.
+func (f EachBlock) Sink() Sink { return f }
+
+// ReadObject reads all blocks of an object that are not zeros, in parallel: each goroutine makes a sink, and gives it each
+// block that it has read and proven. done is told how many bytes are dealt with, zeros included. The first
 // block that cannot be read ends it, with an error that wraps backup.ErrDamaged and has the offset.
-func (r *Repository) ReadObject(ctx context.Context, root tree.Root, use func(tree.Block, []byte) error, done func(int64)) error {
-	return r.ReadObjectPast(ctx, root, use, done, func(offset, _ int64, err error) error {
+func (r *Repository) ReadObject(ctx context.Context, root tree.Root, sink func() Sink, done func(int64)) error {
+	return r.ReadObjectPast(ctx, root, sink, done, func(offset, _ int64, err error) error {
 		return &backup.Error{Offset: offset, Err: err, Hint: damagedHint(r)}
 	})
 }
 
 // ReadObjectPast is ReadObject that goes on behind what cannot be read, for whatever reason: damaged is told of each such
 // range, from several goroutines, and ends the reading if it returns an error.
-func (r *Repository) ReadObjectPast(ctx context.Context, root tree.Root, use func(tree.Block, []byte) error, done func(int64), damaged func(offset, length int64, err error) error) error {
+func (r *Repository) ReadObjectPast(ctx context.Context, root tree.Root, sink func() Sink, done func(int64), damaged func(offset, length int64, err error) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	leaves := make(chan []tree.Block)
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() error {
-			reader := r.NewBlockReader()
+			reader, sink := r.NewBlockReader(), sink()
+			reader.room = sink.Room
 			for blocks := range leaves {
 				err := reader.Read(ctx, blocks, func(block tree.Block, plain []byte) error {
 					done(block.Length)
-					return use(block, plain)
+					return sink.Use(block, plain)
 				}, func(block tree.Block, err error) error {
 					if ctx.Err() != nil {
 						return ctx.Err()
@@ -46,7 +74,7 @@ func (r *Repository) ReadObjectPast(ctx context.Context, root tree.Root, use fun
 					return err
 				}
 			}
-			return nil
+			return sink.End()
 		})
 	}
 	group.Go(func() error {

@@ -281,8 +281,10 @@ const (
 // BlockReader reads many blocks with few reads. It belongs to one goroutine; make one for each.
 type BlockReader struct {
 	repo   *Repository
-	plain  []byte
 	places []placed
+	// plain is the content of the block that was read last. It lies in what room returns, if that is set and not nil; else in own.
+	plain, own []byte
+	room       func(tree.Block) []byte
 	// take proves what was read of a block; it is decode unless somebody wants frames.
 	take func(placed, []byte) error
 	// spare are buffers for runs.
@@ -301,8 +303,8 @@ func (r *Repository) NewBlockReader() *BlockReader {
 	return b
 }
 
-// Read reads the blocks in the order in which they lie in packs, and calls use with each block's proven content, valid
-// until it returns. For a block that cannot be read it calls failed and goes on; an error of either ends the read.
+// Read reads the blocks in the order in which they lie in packs, many at once, and calls use with each block's proven content,
+// valid until it returns. Those that were read at once come in the order of their offsets. For a block that cannot be read it calls failed and goes on; an error of either ends the read.
 func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
 	if b.repo.locked != nil {
 		return b.repo.locked
@@ -355,8 +357,10 @@ func runLength(places []placed) int {
 	return n
 }
 
-// use decodes a run that was read, and hands its blocks over.
+// use decodes a run that was read, and hands its blocks over, in the object's order: several workers filled the pack, each
+// with blocks that follow each other.
 func (b *BlockReader) use(ctx context.Context, r *run, use func(tree.Block, []byte) error, failed func(tree.Block, error) error) error {
+	slices.SortFunc(r.places, func(x, y placed) int { return cmp.Compare(x.block.Offset, y.block.Offset) })
 	for _, p := range r.places {
 		at, end := int64(p.place.Offset)-r.start, frameEnd(p.place)-r.start
 		frameErr := r.err
@@ -393,8 +397,18 @@ func (b *BlockReader) elsewhere(ctx context.Context, block tree.Block, err error
 
 // decode puts a block's proven content in b.plain.
 func (b *BlockReader) decode(p placed, frame []byte) error {
-	plain, err := b.repo.decodeFrame(b.plain[:0], frame, pack.KindBlock, p.block.ID)
-	b.plain = plain
+	var room []byte
+	if b.room != nil {
+		room = b.room(p.block)
+	}
+	own := room == nil
+	if own {
+		room = b.own[:0]
+	}
+	plain, err := b.repo.decodeFrame(room, frame, pack.KindBlock, p.block.ID)
+	if b.plain = plain; own {
+		b.own = plain
+	}
 	if err == nil && int64(len(plain)) != p.block.Length {
 		err = fmt.Errorf("%w: block of %d bytes where the tree needs %d", ErrCorrupt, len(plain), p.block.Length)
 	}

@@ -1,7 +1,6 @@
 package restore
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -105,47 +104,4 @@ func (w *writeback) wrote(n int64) {
 	if after := w.written.Add(n); after/writebackStep != (after-n)/writebackStep {
 		_ = unix.SyncFileRange(int(w.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
-}
-
-const (
-	// sparseGrain is the alignment of holes: the page of most file systems.
-	sparseGrain = 4 << 10
-	// sparseLeast is the shortest run of zeros inside a block that is left out.
-	sparseLeast = 16 << 10
-)
-
-var zeroGrain [sparseGrain]byte
-
-// writeSparse writes p at offset, leaving out long runs of zeros. The file has none but zeros there yet.
-func writeSparse(file *os.File, offset int64, p []byte) error {
-	for start := 0; start < len(p); {
-		end, next := dataRun(p, start)
-		if end > start {
-			if _, err := file.WriteAt(p[start:end], offset+int64(start)); err != nil {
-				return err
-			}
-		}
-		start = next
-	}
-	return nil
-}
-
-// dataRun finds where the data from start ends, and where data begins again behind a hole.
-func dataRun(p []byte, start int) (end, next int) {
-	zeros := 0
-	for at := start; at < len(p); at += sparseGrain {
-		grain := p[at:min(at+sparseGrain, len(p))]
-		if bytes.Equal(grain, zeroGrain[:len(grain)]) {
-			zeros += len(grain)
-			continue
-		}
-		if zeros >= sparseLeast {
-			return at - zeros, at
-		}
-		zeros = 0
-	}
-	if zeros >= sparseLeast {
-		return len(p) - zeros, len(p)
-	}
-	return len(p), len(p)
 }

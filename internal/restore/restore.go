@@ -194,7 +194,7 @@ func restoreFile(ctx context.Context, repository *repo.Repository, point *repo.P
 	switch {
 	case root != nil:
 		file.Root = repository.RootID(*root)
-		if file.Damaged, err = writeTree(ctx, repository, *root, draft.file, options.SkipDamaged, progress); err != nil {
+		if file.Damaged, err = writeTree(ctx, repository, *root, draft.file, options, progress); err != nil {
 			return err
 		}
 	default:
@@ -244,25 +244,25 @@ func full(err error, path string) error {
 
 // writeTree writes an object: leaves in parallel, each as its blocks lie in packs. What cannot be read is returned if it is
 // to be skipped, else it is an error.
-func writeTree(ctx context.Context, repository *repo.Repository, root repo.Root, file *os.File, skip bool, progress *Progress) ([]Range, error) {
+func writeTree(ctx context.Context, repository *repo.Repository, root repo.Root, file *os.File, options Options, progress *Progress) ([]Range, error) {
 	if err := file.Truncate(root.Size); err != nil {
 		return nil, full(err, file.Name())
 	}
-	behind := &writeback{file: file}
-	use := func(block repo.Block, plain []byte) error {
-		if err := writeSparse(file, block.Offset, plain); err != nil {
-			return full(err, file.Name())
-		}
-		behind.wrote(int64(len(plain)))
-		return nil
+	out := newOutput(file, options.SHA256)
+	damaged, err := readTree(ctx, repository, root, out.sink, options.SkipDamaged, func(done int64) { progress.Done.Add(done) })
+	if outErr := out.close(); err == nil {
+		err = outErr
 	}
-	done := func(done int64) { progress.Done.Add(done) }
+	return damaged, err
+}
+
+func readTree(ctx context.Context, repository *repo.Repository, root repo.Root, sink func() repo.Sink, skip bool, done func(int64)) ([]Range, error) {
 	if !skip {
-		return nil, repository.ReadObject(ctx, root, use, done)
+		return nil, repository.ReadObject(ctx, root, sink, done)
 	}
 	var mu sync.Mutex
 	var damaged []Range
-	err := repository.ReadObjectPast(ctx, root, use, done, func(offset, length int64, err error) error {
+	err := repository.ReadObjectPast(ctx, root, sink, done, func(offset, length int64, err error) error {
 		if !errors.Is(err, backup.ErrDamaged) && !errors.Is(err, repo.ErrCorrupt) {
 			return &backup.Error{Offset: offset, Err: err} // trouble that may pass: nothing is given up for it
 		}

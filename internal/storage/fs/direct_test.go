@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"ferry/internal/direct"
 	"ferry/internal/storage"
 )
 
@@ -32,7 +33,7 @@ func TestDirectAndOtherWritesMakeOneObject(t *testing.T) {
 		case 2*directLeast + 1000:
 			n = directLeast + 100
 		case 3*directLeast + 1100: // and back
-			n = directAlign - 1100
+			n = direct.Align - 1100
 		}
 		n = min(n, len(rest))
 		piece := make([]byte, n)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 
+	"ferry/internal/direct"
 	"ferry/internal/storage"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func (s *Store) Create(ctx context.Context, name string) (storage.Writer, error)
 		folder.Close()
 		return nil, s.writeError("beginning", name, err)
 	}
-	return &writer{store: s, ctx: ctx, name: name, folder: folder, draft: draft, directFit: directFit(folder)}, nil
+	return &writer{store: s, ctx: ctx, name: name, folder: folder, draft: draft, directFit: direct.Fit(folder)}, nil
 }
 
 // Put creates a small object.
