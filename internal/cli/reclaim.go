@@ -55,7 +55,9 @@ func (a *app) reclaim(ctx context.Context, location string, f reclaimFlags) erro
 		return err
 	}
 	if a.json {
-		return a.printJSON(describeReclaim(repository, f, report))
+		described := describeReclaim(repository, f, report)
+		described.Requests = a.requests()
+		return a.printJSON(described)
 	}
 	a.printReclaim(f, report)
 	return nil
@@ -152,6 +154,7 @@ type reclaimJSON struct {
 	Incomplete      []string          `json:"incomplete"`
 	Frozen          string            `json:"frozen"`
 	Stopped         string            `json:"stopped"`
+	Requests        requestsJSON      `json:"storageRequests"`
 }
 
 type reclaimStepJSON struct {

@@ -116,3 +116,6 @@ func (r *Repository) LosePack(ctx context.Context, id format.Name) error {
 	}
 	return r.commit(ctx, &commitlog.Payload{Deleted: []format.Name{id}}, nil)
 }
+
+// SetNodePacksLimit bounds the memory for packs of nodes, in bytes.
+func (r *Repository) SetNodePacksLimit(limit int64) { r.nodePacksLimit = limit }

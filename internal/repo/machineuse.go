@@ -27,7 +27,7 @@ type MachineUse struct {
 	Logical int64
 	BlockUse
 	// Newest is its newest point and Before the one before that, zero if there is none. Changed is what differs between
-	// them: see Repository.changed.
+	// them: see machineMarking.changed.
 	Newest, Before backup.PointID
 	Changed        int64
 	// Lost counts blocks and nodes that no good place is known of. Incomplete: a point or a tree could not be read, so the figures are
@@ -64,6 +64,7 @@ type machineMarking struct {
 	repo   *Repository
 	state  *commitlog.State
 	temp   string
+	nodes  *nodePacks
 	ids    *spill.Sorter
 	groups []*machineGroup // those of a domain follow each other
 	uses   map[format.Name]*MachineUse
@@ -77,8 +78,9 @@ type machineGroup struct {
 }
 
 func (r *Repository) machinesUse(ctx context.Context, temp string) (MachinesUse, error) {
-	m := &machineMarking{repo: r, state: r.snapshot(), temp: temp, ids: spill.NewSorter(temp), uses: map[format.Name]*MachineUse{}}
+	m := &machineMarking{repo: r, state: r.snapshot(), temp: temp, nodes: newNodePacks(r), ids: spill.NewSorter(temp), uses: map[format.Name]*MachineUse{}}
 	defer m.ids.Close()
+	defer m.nodes.close()
 	if err := m.collect(ctx); err != nil {
 		return MachinesUse{}, err
 	}
@@ -153,7 +155,7 @@ func (m *machineMarking) compare(ctx context.Context, newest map[format.Name][2]
 			continue
 		}
 		use.Before = two[1].ID
-		changed, err := m.repo.changed(ctx, two[1].Roots, two[0].Roots, m.temp)
+		changed, err := m.changed(ctx, two[1].Roots, two[0].Roots)
 		if err != nil {
 			if ctx.Err() != nil || !permanent(err) {
 				return err
@@ -176,6 +178,8 @@ func (m *machineMarking) walk(ctx context.Context, number uint32, group *machine
 	defer func() { _ = walker.close() }() // its files have no names
 	more := binary.BigEndian.AppendUint32(nil, number)
 	walker.late = func(_ *domainMark, want needed) error { return m.ids.Add(idRecord(want.id, more...)) }
+	walker.nodes = m.nodes
+	walker.expectTops(ctx, group.points)
 	mark := walker.domain(group.domain, m.state)
 	for _, p := range group.points {
 		if err := walker.markRoots(ctx, mark, p.Entry, p.Header.Roots); err != nil {
@@ -268,7 +272,7 @@ func (m *machineMarking) count(group, last *machineGroup, places []index.Place) 
 // changed is how much of a point differs from another, in bytes. Objects are compared in their order. Of disks whose trees have the
 // same shape the ranges count that differ, also those that are zeros now. Of others (a disk of another size, a stream, a
 // new object) the blocks count that the other object does not have, each once. It reads tree nodes only.
-func (r *Repository) changed(ctx context.Context, before, after []tree.Root, temp string) (int64, error) {
+func (m *machineMarking) changed(ctx context.Context, before, after []tree.Root) (int64, error) {
 	sum := int64(0)
 	for i, root := range after {
 		old := tree.Root{Kind: root.Kind}
@@ -278,11 +282,11 @@ func (r *Repository) changed(ctx context.Context, before, after []tree.Root, tem
 		if root == old {
 			continue
 		}
-		count := r.unlike
+		count := m.unlike
 		if root.Kind == tree.KindFixed && old.Kind == root.Kind && old.BlockSize == root.BlockSize && old.Size == root.Size {
-			count = r.differing
+			count = m.differing
 		}
-		bytes, err := count(ctx, old, root, temp)
+		bytes, err := count(ctx, old, root)
 		if sum += bytes; err != nil {
 			return sum, err
 		}
@@ -290,9 +294,9 @@ func (r *Repository) changed(ctx context.Context, before, after []tree.Root, tem
 	return sum, nil
 }
 
-func (r *Repository) differing(ctx context.Context, before, after tree.Root, _ string) (int64, error) {
+func (m *machineMarking) differing(ctx context.Context, before, after tree.Root) (int64, error) {
 	sum := int64(0)
-	for block, err := range tree.Changed(ctx, r.LoadNode, r.LoadNode, before, after) {
+	for block, err := range tree.Changed(ctx, m.nodes.load, m.nodes.load, before, after) {
 		if err != nil {
 			return sum, err
 		}
@@ -302,15 +306,15 @@ func (r *Repository) differing(ctx context.Context, before, after tree.Root, _ s
 }
 
 // unlike counts the blocks of an object that another does not have.
-func (r *Repository) unlike(ctx context.Context, before, after tree.Root, temp string) (sum int64, err error) {
+func (m *machineMarking) unlike(ctx context.Context, before, after tree.Root) (sum int64, err error) {
 	const isOld, isNew = 0, 1
-	ids := spill.NewSorter(temp)
+	ids := spill.NewSorter(m.temp)
 	defer func() { err = errors.Join(err, ids.Close()) }()
 	for kind, root := range []tree.Root{isOld: before, isNew: after} {
 		if root.Top.IsZero() {
 			continue
 		}
-		for blocks, err := range tree.Leaves(ctx, r.LoadNode, root) {
+		for blocks, err := range tree.Leaves(ctx, m.nodes.load, root) {
 			if err != nil {
 				return 0, err
 			}

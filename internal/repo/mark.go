@@ -21,15 +21,16 @@ import (
 // Marking finds what is live: every node and block that a point of a domain, or an unfinished copy, needs.
 //
 //  1. Machine by machine, oldest point first, each tree is walked beside the same tree of the point before. What is the
-//     same there is marked already; what differs is read. Nodes that were seen are not walked again.
+//     same there is marked already; what differs is read (nodepacks.go). Nodes that were seen are not walked again.
 //  2. The ids found go to a sorter, which keeps a bounded number in memory and the rest in temporary files.
 //  3. The sorted ids are merged with the index, which is sorted too (placing.go): each pack learns what of it is live.
 //
 // Only point files and node packs are read. What cannot be read makes the mark of its domain incomplete; then nothing of
 // that domain may be given up.
 type marker struct {
-	repo *Repository
-	temp string
+	repo  *Repository
+	temp  string
+	nodes *nodePacks
 	// domains that are marked block by block. Sealed ones are not: they live as long as a root is in them.
 	domains map[format.Name]*domainMark
 	// points and partials that are marked: the files of those of the state.
@@ -63,11 +64,14 @@ type domainMark struct {
 // seenLimit bounds the memory for nodes that were walked: about 100 MiB.
 const seenLimit = 2 << 20
 
+// pointsAtOnce is how many points' headers are read at once.
+const pointsAtOnce = 256
+
 // maxIncomplete is how many reasons are kept of why a mark is incomplete.
 const maxIncomplete = 20
 
 func newMarker(r *Repository, temp string) *marker {
-	return &marker{repo: r, temp: temp, domains: map[format.Name]*domainMark{}, points: map[string]bool{}, partials: map[string]bool{}}
+	return &marker{repo: r, temp: temp, nodes: newNodePacks(r), domains: map[format.Name]*domainMark{}, points: map[string]bool{}, partials: map[string]bool{}}
 }
 
 func (m *marker) close() error {
@@ -102,16 +106,21 @@ func (m *marker) mark(ctx context.Context, state *commitlog.State) error {
 	for id := range state.Domains {
 		m.domain(id, state)
 	}
-	points := slices.Collect(maps.Values(state.Points))
+	defer m.nodes.close()
+	points := slices.DeleteFunc(slices.Collect(maps.Values(state.Points)), func(entry commitlog.Point) bool { return m.points[entry.File] })
 	commitlog.SortPoints(points)
-	for _, entry := range points {
-		if m.points[entry.File] {
-			continue
-		}
-		if err := m.markPoint(ctx, state, entry); err != nil {
+	for some := range slices.Chunk(points, pointsAtOnce) {
+		read, err := m.repo.ReadHeaders(ctx, some)
+		if err != nil {
 			return err
 		}
-		m.points[entry.File] = true
+		m.expectTops(ctx, read)
+		for _, p := range read {
+			if err := m.markPoint(ctx, state, p); err != nil {
+				return err
+			}
+			m.points[p.Entry.File] = true
+		}
 	}
 	for _, partials := range state.Partials {
 		for _, partial := range partials {
@@ -127,29 +136,42 @@ func (m *marker) mark(ctx context.Context, state *commitlog.State) error {
 	return nil
 }
 
-func (m *marker) markPoint(ctx context.Context, state *commitlog.State, entry commitlog.Point) error {
-	domain, roots, err := m.repo.pointRoots(ctx, entry)
-	if ctx.Err() != nil {
-		return ctx.Err()
+// expectTops says that these points' trees are walked next, from their tops.
+func (m *marker) expectTops(ctx context.Context, points []HeaderRead) {
+	var tops []format.ID
+	for _, p := range points {
+		if p.Err != nil {
+			continue
+		}
+		for _, root := range p.Header.Roots {
+			if !root.Top.IsZero() {
+				tops = append(tops, root.Top)
+			}
+		}
 	}
-	if err != nil && m.repo.gone(ctx, entry) {
+	m.nodes.expect(ctx, tops)
+}
+
+func (m *marker) markPoint(ctx context.Context, state *commitlog.State, p HeaderRead) error {
+	entry := p.Entry
+	if p.Err != nil && m.repo.gone(ctx, entry) {
 		return nil // removed since the state was read
 	}
-	if err != nil {
-		if !permanent(err) {
-			return err
+	if p.Err != nil {
+		if !permanent(p.Err) {
+			return p.Err
 		}
 		for _, d := range m.domains { // nobody knows which it is in
-			d.miss("point %s cannot be read: %v", entry.ID.Short(), err)
+			d.miss("point %s cannot be read: %v", entry.ID.Short(), p.Err)
 		}
 		return nil
 	}
-	d := m.domain(domain, state)
+	d := m.domain(p.Header.Domain, state)
 	d.roots++
 	if d.sealed {
 		return nil
 	}
-	return m.markRoots(ctx, d, entry, roots)
+	return m.markRoots(ctx, d, entry, p.Header.Roots)
 }
 
 // markRoots walks a point's trees beside those of the machine's point before it.
@@ -219,6 +241,9 @@ func (w *markWalk) walk(ctx context.Context, beside, id format.ID, level int) er
 		// What cannot be read there made the mark incomplete already.
 		others, _ = w.children(ctx, beside, level)
 	}
+	if level > 0 {
+		w.expect(ctx, others, children)
+	}
 	for i, child := range children {
 		var other format.ID
 		if i < len(others) {
@@ -241,9 +266,28 @@ func (w *markWalk) walk(ctx context.Context, beside, id format.ID, level int) er
 	return nil
 }
 
+// expect says which nodes below a node will be loaded.
+func (w *markWalk) expect(ctx context.Context, beside, children []format.ID) {
+	var next []format.ID
+	for i, child := range children {
+		var other format.ID
+		if i < len(beside) {
+			other = beside[i]
+		}
+		if _, seen := w.domain.seen[child]; seen || child.IsZero() || child == other {
+			continue
+		}
+		next = append(next, child)
+		if !other.IsZero() {
+			next = append(next, other)
+		}
+	}
+	w.nodes.expect(ctx, next)
+}
+
 // children of a node, zeros where there is none.
 func (w *markWalk) children(ctx context.Context, id format.ID, level int) ([]format.ID, error) {
-	raw, err := w.repo.LoadNode(ctx, id)
+	raw, err := w.nodes.load(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -51,6 +51,12 @@ func TestRequests(t *testing.T) {
 		if warmer.Total > warm.Total+2 {
 			t.Errorf("restoring the same machine beside more of others: %+v, before %+v", warmer, warm)
 		}
+		// A mark reads each pack of nodes whole, one for each of the eleven copies, and proves the index: no data, no node by
+		// itself. Who has not seen the repository reads its log and the points, too.
+		known, marked := m.counted("reclaim", vault, "--dry-run"), newMachine(t).counted("reclaim", vault, "--dry-run")
+		if known.Get > 2*11 || marked.Get > 5*11 {
+			t.Errorf("a mark of 12 points of 11 copies: %+v, for who has not seen it %+v; want at most 22 and 55 reads", known, marked)
+		}
 		verified := m.counted("verify", vault)
 		t.Logf("nothing new %+v\nrestore %+v\nverify %+v", more, warmer, verified)
 	}
