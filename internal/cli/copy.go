@@ -61,7 +61,7 @@ is 4 if some points failed, 1 if all did.`,
 	}
 	flags := command.Flags()
 	flags.BoolVar(&f.All, "all", false, "copy every point, oldest first, not only the newest of each machine")
-	flags.StringArrayVar(&f.Machines, "machine", nil, "copy only machines whose id, native id or name matches `GLOB` (repeatable)")
+	flags.StringArrayVar(&f.Machines, "machine", nil, "copy only machines whose id, native id or name matches `GLOB`, or label=GLOB a label (repeatable)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the plan with the reason for every point, and copy nothing")
 	flags.BoolVar(&f.create, "create", false, "make the repository if there is none (not for cron: the disk may not be mounted)")
 	flags.StringVar(&f.codec, "codec", string(mover.CodecAuto), "compression of new blocks: auto, none, s2 or zstd")

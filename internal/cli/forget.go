@@ -35,7 +35,7 @@ its space back. Nothing is read but the repository's log and the points' files.
 
 Age is measured from a machine's newest good point, not from the clock, and that
 point always stays, unless it is named and --newest is given. MACHINE is a glob
-that matches a machine's id, native id or name; none means all machines.`,
+that matches a machine's id, native id or name, or label=GLOB; none means all.`,
 		Example: `  ferry forget /mnt/usb/vault --keep-days 14 --keep-weekly 4 --dry-run
   ferry forget /mnt/usb/vault --keep-days 14 --keep-weekly 4 --keep-monthly 12
   ferry forget /mnt/usb/vault web01 'test-*' --keep-points 3

@@ -20,7 +20,7 @@ type Claim struct {
 
 // ForgetRequest says which points a job is to give up: by rules, or by name.
 type ForgetRequest struct {
-	// Machines are globs as in Request; none means all.
+	// Machines are selectors as in Request; none means all.
 	Machines []string
 	// Points are beginnings of ids, six characters or more. With them there are no rules.
 	Points []string

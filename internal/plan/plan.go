@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"ferry/internal/backup"
+	"ferry/internal/policy"
 )
 
 // Action is what happens to a point.
@@ -40,7 +41,7 @@ type Step struct {
 type Request struct {
 	// All takes every complete point, oldest first; else the newest complete point of each machine is taken.
 	All bool
-	// Machines are globs; a machine is taken if one of them matches its id, native id or name. None means all.
+	// Machines are selectors; a machine is taken if one of them matches. None means all.
 	Machines []string
 	// Forgotten tells of points that the target had and gave up: they are not copied again. Nil means none.
 	Forgotten func(backup.PointID) bool
@@ -141,42 +142,7 @@ func decide(p backup.Point, has func(backup.PointID) bool) Step {
 	return step
 }
 
-// Selected is true if a machine matches one of the globs, or there are none.
-func Selected(m backup.Machine, globs []string) bool {
-	if len(globs) == 0 {
-		return true
-	}
-	for _, glob := range globs {
-		for _, name := range []string{m.Key.String(), m.Key.NativeID, m.Name, backup.EncodeName(m.Name)} {
-			if Glob(glob, name) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// Glob matches name with a pattern in which '*' is any number of bytes and '?' is one.
-func Glob(pattern, name string) bool {
-	star, retry := -1, 0
-	p, n := 0, 0
-	for n < len(name) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, retry = p, n
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[n]):
-			p++
-			n++
-		case star >= 0:
-			retry++
-			p, n = star+1, retry
-		default:
-			return false
-		}
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
+// Selected is true if a machine matches one of the selectors, or there are none.
+func Selected(m backup.Machine, selectors []string) bool {
+	return len(selectors) == 0 || slices.ContainsFunc(selectors, func(s string) bool { return policy.Selector(s).Matches(m) })
 }

@@ -14,8 +14,8 @@ type faults struct {
 	compared int
 }
 
-// maxCompared is how many pairs of selectors of a resource are looked at for what one does to the other: two hundred
-// machines that are named and as many exclusions are far from it, and a hostile file costs no more.
+// maxCompared is how many pairs of selectors of a resource are looked at for what one does to the other: a thousand
+// machines that are named and as many exclusions are within it, and a hostile file costs no more.
 const maxCompared = 1_000_000
 
 func (f *faults) add(path, hint, format string, args ...any) {

@@ -1,6 +1,10 @@
 package policy
 
-import "time"
+import (
+	"path/filepath"
+	"strings"
+	"time"
+)
 
 // Job is a backup copy job: what to copy, from where, to where, when, and what to keep. docs/jobs.md describes every
 // field as it is written. The zero value of a field says nothing; [Job.Effective] puts in what holds then.
@@ -185,4 +189,24 @@ type Selector string
 type Resources struct {
 	Repositories []Repository
 	Jobs         []Job
+}
+
+// Locate is the resources with locations of folders, and files of secrets, that do not depend on where Ferry runs: relative
+// ones count from dir, the folder of the file that they stand in.
+func (r Resources) Locate(dir string) Resources {
+	located := Resources{Jobs: r.Jobs}
+	from := func(name string) string {
+		if name == "" || filepath.IsAbs(name) || strings.Contains(name, "://") {
+			return name
+		}
+		return filepath.Join(dir, name)
+	}
+	for _, repository := range r.Repositories {
+		repository.Location = from(repository.Location)
+		for _, secret := range []*SecretRef{&repository.Passphrase, &repository.Identity, &repository.Credentials} {
+			secret.File = from(secret.File)
+		}
+		located.Repositories = append(located.Repositories, repository)
+	}
+	return located
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ferry/internal/backup"
@@ -36,21 +37,26 @@ func (s Selector) IsPattern() bool {
 }
 
 // Matches is true if the selector picks a machine. Upper and lower case differ.
-func (s Selector) Matches(m backup.Machine) bool {
-	if label, ok := strings.CutPrefix(string(s), labelPrefix); ok {
-		for _, has := range m.Labels {
-			if Glob(label, has) {
-				return true
-			}
-		}
-		return false
+func (s Selector) Matches(m backup.Machine) bool { return namesOf(m).match(s) }
+
+// machineNames are what selectors are compared with.
+type machineNames struct{ names, labels []string }
+
+// namesOf a machine: its id, its native id, and its name, also as that is shown.
+func namesOf(m backup.Machine) machineNames {
+	names := []string{m.Key.String(), m.Key.NativeID, m.Name}
+	if shown := backup.EncodeName(m.Name); shown != m.Name {
+		names = append(names, shown)
 	}
-	for _, name := range []string{m.Key.String(), m.Key.NativeID, m.Name, backup.EncodeName(m.Name)} {
-		if Glob(string(s), name) {
-			return true
-		}
+	return machineNames{names, m.Labels}
+}
+
+func (m machineNames) match(s Selector) bool {
+	glob, among := string(s), m.names
+	if label, isLabel := strings.CutPrefix(glob, labelPrefix); isLabel {
+		glob, among = label, m.labels
 	}
-	return false
+	return slices.ContainsFunc(among, func(name string) bool { return Glob(glob, name) })
 }
 
 // Glob matches name with a pattern in which '*' is any number of bytes and '?' is one.
