@@ -1,19 +1,30 @@
 package repo_test
 
 import (
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/storage/memory"
 )
 
-// After a power cut, key files that a rotation deleted are back, with or without their notes. They harm nobody, and the next
-// rotation or removal deletes them.
+// After a power cut, key files that a rotation deleted just before are back, with or without their notes. They harm nobody,
+// and the next rotation or removal deletes them.
 func TestKeyFilesThatAPowerCutBringsBack(t *testing.T) {
 	first, second := newHolder(t, "first"), newHolder(t, "second")
 	rotated := encryptedFor(t, first, second)
-	must(openAs(t, rotated, first).RotateKeys(t.Context(), repo.RotateOptions{}))(t)
+	rotated.SetFault(func(op memory.Op, _ string) error {
+		if op == memory.OpSync {
+			return errInjected
+		}
+		return nil
+	})
+	if _, err := openAs(t, rotated, first).RotateKeys(t.Context(), repo.RotateOptions{}); !errors.Is(err, errInjected) {
+		t.Fatalf("the folder was not synced, and: %v", err)
+	}
 	noteless := 0
 	for seed := range uint64(16) {
 		store := rotated.PowerCut(rand.New(rand.NewPCG(seed, 0)))
@@ -53,5 +64,31 @@ func TestKeyFilesThatAPowerCutBringsBack(t *testing.T) {
 	}
 	if noteless == 0 {
 		t.Error("no file was back without its note")
+	}
+}
+
+// A key file that was removed is gone for good, whatever happens to the power afterwards.
+func TestRemovedKeyFilesStayGone(t *testing.T) {
+	first, second := newHolder(t, "first"), newHolder(t, "second")
+	for what, change := range map[string]func(*repo.Repository) error{
+		"rotation": func(r *repo.Repository) error {
+			_, err := r.RotateKeys(t.Context(), repo.RotateOptions{})
+			return err
+		},
+		"removal": func(r *repo.Repository) error {
+			list := must(r.ListKeys(t.Context()))(t)
+			_, err := r.RemoveKey(t.Context(), list[0].ID)
+			return err
+		},
+	} {
+		store := encryptedFor(t, first, second)
+		if err := change(openAs(t, store, first, second)); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for seed := range uint64(16) {
+			if after := store.PowerCut(rand.New(rand.NewPCG(seed, 0))).Names("keys/"); !slices.Equal(after, store.Names("keys/")) {
+				t.Errorf("%s: after a power cut there are %v", what, after)
+			}
+		}
 	}
 }

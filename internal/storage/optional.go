@@ -39,6 +39,12 @@ type AfterLister interface {
 	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 }
 
+// DeleteSyncer is implemented by stores where a power cut may bring back what was deleted.
+type DeleteSyncer interface {
+	// SyncDeletes returns when nothing that was deleted in a folder, whose name ends in a slash, can come back.
+	SyncDeletes(ctx context.Context, folder string) error
+}
+
 // Distant is implemented by stores with a round trip over a network before every byte: fewer and larger reads, and
 // several at once, pay off there.
 type Distant interface {
@@ -218,6 +224,14 @@ func ListAfter(ctx context.Context, store Store, prefix, after string) iter.Seq2
 			}
 		}
 	}
+}
+
+// SyncDeletes returns when nothing that was deleted in a folder, whose name ends in a slash, can come back.
+func SyncDeletes(ctx context.Context, store Store, folder string) error {
+	if syncer, ok := As[DeleteSyncer](store); ok {
+		return syncer.SyncDeletes(ctx, folder)
+	}
+	return nil
 }
 
 // ParallelReads is how many reads at once pay off: 1 for stores that say nothing of it.

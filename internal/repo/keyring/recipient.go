@@ -86,8 +86,16 @@ func Add(ctx context.Context, store storage.Store, ring *Ring, to age.Recipient,
 	return what, store.Put(ctx, what.File.Path(), content)
 }
 
-// Remove deletes a key file and its note.
+// Remove deletes a key file and its note, for good: a power cut does not bring them back.
 func Remove(ctx context.Context, store storage.Store, file File) error {
+	if err := remove(ctx, store, file); err != nil {
+		return err
+	}
+	return storage.SyncDeletes(ctx, store, Folder)
+}
+
+// remove deletes a key file and its note. They may come back until the folder is synced.
+func remove(ctx context.Context, store storage.Store, file File) error {
 	if err := store.Delete(ctx, file.Path()); err != nil {
 		return err
 	}

@@ -85,11 +85,11 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 	for _, r := range old {
 		// A file that the storage keeps locked is left over, as after an interruption: nobody asks it for the new ring.
 		var locked *storage.LockedError
-		if err := Remove(ctx, store, r.File); err != nil && !errors.As(err, &locked) {
+		if err := remove(ctx, store, r.File); err != nil && !errors.As(err, &locked) {
 			return nil, nil, err
 		}
 	}
-	return next, added, nil
+	return next, added, storage.SyncDeletes(ctx, store, Folder)
 }
 
 // wrappingsFor decides whom a new ring goes to: each recipient once, whichever of its key files are there.

@@ -169,8 +169,8 @@ func (s *Store) Stat(ctx context.Context, name string) (storage.Info, error) {
 	return describeFile(name, status), nil
 }
 
-// Delete removes an object's name. It is not synced: an object that comes back after a power cut is garbage that the
-// next reclaim removes again.
+// Delete removes an object's name. It is not synced: a pack that comes back after a power cut is garbage that the
+// next reclaim removes again. SyncDeletes is for what must not come back.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := check(ctx, name); err != nil {
 		return err
@@ -191,6 +191,25 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return nil
 	}
 	return s.writeError("deleting", name, err)
+}
+
+// SyncDeletes makes durable that names are gone from a folder.
+func (s *Store) SyncDeletes(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := storage.CheckPrefix(name); err != nil {
+		return err
+	}
+	folder, err := s.folder(path.Clean(name))
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err == nil {
+		defer folder.Close()
+		err = syncFolder(folder)
+	}
+	return s.writeError("syncing", name, err)
 }
 
 // check is what every method with a name asks first.

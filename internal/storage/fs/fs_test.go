@@ -321,3 +321,26 @@ func TestOddFiles(t *testing.T) {
 		t.Errorf("put below a file: %v", err)
 	}
 }
+
+// Syncing what was deleted works in a folder that is there, that is not, and in the store's own, and not through a link.
+func TestSyncDeletes(t *testing.T) {
+	root, ctx := t.TempDir(), t.Context()
+	store, err := Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if err := errors.Join(store.Put(ctx, "keys/one", nil), store.Delete(ctx, "keys/one"), os.Symlink("keys", filepath.Join(root, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"", "keys/", "packs/ab/"} {
+		if err := store.SyncDeletes(ctx, folder); err != nil {
+			t.Errorf("%q: %v", folder, err)
+		}
+	}
+	for _, folder := range []string{"keys", "../", "link/"} {
+		if err := store.SyncDeletes(ctx, folder); err == nil {
+			t.Errorf("%q was synced", folder)
+		}
+	}
+}

@@ -212,6 +212,14 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	})
 }
 
+// SyncDeletes makes deletions in a folder durable.
+func (s *Store) SyncDeletes(ctx context.Context, folder string) error {
+	return s.call(ctx, OpSync, folder, 0, func() error {
+		s.synced(folder)
+		return nil
+	})
+}
+
 // List yields what listings show at the time of the call; each listing is one call. The order is fixed but looks like
 // none, because none is promised. With a fault that was [Applied] the error comes behind all objects.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {

@@ -61,7 +61,7 @@ func must(t *testing.T, err error) {
 func TestFault(t *testing.T) {
 	store, ctx, broken := New(), t.Context(), errors.New("broken")
 	must(t, store.Put(ctx, "packs/there", []byte("content")))
-	for _, op := range []Op{OpCreate, OpWrite, OpCommit, OpPut, OpOverwrite, OpOpen, OpRead, OpStat, OpList, OpDelete} {
+	for _, op := range []Op{OpCreate, OpWrite, OpCommit, OpPut, OpOverwrite, OpOpen, OpRead, OpStat, OpList, OpDelete, OpSync} {
 		hits := 0
 		store.SetFault(func(asked Op, name string) error {
 			if asked != op {
@@ -93,6 +93,8 @@ func use(ctx context.Context, store *Store, op Op) error {
 		return err
 	case OpDelete:
 		return store.Delete(ctx, "packs/there")
+	case OpSync:
+		return store.SyncDeletes(ctx, "packs/")
 	case OpOpen, OpRead:
 		_, err := storage.ReadAll(ctx, store, "packs/there", 100)
 		return err
@@ -358,7 +360,7 @@ func TestTamperAndClone(t *testing.T) {
 // TestPowerCut: what was published stays; what was deleted or overwritten may come back until its folder is synced; the
 // call that is interrupted happens or not.
 func TestPowerCut(t *testing.T) {
-	found := map[string]map[string]int{"deleted": {}, "synced": {}, "interrupted": {}, "overwritten": {}, "interrupted delete": {}}
+	found := map[string]map[string]int{"deleted": {}, "synced": {}, "deletes synced": {}, "interrupted": {}, "overwritten": {}, "interrupted delete": {}}
 	for seed := range uint64(40) {
 		for what, counts := range found {
 			store, ctx := New(), t.Context()
@@ -374,6 +376,10 @@ func TestPowerCut(t *testing.T) {
 				w, err := store.Create(ctx, "packs/a/3")
 				must(t, err)
 				must(t, w.Commit(ctx))
+			case "deletes synced":
+				must(t, store.Delete(ctx, "packs/a/1"))
+				must(t, store.Delete(ctx, "packs/b/2"))
+				must(t, store.SyncDeletes(ctx, "packs/a/"))
 			case "interrupted":
 				store.CrashAfter(0)
 				if err := store.Put(ctx, "log/2", []byte("new")); !errors.Is(err, ErrCrashed) {
@@ -398,6 +404,7 @@ func TestPowerCut(t *testing.T) {
 	for what, want := range map[string][]string{
 		"deleted":            {"[log/1 packs/a/1 packs/b/2 packs/b/3] old", "[log/1 packs/b/2 packs/b/3] old"},
 		"synced":             {"[log/1 packs/a/3 packs/b/2] old"},
+		"deletes synced":     {"[log/1 packs/b/2] old", "[log/1] old"},
 		"interrupted":        {"[log/1 log/2 packs/a/1 packs/b/2] old", "[log/1 packs/a/1 packs/b/2] old"},
 		"overwritten":        {"[log/1 packs/a/1 packs/b/2] new", "[log/1 packs/a/1 packs/b/2] old"},
 		"interrupted delete": {"[log/1 packs/a/1 packs/b/2] old", "[packs/a/1 packs/b/2] "},

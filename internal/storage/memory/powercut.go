@@ -11,7 +11,7 @@ import (
 //
 //   - What Put and Commit published is durable when they return, and so is everything that happened before in that folder:
 //     they sync it.
-//   - Delete and Overwrite sync nothing: what was there before may come back.
+//   - Delete and Overwrite sync nothing: what was there before may come back. SyncDeletes syncs a folder.
 //   - The call that the power cut interrupts may have taken effect or not.
 type volatile struct {
 	// before are the objects that may come back, by name; nil for one that may be gone again.

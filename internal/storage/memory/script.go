@@ -24,9 +24,10 @@ const (
 	OpStat      Op = "stat"
 	OpList      Op = "list"
 	OpDelete    Op = "delete"
+	OpSync      Op = "sync deletes"
 )
 
-// Fault decides whether a call fails: with the error that it returns. name is the object's, for OpList the prefix. It
+// Fault decides whether a call fails: with the error that it returns. name is the object's, for OpList the prefix, for OpSync the folder. It
 // may be called by several goroutines at once, and may use the store's methods that are not calls.
 type Fault func(op Op, name string) error
 
@@ -162,7 +163,7 @@ func (s *Store) call(ctx context.Context, op Op, name string, size int, do func(
 		return err
 	}
 	checkName := storage.CheckName
-	if op == OpList {
+	if op == OpList || op == OpSync {
 		checkName = storage.CheckPrefix
 	}
 	if err := checkName(name); err != nil {
