@@ -257,6 +257,7 @@ func (l *loader) open(ctx context.Context, generation uint32, identities []age.I
 			l.warn(f.File, err)
 			continue
 		}
+		ring.from = f.File
 		return ring
 	}
 	return nil

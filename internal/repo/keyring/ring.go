@@ -76,6 +76,9 @@ type Ring struct {
 	IDKey Key
 	// DataKeys in ascending order of generation; at least one.
 	DataKeys []DataKey
+
+	// from is the key file that it was read from; zero if it was not read from one.
+	from File
 }
 
 // New makes a ring of fresh keys, with one data key of generation 1.
@@ -191,6 +194,7 @@ func (r *Ring) rotated(generation, reached uint32, now time.Time) (*Ring, error)
 		return nil, fmt.Errorf("no more than %d generations of data keys: copy into a new repository instead", maxGenerations)
 	}
 	next := r.For(r.Repository)
+	next.from = r.from
 	after := r.Current(reached)
 	key := DataKey{Generation: generation, Key: randomKey(), Created: now.UTC().Truncate(time.Second), After: after.Generation}
 	key.Proof = prove(after.Key, key)
@@ -208,6 +212,7 @@ func (r *Ring) unite(other *Ring) (*Ring, error) {
 		return nil, ErrForged
 	}
 	united := r.For(r.Repository)
+	united.from = r.from
 	for _, key := range other.DataKeys {
 		if own := r.find(key.Generation); own == nil {
 			united.DataKeys = append(united.DataKeys, key)

@@ -51,7 +51,8 @@ type wrapping struct {
 // its recipients. The error may be a CannotWrapError, ErrLastRecipient or ErrOutdated: then nothing was done.
 //
 // New files are durable before old ones go, and data keys are never taken back: a writer may use them as soon as one
-// file is there. So a rotation that was interrupted leaves files of both generations, and is done by another one.
+// file is there. So a rotation that was interrupted leaves files of both generations, and is done by another one. Only who
+// has the newest key can do that, so the file that the ring was read from is replaced first: its owner always can.
 func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotation) (*Ring, []Recipient, error) {
 	old, err := Recipients(ctx, store, ring)
 	if err != nil {
@@ -63,6 +64,7 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 	if err != nil {
 		return nil, nil, err
 	}
+	own := ownFirst(wrappings, old, ring.from)
 	generation, err := claimGeneration(ctx, store, ring.Newest(), rotation.Now)
 	if err != nil {
 		return nil, nil, err
@@ -76,6 +78,9 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 		recipient, err := Add(ctx, store, next, w.to, w.what)
 		if err != nil {
 			return nil, nil, err
+		}
+		if len(added) == 0 && own {
+			next.from = recipient.File
 		}
 		added = append(added, recipient)
 	}
@@ -132,6 +137,20 @@ func wrappingsFor(ctx context.Context, store storage.Store, ring *Ring, old []Re
 		return nil, ErrLastRecipient
 	}
 	return wrappings, nil
+}
+
+// ownFirst puts the recipient of a key file before the others; false if it is not among them. It may be another file of the
+// same recipient that is wrapped for.
+func ownFirst(wrappings []wrapping, all []Recipient, own File) bool {
+	var id format.Name
+	for _, r := range all {
+		if r.File == own && r.Known {
+			id = r.ID
+		}
+	}
+	isOwn := func(w wrapping) bool { return w.what.File == own || !id.IsZero() && w.what.ID == id }
+	slices.SortStableFunc(wrappings, func(a, b wrapping) int { return boolToInt(isOwn(b)) - boolToInt(isOwn(a)) })
+	return len(wrappings) > 0 && isOwn(wrappings[0])
 }
 
 // recipientOf is what wraps for a recipient again: its public key, or the passphrase that opens its key file. Nil: nothing.

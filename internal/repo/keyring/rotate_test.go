@@ -261,3 +261,55 @@ func TestKit(t *testing.T) {
 		}
 	}
 }
+
+// A rotation that ends after any of its calls is done by the same key again, whoever's that is: it has the new data key first.
+// So it is in the second rotation of one process.
+func TestWhoeverRotatesCanDoItAgain(t *testing.T) {
+	people := []*person{x25519(t), hybrid(t), x25519(t), x25519(t)}
+	broken := errors.New("broken")
+	rotate := func(store storage.Store, ring *Ring, reached *uint32) (*Ring, []Recipient, error) {
+		asked := rotation()
+		asked.Reached = *reached
+		asked.Commit = func(next *Ring) error { *reached = next.Newest(); return nil }
+		return Rotate(t.Context(), store, ring, asked)
+	}
+	for who, rotator := range people {
+		store, ring := memory.New(), New(format.RandomName(), made)
+		for _, p := range people {
+			add(t, store, ring, p, "")
+		}
+		own, _, err := load(t, store, ring, rotator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			for n := 1; ; n++ {
+				there, calls, reached := store.Clone(), 0, own.Newest()
+				there.SetFault(func(memory.Op, string) error {
+					if calls++; calls >= n {
+						return broken
+					}
+					return nil
+				})
+				if _, _, err = rotate(there, own, &reached); err == nil {
+					if n < 2*len(people) {
+						t.Errorf("interrupted %d times only: the test shows little", n)
+					}
+					break
+				}
+				there.SetFault(nil)
+				found, _, err := load(t, there, ring, rotator)
+				if err != nil {
+					t.Fatalf("person %d, call %d: it does not open: %v", who, n, err)
+				}
+				if _, list, err := rotate(there, found, &reached); err != nil || len(list) != len(people) {
+					t.Errorf("person %d, call %d: again: %d recipients, %v", who, n, len(list), err)
+				}
+			}
+			reached := own.Newest()
+			if own, _, err = rotate(store, own, &reached); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
