@@ -176,20 +176,3 @@ func newer(a, b commitlog.Pack) bool {
 	}
 	return bytes.Compare(a.ID[:], b.ID[:]) > 0
 }
-
-// damagedFrames are the places that the log knows to be damaged.
-func damagedFrames(state *commitlog.State) map[index.Frame]bool {
-	damaged := make(map[index.Frame]bool, len(state.Bad))
-	for bad := range state.Bad {
-		frame := index.Frame{Pack: bad.Pack, Offset: bad.Offset}
-		if bad.ID.IsZero() {
-			frame.Offset = index.WholePack
-		}
-		damaged[frame] = true
-	}
-	return damaged
-}
-
-func isDamaged(damaged map[index.Frame]bool, p index.Place) bool {
-	return damaged[index.Frame{Pack: p.Pack, Offset: int64(p.Offset)}] || damaged[index.Frame{Pack: p.Pack, Offset: index.WholePack}]
-}

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"sync"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -21,50 +19,6 @@ import (
 
 // ErrMissing: a block or node that a point needs is in no pack.
 var ErrMissing = fmt.Errorf("%w: not in any pack", backup.ErrDamaged)
-
-// Entries returns the points as the log has them, oldest first: enough to plan with, without reading any file.
-func (r *Repository) Entries() []commitlog.Point {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	points := make([]commitlog.Point, 0, len(r.state.Points))
-	for _, point := range r.state.Points {
-		points = append(points, point)
-	}
-	commitlog.SortPoints(points)
-	return points
-}
-
-// Has is true if the repository has the point.
-func (r *Repository) Has(id backup.PointID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.state.Points[id]
-	return ok
-}
-
-// Forgotten is true if the repository had the point and gave it up, and it is not to be copied again by itself.
-func (r *Repository) Forgotten(id backup.PointID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.state.Tombstones[id]
-	return ok
-}
-
-// HasMachine is true if the repository has any point of the machine. A locked one does not tell.
-func (r *Repository) HasMachine(machine backup.MachineKey) bool {
-	if r.locked != nil {
-		return false // its name cannot be told
-	}
-	name := r.Pseudonym(machine)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, point := range r.state.Points {
-		if point.Machine == name {
-			return true
-		}
-	}
-	return false
-}
 
 // ReadPoint reads a point's file. A damaged one gives an error wrapping backup.ErrDamaged.
 func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, error) {
@@ -81,39 +35,6 @@ func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, 
 	}
 	point.checksum = checksum
 	return point, nil
-}
-
-// nodeCache keeps tree nodes that were read, within a bound.
-type nodeCache struct {
-	mu    sync.Mutex
-	nodes map[format.ID][]byte
-	size  int
-}
-
-const nodeCacheSize = 32 << 20
-
-func newNodeCache() *nodeCache { return &nodeCache{nodes: map[format.ID][]byte{}} }
-
-func (c *nodeCache) get(id format.ID) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.nodes[id]
-}
-
-func (c *nodeCache) put(id format.ID, node []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, old := range c.nodes { // in no order: as good as any for a walk
-		if c.size+len(node) <= nodeCacheSize {
-			break
-		}
-		delete(c.nodes, key)
-		c.size -= len(old)
-	}
-	if c.nodes[id] == nil {
-		c.nodes[id] = node
-		c.size += len(node)
-	}
 }
 
 // LoadNode reads a tree node and proves that it has the id. It is a tree.Loader. Without the key of an encrypted repository
@@ -413,65 +334,4 @@ func (b *BlockReader) decode(p placed, frame []byte) error {
 		err = fmt.Errorf("%w: block of %d bytes where the tree needs %d", ErrCorrupt, len(plain), p.block.Length)
 	}
 	return err
-}
-
-// Unhealed is true if something known to be damaged has no good copy: a point that takes anything over from others could
-// take over damage.
-func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
-	set, err := r.lookup(ctx)
-	if err != nil {
-		return false, err
-	}
-	r.mu.Lock()
-	damaged := slices.Collect(maps.Keys(r.state.Bad))
-	r.mu.Unlock()
-	whole := map[format.Name]bool{} // packs of which nobody can say any more what was in them, until it is found
-	for _, bad := range damaged {
-		if bad.ID.IsZero() {
-			whole[bad.Pack] = true
-		} else if _, found, err := set.Find(ctx, bad.ID); err != nil || !found {
-			return err == nil, err
-		}
-	}
-	if len(whole) == 0 {
-		return false, nil
-	}
-	unhealed := false
-	var findErr error
-	err = set.Of(ctx, whole, func(e index.Entry) bool {
-		delete(whole, e.Pack)
-		var found bool
-		_, found, findErr = set.Find(ctx, e.ID)
-		unhealed = unhealed || !found
-		return !unhealed && findErr == nil
-	})
-	if err = errors.Join(err, findErr); err != nil {
-		return false, err
-	}
-	return unhealed || len(whole) > 0, nil
-}
-
-// Usage says how much there is.
-type Usage struct {
-	Points, Packs int
-	// PackBytes is the size of all packs, ParityBytes what their parity takes beside them.
-	PackBytes, ParityBytes int64
-	// Damaged counts points that verification found damaged.
-	Damaged int
-	// Unfinished counts copies that were interrupted and can go on.
-	Unfinished int
-	// Entries of the log.
-	Entries uint64
-}
-
-// Usage of the repository, from the log alone.
-func (r *Repository) Usage() Usage {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
-	for _, p := range r.state.Packs {
-		u.PackBytes += p.Size
-		u.ParityBytes += r.parityBytes(p)
-	}
-	return u
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -293,47 +292,5 @@ func TestNothingIsDeletedWhenDamageWasNotedSinceTheMark(t *testing.T) {
 	check(t, r, a, b)
 	if names := store.Names("packs/"); slices.Contains(names, condemned) || slices.Contains(names, rotten) {
 		t.Errorf("%s and %s are to go: %v", condemned, rotten, names)
-	}
-}
-
-// A run that does not believe the clock takes it for nothing: holds and unfinished copies end by the clock, too.
-func TestAClockThatIsNotBelievedEndsNothing(t *testing.T) {
-	store := initialized(t, repo.Options{})
-	now := clocked(store)
-	now.now = time.Now()
-	local := now.now
-	r := must(repo.Open(t.Context(), store, repo.Environment{Now: func() time.Time { return local }, Keys: identities{testIdentity()}}))(t)
-	defer closeRepo(t, r)
-	held, unfinished := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 3*smallBlock))
-	mustCopyAll(t, r, held)
-	must(r.Hold(t.Context(), held.ID(), "a restore"))(t)
-	if _, err := r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: held.ID()}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	unfinished.Revalidated = errInjected
-	if err := ingest(r, repo.IngestOptions{}, unfinished); err == nil {
-		t.Fatal("the copy did not fail")
-	}
-	later := 30 * 24 * time.Hour
-	for _, c := range []struct {
-		what           string
-		storage, local time.Duration
-		frozen         bool
-	}{
-		{"the storage's clock is a month ahead", later, 0, true},
-		{"this machine's clock is a month ahead", 0, later, true},
-		{"a month has passed", later, later, false},
-	} {
-		start := local
-		now.now, local = start.Add(c.storage), start.Add(c.local)
-		entries := r.Usage().Entries
-		report := reclaim(t, r, repo.DefaultReclaimPolicy())
-		if (report.Frozen != "") != c.frozen || report.PointsRemoved+report.UnfinishedEnded > 0 == c.frozen || r.Has(held.ID()) != c.frozen || (len(r.State().Partials) > 0) != c.frozen {
-			t.Errorf("%s: %+v, the point is there: %v, unfinished %v", c.what, report, r.Has(held.ID()), r.State().Partials)
-		}
-		if c.frozen && r.Usage().Entries != entries {
-			t.Errorf("%s: %d entries were written", c.what, r.Usage().Entries-entries)
-		}
-		now.now, local = start, start
 	}
 }

@@ -3,6 +3,8 @@ package repo
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
 )
 
 // ReclaimPolicy says when space is given back. docs/reclaim.md has the reasons at length.
@@ -178,4 +181,81 @@ func groups(steps []ReclaimStep, target func(kind string) int64) [][]ReclaimStep
 	}
 	// A merge of one pack is none.
 	return slices.DeleteFunc(all, func(group []ReclaimStep) bool { return len(group) == 1 && group[0].Action == ReclaimMerge })
+}
+
+// plan decides about every pack.
+func (c *reclaimer) plan() {
+	damaged := map[format.Name]bool{}
+	for bad := range c.state.Bad {
+		damaged[bad.Pack] = true
+	}
+	domains := map[format.Name]*planDomain{}
+	for name, d := range c.marker.domains {
+		domains[name] = &planDomain{sealed: d.sealed, roots: d.roots, lost: c.placing[name].lost}
+		if len(d.incomplete) > 0 {
+			domains[name].incomplete = d.incomplete[0]
+		}
+	}
+	var packs []planPack
+	for id, p := range c.state.Packs {
+		if c.state.Condemned[id] {
+			continue
+		}
+		domain := domains[p.Domain]
+		if domain == nil {
+			domain = &planDomain{incomplete: "the log does not say of what kind its domain is"}
+		}
+		planned := planPack{Pack: p, damaged: damaged[id], domain: domain, age: c.now.Sub(c.listing[pack.ObjectName(id)].Modified)}
+		if use := c.placing[p.Domain].use[id]; use != nil {
+			planned.use = *use
+		}
+		packs = append(packs, planned)
+	}
+	c.report.Steps = planReclaim(packs, c.options.Policy, c.repo.fullPack)
+	if c.repo.Locked() {
+		for i, step := range c.report.Steps {
+			if step.Action == ReclaimRepack || step.Action == ReclaimMerge {
+				c.report.Steps[i].Action, c.report.Steps[i].Reason = ReclaimKeep, step.Reason+"; to move what is live the key is needed"
+			}
+		}
+	}
+	c.report.Use = c.use()
+	c.doomed = map[format.Name]bool{}
+	for _, step := range c.report.Steps {
+		if step.Action != ReclaimKeep {
+			c.doomed[step.Pack] = true
+		}
+	}
+}
+
+// fullPack is the size at which packs of a kind are full, in bytes.
+func (r *Repository) fullPack(kind string) int64 {
+	if kind == pack.KindNode.String() {
+		return r.nodePackTarget
+	}
+	return r.packTarget
+}
+
+// keepLocked takes packs from the plan that the storage keeps for now: moving what is live out of them wins nothing. Those
+// that are dead are given up, and wait.
+func (c *reclaimer) keepLocked(ctx context.Context) error {
+	locker, can := storage.As[storage.Locker](c.repo.store)
+	if !can {
+		return nil
+	}
+	for i := range c.report.Steps {
+		step := &c.report.Steps[i]
+		if step.Action != ReclaimRepack && step.Action != ReclaimMerge {
+			continue
+		}
+		until, err := locker.LockedUntil(ctx, pack.ObjectName(step.Pack))
+		if err != nil && !errors.Is(err, storage.ErrNotExist) {
+			return err
+		}
+		if until.After(c.now) {
+			step.Action, step.Reason = ReclaimKeep, fmt.Sprintf("%s, but the storage keeps it until %s", step.Reason, clockText(until))
+			delete(c.doomed, step.Pack)
+		}
+	}
+	return nil
 }

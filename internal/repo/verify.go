@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/storage"
@@ -312,32 +311,4 @@ func (v *verifier) unlessGone(ctx context.Context, err error, live func(*commitl
 		return err
 	}
 	return nil
-}
-
-// DamageOf says what of a point cannot be read, as it was found last; false if nothing is known to be damaged.
-func (r *Repository) DamageOf(id backup.PointID) (PointDamage, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	damage, damaged := r.state.Damaged[id]
-	return PointDamage(damage), damaged
-}
-
-// HasWhole is true if the repository has the point and nothing of it is known to be damaged.
-func (r *Repository) HasWhole(id backup.PointID) bool {
-	_, damaged := r.DamageOf(id)
-	return r.Has(id) && !damaged
-}
-
-// PointDamage says in how many places, of how many bytes, a point is damaged.
-type PointDamage commitlog.Damaged
-
-// String says it in words.
-func (d PointDamage) String() string {
-	switch {
-	case d.File:
-		return "damaged: its own file cannot be read"
-	case d.Places == 1:
-		return fmt.Sprintf("damaged: %d bytes cannot be read", d.Bytes)
-	}
-	return fmt.Sprintf("damaged: %d bytes in %d places cannot be read", d.Bytes, d.Places)
 }

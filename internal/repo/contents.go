@@ -1,0 +1,75 @@
+package repo
+
+import (
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+)
+
+// Entries returns the points as the log has them, oldest first: enough to plan with, without reading any file.
+func (r *Repository) Entries() []commitlog.Point {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	points := make([]commitlog.Point, 0, len(r.state.Points))
+	for _, point := range r.state.Points {
+		points = append(points, point)
+	}
+	commitlog.SortPoints(points)
+	return points
+}
+
+// Has is true if the repository has the point.
+func (r *Repository) Has(id backup.PointID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.state.Points[id]
+	return ok
+}
+
+// Forgotten is true if the repository had the point and gave it up, and it is not to be copied again by itself.
+func (r *Repository) Forgotten(id backup.PointID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.state.Tombstones[id]
+	return ok
+}
+
+// HasMachine is true if the repository has any point of the machine. A locked one does not tell.
+func (r *Repository) HasMachine(machine backup.MachineKey) bool {
+	if r.locked != nil {
+		return false // its name cannot be told
+	}
+	name := r.Pseudonym(machine)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, point := range r.state.Points {
+		if point.Machine == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Usage says how much there is.
+type Usage struct {
+	Points, Packs int
+	// PackBytes is the size of all packs, ParityBytes what their parity takes beside them.
+	PackBytes, ParityBytes int64
+	// Damaged counts points that verification found damaged.
+	Damaged int
+	// Unfinished counts copies that were interrupted and can go on.
+	Unfinished int
+	// Entries of the log.
+	Entries uint64
+}
+
+// Usage of the repository, from the log alone.
+func (r *Repository) Usage() Usage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
+	for _, p := range r.state.Packs {
+		u.PackBytes += p.Size
+		u.ParityBytes += r.parityBytes(p)
+	}
+	return u
+}

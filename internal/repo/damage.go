@@ -1,0 +1,95 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
+)
+
+// Unhealed is true if something known to be damaged has no good copy: a point that takes anything over from others could
+// take over damage.
+func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.mu.Lock()
+	damaged := slices.Collect(maps.Keys(r.state.Bad))
+	r.mu.Unlock()
+	whole := map[format.Name]bool{} // packs of which nobody can say any more what was in them, until it is found
+	for _, bad := range damaged {
+		if bad.ID.IsZero() {
+			whole[bad.Pack] = true
+		} else if _, found, err := set.Find(ctx, bad.ID); err != nil || !found {
+			return err == nil, err
+		}
+	}
+	if len(whole) == 0 {
+		return false, nil
+	}
+	unhealed := false
+	var findErr error
+	err = set.Of(ctx, whole, func(e index.Entry) bool {
+		delete(whole, e.Pack)
+		var found bool
+		_, found, findErr = set.Find(ctx, e.ID)
+		unhealed = unhealed || !found
+		return !unhealed && findErr == nil
+	})
+	if err = errors.Join(err, findErr); err != nil {
+		return false, err
+	}
+	return unhealed || len(whole) > 0, nil
+}
+
+// DamageOf says what of a point cannot be read, as it was found last; false if nothing is known to be damaged.
+func (r *Repository) DamageOf(id backup.PointID) (PointDamage, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	damage, damaged := r.state.Damaged[id]
+	return PointDamage(damage), damaged
+}
+
+// HasWhole is true if the repository has the point and nothing of it is known to be damaged.
+func (r *Repository) HasWhole(id backup.PointID) bool {
+	_, damaged := r.DamageOf(id)
+	return r.Has(id) && !damaged
+}
+
+// PointDamage says in how many places, of how many bytes, a point is damaged.
+type PointDamage commitlog.Damaged
+
+// String says it in words.
+func (d PointDamage) String() string {
+	switch {
+	case d.File:
+		return "damaged: its own file cannot be read"
+	case d.Places == 1:
+		return fmt.Sprintf("damaged: %d bytes cannot be read", d.Bytes)
+	}
+	return fmt.Sprintf("damaged: %d bytes in %d places cannot be read", d.Bytes, d.Places)
+}
+
+// damagedFrames are the places that the log knows to be damaged.
+func damagedFrames(state *commitlog.State) map[index.Frame]bool {
+	damaged := make(map[index.Frame]bool, len(state.Bad))
+	for bad := range state.Bad {
+		frame := index.Frame{Pack: bad.Pack, Offset: bad.Offset}
+		if bad.ID.IsZero() {
+			frame.Offset = index.WholePack
+		}
+		damaged[frame] = true
+	}
+	return damaged
+}
+
+func isDamaged(damaged map[index.Frame]bool, p index.Place) bool {
+	return damaged[index.Frame{Pack: p.Pack, Offset: int64(p.Offset)}] || damaged[index.Frame{Pack: p.Pack, Offset: index.WholePack}]
+}

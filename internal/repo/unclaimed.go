@@ -1,0 +1,74 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
+	"ferry/internal/storage"
+)
+
+// removeUnclaimed removes points that nothing claims or holds, and ends unfinished copies that nobody will go on with:
+// those whose point is there, and those of which nothing was heard for a long time.
+func (c *reclaimer) removeUnclaimed(ctx context.Context) error {
+	r := c.repo
+	old, err := c.oldTasks(ctx)
+	if err != nil {
+		return err
+	}
+	payload := &commitlog.Payload{}
+	err = r.commit(ctx, payload, func(state *commitlog.State) error {
+		payload.PointsRemoved, payload.PartialsEnded = nil, nil
+		for id := range state.Points {
+			if len(state.Claims[id]) == 0 && len(holding(state, id, c.now)) == 0 {
+				payload.PointsRemoved = append(payload.PointsRemoved, id)
+			}
+		}
+		for task, partials := range state.Partials {
+			if files, is := old[task]; is && files == len(partials) {
+				payload.PartialsEnded = append(payload.PartialsEnded, task)
+			}
+		}
+		if len(payload.PointsRemoved)+len(payload.PartialsEnded) == 0 {
+			return errNothing
+		}
+		slices.SortFunc(payload.PointsRemoved, func(a, b backup.PointID) int { return slices.Compare(a[:], b[:]) })
+		return nil
+	})
+	if errors.Is(err, errNothing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.report.PointsRemoved, c.report.UnfinishedEnded = len(payload.PointsRemoved), len(payload.PartialsEnded)
+	return nil
+}
+
+// oldTasks returns the unfinished copies to be ended, with how many files they had when looked at: one that has more since
+// is alive.
+func (c *reclaimer) oldTasks(ctx context.Context) (map[format.Name]int, error) {
+	state := c.repo.snapshot()
+	old := map[format.Name]int{}
+	for task, partials := range state.Partials {
+		newest := time.Time{}
+		for _, partial := range partials {
+			info, err := c.repo.store.Stat(ctx, partial.File)
+			if err != nil && !errors.Is(err, storage.ErrNotExist) {
+				return nil, err
+			}
+			if info.Modified.After(newest) {
+				newest = info.Modified
+			}
+		}
+		_, done := state.Points[partials[0].Point]
+		if done && c.now.Sub(newest) >= c.options.Policy.Grace || c.now.Sub(newest) >= c.options.Policy.UnfinishedFor {
+			old[task] = len(partials)
+		}
+	}
+	return old, nil
+}
