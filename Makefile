@@ -17,7 +17,7 @@ export PATH   := $(PATH):/usr/sbin:/sbin
 
 # The folders that hold Go code, and those whose code runs concurrently and is tested under the race detector as well.
 GO_FOLDERS    := $(wildcard cmd internal test)
-RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore)))
+RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore internal/catalog)))
 
 # What `make test` does, in this order.
 PHASES        := vet test-unit test-race test-integration test-independent test-fuzz
@@ -48,7 +48,7 @@ vet: check-go ## go vet, with and without the integration tests
 	$(GO) vet -tags integration ./test/...
 
 .PHONY: test-unit
-test-unit: check-go ## Unit tests, needing Go and qemu-img
+test-unit: check-go ## Unit tests, needing Go, qemu-img and PostgreSQL
 	$(GO) test -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: test-race

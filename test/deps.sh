@@ -18,6 +18,7 @@ needed=(
 	'/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' libvirt-daemon-driver-qemu
 	qemu-system-x86_64 qemu-system-x86
 	virtnbdbackup virtnbdbackup
+	'/usr/lib/postgresql/*/bin/initdb' postgresql
 )
 
 missing() { # prints the packages of what is not there
@@ -40,7 +41,7 @@ mapfile -t packages < <(missing)
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	echo "The tests need tools that are not here. Their Debian packages: ${packages[*]}" >&2
-	echo "Install them, or run this as root on Debian. 'make test-unit' needs none of them." >&2
+	echo "Install them, or run this as root on Debian. 'make test-unit' needs qemu-img and PostgreSQL of them." >&2
 	exit 1
 fi
 

@@ -40,6 +40,7 @@ var floors = map[string][]string{
 	"internal/spill":        {},
 	"internal/cachefile":    {},
 	"internal/direct":       {},
+	"internal/catalog":      {"internal/backup"},
 	"internal/mover":        {"internal/backup", "internal/source", "internal/repo", "internal/spill"},
 	"internal/restore":      {"internal/backup", "internal/repo", "internal/direct"},
 	"internal/job": {
@@ -213,6 +214,7 @@ func TestRules(t *testing.T) {
 		{"internal/source/ferry", "internal/repo/pack", false},
 		{"internal/vma", "internal/source", false},
 		{"internal/plan", "internal/repo", false},
+		{"internal/catalog", "internal/repo", false},
 		{"internal/cli", "internal/source/ferry", true},
 		{"internal/cli", "internal/repo/pack", false},
 		{"internal/demo", "internal/cli", false},

@@ -1,0 +1,156 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"ferry/internal/backup"
+)
+
+// JobState is where a job stands in its schedule. Times are in UTC, and zero where there is none.
+type JobState struct {
+	Job     string
+	Enabled bool
+	// Start is when the job was first enabled: minutes and hours are counted from it. It never changes.
+	Start time.Time
+	// Last is the nominal boundary of the last interval that began, Next of the one that begins next.
+	Last, Next time.Time
+}
+
+// Jobs are where jobs stand, and which machines they selected.
+type Jobs struct{ db *database }
+
+const jobColumns = `name, enabled, start_at, last_at, next_at`
+
+func scanJob(rows *sql.Rows) (s JobState, err error) {
+	var enabled, start, last, next int64
+	err = rows.Scan(&s.Job, &enabled, &start, &last, &next)
+	s.Enabled, s.Start, s.Last, s.Next = enabled != 0, maybe(start), maybe(last), maybe(next)
+	return s, err
+}
+
+// Enable switches a job on. The first time counts as its start.
+func (j *Jobs) Enable(ctx context.Context, job string) error {
+	if err := checkName("job", job); err != nil {
+		return err
+	}
+	now := j.db.now()
+	return j.db.write(ctx, "enabling job "+job, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 1, $2, 0, 0)
+			ON CONFLICT (name) DO UPDATE SET enabled = 1, start_at = CASE WHEN jobs.start_at = 0 THEN excluded.start_at ELSE jobs.start_at END`,
+			job, stamp(now))
+		return err
+	})
+}
+
+// Disable switches a job off: nothing of it begins by itself. A running session goes on.
+func (j *Jobs) Disable(ctx context.Context, job string) error {
+	return j.db.write(ctx, "disabling job "+job, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE jobs SET enabled = 0, next_at = 0 WHERE name = $1`, job)
+		return err
+	})
+}
+
+// SetNext notes when a job's next interval begins; the zero time: not by itself. A job that is not enabled gets none.
+func (j *Jobs) SetNext(ctx context.Context, job string, next time.Time) error {
+	return j.db.write(ctx, "scheduling job "+job, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE jobs SET next_at = $2 WHERE name = $1 AND enabled = 1`, job, stamp(next))
+		return err
+	})
+}
+
+// State returns where a job stands. One that was never enabled has the zero state.
+func (j *Jobs) State(ctx context.Context, job string) (JobState, error) {
+	state := JobState{Job: job}
+	err := j.db.read(ctx, "reading the state of job "+job, func(rows *sql.Rows) (err error) {
+		state, err = scanJob(rows)
+		return err
+	}, `SELECT `+jobColumns+` FROM jobs WHERE name = $1`, job)
+	return state, err
+}
+
+// Due returns the enabled jobs whose next interval has begun by now, the longest due first.
+func (j *Jobs) Due(ctx context.Context) ([]JobState, error) {
+	return j.list(ctx, `SELECT `+jobColumns+` FROM jobs WHERE next_at <> 0 AND next_at <= $1`, stamp(j.db.now()))
+}
+
+// List returns all jobs that were ever enabled: first those whose turn comes next, then those without a turn.
+func (j *Jobs) List(ctx context.Context) ([]JobState, error) {
+	return j.list(ctx, `SELECT `+jobColumns+` FROM jobs`)
+}
+
+func (j *Jobs) list(ctx context.Context, query string, args ...any) (list []JobState, err error) {
+	err = j.db.read(ctx, "listing jobs", func(rows *sql.Rows) error {
+		state, err := scanJob(rows)
+		list = append(list, state)
+		return err
+	}, query, args...)
+	slices.SortFunc(list, func(a, b JobState) int {
+		if a.Next.IsZero() != b.Next.IsZero() {
+			return cmp.Compare(flag(a.Next.IsZero()), flag(b.Next.IsZero()))
+		}
+		return cmp.Or(a.Next.Compare(b.Next), cmp.Compare(a.Job, b.Job))
+	})
+	return list, err
+}
+
+// Forget removes what is kept of a job's place in its schedule and of its selection. Sessions stay.
+func (j *Jobs) Forget(ctx context.Context, job string) error {
+	return j.db.write(ctx, "forgetting job "+job, func(tx *sql.Tx) error {
+		for _, statement := range []string{`DELETE FROM selected WHERE job = $1`, `DELETE FROM jobs WHERE name = $1`} {
+			if _, err := tx.ExecContext(ctx, statement, job); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// selectionLimit bounds the machines of one job.
+const selectionLimit = 20000
+
+// Select notes which machines a job's selection came to, in the order of processing. A machine that was there before keeps
+// the time since when it is. The ages of a job's copies are those of these machines: one without a copy is among them.
+func (j *Jobs) Select(ctx context.Context, job string, machines []backup.Machine) error {
+	if err := checkName("job", job); err != nil {
+		return err
+	}
+	if len(machines) > selectionLimit {
+		return fmt.Errorf("%w: job %s selects %d machines, more than %d", ErrTooLarge, job, len(machines), selectionLimit)
+	}
+	now := j.db.now()
+	return j.db.write(ctx, "noting the machines of job "+job, func(tx *sql.Tx) error {
+		if err := upsertMachines(ctx, tx, machines, now); err != nil {
+			return err
+		}
+		// Each is marked by the place it is to have; what is left with another mark was not selected.
+		if _, err := tx.ExecContext(ctx, `UPDATE selected SET ordinal = -1 WHERE job = $1`, job); err != nil {
+			return err
+		}
+		for i, machine := range machines {
+			if _, err := tx.ExecContext(ctx, `
+				INSERT INTO selected (job, machine, ordinal, since_at) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (job, machine) DO UPDATE SET ordinal = excluded.ordinal WHERE selected.ordinal = -1`,
+				job, machineID(machine.Key), i, stamp(now)); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM selected WHERE job = $1 AND ordinal = -1`, job)
+		return err
+	})
+}
+
+// Selected returns the machines of a job in the order of processing.
+func (j *Jobs) Selected(ctx context.Context, job string) (list []backup.Machine, err error) {
+	err = j.db.read(ctx, "reading the machines of job "+job, func(rows *sql.Rows) error {
+		known, err := scanMachine(rows)
+		list = append(list, known.Machine)
+		return err
+	}, `SELECT `+machineColumns+` FROM selected s JOIN machines m ON m.id = s.machine WHERE s.job = $1 ORDER BY s.ordinal`, job)
+	return list, err
+}

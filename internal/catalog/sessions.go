@@ -1,0 +1,304 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// SessionState says what became of a session.
+type SessionState string
+
+// The states of a session. The first two are those of one that has not ended.
+const (
+	SessionRunning SessionState = "running"
+	// SessionWaiting: nothing can be done now; the reason says what it waits for.
+	SessionWaiting SessionState = "waiting"
+	SessionDone    SessionState = "done"
+	// SessionPartial: some machines failed.
+	SessionPartial SessionState = "partial"
+	SessionFailed  SessionState = "failed"
+	SessionStopped SessionState = "stopped"
+	// SessionNotRun: its time passed while nothing could run.
+	SessionNotRun SessionState = "not run"
+)
+
+func (s SessionState) ended() bool { return s != SessionRunning && s != SessionWaiting }
+
+// Session is the record of one interval of a job. Times are in UTC, and zero where there is none.
+type Session struct {
+	ID  int64
+	Job string
+	// Boundary is the nominal time that the interval began at; zero: it was started by hand.
+	Boundary       time.Time
+	Started, Ended time.Time
+	State          SessionState
+	// Phase is the name of the last phase that was entered.
+	Phase, Reason string
+	Counts        Counts
+	Cancel        Cancel
+	// Owner is the process that runs it, or ran it last.
+	Owner string
+}
+
+// SessionLease is the right to run a session.
+type SessionLease struct{ Lease }
+
+// Sessions are the records of intervals, and who runs those that have not ended.
+type Sessions struct{ db *database }
+
+const sessionColumns = `id, job, boundary_at, started_at, ended_at, state, phase, reason, counts, cancel, owner`
+
+func scanSession(row interface{ Scan(...any) error }, more ...any) (s Session, err error) {
+	var boundary, started, ended int64
+	var counts string
+	fields := []any{&s.ID, &s.Job, &boundary, &started, &ended, &s.State, &s.Phase, &s.Reason, &counts, &s.Cancel, &s.Owner}
+	if err := row.Scan(append(fields, more...)...); err != nil {
+		return s, err
+	}
+	s.Boundary, s.Started, s.Ended = maybe(boundary), moment(started), maybe(ended)
+	return s, fromJSON(counts, &s.Counts)
+}
+
+// Begin starts the session of a job's interval for an owner. A job has one session at a time (else ErrSessionRunning), and an
+// interval one (else ErrBoundaryTaken); one started by hand has no boundary.
+func (s *Sessions) Begin(ctx context.Context, job string, boundary time.Time, owner string, length time.Duration) (session Session, lease SessionLease, err error) {
+	if err := checkName("job", job); err != nil {
+		return session, lease, err
+	}
+	if err := checkLease(owner, length); err != nil {
+		return session, lease, err
+	}
+	now := s.db.now().UTC()
+	err = s.db.write(ctx, "beginning a session of job "+job, func(tx *sql.Tx) error {
+		id, err := number(ctx, tx, "id", 1)
+		if err != nil {
+			return err
+		}
+		session = Session{ID: id, Job: job, Boundary: maybe(stamp(boundary)), Started: now, State: SessionRunning, Counts: Counts{}, Owner: owner}
+		lease = SessionLease{Lease{ID: id, Owner: owner, Epoch: 1, Until: now.Add(length)}}
+		inserted, err := execute(ctx, tx, `
+			INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, 0, $5, '', '', '{}', 0, $6, $7, 1)
+			ON CONFLICT DO NOTHING`,
+			id, job, stamp(boundary), stamp(now), SessionRunning, owner, stamp(lease.Until))
+		if err != nil {
+			return err
+		}
+		if inserted == 0 {
+			return whyNoSession(ctx, tx, job)
+		}
+		_, err = tx.ExecContext(ctx, `
+			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 0, 0, $2, 0) ON CONFLICT (name) DO UPDATE SET last_at = excluded.last_at
+			WHERE excluded.last_at <> 0`, job, stamp(boundary))
+		return err
+	})
+	return session, lease, err
+}
+
+func whyNoSession(ctx context.Context, tx *sql.Tx, job string) error {
+	var running int64
+	if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM sessions WHERE job = $1 AND ended_at = 0`, job).Scan(&running); err != nil {
+		return err
+	}
+	if running > 0 {
+		return fmt.Errorf("job %s: %w", job, ErrSessionRunning)
+	}
+	return fmt.Errorf("job %s: %w", job, ErrBoundaryTaken)
+}
+
+// boundaryLimit is how many intervals can be recorded as not run at once.
+const boundaryLimit = 10000
+
+// RecordNotRun records intervals of a job whose time passed while nothing could run. Those that have a session are left alone.
+func (s *Sessions) RecordNotRun(ctx context.Context, job string, boundaries []time.Time, reason string) error {
+	if err := checkName("job", job); err != nil {
+		return err
+	}
+	if len(boundaries) > boundaryLimit {
+		return fmt.Errorf("%w: %d intervals at once, more than %d", ErrTooLarge, len(boundaries), boundaryLimit)
+	}
+	now := s.db.now()
+	return s.db.write(ctx, "recording intervals that were not run", func(tx *sql.Tx) error {
+		first, err := number(ctx, tx, "id", len(boundaries))
+		if err != nil {
+			return err
+		}
+		for i, boundary := range boundaries {
+			if _, err := tx.ExecContext(ctx, `
+				INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, $4, $5, '', $6, '{}', 0, '', 0, 0)
+				ON CONFLICT DO NOTHING`,
+				first+int64(i), job, stamp(boundary), stamp(now), SessionNotRun, safeReason(reason)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Take takes over a session whose owner's lease has expired. It is false if there is none.
+func (s *Sessions) Take(ctx context.Context, owner string, length time.Duration) (session Session, lease SessionLease, found bool, err error) {
+	if err := checkLease(owner, length); err != nil {
+		return session, lease, false, err
+	}
+	now := s.db.now().UTC()
+	err = s.db.write(ctx, "taking a session over", func(tx *sql.Tx) error {
+		found = false
+		if err := s.db.lockSection(ctx, tx, sectionClaim); err != nil {
+			return err
+		}
+		id, err := firstNumber(ctx, tx, `SELECT id FROM sessions WHERE ended_at = 0 AND `+expired+` ORDER BY id LIMIT 1`, expiredArgs(owner, now)...)
+		if err != nil || id == 0 {
+			return err
+		}
+		lease = SessionLease{Lease{ID: id, Owner: owner, Until: now.Add(length)}}
+		// The owner may have ended or renewed it between the two statements.
+		args := append(expiredArgs(owner, now), id, stamp(lease.Until))
+		return each(ctx, tx, func(rows *sql.Rows) (err error) {
+			session, err = scanSession(rows, &lease.Epoch)
+			found = err == nil
+			return err
+		}, `UPDATE sessions SET owner = $1, lease_until = $5, epoch = epoch + 1 WHERE id = $4 AND ended_at = 0 AND `+expired+` RETURNING `+sessionColumns+`, epoch`,
+			args...)
+	})
+	return session, lease, found, err
+}
+
+// Renew makes a session's lease run for length from now, and says whether the session is to stop.
+func (s *Sessions) Renew(ctx context.Context, lease *SessionLease, length time.Duration) (cancel Cancel, err error) {
+	if err := checkLease(lease.Owner, length); err != nil {
+		return cancel, err
+	}
+	until := s.db.now().UTC().Add(length)
+	err = s.change(ctx, *lease, "renewing the lease of", &cancel, `lease_until = $3`, stamp(until))
+	if err == nil {
+		lease.Until = until
+	}
+	return cancel, err
+}
+
+// Wait notes that a session waits, and for what; an empty reason: it no longer does.
+func (s *Sessions) Wait(ctx context.Context, lease SessionLease, reason string) error {
+	state := SessionRunning
+	if reason != "" {
+		state = SessionWaiting
+	}
+	return s.change(ctx, lease, "noting what keeps", nil, `state = $3, reason = $4`, state, safeReason(reason))
+}
+
+// change updates a session that its lease still holds.
+func (s *Sessions) change(ctx context.Context, lease SessionLease, doing string, cancel *Cancel, set string, args ...any) error {
+	return s.db.write(ctx, fmt.Sprintf("%s session %d", doing, lease.ID), func(tx *sql.Tx) error {
+		return changeSession(ctx, tx, lease, cancel, set, args...)
+	})
+}
+
+// changeSession updates a session that its lease still holds, and keeps it so until the transaction ends. The arguments of set
+// begin with $3.
+func changeSession(ctx context.Context, tx *sql.Tx, lease SessionLease, cancel *Cancel, set string, args ...any) error {
+	held := false
+	err := each(ctx, tx, func(rows *sql.Rows) error {
+		held = true
+		var now Cancel
+		err := rows.Scan(&now)
+		if cancel != nil {
+			*cancel = now
+		}
+		return err
+	}, `UPDATE sessions SET `+set+` WHERE id = $1 AND epoch = $2 AND ended_at = 0 RETURNING cancel`, append([]any{lease.ID, lease.Epoch}, args...)...)
+	if err == nil && !held {
+		err = lease.lost(ctx, tx, "sessions", "session")
+	}
+	return err
+}
+
+// holdSession sees to it that a session is held by its lease until the transaction ends.
+func holdSession(ctx context.Context, tx *sql.Tx, lease SessionLease) error {
+	return changeSession(ctx, tx, lease, nil, `epoch = epoch`)
+}
+
+// End ends a session. Its tasks that wait are stopped; while some run the error is ErrTasksRunning. Ending it again in the same
+// way does nothing.
+func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionState, reason string, counts Counts) error {
+	if !state.ended() {
+		return fmt.Errorf("%w: a session does not end as %s", ErrInvalid, state)
+	}
+	text, err := counts.text()
+	if err != nil {
+		return err
+	}
+	now := s.db.now()
+	return s.db.write(ctx, fmt.Sprintf("ending session %d", lease.ID), func(tx *sql.Tx) error {
+		var ended int64
+		if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM sessions WHERE id = $1 AND epoch = $2 AND ended_at <> 0 AND state = $3`,
+			lease.ID, lease.Epoch, state).Scan(&ended); err != nil || ended > 0 {
+			return err
+		}
+		if err := changeSession(ctx, tx, lease, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0`,
+			state, safeReason(reason), text, stamp(now)); err != nil {
+			return err
+		}
+		if err := closePhase(ctx, tx, lease.ID, now); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE tasks SET state = $2, reason = $3, ended_at = $4 WHERE session = $1 AND state = 'waiting'`,
+			lease.ID, TaskStopped, "the session has ended", stamp(now)); err != nil {
+			return err
+		}
+		var running int64
+		if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM tasks WHERE session = $1 AND state = 'running'`, lease.ID).Scan(&running); err != nil {
+			return err
+		}
+		if running > 0 {
+			return fmt.Errorf("session %d: %d %w", lease.ID, running, ErrTasksRunning)
+		}
+		return nil
+	})
+}
+
+// Cancel asks a session and its tasks to stop. A stronger request stays. Tasks that wait are stopped at once.
+func (s *Sessions) Cancel(ctx context.Context, id int64, how Cancel) error {
+	now := s.db.now()
+	return s.db.write(ctx, fmt.Sprintf("cancelling session %d", id), func(tx *sql.Tx) error {
+		changed, err := execute(ctx, tx, `UPDATE sessions SET cancel = CASE WHEN cancel < $2 THEN $2 ELSE cancel END WHERE id = $1 AND ended_at = 0`, id, how)
+		if err != nil {
+			return err
+		}
+		if changed == 0 {
+			return fmt.Errorf("running session %d: %w", id, ErrNotFound)
+		}
+		_, err = tx.ExecContext(ctx, cancelTasks+` AND session = $1`, id, how, stamp(now))
+		return err
+	})
+}
+
+// Get returns a session, else ErrNotFound.
+func (s *Sessions) Get(ctx context.Context, id int64) (Session, error) {
+	list, err := s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE id = $1`, id)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("session %d: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Session{}, err
+	}
+	return list[0], nil
+}
+
+// Live returns the sessions that have not ended, oldest first.
+func (s *Sessions) Live(ctx context.Context) ([]Session, error) {
+	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE ended_at = 0 ORDER BY id`)
+}
+
+// Of returns the sessions of a job before another (0: from the last on), newest first, at most limit.
+func (s *Sessions) Of(ctx context.Context, job string, before int64, limit int) ([]Session, error) {
+	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, job, before, limit)
+}
+
+func (s *Sessions) list(ctx context.Context, query string, args ...any) (list []Session, err error) {
+	err = s.db.read(ctx, "reading sessions", func(rows *sql.Rows) error {
+		session, err := scanSession(rows)
+		list = append(list, session)
+		return err
+	}, query, args...)
+	return list, err
+}

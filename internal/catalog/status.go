@@ -1,0 +1,107 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"time"
+
+	"ferry/internal/backup"
+)
+
+// Status answers what people look at first. Each question costs in proportion to the machines and tasks that the answer is
+// about, not to the points that there are.
+type Status struct{ db *database }
+
+// CopyAge is how old a machine's newest copy is.
+type CopyAge struct {
+	Machine KnownMachine
+	// Since is since when the job has had the machine.
+	Since time.Time
+	// Point is the newest good point that the job has of the machine in the repository, and Created its time at the source.
+	// Nil: there is none.
+	Point   *backup.PointID
+	Created time.Time
+}
+
+// newestCopies is the newest good copy that a job ($1, in claims $5) claims in a repository ($2) of each machine of its selection: those
+// without a copy first, then the oldest. For each machine one index is entered at its newest point; points that are damaged, or
+// another job's, are passed over.
+const newestCopies = `
+	SELECT ` + machineColumns + `, j.since_at, COALESCE(p.id, ''), COALESCE(p.created_at, 0)
+	FROM selected j JOIN machines m ON m.id = j.machine LEFT JOIN mirrors r ON r.repository = $2
+		LEFT JOIN points p ON p.edition = r.edition AND p.id = (
+			SELECT q.id FROM points q WHERE q.edition = r.edition AND q.machine = j.machine AND q.damaged = 0 AND q.state = 'complete'
+				AND EXISTS (SELECT 1 FROM claims c WHERE c.edition = q.edition AND c.point = q.id AND c.job = $5)
+			ORDER BY q.created_at DESC LIMIT 1)
+	WHERE j.job = $1 ORDER BY COALESCE(p.created_at, $3), m.id LIMIT $4`
+
+// OldestCopies returns for the machines of a job how old their newest copy in a repository is, at most limit of them: first
+// those that have none, then the oldest. Whoever asks which are older than allowed stops at the first that is not.
+func (s *Status) OldestCopies(ctx context.Context, job, repository string, limit int) (list []CopyAge, err error) {
+	err = s.db.read(ctx, "reading the ages of the copies of job "+job, func(rows *sql.Rows) error {
+		var machine machineScan
+		var age CopyAge
+		var since, created int64
+		var point string
+		if err := rows.Scan(append(machine.fields(), &since, &point, &created)...); err != nil {
+			return err
+		}
+		known, err := machine.machine()
+		if err != nil {
+			return err
+		}
+		age.Machine, age.Since = known, moment(since)
+		if point != "" {
+			id, err := backup.ParsePointID(point)
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+			age.Point, age.Created = &id, moment(created)
+		}
+		list = append(list, age)
+		return nil
+	}, newestCopies, job, repository, int64(math.MinInt64), limit, backup.EncodeName(job))
+	return list, err
+}
+
+const (
+	runningTasks = taskQuery + ` WHERE t.state = 'running' ORDER BY t.ordinal, t.id LIMIT $1`
+	waitingTasks = taskQuery + ` WHERE t.state = 'waiting' ORDER BY t.ordinal, t.id LIMIT $1`
+)
+
+// Running returns the tasks that somebody works on, at most limit.
+func (s *Status) Running(ctx context.Context, limit int) ([]Task, error) {
+	return (&Tasks{s.db}).list(ctx, runningTasks, limit)
+}
+
+// Waiting returns the tasks that wait, in the order in which they come, at most limit.
+func (s *Status) Waiting(ctx context.Context, limit int) ([]Task, error) {
+	return (&Tasks{s.db}).list(ctx, waitingTasks, limit)
+}
+
+// Wait is how many tasks of a job wait for the same.
+type Wait struct {
+	Job, Reason string
+	Tasks       int64
+	// Next is when the first of them is tried; zero: as soon as there is a slot.
+	Next time.Time
+}
+
+const waitReasons = `
+	SELECT s.job, t.reason, COUNT(*), MIN(t.next_at) FROM tasks t JOIN sessions s ON s.id = t.session WHERE t.state = 'waiting'
+	GROUP BY s.job, t.reason ORDER BY COUNT(*) DESC, MIN(t.id) LIMIT $1`
+
+// Waits returns what tasks wait for, what most wait for first, at most limit.
+func (s *Status) Waits(ctx context.Context, limit int) (list []Wait, err error) {
+	err = s.db.read(ctx, "reading what tasks wait for", func(rows *sql.Rows) error {
+		var w Wait
+		var next int64
+		err := rows.Scan(&w.Job, &w.Reason, &w.Tasks, &next)
+		w.Next = maybe(next)
+		list = append(list, w)
+		return err
+	}, waitReasons, limit)
+	return list, err
+}

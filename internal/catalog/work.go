@@ -1,0 +1,124 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"ferry/internal/backup"
+)
+
+// CheckpointLimit is the largest checkpoint, in bytes. What is larger belongs in the target.
+const CheckpointLimit = 256 << 10
+
+// Renew makes a task's lease run for length from now, notes the progress, and says whether the task is to stop. It works also
+// after the lease has expired, as long as nobody has taken the task over.
+func (t *Tasks) Renew(ctx context.Context, lease *TaskLease, length time.Duration, progress Progress) (cancel Cancel, err error) {
+	if err := checkLease(lease.Owner, length); err != nil {
+		return cancel, err
+	}
+	until := t.db.now().UTC().Add(length)
+	err = t.change(ctx, *lease, "renewing the lease of", &cancel, `lease_until = $3, progress = $4`, stamp(until), toJSON(progress))
+	if err == nil {
+		lease.Until = until
+	}
+	return cancel, err
+}
+
+// Checkpoint keeps what the next owner of the task needs to go on. What was kept before is replaced.
+func (t *Tasks) Checkpoint(ctx context.Context, lease TaskLease, checkpoint []byte) error {
+	if len(checkpoint) > CheckpointLimit {
+		return fmt.Errorf("%w: the checkpoint of task %d has %d bytes, more than %d", ErrTooLarge, lease.ID, len(checkpoint), CheckpointLimit)
+	}
+	if checkpoint == nil {
+		checkpoint = []byte{}
+	}
+	return t.change(ctx, lease, "writing the checkpoint of", nil, `checkpoint = $3`, checkpoint)
+}
+
+// Pin notes which point a task copies: one that was not known when the task was queued, or another one because the source has
+// changed. The checkpoint, which is of the former point, is dropped if it is another. If the session has another task for it
+// the error is ErrPointTaken.
+func (t *Tasks) Pin(ctx context.Context, lease TaskLease, point backup.PointID, created time.Time) error {
+	err := t.change(ctx, lease, "pinning the point of", nil,
+		`checkpoint = CASE WHEN point = $3 THEN checkpoint ELSE $5 END, point = $3, point_at = $4`, point.String(), stamp(created), []byte{})
+	if taken(err) {
+		err = fmt.Errorf("task %d, point %s: %w", lease.ID, point.Short(), ErrPointTaken)
+	}
+	return err
+}
+
+// Postpone gives a task back: it waits, and is not tried before next (zero: as soon as there is a slot). failed counts it as a
+// failed attempt. The checkpoint stays. A task that is to stop is stopped instead.
+func (t *Tasks) Postpone(ctx context.Context, lease TaskLease, reason string, next time.Time, failed bool) error {
+	now := t.db.now()
+	return t.change(ctx, lease, "postponing", nil, `
+		reason = $3, next_at = $4, attempts = attempts + $5, owner = '', lease_until = 0,
+		ended_at = CASE WHEN cancel = 0 THEN 0 ELSE CAST($6 AS BIGINT) END, state = CASE WHEN cancel = 0 THEN 'waiting' ELSE 'stopped' END`,
+		safeReason(reason), stamp(next), flag(failed), stamp(now))
+}
+
+// Finish ends a task as TaskDone, TaskFailed or TaskStopped and drops its checkpoint. Finishing it again in the same way does
+// nothing, so that it can be repeated.
+func (t *Tasks) Finish(ctx context.Context, lease TaskLease, state TaskState, reason string, progress Progress) error {
+	if state != TaskDone && state != TaskFailed && state != TaskStopped {
+		return fmt.Errorf("%w: a task does not end as %s", ErrInvalid, state)
+	}
+	now := t.db.now()
+	return t.db.write(ctx, fmt.Sprintf("finishing task %d", lease.ID), func(tx *sql.Tx) error {
+		var finished int64
+		if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM tasks WHERE id = $1 AND epoch = $2 AND owner = $3 AND state = $4`,
+			lease.ID, lease.Epoch, lease.Owner, state).Scan(&finished); err != nil || finished > 0 {
+			return err
+		}
+		return changeTask(ctx, tx, lease, nil, `state = $3, reason = $4, progress = $5, ended_at = $6, lease_until = 0, checkpoint = $7`,
+			state, safeReason(reason), toJSON(progress), stamp(now), []byte{})
+	})
+}
+
+func (t *Tasks) change(ctx context.Context, lease TaskLease, doing string, cancel *Cancel, set string, args ...any) error {
+	return t.db.write(ctx, fmt.Sprintf("%s task %d", doing, lease.ID), func(tx *sql.Tx) error {
+		return changeTask(ctx, tx, lease, cancel, set, args...)
+	})
+}
+
+// changeTask updates a task that its lease still holds. The epoch is compared in the statement that writes, on the row that is
+// written: no other owner can come in between. The arguments of set begin with $3.
+func changeTask(ctx context.Context, tx *sql.Tx, lease TaskLease, cancel *Cancel, set string, args ...any) error {
+	held := false
+	err := each(ctx, tx, func(rows *sql.Rows) error {
+		held = true
+		var now Cancel
+		err := rows.Scan(&now)
+		if cancel != nil {
+			*cancel = now
+		}
+		return err
+	}, `UPDATE tasks SET `+set+` WHERE id = $1 AND epoch = $2 AND state = 'running' RETURNING cancel`, append([]any{lease.ID, lease.Epoch}, args...)...)
+	if err == nil && !held {
+		err = lease.lost(ctx, tx, "tasks", "task")
+	}
+	return err
+}
+
+// ExpireOthers ends at once the leases of all owners but one, on tasks and sessions, so that their work can be taken over. It is
+// for a server that starts and knows that no other lives: after a crash nothing waits for a lease to run out. It returns how
+// many leases there were. An owner that lives after all loses its work and does no harm.
+func (t *Tasks) ExpireOthers(ctx context.Context, owner string) (leases int64, err error) {
+	err = t.db.write(ctx, "ending the leases of others", func(tx *sql.Tx) error {
+		leases = 0
+		for _, statement := range []string{
+			`UPDATE tasks SET lease_until = 0 WHERE state = 'running' AND owner <> $1`,
+			`UPDATE sessions SET lease_until = 0 WHERE ended_at = 0 AND owner <> $1`,
+		} {
+			n, err := execute(ctx, tx, statement, owner)
+			if err != nil {
+				return err
+			}
+			leases += n
+		}
+		return nil
+	})
+	return leases, err
+}
