@@ -18,8 +18,19 @@ only_out_of_time() {
 	grep -q 'context deadline exceeded' "$output" && ! grep -q 'Failing input written' "$output"
 }
 
+# why prints what a failed target said, without the lines of its progress, and the input that it failed with.
+why() { # PACKAGE
+	grep -v '^fuzz: elapsed' "$output" | head -n 40 | cut -c 1-300 | sed 's/^/  /'
+	sed -n 's/^.*Failing input written to \(.*\)$/\1/p' "$output" | while read -r input; do
+		echo "  $1/$input:"
+		head -c 4000 "$1/$input" | sed 's/^/    /'
+		echo
+	done
+}
+
 passed=0
 failures=()
+reasons=
 while IFS=: read -r file name; do
 	package=./$(dirname "$file")
 	status=0
@@ -35,6 +46,8 @@ while IFS=: read -r file name; do
 		failures+=("$package $name")
 		cat "$output"
 		echo "FAIL  $package $name"
+		reasons+=$(printf 'FAIL  %s %s\n' "$package" "$name"; why "$package"; echo .)
+		reasons=${reasons%.}
 	fi
 done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd internal test 2>/dev/null |
 	sed 's/:func /:/' | grep -E ":.*($pattern)" | LC_ALL=C sort)
@@ -43,5 +56,6 @@ if [ $((passed + ${#failures[@]})) -eq 0 ]; then
 	echo "no fuzz target found"
 	exit 1
 fi
+printf '%s' "$reasons"
 echo "fuzz targets: $passed passed, ${#failures[@]} failed"
 [ "${#failures[@]}" -eq 0 ]
