@@ -33,6 +33,10 @@ type app struct {
 	buckets []*s3.Store
 	// keys open encrypted repositories.
 	keys *keys
+	// whole is the program that this one is, but for keys and credentials of one repository; else nil.
+	whole *app
+	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
+	credentials []byte
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
@@ -98,7 +102,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
 	return root
 }
 

@@ -358,10 +358,15 @@ func (p *copyProgress) finished(s job.StepReport) {
 	p.app.say("copied  %s  %s", name, detail)
 }
 
-func (p *copyProgress) end() {
+// pause ends the bar of the point that was copied last; others may begin.
+func (p *copyProgress) pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stop()
 	p.stop = func() {}
+}
+
+func (p *copyProgress) end() {
+	p.pause()
 	p.bars.done()
 }

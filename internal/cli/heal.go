@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+	"iter"
 	"strings"
-	"time"
 
 	"ferry/internal/job"
 	"ferry/internal/repo"
@@ -101,11 +100,8 @@ func (h *healing) mendLog(ctx context.Context, path string) error {
 	return err
 }
 
-// ever is longer than any proof is old.
-const ever = time.Duration(math.MaxInt64)
-
 // run heals what a verification found, and verifies again what that makes of it: only what is new is read.
-func (h *healing) run(ctx context.Context, path string, repository *repo.Repository, found *repo.VerifyReport, level repo.Level) (*repo.VerifyReport, error) {
+func (h *healing) run(ctx context.Context, path string, repository *repo.Repository, found *repo.VerifyReport) (*repo.VerifyReport, error) {
 	for _, d := range found.Damage {
 		if strings.HasPrefix(d.File, "log/") && len(h.stores) > 0 {
 			if err := h.mendLog(ctx, path); err != nil {
@@ -114,76 +110,36 @@ func (h *healing) run(ctx context.Context, path string, repository *repo.Reposit
 			break
 		}
 	}
-	report, err := repository.Heal(ctx, found, h.opened)
-	if err != nil {
-		return nil, err
+	mended, after, err := job.Mend(ctx, repository, found, h.opened, h.sourcesFor(ctx, repository), job.Options{TempDir: h.app.tempDir})
+	h.report.Blocks, h.report.Nodes, h.report.Bytes = mended.Blocks, mended.Nodes, mended.Bytes
+	h.report.FromParity, h.report.FromOthers, h.report.Points = mended.FromParity, mended.FromDonors, mended.Points
+	h.report.Files = append(h.report.Files, mended.Remade...)
+	for _, failure := range mended.Failures {
+		h.app.warnings([]string{failure.Error()})
 	}
-	h.report.Blocks, h.report.Nodes, h.report.Bytes = report.Blocks, report.Nodes, report.Bytes
-	h.report.FromParity, h.report.FromOthers, h.report.Points = report.FromParity, report.FromDonors, report.Points
-	h.report.Files = append(h.report.Files, report.Remade...)
-	again := repo.VerifyOptions{Level: level, NotSince: ever}
-	if found.Cut {
-		again.MaxBytes = 1 // the budget is used up
-	}
-	after, err := repository.VerifyWith(ctx, again)
-	if err != nil {
-		return nil, err
-	}
-	for _, place := range h.sourcesFor(repository) {
-		if after.DamagedPoints == 0 {
-			break
-		}
-		if err := h.fromSource(ctx, place, repository); err != nil {
-			return nil, err
-		}
-		if after, err = repository.VerifyWith(ctx, again); err != nil {
-			return nil, err
-		}
-	}
-	after.Packs, after.Frames, after.Bytes, after.Entries = found.Packs, found.Frames, found.Bytes, found.Entries
-	after.Fresh, after.Unread, after.Begun, after.Cut = found.Fresh, found.Unread, found.Begun, found.Cut
-	after.Remade = append(found.Remade, after.Remade...)
-	return after, nil
+	return after, err
 }
 
-// sourcesFor are the places that points are copied again from: backups, and repositories whose ids are others.
-func (h *healing) sourcesFor(repository *repo.Repository) []string {
+// sourcesFor opens, one by one, the places that points are copied again from: backups, and repositories whose ids are others.
+func (h *healing) sourcesFor(ctx context.Context, repository *repo.Repository) iter.Seq2[*registry.Source, error] {
 	places := h.sources
 	for _, opened := range h.opened {
 		if !repository.Kin(opened) {
 			places = append(places, opened.Location())
 		}
 	}
-	return places
-}
-
-// fromSource copies the damaged points again that a source still has.
-func (h *healing) fromSource(ctx context.Context, place string, repository *repo.Repository) error {
-	from, err := h.app.openSource(ctx, place, "")
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	return h.copyAgain(ctx, from, repository)
-}
-
-func (h *healing) copyAgain(ctx context.Context, from *registry.Source, repository *repo.Repository) error {
-	report, err := job.Heal(ctx, from, repository, job.Options{TempDir: h.app.tempDir})
-	if err != nil {
-		return err
-	}
-	for _, step := range report.Steps {
-		switch step.Outcome {
-		case job.OutcomeCopied:
-			h.report.Points++
-			h.report.Blocks += step.Result.NewBlocks
-			h.report.Bytes += step.Result.NewBytes
-		case job.OutcomeFailed:
-			h.app.warnings([]string{step.Err.Error()})
-		case job.OutcomeNothing, job.OutcomeNotReached:
+	return func(yield func(*registry.Source, error) bool) {
+		for _, place := range places {
+			opened, err := h.app.openSource(ctx, place, "")
+			more := yield(opened, err)
+			if opened != nil {
+				opened.Close()
+			}
+			if !more {
+				return
+			}
 		}
 	}
-	return nil
 }
 
 // printHealed says what was mended.

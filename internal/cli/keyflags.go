@@ -42,6 +42,8 @@ type keys struct {
 	app *app
 	secrets
 	identityFiles []string
+	// variables of the environment that have a passphrase, beside the program's own.
+	variables []string
 
 	read bool
 	// asked is how often a passphrase was asked for since the last repository was unlocked.
@@ -124,8 +126,10 @@ func (k *keys) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, secret := range environmentOne(envPassphrase) {
-		passphrases = append(passphrases, repo.NewPassphrase(secret))
+	for _, variable := range append(k.variables, envPassphrase) {
+		for _, secret := range environmentOne(variable) {
+			passphrases = append(passphrases, repo.NewPassphrase(secret))
+		}
 	}
 	for _, passphrase := range passphrases {
 		if slices.ContainsFunc(k.passphrases, passphrase.Equal) {
@@ -221,8 +225,21 @@ func (a *app) readIdentities(name string) ([]age.Identity, error) {
 	return identities, nil
 }
 
-// runPassphraseCommand runs a command of the user's, and takes the first line of its output. It gets no passphrase itself.
+// runPassphraseCommand runs a command of the user's, and takes the first line of its output.
 func (a *app) runPassphraseCommand(ctx context.Context, text string) (repo.Passphrase, error) {
+	output, err := a.runSecretCommand(ctx, text)
+	if err != nil {
+		return repo.Passphrase{}, err
+	}
+	passphrase := firstLine(output)
+	if passphrase.IsEmpty() {
+		return passphrase, exitWith(ExitKey, "the passphrase command printed no passphrase")
+	}
+	return passphrase, nil
+}
+
+// runSecretCommand runs a command of the user's that prints a secret. It gets no passphrase itself.
+func (a *app) runSecretCommand(ctx context.Context, text string) ([]byte, error) {
 	command := exec.CommandContext(ctx, "/bin/sh", "-c", text)
 	command.Stdin, command.Stderr = os.Stdin, a.errOut
 	command.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, envPassphrase+"=") })
@@ -232,11 +249,7 @@ func (a *app) runPassphraseCommand(ctx context.Context, text string) (repo.Passp
 		if errors.As(err, &exit) {
 			err = fmt.Errorf("it ended with %w", exit)
 		}
-		return repo.Passphrase{}, exitWith(ExitKey, "the passphrase command failed: %w", err)
+		return nil, exitWith(ExitKey, "the passphrase command failed: %w", err)
 	}
-	passphrase := firstLine(output)
-	if passphrase.IsEmpty() {
-		return passphrase, exitWith(ExitKey, "the passphrase command printed no passphrase")
-	}
-	return passphrase, nil
+	return output, nil
 }

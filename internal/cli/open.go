@@ -129,11 +129,15 @@ func (a *app) openBucket(path string) (storage.Store, error) {
 	if err != nil {
 		return nil, &exitError{code: ExitUsage, err: err}
 	}
-	store, err := s3.Open(location, s3.Options{})
+	store, err := s3.Open(location, s3.Options{Credentials: a.credentials})
 	if err != nil {
 		return nil, err
 	}
-	a.buckets = append(a.buckets, store)
+	of := a
+	if a.whole != nil {
+		of = a.whole
+	}
+	of.buckets = append(of.buckets, store)
 	return store, nil
 }
 

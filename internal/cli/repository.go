@@ -88,7 +88,7 @@ with whatever keys: docs/s3.md#locks.`,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0], analyze) },
 	}
 	info.Flags().BoolVar(&analyze, "analyze", false, "find out what of it is needed, in all and by machine, and how the newest points lie in it: reads all tree nodes")
-	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand(), a.repoLocksCommand())
+	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand(), a.repoLocksCommand(), a.repoJobsCommand())
 	return command
 }
 

@@ -92,7 +92,7 @@ func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 	end()
 	shown.done()
 	if err == nil && heal && len(report.Damage)+len(report.Healed) > 0 {
-		report, err = healing.run(ctx, path, repository, report, f.Level)
+		report, err = healing.run(ctx, path, repository, report)
 	}
 	if err != nil {
 		return err

@@ -97,6 +97,8 @@ type Options struct {
 	Full, Plain bool
 	// Mend copies points that the repository has and cannot read whole: they keep the claims that they have.
 	Mend bool
+	// Flags are those of a point's claim; nil: none.
+	Flags func(backup.Point) []string
 	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Finished may
 	// be called from another goroutine.
 	Started  func(source.Point, *mover.Progress)
@@ -186,7 +188,7 @@ func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
 		return err
 	}
 	mover := mover.New(ingest, mover.Options{
-		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Progress: c.options.Started,
+		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Progress: c.options.Started,
 	})
 	points := map[backup.PointID]source.Point{}
 	for _, p := range c.from.Points {

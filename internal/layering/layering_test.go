@@ -44,7 +44,8 @@ var floors = map[string][]string{
 	"internal/mover":        {"internal/backup", "internal/source", "internal/repo", "internal/spill"},
 	"internal/restore":      {"internal/backup", "internal/repo", "internal/direct"},
 	"internal/job": {
-		"internal/backup", "internal/plan", "internal/source", "internal/source/registry", "internal/repo", "internal/mover",
+		"internal/backup", "internal/policy/...", "internal/plan", "internal/source", "internal/source/registry", "internal/repo", "internal/mover",
+		"internal/storage",
 	},
 
 	"internal/demo": {

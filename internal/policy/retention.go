@@ -52,6 +52,9 @@ type Verdict struct {
 	Slots []string
 }
 
+// NoRuleKeeps is the reason of a verdict by which a point goes. It stands in tombstones too.
+const NoRuleKeeps = "no rule keeps it"
+
 // Check returns an error for rules that cannot be meant.
 func (r Retention) Check() error {
 	if r.Points < 0 || r.Days < 0 {
@@ -70,7 +73,12 @@ func (r Retention) Check() error {
 
 // Empty is true without any rule. Such a retention keeps everything.
 func (r Retention) Empty() bool {
-	return r.Points == 0 && r.Days == 0 && !slices.ContainsFunc(r.Tiers[:], func(k Keep) bool { return k.Keep > 0 })
+	return r.Points == 0 && r.Days == 0 && !r.HasTiers()
+}
+
+// HasTiers is true if points of any tier are kept.
+func (r Retention) HasTiers() bool {
+	return slices.ContainsFunc(r.Tiers[:], func(k Keep) bool { return k.Keep > 0 })
 }
 
 func (r Retention) zone() *time.Location {
@@ -127,7 +135,7 @@ func (r Retention) Decide(points []Candidate, now time.Time) []Verdict {
 	}
 	for i := range verdicts {
 		if !verdicts[i].Keep {
-			verdicts[i].Reasons = []string{"no rule keeps it"}
+			verdicts[i].Reasons = []string{NoRuleKeeps}
 		}
 	}
 	return verdicts

@@ -1,8 +1,10 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ferry/internal/backup"
@@ -47,4 +49,22 @@ func (r *Repository) Tombstone(point backup.PointID) (reason string, created tim
 	defer r.mu.Unlock()
 	stone, ok := r.state.Tombstones[point]
 	return stone.Reason, stone.Created, ok
+}
+
+// Unfinished are the points whose copy was interrupted and can go on.
+func (r *Repository) Unfinished() []backup.PointID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := map[backup.PointID]bool{}
+	var points []backup.PointID
+	for _, partials := range r.state.Partials {
+		for _, partial := range partials {
+			if !seen[partial.Point] {
+				seen[partial.Point] = true
+				points = append(points, partial.Point)
+			}
+		}
+	}
+	slices.SortFunc(points, func(a, b backup.PointID) int { return bytes.Compare(a[:], b[:]) })
+	return points
 }

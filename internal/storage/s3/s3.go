@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sys/unix"
 
 	"ferry/internal/backup"
 	"ferry/internal/storage"
@@ -61,6 +63,8 @@ type Store struct {
 type Options struct {
 	// Transport carries the requests; nil means one made for the purpose.
 	Transport http.RoundTripper
+	// Credentials are those to use, as an AWS credentials file has them; nil: those of the environment.
+	Credentials []byte
 	// Pause before a request is tried for the second time; 0 means 100 ms.
 	Pause time.Duration
 }
@@ -77,7 +81,13 @@ const (
 // Open opens the store at a location. Nothing is asked of the server yet.
 func Open(location Location, options Options) (*Store, error) {
 	l := location.withDefaults()
-	keys, err := findKeys(l.Profile)
+	var keys *credentials.Credentials
+	var err error
+	if options.Credentials != nil {
+		keys, err = givenKeys(l.Profile, options.Credentials)
+	} else {
+		keys, err = findKeys(l.Profile)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +138,29 @@ func findKeys(profile string) (*credentials.Credentials, error) {
 		Offset: backup.NoOffset, Err: errors.New("no keys for S3 were found"),
 		Hint: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile of ~/.aws/credentials (docs/s3.md)",
 	}
+}
+
+// givenKeys reads the keys of a profile from the content of an AWS credentials file. The file is one in memory: the library
+// reads files only.
+func givenKeys(profile string, content []byte) (*credentials.Credentials, error) {
+	descriptor, err := unix.MemfdCreate("credentials", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(descriptor), "credentials")
+	defer file.Close()
+	if _, err := file.Write(content); err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("/proc/self/fd/%d", descriptor)
+	value, err := credentials.New(&credentials.FileAWSCredentials{Filename: name, Profile: profile}).GetWithContext(&credentials.CredContext{})
+	if err != nil || value.AccessKeyID == "" || value.SecretAccessKey == "" {
+		return nil, &backup.Error{
+			Offset: backup.NoOffset, Err: errors.New("the credentials given have no keys for S3"),
+			Hint: "they are to look like ~/.aws/credentials: [default], aws_access_key_id = …, aws_secret_access_key = …",
+		}
+	}
+	return credentials.NewStaticV4(value.AccessKeyID, value.SecretAccessKey, value.SessionToken), nil
 }
 
 // Location is what the person typed.

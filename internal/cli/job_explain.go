@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/job"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+)
+
+func (a *app) jobExplainCommand() *cobra.Command {
+	var file string
+	command := &cobra.Command{
+		Use: "explain -f FILE [NAME]", Short: "Say what a job would do with every point, why, and when each will go",
+		Long: `Say of every point in the job's sources and in its target what an interval that
+begins now would do with it, and why: it is the plan that ferry job run carries
+out. Of what the job keeps it says when it goes at the earliest by the rules, which
+count from the newest point, not from the clock. Nothing is copied or removed.`,
+		Example:           "  ferry job explain -f offsite.yaml\n  ferry job explain -f offsite.yaml --json",
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: nothingToComplete,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.jobExplain(cmd.Context(), file, args) },
+	}
+	jobFileFlag(command, &file)
+	return command
+}
+
+func (a *app) jobExplain(ctx context.Context, file string, names []string) error {
+	chosen, err := a.readJob(file, names)
+	if err != nil {
+		return err
+	}
+	setup, err := a.setup(chosen)
+	if err != nil {
+		return err
+	}
+	e, err := job.Explain(ctx, setup)
+	a.warnings(e.Warnings)
+	if err != nil {
+		var exit *exitError
+		if e.Target.State == job.StateReady || errors.As(err, &exit) {
+			return err
+		}
+		code := ExitFailed
+		switch e.Target.State {
+		case job.StateOther:
+			code = ExitUsage
+		case job.StateNeedsKey:
+			code = ExitKey
+		}
+		return exitWith(code, "target %s: %s", e.Target.State, readable(e.Target.Reason))
+	}
+	if a.json {
+		return a.printJSON(describeExplanation(chosen, setup, e))
+	}
+	a.printExplanation(chosen, e)
+	return nil
+}
+
+func (a *app) printExplanation(c chosenJob, e *job.Explanation) {
+	for _, source := range e.Sources {
+		if source.State != job.StateReady {
+			a.line("source %s is %s: %s", printable(source.Name), source.State, readable(source.Reason))
+		}
+	}
+	for _, alarm := range e.Plan.Alarms {
+		a.line("ALARM  %s", readable(alarm))
+	}
+	for _, m := range e.Plan.Machines {
+		a.line("%s", machineTitle(m.Machine))
+		a.line("  %s", readable(m.Reason))
+		for _, alarm := range m.Alarms {
+			a.line("  ALARM  %s", readable(alarm))
+		}
+		for _, warning := range m.Warnings {
+			a.line("  warning: %s", readable(warning))
+		}
+		var rows [][]string
+		for _, step := range m.Steps {
+			rows = append(rows, []string{"  " + step.Point.ID.Short(), when(step.Point.Created), string(step.Action), readable(stepText(step, c.Schedule.Zone))})
+		}
+		a.table(rows)
+		a.line("")
+	}
+	a.line("%s to copy, %d to claim, %d to remove; nothing was changed", counted(len(e.Plan.Steps(plan.ActionCopy)), "point"), len(e.Plan.Steps(plan.ActionClaim)), len(e.Plan.Steps(plan.ActionRemove)))
+}
+
+// stepText is why a step is taken, and what comes of the point.
+func stepText(step plan.IntervalStep, zone *time.Location) string {
+	text := joined(step.Reasons)
+	switch step.Action {
+	case plan.ActionCopy, plan.ActionClaim, plan.ActionKeep:
+		if goes := outlookText(step.Outlook, zone); goes != "" {
+			text += "; " + goes
+		}
+	case plan.ActionRemove:
+		if step.Stays != "" {
+			text += "; it stays: " + step.Stays
+		}
+	}
+	return text
+}
+
+// outlookText says when a point goes at the earliest; empty if that cannot be said.
+func outlookText(o policy.Outlook, zone *time.Location) string {
+	if zone == nil {
+		zone = time.UTC
+	}
+	switch {
+	case o.Never:
+		return "stays for good"
+	case o.Points == 0:
+		return ""
+	case o.From.IsZero():
+		return fmt.Sprintf("goes when %s come", counted(o.Points, "more point"))
+	case o.Points == 1:
+		return "goes with the first point made from " + o.From.In(zone).Format("2006-01-02") + " on"
+	}
+	return fmt.Sprintf("goes with a point made from %s on, not before %s come", o.From.In(zone).Format("2006-01-02"), counted(o.Points, "more point"))
+}
+
+func joined(reasons []string) string { return strings.Join(reasons, "; ") }
+
+// explanationJSON is the output of job explain.
+type explanationJSON struct {
+	Job      string            `json:"job"`
+	Target   job.TargetState   `json:"target"`
+	Sources  []job.SourceState `json:"sources"`
+	Frozen   string            `json:"frozen"`
+	Alarms   []string          `json:"alarms"`
+	Machines []explainedJSON   `json:"machines"`
+	Copies   int               `json:"copies"`
+	Claims   int               `json:"claims"`
+	Removals int               `json:"removals"`
+}
+
+type explainedJSON struct {
+	Machine      machineJSON         `json:"machine"`
+	Selected     bool                `json:"selected"`
+	Reason       string              `json:"reason"`
+	Waits        bool                `json:"waits"`
+	MissingSince *time.Time          `json:"missingSince,omitempty"`
+	Alarms       []string            `json:"alarms"`
+	Warnings     []string            `json:"warnings"`
+	Points       []explainedStepJSON `json:"points"`
+}
+
+type explainedStepJSON struct {
+	Point    string      `json:"point"`
+	Created  time.Time   `json:"created"`
+	Source   string      `json:"source"`
+	OnTarget bool        `json:"onTarget"`
+	Action   plan.Action `json:"action"`
+	Reasons  []string    `json:"reasons"`
+	Slots    []string    `json:"slots"`
+	// Goes is when a point that is kept goes at the earliest; left out for others.
+	Goes *goesJSON `json:"goes,omitempty"`
+	// Stays says what keeps a point that the job gives up.
+	Stays   string `json:"stays"`
+	Failure bool   `json:"failure"`
+}
+
+type goesJSON struct {
+	Never  bool       `json:"never"`
+	From   *time.Time `json:"from,omitempty"`
+	Points int        `json:"points"`
+}
+
+func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) explanationJSON {
+	described := explanationJSON{
+		Job: printable(c.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: append([]string{}, e.Plan.Alarms...),
+		Machines: []explainedJSON{}, Copies: len(e.Plan.Steps(plan.ActionCopy)), Claims: len(e.Plan.Steps(plan.ActionClaim)), Removals: len(e.Plan.Steps(plan.ActionRemove)),
+	}
+	for _, m := range e.Plan.Machines {
+		row := explainedJSON{
+			Machine: describeMachine(m.Machine), Selected: m.Selected, Reason: readable(m.Reason), Waits: m.Waits,
+			Alarms: append([]string{}, m.Alarms...), Warnings: append([]string{}, m.Warnings...), Points: []explainedStepJSON{},
+		}
+		if !m.Missing.IsZero() {
+			missing := m.Missing.UTC()
+			row.MissingSince = &missing
+		}
+		for _, step := range m.Steps {
+			row.Points = append(row.Points, describeIntervalStep(setup, step))
+		}
+		described.Machines = append(described.Machines, row)
+	}
+	return described
+}
+
+func describeIntervalStep(setup job.Setup, step plan.IntervalStep) explainedStepJSON {
+	described := explainedStepJSON{
+		Point: step.Point.ID.String(), Created: step.Point.Created.UTC(), OnTarget: step.OnTarget, Action: step.Action, Reasons: []string{},
+		Slots: append([]string{}, step.Slots...), Stays: readable(step.Stays), Failure: step.Failure,
+	}
+	for _, reason := range step.Reasons {
+		described.Reasons = append(described.Reasons, readable(reason))
+	}
+	if step.Source >= 0 {
+		described.Source = printable(setup.Sources[step.Source].Origin.Repository.Name)
+	}
+	if o := step.Outlook; o.Never || o.Points > 0 {
+		described.Goes = &goesJSON{Never: o.Never, Points: o.Points}
+		if !o.From.IsZero() {
+			from := o.From.UTC()
+			described.Goes.From = &from
+		}
+	}
+	return described
+}

@@ -1,0 +1,246 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/job"
+	"ferry/internal/plan"
+	"ferry/internal/repo"
+)
+
+type jobRunFlags struct {
+	file string
+	once bool
+	wait time.Duration
+}
+
+func (a *app) jobRunCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use: "run --once -f FILE [NAME]", Short: "Run one interval of a backup copy job",
+		Long: `Run one interval of a job, without a server: pre-job script, health check if it is
+due, copies, retention and reclaim, compact if it is due, post-job script
+(docs/job-run.md). NAME is not needed where the file has one job.
+
+A machine whose point is locked by the program that makes it, or a window that is
+closed, is not waited for unless --wait says how long; it is reported, and the
+others are copied. A target that is not there, or is another repository, is never
+made; nothing is removed while a source cannot be read.`,
+		Example: `  ferry job run --once -f offsite.yaml
+  ferry job run --once -f offsite.yaml --wait 4h --quiet    for cron
+  ferry job run --once -f jobs.yaml offsite --json`,
+	}
+	a.addSession(command, false)
+	return command
+}
+
+func (a *app) jobFullCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use: "full --once -f FILE [NAME]", Short: "Read the newest points of a job whole from their source",
+		Long: `Run one interval in which the newest complete point of each machine is read whole
+from its source and stored apart from all else, also if it is there already. It
+depends on nothing that was copied before, nor on what the source says has not
+changed (docs/job-run.md).`,
+		Example: "  ferry job full --once -f offsite.yaml",
+	}
+	a.addSession(command, true)
+	return command
+}
+
+// addSession gives a command the flags of a session, and makes it run one.
+func (a *app) addSession(command *cobra.Command, full bool) {
+	var f jobRunFlags
+	jobFileFlag(command, &f.file)
+	command.Flags().BoolVar(&f.once, "once", false, "run one interval now, without a server")
+	command.Flags().Var((*span)(&f.wait), "wait", "wait up to this `TIME`, such as 2h, for locks and for the job's window")
+	command.Args = cobra.ArbitraryArgs
+	command.ValidArgsFunction = nothingToComplete
+	command.RunE = func(cmd *cobra.Command, args []string) error {
+		if !f.once {
+			return hinted(usage("there is no server to run the job"), "to run one interval now, add --once")
+		}
+		return a.jobRun(cmd.Context(), f, args, full)
+	}
+}
+
+func (a *app) jobRun(ctx context.Context, f jobRunFlags, names []string, full bool) error {
+	chosen, err := a.readJob(f.file, names)
+	if err != nil {
+		return err
+	}
+	setup, err := a.setup(chosen)
+	if err != nil {
+		return err
+	}
+	a.interrupted = "what was stored is kept; the next run goes on"
+	progress := a.newCopyProgress(0)
+	checked := func() {}
+	setup.Full, setup.Wait = full, f.wait
+	setup.Copy.Started, setup.Copy.Finished = progress.started, progress.finished
+	setup.Checking = func(p *repo.VerifyProgress) {
+		checked = progress.bars.add("verifying", p.TotalBytes.Load, p.Bytes.Load)
+	}
+	setup.Phase = func(job.PhaseName) {
+		checked()
+		checked = func() {}
+		progress.pause()
+	}
+	session := job.Run(ctx, setup)
+	checked()
+	progress.end()
+	a.warnings(session.Warnings)
+	if a.json {
+		described := describeSession(session)
+		described.Requests = a.requests()
+		if err := a.printJSON(described); err != nil {
+			return err
+		}
+	} else {
+		a.printSession(session)
+	}
+	return sessionExit(session)
+}
+
+// sessionJSON is the output of job run and job full.
+type sessionJSON struct {
+	*job.Session
+	Requests requestsJSON `json:"storageRequests"`
+}
+
+func describeSession(s *job.Session) sessionJSON { return sessionJSON{Session: s} }
+
+// sessionExit is the exit code of a session.
+func sessionExit(s *job.Session) error {
+	damaged := false
+	for _, phase := range s.Phases {
+		if phase.Name == job.PhaseHealthCheck {
+			damaged = phase.Counts["damagedPoints"] > 0
+		}
+	}
+	code := ExitDone
+	switch {
+	case s.Result == job.ResultInterrupted:
+		return context.Canceled // which codeOf tells from the context
+	case s.Target.State == job.StateNeedsKey:
+		code = ExitKey
+	case s.Result == job.ResultRefused:
+		code = ExitUsage
+	case s.Result == job.ResultPartly:
+		code = ExitSomeFailed
+	case s.Result == job.ResultFailed, s.Result == job.ResultAborted, s.Target.State != job.StateReady, noSourceReady(s):
+		code = ExitFailed
+	case damaged:
+		code = ExitDamaged
+	case len(s.Tasks) == 0:
+		code = ExitNothing
+	}
+	switch code {
+	case ExitDone:
+		return nil
+	case ExitDamaged:
+		return hinted(exitWith(code, "damaged data found that could not be healed"), "docs/verify.md says what to do")
+	case ExitNothing:
+		return exitWith(code, "the sources have no machine that the job selects")
+	}
+	var exit *exitError
+	if errors.As(s.Err, &exit) {
+		code = exit.code
+	}
+	return &exitError{code: code, err: fmt.Errorf("job %s: %s: %s", printable(s.Job), s.Result, readable(s.Reason))}
+}
+
+func noSourceReady(s *job.Session) bool {
+	for _, source := range s.Sources {
+		if source.State == job.StateReady {
+			return false
+		}
+	}
+	return len(s.Sources) > 0
+}
+
+// printSession prints what was not printed while it happened.
+func (a *app) printSession(s *job.Session) {
+	for _, alarm := range s.Alarms {
+		a.line("ALARM  %s", readable(alarm))
+	}
+	for _, source := range s.Sources {
+		if source.State != job.StateReady {
+			a.line("source %s is %s: %s", printable(source.Name), source.State, readable(source.Reason))
+		}
+	}
+	a.printTasks(s)
+	for _, phase := range s.Phases {
+		a.printPhase(phase)
+	}
+	var read, stored int64
+	if sync := s.Phase(job.PhaseSynchronize); sync != nil {
+		read, stored = sync.Counts["readBytes"], sync.Counts["storedBytes"]
+	}
+	a.say("job %s: %s; %d copied, %d claimed, %d failed, %d removed; read %s, stored %s in %s", printable(s.Job), s.Result,
+		s.Copied(), s.Claimed(), s.Failed(), s.Removed(), size(read), size(stored), s.Ended.Sub(s.Began).Round(time.Millisecond))
+}
+
+func (a *app) printTasks(s *job.Session) {
+	for _, task := range s.Tasks {
+		name := task.Machine.Name
+		if name == "" {
+			name = task.Machine.ID
+		}
+		for _, p := range task.Points {
+			created := when(p.Created)
+			switch {
+			case p.Action == plan.ActionRemove:
+				a.say("removed  %s  %s  %s", name, created, readable(joined(p.Reasons)))
+			case p.Action == plan.ActionClaim:
+				a.say("claimed  %s  %s  %s", name, created, readable(joined(p.Reasons[:1])))
+			case p.Outcome == job.OutcomeFailed && p.Error == "": // else it was said when it happened
+				a.line("FAILED  %s  %s  %s: %s", name, created, p.Action, readable(joined(p.Reasons)))
+			}
+		}
+		switch task.State {
+		case job.TaskWaits, job.TaskMissing, job.TaskNotReached:
+			a.line("%s  %s  %s", task.State, name, readable(task.Reason))
+		case job.TaskUpToDate:
+			a.say("%s  %s  %s", task.State, name, readable(task.Reason))
+		case job.TaskCopied, job.TaskFailed:
+		}
+	}
+}
+
+func (a *app) printPhase(phase job.Phase) {
+	if script := phase.Script; script != nil && script.Error != "" {
+		a.line("%s: %s: %s", phase.Name, phase.State, readable(script.Error))
+		if script.Output != "" {
+			a.line("%s", lastLines(script.Output))
+		}
+		return
+	}
+	switch phase.State {
+	case job.PhaseWarned, job.PhaseFailed, job.PhaseWaits:
+		a.line("%s: %s: %s", phase.Name, phase.State, readable(phase.Reason))
+	case job.PhaseDone, job.PhaseSkipped:
+		if phase.Name == job.PhaseHealthCheck && phase.State == job.PhaseDone {
+			a.say("%s: %s checked, %s healed", phase.Name, size(phase.Counts["checkedBytes"]), counted(int(phase.Counts["healedBlocks"]), "block"))
+		}
+	}
+}
+
+// outputShown is how many lines of a script's output are printed.
+const outputShown = 10
+
+// lastLines is the end of a script's output, indented.
+func lastLines(output string) string {
+	lines := strings.Split(strings.TrimRight(output, "\n"), "\n")
+	if more := len(lines) - outputShown; more > 0 {
+		lines = lines[more:]
+	}
+	for i := range lines {
+		lines[i] = "  " + readable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"ferry/internal/job"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/ferry"
+	"ferry/internal/source/registry"
+	"ferry/internal/storage/s3"
+)
+
+// setup is what a session of the job needs of this machine.
+func (a *app) setup(c chosenJob) (job.Setup, error) {
+	s := job.Setup{Job: c.Job, Copy: job.Options{TempDir: a.tempDir}}
+	target, there := c.resources.Repository(c.Target.Repository)
+	if !there {
+		return s, usage("job %s: there is no repository %s", c.Name, c.Target.Repository)
+	}
+	if err := c.refuse(target); err != nil {
+		return s, err
+	}
+	target = c.located(target)
+	repositories := []policy.Repository{target}
+	for _, origin := range c.resources.Origins(c.Job) {
+		if err := c.refuse(origin.Repository); err != nil {
+			return s, err
+		}
+		origin.Repository = c.located(origin.Repository)
+		repositories = append(repositories, origin.Repository)
+		s.Sources = append(s.Sources, job.Place{
+			Origin: origin, Jobs: claimersOf, Donors: repositoriesOf,
+			Open: func(ctx context.Context) (*registry.Source, error) { return a.openResource(ctx, origin.Repository) },
+		})
+	}
+	s.Target = job.Goal{
+		Name: target.Name, Location: target.Location, ID: target.ID,
+		Open: func(ctx context.Context) (*repo.Repository, error) { return a.openTargetResource(ctx, target) },
+	}
+	for _, r := range repositories {
+		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {
+			if secret.Environment != "" {
+				s.Hidden = append(s.Hidden, secret.Environment)
+			}
+		}
+	}
+	s.Document = c.document(repositories)
+	return s, nil
+}
+
+// refuse is the error of settings that a job without a server cannot keep to: to run all the same would not be what was asked for.
+func (c chosenJob) refuse(r policy.Repository) error {
+	switch {
+	case r.Instance != "":
+		return usage("repository %s: instance is not supported by this version", r.Name)
+	case len(c.Target.Map) > 0:
+		return usage("job %s: target.map is not supported by this version", c.Name)
+	case len(c.Bandwidth) > 0 || len(r.Bandwidth) > 0:
+		return hinted(usage("job %s: bandwidth is not supported by this version", c.Name), "leave it out, or limit the link itself")
+	}
+	return nil
+}
+
+// claimersOf are the jobs that claim a point in the Ferry repository that it is read from.
+func claimersOf(p source.Point) []string {
+	from := ferry.RepositoryOf(p)
+	if from == nil {
+		return nil
+	}
+	var jobs []string
+	for _, claim := range from.Claims(p.ID) {
+		jobs = append(jobs, claim.Job)
+	}
+	return jobs
+}
+
+// repositoriesOf are the Ferry repositories that a source's points are read from.
+func repositoriesOf(opened *registry.Source) []*repo.Repository {
+	var all []*repo.Repository
+	seen := map[*repo.Repository]bool{}
+	for _, p := range opened.Points {
+		if of := ferry.RepositoryOf(p); of != nil && !seen[of] {
+			seen[of] = true
+			all = append(all, of)
+		}
+	}
+	return all
+}
+
+// openResource lists a repository as a source.
+func (a *app) openResource(ctx context.Context, r policy.Repository) (*registry.Source, error) {
+	with, err := a.asResource(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if !s3.IsLocation(r.Location) {
+		if _, err := os.Stat(r.Location); err != nil {
+			return nil, err // a missing folder is a state, not a mistake
+		}
+	}
+	opened, err := with.openReadable(ctx, r.Location, r.SourceName)
+	if err != nil || r.ID == "" {
+		return opened, err
+	}
+	for _, of := range repositoriesOf(opened) {
+		if of.ID() != r.ID {
+			opened.Close()
+			return nil, fmt.Errorf("the repository at %s is %s, not %s", r.Location, of.ID(), r.ID)
+		}
+	}
+	return opened, nil
+}
+
+func (a *app) openTargetResource(ctx context.Context, r policy.Repository) (*repo.Repository, error) {
+	with, err := a.asResource(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := with.openRepository(ctx, r.Location)
+	var exit *exitError
+	if errors.As(err, &exit) { // a missing folder is a state, not a mistake
+		err = fmt.Errorf("%w: %w", repo.ErrNoRepository, exit.err)
+	}
+	return opened, err
+}
+
+// asResource is the program with the keys of a repository's resource before its own.
+func (a *app) asResource(ctx context.Context, r policy.Repository) (*app, error) {
+	with := *a
+	with.whole = a
+	with.keys = &keys{app: &with}
+	with.keys.secrets = secrets{files: a.keys.files, commands: a.keys.commands}
+	with.keys.identityFiles = a.keys.identityFiles
+	add := func(list *[]string, value string) {
+		if value != "" {
+			*list = append([]string{value}, *list...)
+		}
+	}
+	add(&with.keys.files, r.Passphrase.File)
+	add(&with.keys.commands, r.Passphrase.Command)
+	add(&with.keys.variables, r.Passphrase.Environment)
+	add(&with.keys.identityFiles, r.Identity.File)
+	if r.Credentials.IsSet() {
+		content, err := a.secretOf(ctx, r.Credentials)
+		if err != nil {
+			return nil, fmt.Errorf("credentials of repository %s: %w", r.Name, err)
+		}
+		with.credentials = content
+	}
+	return &with, nil
+}
+
+// secretOf reads a secret that a resource refers to.
+func (a *app) secretOf(ctx context.Context, ref policy.SecretRef) ([]byte, error) {
+	switch {
+	case ref.File != "":
+		return a.readSecretFile(ref.File)
+	case ref.Environment != "":
+		if value := os.Getenv(ref.Environment); value != "" {
+			return []byte(value), nil
+		}
+		return nil, exitWith(ExitKey, "the environment has no %s", ref.Environment)
+	}
+	return a.runSecretCommand(ctx, ref.Command)
+}

@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/repo"
+)
+
+func (a *app) repoJobsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "jobs REPOSITORY", Short: "Print the jobs that copy into a repository",
+		Long: `Print the jobs that have copied into a repository, and the repositories that they
+name, as YAML. Each job leaves it there after each session, so that a machine that
+has nothing but the repository can go on with the job. Secrets are not in it, only
+where they are.`,
+		Example:           "  ferry repo jobs /mnt/usb/vault > jobs.yaml\n  ferry job run --once -f jobs.yaml offsite",
+		Args:              arguments("REPOSITORY"),
+		ValidArgsFunction: completeFolder,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoJobs(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) repoJobs(ctx context.Context, location string) error {
+	repository, err := a.openRepository(ctx, location)
+	if err != nil {
+		return err
+	}
+	defer repository.Close()
+	if err := keyError(repository.NeedsKey()); err != nil {
+		return err
+	}
+	records, unreadable, err := repository.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, problem := range unreadable {
+		a.warnings([]string{problem.Error()})
+	}
+	if a.json {
+		err = a.printJSON(describeJobs(repository, records))
+	} else {
+		var documents []string
+		for _, document := range documentsOf(records) {
+			documents = append(documents, readableLines(document))
+		}
+		a.line("%s", strings.TrimSuffix(strings.Join(documents, "---\n"), "\n"))
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(unreadable) > 0:
+		return exitWith(ExitDamaged, "%s cannot be read", counted(len(unreadable), "record"))
+	case len(records) == 0:
+		return exitWith(ExitNothing, "no job has left its description in %s", location)
+	}
+	return nil
+}
+
+// documentsOf are the documents of the records, each once: jobs share repositories.
+func documentsOf(records []repo.JobRecord) []string {
+	var documents []string
+	seen := map[string]bool{}
+	for _, record := range records {
+		for _, document := range strings.Split(record.Document, "---\n") {
+			if !seen[document] {
+				seen[document] = true
+				documents = append(documents, document)
+			}
+		}
+	}
+	return documents
+}
+
+// readableLines makes text of several lines safe to print.
+func readableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = readable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// jobsJSON is the output of repo jobs.
+type jobsJSON struct {
+	Repository placeJSON       `json:"repository"`
+	Jobs       []jobRecordJSON `json:"jobs"`
+}
+
+type jobRecordJSON struct {
+	Job      string    `json:"job"`
+	Time     time.Time `json:"time"`
+	Document string    `json:"document"`
+}
+
+func describeJobs(repository *repo.Repository, records []repo.JobRecord) jobsJSON {
+	described := jobsJSON{Repository: describePlace(repository), Jobs: []jobRecordJSON{}}
+	for _, record := range records {
+		described.Jobs = append(described.Jobs, jobRecordJSON{Job: printable(record.Job), Time: record.Time.UTC(), Document: record.Document})
+	}
+	return described
+}

@@ -1,0 +1,279 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+	"ferry/internal/storage"
+)
+
+// errNotReady ends a session whose target is not ready; the target's state says why.
+var errNotReady = errors.New("the target is not ready")
+
+// openTarget opens the target and makes sure that it is the one that the job is for. Nothing is made there.
+func (r *runner) openTarget(ctx context.Context) error {
+	state := &r.session.Target
+	target, err := r.Target.Open(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		r.target = target
+		state.ID, state.State = target.ID(), StateReady
+		if r.Target.ID != "" && r.Target.ID != target.ID() {
+			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), r.Target.ID)
+			return errNotReady
+		}
+		err = errors.Join(target.NeedsKey(), target.Writable())
+	}
+	if err == nil {
+		err = r.recall(ctx)
+	}
+	if err == nil {
+		r.session.Nominal = r.interval().Begins.UTC()
+		return nil
+	}
+	state.State, state.Reason = stateOf(err), backup.SafeText(err.Error())
+	return fmt.Errorf("%w: %w", errNotReady, err)
+}
+
+// stateOf is the state of a target that gives an error.
+func stateOf(err error) PlaceState {
+	for _, of := range []struct {
+		err   error
+		state PlaceState
+	}{
+		{repo.ErrNoRepository, StateOffline},
+		{repo.ErrNeedsKey, StateNeedsKey},
+		{repo.ErrWrongKey, StateNeedsKey},
+		{repo.ErrNoKeyFiles, StateNeedsKey},
+		{repo.ErrDiverged, StateOther},
+		{repo.ErrReadOnly, StateReadOnly},
+		{syscall.EROFS, StateReadOnly},
+		{fs.ErrPermission, StateReadOnly},
+		{storage.ErrFull, StateFull},
+		{fs.ErrNotExist, StateOffline},
+	} {
+		if errors.Is(err, of.err) {
+			return of.state
+		}
+	}
+	return StateUnreadable
+}
+
+// interval is the one that the session is of.
+func (r *runner) interval() policy.Interval {
+	began := r.session.Began
+	intervals := r.Job.Schedule.From(r.memory.Started)
+	if !intervals.Periodic() {
+		return policy.Interval{Begins: began}
+	}
+	return policy.Interval{Begins: intervals.Current(began), Ends: intervals.Next(began)}
+}
+
+// view is what sources and target have at one moment, and what is planned from that.
+type view struct {
+	opened []*registry.Source // by the number of the source; nil where it could not be opened
+	plan   plan.IntervalPlan
+	// selection is what the job makes of the machines that are offered.
+	selection policy.Selection
+}
+
+func (v *view) close() {
+	for _, opened := range v.opened {
+		if opened != nil {
+			opened.Close()
+		}
+	}
+}
+
+// look lists the sources and plans. The caller closes the view.
+func (r *runner) look(ctx context.Context) (*view, error) {
+	v := &view{}
+	situation, err := r.situation(ctx, v)
+	if err != nil {
+		v.close()
+		return nil, err
+	}
+	v.plan = plan.Interval(situation)
+	return v, nil
+}
+
+// situation opens the sources into the view, and describes what the interval is planned from.
+func (r *runner) situation(ctx context.Context, v *view) (plan.Situation, error) {
+	s := plan.Situation{
+		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
+		Retention: r.rules, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
+		Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
+	}
+	if err := r.target.Refresh(ctx); err != nil {
+		return s, err
+	}
+	var err error
+	if s.Held, err = r.held(ctx); err != nil {
+		return s, err
+	}
+	states := []SourceState{}
+	var offers []policy.Offer
+	for i, place := range r.Sources {
+		opened, state := r.openSource(ctx, place)
+		if ctx.Err() != nil {
+			return s, ctx.Err()
+		}
+		v.opened = append(v.opened, opened)
+		if opened != nil {
+			offered := place.offers(i, opened)
+			for _, o := range offered {
+				offers = append(offers, policy.Offer{Point: o.Point, Source: state.Name, Via: o.Via})
+			}
+			s.Offers = append(s.Offers, offered...)
+			if state.Points = len(offered); state.Points == 0 {
+				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points")
+			}
+		}
+		if state.State != StateReady {
+			s.Doubt = cmp.Or(s.Doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
+		}
+		states = append(states, state)
+	}
+	r.session.Sources = states
+	v.selection = r.Job.Choose(offers, s.TargetID)
+	for _, m := range v.selection.Machines {
+		if m.In {
+			s.Selected = append(s.Selected, m.Machine.Key)
+		}
+	}
+	s.Pinned = r.pinned()
+	for _, h := range s.Held {
+		if since, known := r.memory.Missing[h.Machine.Key.String()]; known {
+			s.Missing[h.Machine.Key] = since
+		}
+	}
+	return s, nil
+}
+
+// offers are the points of a source that are the job's.
+func (p Place) offers(number int, opened *registry.Source) []plan.Offer {
+	var offers []plan.Offer
+	for _, point := range opened.Points {
+		var jobs []string
+		if p.Jobs != nil {
+			jobs = p.Jobs(point)
+		}
+		if p.Origin.Offers(point.Point, jobs) {
+			offers = append(offers, plan.Offer{Point: p.Origin.Repository.Labelled(point.Point), Source: number, Via: point.Via, Grew: grew(point)})
+		}
+	}
+	return offers
+}
+
+// rules are the retention of a machine.
+func (r *runner) rules(m backup.Machine) policy.Retention {
+	rules, _ := r.Job.RetentionOf(m)
+	return rules
+}
+
+// openSource lists a source, and says what state it is in.
+func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source, SourceState) {
+	state := SourceState{Name: place.Origin.Repository.Name, State: StateReady}
+	opened, err := place.Open(ctx)
+	if err != nil {
+		state.State, state.Reason = StateUnreadable, backup.SafeText(err.Error())
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository) {
+			state.State = StateMissing
+		}
+		return nil, state
+	}
+	for _, problem := range opened.Problems {
+		state.Reason = cmp.Or(state.Reason, backup.SafeText(problem.Error()))
+	}
+	return opened, state
+}
+
+// grew is when the files of a point last grew.
+func grew(p source.Point) time.Time {
+	var last time.Time
+	for _, file := range p.Files {
+		if file.ModTime.After(last) {
+			last = file.ModTime
+		}
+	}
+	return last
+}
+
+// forgotten tells of a point that the target has given up, and why.
+func (r *runner) forgotten(id backup.PointID) (reason string, ok bool) {
+	reason, _, ok = r.target.Tombstone(id)
+	return reason, ok
+}
+
+// held are the target's points. One file is read for each machine; the rest is in the log.
+func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
+	newest, err := r.target.ReadNewest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	machines := map[string]backup.Machine{} // by pseudonym
+	for _, read := range newest {
+		if read.Err == nil {
+			machines[read.Entry.Machine.String()] = read.Point.Machine
+		}
+	}
+	var held []plan.Held
+	unknown := map[string]bool{}
+	for _, entry := range r.target.Entries() {
+		machine, known := machines[entry.Machine.String()]
+		if !known {
+			unknown[entry.Machine.String()] = true
+			continue
+		}
+		h := plan.Held{Point: backup.Point{ID: entry.ID, Machine: machine, Created: entry.Created, Zone: "UTC", State: backup.StateComplete}}
+		if damage, is := r.target.DamageOf(entry.ID); is {
+			h.State, h.Reason = backup.StateBroken, damage.String()
+		}
+		h.Claim, h.Claimed = r.claim(entry.ID)
+		for _, claim := range r.target.Claims(entry.ID) {
+			if claim.Job != r.Job.Name {
+				h.Others = append(h.Others, claim.Job)
+			}
+		}
+		for _, hold := range r.target.HoldsOn(entry.ID) {
+			h.Holds = append(h.Holds, hold.Reason)
+		}
+		held = append(held, h)
+	}
+	if len(unknown) > 0 {
+		r.warnOnce(fmt.Sprintf("of %d machines in the target no point can be read: they are left as they are", len(unknown)))
+	}
+	return held, nil
+}
+
+func (r *runner) warnOnce(text string) {
+	if !slices.Contains(r.session.Warnings, backup.SafeText(text)) {
+		r.warn("%s", text)
+	}
+}
+
+// names joins the names of sources that are not ready.
+func (r *runner) notReady() string {
+	var texts []string
+	for _, state := range r.session.Sources {
+		if state.State != StateReady {
+			texts = append(texts, fmt.Sprintf("source %s is %s: %s", state.Name, state.State, state.Reason))
+		}
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,148 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+)
+
+// memory is what a session goes by of those before it. It lies in the target, with the job's description. Without it a job
+// does more than it must: it checks and compacts again, and takes longer to believe that a machine has gone.
+type memory struct {
+	// Started is when the job first ran: its intervals count from there.
+	Started time.Time `json:"started"`
+	// Checked, Compacted and Full are when that was last begun by its schedule, and CheckCut is true if the last check used its
+	// budget up and goes on with the next session.
+	Checked   time.Time `json:"checked,omitzero"`
+	CheckCut  bool      `json:"checkCut,omitempty"`
+	Compacted time.Time `json:"compacted,omitzero"`
+	Full      time.Time `json:"full,omitzero"`
+	Reclaimed time.Time `json:"reclaimed,omitzero"`
+	// Missing says by the machine's id since when no source has it.
+	Missing map[string]time.Time `json:"missing,omitempty"`
+	// Pinned are points that a session chose together with others of their machine, Begun those that it chose alone: as far as
+	// the job does not hold them yet.
+	Pinned []backup.PointID `json:"pinned,omitempty"`
+	Begun  []backup.PointID `json:"begun,omitempty"`
+}
+
+// recall reads the memory from the target.
+func (r *runner) recall(ctx context.Context) error {
+	records, unreadable, err := r.target.Jobs(ctx, r.Job.Name)
+	if err != nil {
+		return err
+	}
+	for _, problem := range unreadable {
+		r.warn("what the last session left in the target cannot be read: %v", problem)
+	}
+	if len(records) == 1 && json.Unmarshal(records[0].Memory, &r.memory) != nil {
+		r.memory = memory{}
+	}
+	for _, id := range append(r.memory.Pinned, r.memory.Begun...) {
+		r.earlier[id] = true
+	}
+	now := r.Now()
+	if r.memory.Started.IsZero() || r.memory.Started.After(now) {
+		r.memory.Started = now.UTC()
+	}
+	for _, at := range []*time.Time{&r.memory.Checked, &r.memory.Compacted, &r.memory.Full, &r.memory.Reclaimed} {
+		if at.After(now) { // by a clock that was wrong
+			*at = time.Time{}
+		}
+	}
+	return nil
+}
+
+// remember leaves the job's description and memory in the target.
+func (r *runner) remember(ctx context.Context) error {
+	r.memory.Pinned, r.memory.Begun = r.unfinished(r.memory.Pinned), r.unfinished(r.memory.Begun)
+	encoded, err := json.Marshal(r.memory)
+	if err != nil {
+		return err
+	}
+	return r.target.WriteJob(ctx, repo.JobRecord{Job: r.Job.Name, Document: r.Document, Memory: encoded})
+}
+
+// choose notes what is about to be copied, so that it is finished whatever comes between.
+func (r *runner) choose(steps []plan.IntervalStep) {
+	of := map[backup.MachineKey]int{}
+	for _, step := range steps {
+		of[step.Point.Machine.Key]++
+	}
+	for _, step := range steps {
+		id := step.Point.ID
+		r.chosen[id] = true
+		if of[step.Point.Machine.Key] > 1 {
+			r.memory.Pinned = append(r.memory.Pinned, id)
+		} else {
+			r.memory.Begun = append(r.memory.Begun, id)
+		}
+	}
+}
+
+// unfinished are those of the points that the job does not hold, each once, without those that cannot be copied.
+func (r *runner) unfinished(points []backup.PointID) []backup.PointID {
+	var left []backup.PointID
+	seen := map[backup.PointID]bool{}
+	for _, id := range points {
+		if _, mine := r.claim(id); !seen[id] && !mine && r.attempts[id] < maxAttempts {
+			seen[id] = true
+			left = append(left, id)
+		}
+	}
+	return left
+}
+
+// pinned are the points that are to be finished before the lookup chooses anew: those that earlier sessions chose, if part of
+// them is stored or they are of several, and those that this session chose.
+func (r *runner) pinned() map[backup.PointID]bool {
+	pinned, stored := map[backup.PointID]bool{}, map[backup.PointID]bool{}
+	for _, id := range r.target.Unfinished() {
+		stored[id] = true
+	}
+	for _, id := range r.memory.Pinned {
+		pinned[id] = r.attempts[id] < maxAttempts
+	}
+	for _, id := range r.memory.Begun {
+		pinned[id] = r.attempts[id] < maxAttempts && (stored[id] || r.chosen[id])
+	}
+	return pinned
+}
+
+// noteMissing takes over what a plan says of machines that are in no source.
+func (r *runner) noteMissing(p plan.IntervalPlan) {
+	missing := map[string]time.Time{}
+	for _, m := range p.Machines {
+		if !m.Missing.IsZero() {
+			missing[m.Machine.Key.String()] = m.Missing.UTC()
+		}
+	}
+	r.memory.Missing = missing
+}
+
+// due is true if a turn of a schedule has come since the last one, or since the job first ran.
+func (r *runner) due(schedule policy.Schedule, last time.Time) bool {
+	intervals := schedule.From(r.memory.Started)
+	if !intervals.Periodic() {
+		return false
+	}
+	if last.IsZero() {
+		last = r.memory.Started
+	}
+	return !intervals.Next(last).After(r.Now())
+}
+
+// claim is the job's claim on a point.
+func (r *runner) claim(id backup.PointID) (plan.Claim, bool) {
+	for _, claim := range r.target.Claims(id) {
+		if claim.Job == r.Job.Name {
+			return plan.Claim{Flags: claim.Flags, Flagged: len(claim.Flags) > 0}, true
+		}
+	}
+	return plan.Claim{}, false
+}

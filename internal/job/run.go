@@ -1,0 +1,332 @@
+package job
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+)
+
+// Setup is what a session of a job needs from the machine that runs it.
+type Setup struct {
+	// Job with its effective settings.
+	Job     policy.Job
+	Sources []Place
+	Target  Goal
+	// Document is left in the target: the job and its repositories as YAML.
+	Document string
+	// Full reads the newest point of each machine whole from its source, into a domain of its own.
+	Full bool
+	// Wait is how long the session waits for locks and for its window; 0 does not.
+	Wait time.Duration
+	// Hidden are variables of this process's environment that scripts do not get.
+	Hidden []string
+	// Copy are the options of copying: Codec, TempDir, Started and Finished. The others are the session's.
+	Copy Options
+	// Phase, if not nil, is told of each phase when it begins, and Checking of a health check's counters.
+	Phase    func(PhaseName)
+	Checking func(*repo.VerifyProgress)
+	// Now is the clock and Pause waits; nil means the system's.
+	Now   func() time.Time
+	Pause func(context.Context, time.Duration) error
+}
+
+// Place is a source of a job.
+type Place struct {
+	Origin policy.Origin
+	// Open lists the source. The session closes it.
+	Open func(context.Context) (*registry.Source, error)
+	// Jobs are those that claim a point in the source; nil: none do.
+	Jobs func(source.Point) []string
+	// Donors are the Ferry repositories among what was opened, which damaged blocks can be had from; nil: none.
+	Donors func(*registry.Source) []*repo.Repository
+}
+
+// Goal is the target of a job.
+type Goal struct {
+	Name, Location string
+	// ID that the repository must have; empty takes any.
+	ID string
+	// Open opens the repository. The session closes it.
+	Open func(context.Context) (*repo.Repository, error)
+}
+
+// runner is one session while it runs.
+type runner struct {
+	Setup
+	session *Session
+	target  *repo.Repository
+	memory  memory
+	// preDone is true once the script before the job has run, or there is none.
+	preDone bool
+	// until is when waiting ends.
+	until time.Time
+	// tasks are the machines' tasks by key, and attempts how often a point's copy was begun.
+	tasks    map[backup.MachineKey]*Task
+	order    []backup.MachineKey
+	attempts map[backup.PointID]int
+	// given are points that were handed over for commit in this session, and their claims' flags.
+	given map[backup.MachineKey][]policy.Candidate
+	// stored are the machines of which this session has stored a point that it chose itself.
+	stored map[backup.MachineKey]bool
+	// earlier are the points that earlier sessions chose, chosen those that this one did, copiedNow those that it has copied.
+	earlier, chosen, copiedNow map[backup.PointID]bool
+	// madeRoom is true once space was made in a full target, targetTries how often the target failed and was tried again.
+	madeRoom    bool
+	targetTries int
+	// found is what a health check found damaged and could not heal yet.
+	found *repo.VerifyReport
+}
+
+// errAborted ends a session whose script before the job failed.
+var errAborted = errors.New("the pre-job script failed")
+
+// Run runs one interval of a job.
+//
+//	pre-job script -> health check, if due -> synchronize -> transform: retention, reclaim -> compact, if due
+//	  -> post-job script, always
+//
+// Where the window is closed, health check and retention run at once, and the pre-job script before the first transfer. What
+// went wrong is in the session, whose Err is what an exit code goes by.
+func Run(ctx context.Context, setup Setup) *Session {
+	r := newRunner(setup)
+	defer r.close()
+	s := r.session
+	err := r.phases(ctx)
+	r.finish(ctx, err)
+	if r.target != nil && s.Target.State == StateReady {
+		if err := r.remember(context.WithoutCancel(ctx)); err != nil {
+			r.warn("what the next session goes by could not be left in the target: %v", err)
+		}
+	}
+	r.script(context.WithoutCancel(ctx), PhasePostScript, r.Job.Scripts.Post)
+	s.Ended = r.Now().UTC()
+	return s
+}
+
+func newRunner(setup Setup) *runner {
+	if setup.Now == nil {
+		setup.Now = time.Now
+	}
+	if setup.Pause == nil {
+		setup.Pause = pause
+	}
+	now := setup.Now()
+	var id [8]byte
+	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	r := &runner{
+		Setup: setup, until: now.Add(setup.Wait), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
+		given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{},
+		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
+	}
+	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags = setup.Job.Name, setup.Full, false, false, r.flags
+	r.session = &Session{
+		ID: hex.EncodeToString(id[:]), Job: setup.Job.Name, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
+		Target:  TargetState{Name: setup.Target.Name, Location: setup.Target.Location},
+		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []string{}, Warnings: []string{},
+	}
+	return r
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *runner) close() {
+	if r.target != nil {
+		r.target.Close()
+	}
+}
+
+func (r *runner) warn(format string, args ...any) {
+	r.session.Warnings = append(r.session.Warnings, backup.SafeText(fmt.Sprintf(format, args...)))
+}
+
+// phases runs the phases up to the script after the job. The error ends the session.
+func (r *runner) phases(ctx context.Context) error {
+	if r.Job.Window.Open(r.Now()) {
+		if err := r.before(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.openTarget(ctx); err != nil {
+		return err
+	}
+	if err := r.healthCheck(ctx); err != nil {
+		return err
+	}
+	if err := r.synchronize(ctx); err != nil {
+		return err
+	}
+	if err := r.transform(ctx); err != nil {
+		return err
+	}
+	return r.compact(ctx)
+}
+
+// before runs the script before the job, once.
+func (r *runner) before(ctx context.Context) error {
+	if r.preDone {
+		return nil
+	}
+	r.preDone = true
+	if r.script(ctx, PhasePreScript, r.Job.Scripts.Pre) {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errAborted
+}
+
+// script runs a script as a phase. It returns false if its failure ends the session.
+func (r *runner) script(ctx context.Context, name PhaseName, script policy.Script) bool {
+	if len(script.Run) == 0 {
+		return true
+	}
+	phase, end := r.begin(name)
+	defer end()
+	result := runScript(ctx, script, r.session, r.variables(name), r.Hidden)
+	phase.Script = &result
+	if result.Error == "" {
+		return true
+	}
+	phase.Reason = result.Error
+	switch script.OnFailure {
+	case policy.FailureIgnored:
+		return true
+	case policy.FailureAborts:
+		phase.State = PhaseFailed
+		return name != PhasePreScript
+	}
+	phase.State = PhaseWarned
+	r.warn("%s %s: %s", name, script.Run[0], result.Error)
+	return true
+}
+
+// variables are what a script gets beside the JSON on its standard input (docs/job-run.md).
+func (r *runner) variables(phase PhaseName) map[string]string {
+	s := r.session
+	short := "pre"
+	if phase == PhasePostScript {
+		short = "post"
+	}
+	variables := map[string]string{
+		"FERRY_JOB": s.Job, "FERRY_SESSION": s.ID, "FERRY_PHASE": short, "FERRY_TARGET": s.Target.Location,
+	}
+	if short == "post" {
+		variables["FERRY_RESULT"] = string(s.Result)
+		variables["FERRY_REASON"] = s.Reason
+		variables["FERRY_COPIED"] = fmt.Sprint(s.Copied())
+		variables["FERRY_FAILED"] = fmt.Sprint(s.Failed())
+		variables["FERRY_REMOVED"] = fmt.Sprint(s.Removed())
+		variables["FERRY_ALARMS"] = strings.Join(s.Alarms, "\n")
+	}
+	return variables
+}
+
+// begin begins a phase; end notes its end. The phase is done unless something else is said.
+func (r *runner) begin(name PhaseName) (phase *Phase, end func()) {
+	if r.Phase != nil {
+		r.Phase(name)
+	}
+	phase = &Phase{Name: name, State: PhaseDone, Began: r.Now().UTC(), Counts: map[string]int64{}}
+	return phase, func() {
+		phase.Ended = r.Now().UTC()
+		r.session.Phases = append(r.session.Phases, *phase)
+	}
+}
+
+// skip notes a phase that was not run, and why.
+func (r *runner) skip(name PhaseName, reason string) {
+	now := r.Now().UTC()
+	r.session.Phases = append(r.session.Phases, Phase{Name: name, State: PhaseSkipped, Reason: reason, Began: now, Ended: now, Counts: map[string]int64{}})
+}
+
+// finish draws the sum of the session. err is what ended it.
+func (r *runner) finish(ctx context.Context, err error) {
+	s := r.session
+	for _, key := range r.order {
+		s.Tasks = append(s.Tasks, *r.tasks[key])
+	}
+	states := map[TaskState]int{}
+	for _, task := range s.Tasks {
+		states[task.State]++
+	}
+	failed, well := states[TaskFailed], states[TaskCopied]+states[TaskUpToDate]
+	s.Err = err
+	switch {
+	case ctx.Err() != nil:
+		s.Result, s.Reason = ResultInterrupted, "interrupted"
+	case errors.Is(err, errAborted):
+		s.Result, s.Reason = ResultAborted, err.Error()
+	case s.Target.State == StateOther:
+		s.Result, s.Reason = ResultRefused, s.Target.Reason
+	case s.Target.State != StateReady:
+		s.Result, s.Reason = ResultWaits, fmt.Sprintf("target %s: %s", s.Target.State, s.Target.Reason)
+	case err != nil:
+		s.Result, s.Reason = ResultFailed, backup.SafeText(err.Error())
+	case failed > 0 && well == 0 && s.Copied()+s.Claimed() == 0:
+		s.Result, s.Reason = ResultFailed, fmt.Sprintf("%d machines failed", failed)
+	case failed > 0:
+		s.Result, s.Reason = ResultPartly, fmt.Sprintf("%d of %d machines failed", failed, len(s.Tasks))
+	case r.sourcesWait():
+		s.Result, s.Reason = ResultWaits, "no source can be read"
+	case states[TaskWaits] > 0:
+		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait", states[TaskWaits], len(s.Tasks))
+	}
+}
+
+// sourcesWait is true if none of the sources is ready.
+func (r *runner) sourcesWait() bool {
+	for _, state := range r.session.Sources {
+		if state.State == StateReady {
+			return false
+		}
+	}
+	return len(r.session.Sources) > 0
+}
+
+// task is the task of a machine, made when the session first comes to it.
+func (r *runner) task(m backup.Machine) *Task {
+	if r.tasks[m.Key] == nil {
+		r.tasks[m.Key] = &Task{Machine: describeMachine(m), State: TaskUpToDate, Points: []TaskPoint{}}
+		r.order = append(r.order, m.Key)
+	}
+	return r.tasks[m.Key]
+}
+
+// note records what became of a point, in place of what an earlier attempt came to. The first attempt's reasons stay.
+func (r *runner) note(step plan.IntervalStep, outcome Outcome, reasons []string) *TaskPoint {
+	task := r.task(step.Point.Machine)
+	id := step.Point.ID.String()
+	for i := range task.Points {
+		if p := &task.Points[i]; p.Point == id && p.Action == step.Action {
+			p.Outcome, p.Error, p.Hint = outcome, "", ""
+			return p
+		}
+	}
+	safe := []string{}
+	for _, reason := range reasons {
+		safe = append(safe, backup.SafeText(reason))
+	}
+	task.Points = append(task.Points, TaskPoint{Point: id, Created: step.Point.Created.UTC(), Action: step.Action, Outcome: outcome, Reasons: safe})
+	return &task.Points[len(task.Points)-1]
+}

@@ -1,0 +1,127 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"ferry/internal/policy"
+)
+
+const (
+	// outputKept is how much of a script's output is kept, in bytes: its end, where errors are.
+	outputKept = 64 << 10
+	// scriptGrace is how long a script that is ended has, and how long what it left running may keep its output open.
+	scriptGrace = 5 * time.Second
+)
+
+// ScriptResult says how a script ended.
+type ScriptResult struct {
+	// Exit is its exit code; -1 if it did not begin, or was ended by a signal.
+	Exit int `json:"exit"`
+	// TimedOut is true if it was ended because its time was up.
+	TimedOut bool `json:"timedOut"`
+	// Output is the end of what it printed, both streams; Dropped is how many bytes before that are not kept.
+	Output  string `json:"output"`
+	Dropped int64  `json:"dropped"`
+	// Error says in words why it failed; empty if it did not.
+	Error string `json:"error"`
+}
+
+// runScript runs a program with what it is told as JSON on its standard input, and the variables given beside this
+// process's own. It has a process group of its own, and whatever of it is left goes when its time is up or ctx ends.
+//
+//  1. When the time is up the group gets SIGTERM, scriptGrace later SIGKILL.
+//  2. When the program ends by itself, what it left running may go on, but its output counts no more.
+func runScript(ctx context.Context, script policy.Script, input any, variables map[string]string, hidden []string) ScriptResult {
+	told, err := json.Marshal(input)
+	if err != nil {
+		return ScriptResult{Exit: -1, Error: err.Error()}
+	}
+	timed := ctx
+	if script.Timeout > 0 {
+		var cancel context.CancelFunc
+		timed, cancel = context.WithTimeout(ctx, script.Timeout)
+		defer cancel()
+	}
+	output := &tail{}
+	command := exec.CommandContext(timed, script.Run[0], script.Run[1:]...)
+	command.Stdin = strings.NewReader(string(told) + "\n")
+	command.Stdout, command.Stderr = output, output
+	command.Env = scriptEnvironment(variables, hidden)
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGTERM) }
+	command.WaitDelay = scriptGrace
+	err = command.Run()
+	if command.Process != nil && timed.Err() != nil {
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) // that nothing is left to kill is as good
+	}
+	result := ScriptResult{Exit: -1, Output: output.String(), Dropped: output.dropped}
+	if command.ProcessState != nil {
+		result.Exit = command.ProcessState.ExitCode()
+	}
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		result.Error = "it was ended because the session was"
+	case timed.Err() != nil:
+		result.TimedOut, result.Error = true, fmt.Sprintf("it was ended after %s", policy.FormatDuration(script.Timeout))
+	case errors.Is(err, exec.ErrWaitDelay) && result.Exit == 0:
+		// Something that it left running keeps its output open; the script itself is done.
+	case result.Exit > 0:
+		result.Error = fmt.Sprintf("it ended with exit code %d", result.Exit)
+	default:
+		result.Error = err.Error()
+	}
+	return result
+}
+
+// scriptEnvironment is this process's environment without what is secret, and with the variables given.
+func scriptEnvironment(variables map[string]string, hidden []string) []string {
+	hide := map[string]bool{"FERRY_PASSPHRASE": true}
+	for _, name := range hidden {
+		hide[name] = true
+	}
+	var environment []string
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); !hide[name] {
+			environment = append(environment, entry)
+		}
+	}
+	for name, value := range variables {
+		environment = append(environment, name+"="+strings.ReplaceAll(value, "\x00", ""))
+	}
+	return environment
+}
+
+// tail keeps the end of what is written to it. exec writes from one goroutine where both streams are the same writer.
+type tail struct {
+	kept    []byte
+	dropped int64
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if over := len(t.kept) - 2*outputKept; over > 0 { // not for every write
+		t.trim()
+	}
+	return len(p), nil
+}
+
+func (t *tail) trim() {
+	if over := len(t.kept) - outputKept; over > 0 {
+		t.dropped += int64(over)
+		t.kept = append(t.kept[:0], t.kept[over:]...)
+	}
+}
+
+func (t *tail) String() string {
+	t.trim()
+	return strings.ToValidUTF8(string(t.kept), "?")
+}

@@ -1,0 +1,223 @@
+package job
+
+import (
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+)
+
+// Result is how a session ended.
+type Result string
+
+// The results.
+const (
+	// ResultDone: everything that was to do is done.
+	ResultDone Result = "done"
+	// ResultPartly: some machines failed.
+	ResultPartly Result = "some failed"
+	// ResultFailed: nothing worked.
+	ResultFailed Result = "failed"
+	// ResultWaits: something has to come first, such as a target that is not there; nothing is wrong with the job.
+	ResultWaits Result = "waiting"
+	// ResultRefused: the target is not the one that the job is for.
+	ResultRefused Result = "refused"
+	// ResultAborted: the script before the job said so.
+	ResultAborted Result = "aborted"
+	// ResultInterrupted: a person or the system ended it.
+	ResultInterrupted Result = "interrupted"
+)
+
+// Session is the record of one interval: what was done, when and why. It goes as it is to the script after the job and to
+// --json; names that sources gave are encoded in it. Lists are never nil.
+type Session struct {
+	ID  string `json:"id"`
+	Job string `json:"job"`
+	// Nominal is when the interval began by the schedule.
+	Nominal time.Time `json:"nominal"`
+	Began   time.Time `json:"began"`
+	Ended   time.Time `json:"ended"`
+	Result  Result    `json:"result"`
+	// Reason says in words why the result is not done; empty if it is.
+	Reason   string        `json:"reason"`
+	Target   TargetState   `json:"target"`
+	Sources  []SourceState `json:"sources"`
+	Phases   []Phase       `json:"phases"`
+	Tasks    []Task        `json:"tasks"`
+	Alarms   []string      `json:"alarms"`
+	Warnings []string      `json:"warnings"`
+
+	// Err is the error behind the result, for an exit code; nil if there is none.
+	Err error `json:"-"`
+}
+
+// PlaceState is what a source or the target was found to be.
+type PlaceState string
+
+// The states. A target that is ready can still turn out full or read only while it is written to.
+const (
+	StateReady PlaceState = "ready"
+	// StateOffline: no repository is there; the disk may not be mounted.
+	StateOffline PlaceState = "offline"
+	// StateOther: a repository is there, and not the one that the job is for.
+	StateOther PlaceState = "another repository"
+	// StateNeedsKey: it is encrypted, and no key that was given opens it.
+	StateNeedsKey PlaceState = "needs a key"
+	StateFull     PlaceState = "full"
+	StateReadOnly PlaceState = "read only"
+	// StateMissing, StateEmpty and StateUnreadable are those of sources.
+	StateMissing    PlaceState = "missing"
+	StateEmpty      PlaceState = "empty"
+	StateUnreadable PlaceState = "unreadable"
+)
+
+// TargetState is the target as the session found it.
+type TargetState struct {
+	// Name of its resource, its location, and the id of the repository that is there, empty if none is.
+	Name     string     `json:"name"`
+	Location string     `json:"location"`
+	ID       string     `json:"id"`
+	State    PlaceState `json:"state"`
+	Reason   string     `json:"reason"`
+}
+
+// SourceState is a source as the session found it.
+type SourceState struct {
+	Name   string     `json:"name"`
+	State  PlaceState `json:"state"`
+	Reason string     `json:"reason"`
+	// Points that it offers to the job.
+	Points int `json:"points"`
+}
+
+// PhaseName names a phase.
+type PhaseName string
+
+// The phases, in the order of an interval.
+const (
+	PhasePreScript   PhaseName = "pre-job script"
+	PhaseHealthCheck PhaseName = "health check"
+	PhaseSynchronize PhaseName = "synchronize"
+	PhaseTransform   PhaseName = "transform"
+	PhaseCompact     PhaseName = "compact"
+	PhasePostScript  PhaseName = "post-job script"
+)
+
+// PhaseState is how a phase ended.
+type PhaseState string
+
+// The states of phases.
+const (
+	PhaseDone    PhaseState = "done"
+	PhaseSkipped PhaseState = "skipped"
+	PhaseWaits   PhaseState = "waiting"
+	PhaseWarned  PhaseState = "warning"
+	PhaseFailed  PhaseState = "failed"
+)
+
+// Phase is one phase of the interval. The counts are named in docs/job-run.md; those of a phase that was skipped are empty.
+type Phase struct {
+	Name   PhaseName        `json:"name"`
+	State  PhaseState       `json:"state"`
+	Reason string           `json:"reason"`
+	Began  time.Time        `json:"began"`
+	Ended  time.Time        `json:"ended"`
+	Counts map[string]int64 `json:"counts"`
+	// Script is set for phases that are scripts, if it was run.
+	Script *ScriptResult `json:"script,omitempty"`
+}
+
+// TaskState is what became of a machine.
+type TaskState string
+
+// The states of tasks.
+const (
+	// TaskCopied: at least one point was copied or claimed.
+	TaskCopied TaskState = "copied"
+	// TaskUpToDate: there was nothing to copy.
+	TaskUpToDate TaskState = "up to date"
+	TaskWaits    TaskState = "waiting"
+	TaskFailed   TaskState = "failed"
+	// TaskMissing: no source has the machine any more.
+	TaskMissing TaskState = "missing"
+	// TaskNotReached: the session ended before.
+	TaskNotReached TaskState = "not reached"
+)
+
+// Task is the work on one machine.
+type Task struct {
+	Machine TaskMachine `json:"machine"`
+	State   TaskState   `json:"state"`
+	Reason  string      `json:"reason"`
+	// Points that something was done with, or that failed: those that stay as they are, are not among them.
+	Points []TaskPoint `json:"points"`
+}
+
+// TaskMachine is a machine in a report, its names encoded.
+type TaskMachine struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// TaskPoint is a point that something was done with.
+type TaskPoint struct {
+	Point   string      `json:"point"`
+	Created time.Time   `json:"created"`
+	Action  plan.Action `json:"action"`
+	Outcome Outcome     `json:"outcome"`
+	Reasons []string    `json:"reasons"`
+	Error   string      `json:"error"`
+	Hint    string      `json:"hint"`
+	// Attempts that its copy took.
+	Attempts    int     `json:"attempts"`
+	ReadBytes   int64   `json:"readBytes"`
+	NewBytes    int64   `json:"newBytes"`
+	StoredBytes int64   `json:"storedBytes"`
+	Seconds     float64 `json:"seconds"`
+}
+
+func describeMachine(m backup.Machine) TaskMachine {
+	return TaskMachine{ID: m.Key.String(), Name: backup.SafeText(backup.EncodeName(m.Name))}
+}
+
+// count adds up what phases and tasks came to.
+func (s *Session) count(is func(TaskPoint) bool) int {
+	n := 0
+	for _, task := range s.Tasks {
+		for _, p := range task.Points {
+			if is(p) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Copied counts points that were copied, Claimed those that the target had for another job, Failed those that could not be
+// copied, Removed those that the job gave up.
+func (s *Session) Copied() int { return s.outcomes(plan.ActionCopy, OutcomeCopied) }
+
+// Claimed counts points that the target had already.
+func (s *Session) Claimed() int { return s.outcomes(plan.ActionClaim, OutcomeCopied) }
+
+// Removed counts points that the job gave up.
+func (s *Session) Removed() int { return s.outcomes(plan.ActionRemove, OutcomeCopied) }
+
+// Failed counts points that could not be copied.
+func (s *Session) Failed() int {
+	return s.count(func(p TaskPoint) bool { return p.Outcome == OutcomeFailed })
+}
+
+func (s *Session) outcomes(action plan.Action, outcome Outcome) int {
+	return s.count(func(p TaskPoint) bool { return p.Action == action && p.Outcome == outcome })
+}
+
+// Phase returns the phase of a name; nil if the session did not come to it.
+func (s *Session) Phase(name PhaseName) *Phase {
+	for i := range s.Phases {
+		if s.Phases[i].Name == name {
+			return &s.Phases[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,438 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/source/registry"
+	"ferry/internal/storage"
+)
+
+const (
+	// maxAttempts is how often a point's copy is begun in one session.
+	maxAttempts = 4
+	// firstPause is how long is waited before the second attempt; before each further one, pauseGrows times as long.
+	firstPause = 5 * time.Second
+	pauseGrows = 3
+	// lookAgain is how often the sources are looked at while something is waited for.
+	lookAgain = time.Minute
+)
+
+// trouble is what an error of a copy calls for.
+type trouble int
+
+const (
+	// troubleRetry: a connection, or the source in motion. Trying again may help.
+	troubleRetry trouble = iota
+	// troubleGone: the point is no longer there. Another one is looked for at once.
+	troubleGone
+	// troubleStays: trying again does not help.
+	troubleStays
+	// troubleTarget: nothing can be written to the target. It concerns every machine.
+	troubleTarget
+)
+
+// troubleOf classes an error.
+func troubleOf(err error) trouble {
+	switch {
+	case errors.Is(err, storage.ErrFull):
+		return troubleTarget
+	case errors.Is(err, backup.ErrVanished):
+		return troubleGone
+	case errors.Is(err, backup.ErrBroken), errors.Is(err, backup.ErrUnsupported), errors.Is(err, backup.ErrEncrypted),
+		errors.Is(err, backup.ErrDamaged), errors.Is(err, repo.ErrCorrupt):
+		return troubleStays
+	}
+	return troubleRetry
+}
+
+// errWindow ends the copies that are in progress when the window closes.
+var errWindow = errors.New("the window has closed")
+
+// synchronize copies what the plan says, and looks again as long as that leads on: after trouble that may pass, after a
+// point that is gone, and while locks are waited for. Each look plans anew from what is there then, so what is done is not
+// done again.
+func (r *runner) synchronize(ctx context.Context) error {
+	phase, end := r.begin(PhaseSynchronize)
+	defer end()
+	err := r.rounds(ctx, phase)
+	phase.Counts["copied"], phase.Counts["claimed"], phase.Counts["failed"] = int64(r.points(plan.ActionCopy, OutcomeCopied)), int64(r.points(plan.ActionClaim, OutcomeCopied)), int64(r.points(plan.ActionCopy, OutcomeFailed))
+	for _, task := range r.tasks {
+		for _, p := range task.Points {
+			phase.Counts["readBytes"] += p.ReadBytes
+			phase.Counts["storedBytes"] += p.StoredBytes
+		}
+	}
+	switch {
+	case err != nil:
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+	case phase.State == PhaseDone && phase.Counts["failed"] > 0:
+		phase.State = PhaseWarned
+	}
+	if err == nil && r.Full && phase.Counts["failed"] == 0 {
+		r.memory.Full = r.session.Began
+	}
+	return err
+}
+
+func (r *runner) points(action plan.Action, outcome Outcome) int {
+	n := 0
+	for _, task := range r.tasks {
+		for _, p := range task.Points {
+			if p.Action == action && p.Outcome == outcome {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (r *runner) rounds(ctx context.Context, phase *Phase) error {
+	pause := firstPause
+	for {
+		again, err := r.round(ctx, phase)
+		if err != nil || again == never {
+			return err
+		}
+		var wait time.Duration
+		switch again {
+		case never, atOnce:
+			continue
+		case afterPause:
+			wait, pause = pause, pause*pauseGrows
+		case whileWaiting:
+			left := r.until.Sub(r.Now())
+			if left <= 0 {
+				return nil
+			}
+			wait = min(lookAgain, left)
+		}
+		if err := r.Pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// again is whether a round is followed by another.
+type again int
+
+const (
+	never again = iota
+	atOnce
+	afterPause
+	whileWaiting
+)
+
+// round looks once, and carries out what it sees.
+func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
+	v, err := r.look(ctx)
+	if err != nil {
+		return never, err
+	}
+	defer v.close()
+	if r.sourcesWait() {
+		phase.State, phase.Reason = PhaseWaits, r.notReady()
+		return whileWaiting, nil
+	}
+	r.describe(v.plan)
+	r.noteMissing(v.plan)
+	if err := r.claimThere(ctx, v.plan); err != nil {
+		return never, err
+	}
+	todo := r.todo(v.plan)
+	if len(todo) == 0 {
+		return r.next(v.plan), nil
+	}
+	if open, until := r.window(); !open {
+		phase.State, phase.Reason = PhaseWaits, "the window is closed until "+r.show(until)
+		r.waitAll(todo, phase.Reason)
+		if until.After(r.until) {
+			return never, nil
+		}
+		return whileWaiting, nil
+	}
+	if err := r.before(ctx); err != nil {
+		return never, err
+	}
+	phase.State, phase.Reason = PhaseDone, ""
+	return r.transfer(ctx, v, todo, phase)
+}
+
+// transfer copies points while the window is open, and says how it goes on.
+func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep, phase *Phase) (again, error) {
+	r.choose(todo)
+	if err := r.remember(ctx); err != nil {
+		return never, r.targetTrouble(err)
+	}
+	copying := ctx
+	if _, until := r.window(); !until.IsZero() {
+		var cancel context.CancelFunc
+		copying, cancel = context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
+		defer cancel()
+	}
+	worst, err := r.copyAll(copying, v.opened, todo)
+	switch {
+	case ctx.Err() != nil:
+		return never, ctx.Err()
+	case errors.Is(context.Cause(copying), errWindow):
+		phase.State, phase.Reason = PhaseWaits, errWindow.Error()
+		r.waitAll(todo, phase.Reason)
+		return whileWaiting, nil
+	case errors.Is(err, storage.ErrFull) && !r.madeRoom:
+		r.madeRoom = true
+		return atOnce, r.makeRoom(ctx)
+	case err != nil && stateOf(err) == StateUnreadable && r.targetTries < maxAttempts-1:
+		r.targetTries++
+		r.warnOnce("the target: " + err.Error())
+		return afterPause, nil
+	case err != nil:
+		return never, r.targetTrouble(err)
+	case worst == troubleRetry:
+		return afterPause, nil
+	}
+	return atOnce, nil // what is gone, or was pinned: is there something newer?
+}
+
+// targetTrouble notes an error of the target in its state.
+func (r *runner) targetTrouble(err error) error {
+	if state := stateOf(err); state == StateFull || state == StateReadOnly || state == StateOffline {
+		r.session.Target.State, r.session.Target.Reason = state, backup.SafeText(err.Error())
+	}
+	return err
+}
+
+// window is whether data may be read from sources now, and until when that holds; zero: for ever.
+func (r *runner) window() (open bool, until time.Time) {
+	now := r.Now()
+	until, _ = r.Job.Window.Change(now)
+	return r.Job.Window.Open(now), until
+}
+
+func (r *runner) show(at time.Time) string {
+	zone := r.Job.Schedule.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	return at.In(zone).Format("2006-01-02 15:04 MST")
+}
+
+// describe gives each selected machine the task that the plan says, before anything is done.
+func (r *runner) describe(p plan.IntervalPlan) {
+	for _, alarm := range p.Alarms {
+		r.alarm(alarm)
+	}
+	for _, m := range p.Machines {
+		for _, alarm := range m.Alarms {
+			r.alarm("machine " + m.Machine.Key.String() + ": " + alarm)
+		}
+		if !m.Selected && m.Missing.IsZero() {
+			continue
+		}
+		task := r.task(m.Machine)
+		for _, warning := range m.Warnings {
+			r.warnOnce("machine " + m.Machine.Key.String() + ": " + warning)
+		}
+		if task.State != TaskCopied && task.State != TaskFailed {
+			task.State, task.Reason = taskState(m), backup.SafeText(m.Reason)
+		}
+		for _, step := range m.Steps {
+			if step.Failure {
+				r.note(step, OutcomeFailed, step.Reasons)
+				task.State, task.Reason = TaskFailed, backup.SafeText(fmt.Sprintf("the point of %s is %s: %s", r.show(step.Point.Created), step.Action, step.Reasons[0]))
+			}
+		}
+	}
+}
+
+func taskState(m plan.MachinePlan) TaskState {
+	for _, step := range m.Steps {
+		if step.Action == plan.ActionCopy || step.Action == plan.ActionClaim {
+			return TaskNotReached
+		}
+	}
+	switch {
+	case !m.Missing.IsZero():
+		return TaskMissing
+	case m.Locked:
+		return TaskWaits
+	}
+	return TaskUpToDate
+}
+
+func (r *runner) alarm(text string) {
+	text = backup.SafeText(text)
+	for _, there := range r.session.Alarms {
+		if there == text {
+			return
+		}
+	}
+	r.session.Alarms = append(r.session.Alarms, text)
+}
+
+// claimThere claims what the target has for other jobs.
+func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
+	steps := p.Steps(plan.ActionClaim)
+	var claims []repo.Claim
+	for _, step := range steps {
+		claims = append(claims, repo.Claim{Point: step.Point.ID, Job: r.Job.Name, Flags: r.flags(step.Point)})
+	}
+	if _, err := r.target.Claim(ctx, claims); err != nil {
+		return r.targetTrouble(err)
+	}
+	for _, step := range steps {
+		r.note(step, OutcomeCopied, step.Reasons)
+		r.done(step)
+	}
+	return nil
+}
+
+// done notes that the job holds a point from now on.
+func (r *runner) done(step plan.IntervalStep) {
+	task := r.task(step.Point.Machine)
+	if task.State != TaskFailed {
+		task.State, task.Reason = TaskCopied, ""
+	}
+}
+
+// todo are the copies that the plan asks for, without those that were tried often enough or that trying again does not help.
+func (r *runner) todo(p plan.IntervalPlan) []plan.IntervalStep {
+	var todo []plan.IntervalStep
+	for _, step := range p.Steps(plan.ActionCopy) {
+		if r.attempts[step.Point.ID] < maxAttempts && !r.copiedNow[step.Point.ID] {
+			todo = append(todo, step)
+		}
+	}
+	return todo
+}
+
+// next is what follows a round in which nothing was to copy.
+func (r *runner) next(p plan.IntervalPlan) again {
+	for _, m := range p.Machines {
+		if m.Locked {
+			return whileWaiting
+		}
+	}
+	return never
+}
+
+// waitAll makes the tasks of copies wait that are not done.
+func (r *runner) waitAll(todo []plan.IntervalStep, reason string) {
+	for _, step := range todo {
+		if task := r.task(step.Point.Machine); task.State != TaskCopied {
+			task.State, task.Reason = TaskWaits, reason
+		}
+	}
+}
+
+// copyAll copies points, those that follow each other in one source through one ingest, and returns the worst trouble that
+// trying again may help with. The error is one of the target.
+func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []plan.IntervalStep) (trouble, error) {
+	worst := troubleStays
+	for len(todo) > 0 {
+		n := 1
+		for n < len(todo) && todo[n].Source == todo[0].Source {
+			n++
+		}
+		var steps plan.Plan
+		for _, step := range todo[:n] {
+			r.attempts[step.Point.ID]++
+			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point, Action: plan.ActionCopy})
+		}
+		report, err := Copy(ctx, opened[todo[0].Source], r.target, steps, r.Copy)
+		for _, text := range report.Warnings {
+			r.warnOnce(text)
+		}
+		for i, done := range report.Steps {
+			if found := r.copied(todo[i], done); done.Err != nil && found < worst {
+				worst = found
+			}
+		}
+		if err != nil {
+			return worst, err
+		}
+		todo = todo[n:]
+	}
+	return worst, nil
+}
+
+// copied notes what became of one copy, and classes its trouble.
+func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
+	switch done.Outcome {
+	case OutcomeNotReached:
+		r.attempts[step.Point.ID]--
+		return troubleStays
+	case OutcomeNothing:
+		return troubleStays
+	case OutcomeFailed, OutcomeCopied:
+	}
+	p := r.note(step, done.Outcome, step.Reasons)
+	p.Attempts = r.attempts[step.Point.ID]
+	p.ReadBytes, p.NewBytes, p.StoredBytes, p.Seconds = done.Result.Read, done.Result.NewBytes, done.Result.Stored, done.Result.Took.Seconds()
+	if done.Err == nil {
+		r.copiedNow[step.Point.ID] = true
+		if !r.earlier[step.Point.ID] { // what an earlier interval began does not use this one up
+			r.stored[step.Point.Machine.Key] = true
+		}
+		task := r.task(step.Point.Machine)
+		task.State, task.Reason = TaskCopied, ""
+		return troubleStays
+	}
+	p.Error, p.Hint = backup.SafeText(done.Err.Error()), backup.SafeText(backup.Hint(done.Err))
+	task := r.task(step.Point.Machine)
+	task.State, task.Reason = TaskFailed, backup.SafeText(Reason(done.Err))
+	found := troubleOf(done.Err)
+	if found == troubleStays {
+		r.attempts[step.Point.ID] = maxAttempts
+	}
+	return found
+}
+
+// flags are the slots that a point fills as it is stored, by what the job holds and what this session has stored before it.
+// Without rules for slots nothing is decided.
+func (r *runner) flags(p backup.Point) []string {
+	if there, mine := r.claim(p.ID); mine {
+		return there.Flags
+	}
+	rules := r.rules(p.Machine)
+	if !rules.HasTiers() {
+		return nil
+	}
+	key := p.Machine.Key
+	candidates := r.given[key]
+	for _, c := range candidates {
+		if c.ID == p.ID { // handed over before: its commit did not come about
+			return FlagsOf(c.Flags)
+		}
+	}
+	if candidates == nil {
+		pseudonym := r.target.Pseudonym(key)
+		for _, entry := range r.target.Entries() {
+			if claim, mine := r.claim(entry.ID); mine && entry.Machine == pseudonym {
+				_, damaged := r.target.DamageOf(entry.ID)
+				candidates = append(candidates, policy.Candidate{ID: entry.ID, Created: entry.Created, Good: !damaged, Flags: claim.Flags, Flagged: claim.Flagged})
+			}
+		}
+	}
+	own := policy.Candidate{ID: p.ID, Created: p.Created, Good: true}
+	verdicts := rules.Decide(append(candidates, own), r.Now())
+	own.Flags, own.Flagged = verdicts[len(candidates)].Slots, true
+	r.given[key] = append(candidates, own)
+	return FlagsOf(own.Flags)
+}
+
+// slotsNone is the flag of a claim of which it was decided that it fills no slot.
+const slotsNone = "none"
+
+// FlagsOf are the flags of a claim whose point fills the slots named.
+func FlagsOf(slots []string) []string {
+	if len(slots) == 0 {
+		return []string{slotsNone}
+	}
+	return slots
+}

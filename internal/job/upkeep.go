@@ -1,0 +1,302 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/source/registry"
+)
+
+const (
+	// reclaimBudget is the longest that giving space back may take in one session.
+	reclaimBudget = 2 * time.Hour
+	// reclaimSeldom is how often space is looked for though nothing was removed: interrupted copies leave some.
+	reclaimSeldom = 7 * 24 * time.Hour
+)
+
+// healthCheck proves what is stored, if it is due, and heals what it finds damaged.
+func (r *runner) healthCheck(ctx context.Context) error {
+	check := r.Job.HealthCheck
+	if check.Schedule.Mode == "" {
+		r.skip(PhaseHealthCheck, "the job has none")
+		return nil
+	}
+	if due := r.due(check.Schedule, r.memory.Checked); !due && !r.memory.CheckCut {
+		r.skip(PhaseHealthCheck, "it is not due")
+		return nil
+	} else if due {
+		r.memory.Checked = r.session.Began
+	}
+	phase, end := r.begin(PhaseHealthCheck)
+	defer end()
+	err := r.check(ctx, phase, check)
+	if err != nil {
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+	}
+	return err
+}
+
+func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthCheck) error {
+	level, err := repo.ParseLevel(orDefault(check.Level, repo.LevelPoints.String()))
+	if err != nil {
+		return err
+	}
+	report, err := r.target.VerifyWith(ctx, repo.VerifyOptions{Level: level, MaxTime: check.Budget, Progress: r.Checking})
+	if err != nil {
+		return err
+	}
+	r.memory.CheckCut = report.Cut
+	phase.Counts["packs"], phase.Counts["points"], phase.Counts["checkedBytes"] = int64(report.Packs), int64(report.Points), report.Bytes
+	phase.Counts["damagedPlaces"] = int64(len(report.Damage))
+	if report.Cut {
+		phase.Reason = "its budget is used up; the next session goes on"
+	}
+	if len(report.Damage)+len(report.Healed) == 0 {
+		return nil
+	}
+	var mended MendReport
+	v := r.openAll(ctx)
+	defer v.close()
+	if mended, report, err = Mend(ctx, r.target, report, r.donors(v.opened), v.sources(), r.Copy); err != nil {
+		return err
+	}
+	for _, failure := range mended.Failures {
+		r.warnOnce(failure.Error())
+	}
+	phase.Counts["healedBlocks"], phase.Counts["healedPoints"] = mended.Blocks+mended.Nodes, int64(mended.Points)
+	r.stillDamaged(phase, report)
+	return nil
+}
+
+func orDefault(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// stillDamaged notes what a health check could not heal.
+func (r *runner) stillDamaged(phase *Phase, report *repo.VerifyReport) {
+	phase.Counts["damagedPoints"] = int64(report.DamagedPoints)
+	r.found = nil
+	if len(report.Damage) == 0 {
+		return
+	}
+	r.found = report
+	phase.State = PhaseWarned
+	phase.Reason = fmt.Sprintf("%d places are damaged and have no good copy, %d points cannot be restored whole", len(report.Damage), report.DamagedPoints)
+}
+
+// openAll opens the sources that can be opened now: none while the window is closed.
+func (r *runner) openAll(ctx context.Context) *view {
+	v := &view{}
+	if open, _ := r.window(); open {
+		for _, place := range r.Sources {
+			opened, _ := r.openSource(ctx, place)
+			v.opened = append(v.opened, opened)
+		}
+	}
+	return v
+}
+
+// sources are those of a view that could be opened.
+func (v *view) sources() iter.Seq2[*registry.Source, error] {
+	return func(yield func(*registry.Source, error) bool) {
+		for _, opened := range v.opened {
+			if opened != nil && !yield(opened, nil) {
+				return
+			}
+		}
+	}
+}
+
+// donors are the repositories among the sources.
+func (r *runner) donors(opened []*registry.Source) []*repo.Repository {
+	var donors []*repo.Repository
+	for i, source := range opened {
+		if source != nil && r.Sources[i].Donors != nil {
+			donors = append(donors, r.Sources[i].Donors(source)...)
+		}
+	}
+	return donors
+}
+
+// healAgain heals what a health check found with what has been copied since: a newer point may have brought the content back.
+func (r *runner) healAgain(ctx context.Context) error {
+	if r.found == nil || len(r.copiedNow) == 0 {
+		return nil
+	}
+	phase, end := r.begin(PhaseHealthCheck)
+	defer end()
+	phase.Reason = "again, with what was copied since"
+	mended, after, err := Mend(ctx, r.target, r.found, nil, (&view{}).sources(), r.Copy)
+	if err != nil {
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+		return err
+	}
+	phase.Counts["healedBlocks"], phase.Counts["healedPoints"] = mended.Blocks+mended.Nodes, int64(mended.Points)
+	r.stillDamaged(phase, after)
+	return nil
+}
+
+// transform applies retention and gives space back.
+func (r *runner) transform(ctx context.Context) error {
+	if err := r.healAgain(ctx); err != nil {
+		return err
+	}
+	if r.found != nil {
+		r.alarm(fmt.Sprintf("%d points in the target cannot be restored whole; ferry verify lists them", r.found.DamagedPoints))
+	}
+	phase, end := r.begin(PhaseTransform)
+	defer end()
+	removed, err := r.retention(ctx)
+	phase.Counts["removed"] = int64(removed)
+	if err == nil {
+		err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
+	}
+	if err != nil {
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+		return r.targetTrouble(err)
+	}
+	return nil
+}
+
+// retention withdraws the job's claims that the rules no longer keep, and decides which slots the others fill.
+func (r *runner) retention(ctx context.Context) (removed int, err error) {
+	v := &view{}
+	defer v.close()
+	situation, err := r.situation(ctx, v)
+	if err != nil {
+		return 0, err
+	}
+	situation.Selected = nil // nothing is copied any more
+	p := plan.Interval(situation)
+	r.describeRemovals(p)
+	steps := p.Steps(plan.ActionRemove)
+	var points []repo.Forgetting
+	for _, step := range steps {
+		points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: true})
+	}
+	slots := map[backup.PointID][]string{}
+	for _, step := range p.Steps(plan.ActionKeep) {
+		if claim, mine := r.claim(step.Point.ID); mine && !claim.Flagged && r.rules(step.Point.Machine).HasTiers() {
+			slots[step.Point.ID] = FlagsOf(step.Slots)
+		}
+	}
+	done, err := r.target.Forget(ctx, r.Job.Name, points, slots)
+	if err != nil {
+		return 0, err
+	}
+	for i, step := range steps {
+		reasons := step.Reasons
+		if !done[i].Removed && !done[i].Unknown && step.Stays != "" {
+			reasons = append(reasons, "it stays: "+step.Stays)
+		}
+		if done[i].Removed {
+			removed++
+		}
+		r.note(step, OutcomeCopied, reasons)
+	}
+	return removed, nil
+}
+
+// describeRemovals raises the alarms of a plan that only removes.
+func (r *runner) describeRemovals(p plan.IntervalPlan) {
+	for _, alarm := range p.Alarms {
+		r.alarm(alarm)
+	}
+	for _, m := range p.Machines {
+		for _, alarm := range m.Alarms {
+			r.alarm("machine " + m.Machine.Key.String() + ": " + alarm)
+		}
+	}
+}
+
+// reclaim gives space back, if there is reason to think that there is some.
+func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo.ReclaimPolicy) error {
+	last := r.target.LastUse(ctx)
+	waiting := last != nil && last.Condemned > 0
+	if !needed && !waiting && r.Now().Sub(r.memory.Reclaimed) < reclaimSeldom {
+		return nil
+	}
+	report, err := r.target.Reclaim(ctx, repo.ReclaimOptions{MaxTime: reclaimBudget, Policy: by, TempDir: r.Copy.TempDir})
+	var inUse *repo.InUseError
+	switch {
+	case errors.As(err, &inUse):
+		phase.Reason = inUse.Error()
+		return nil
+	case errors.Is(err, backup.ErrDamaged):
+		r.warnOnce("no space is given back: " + err.Error())
+		phase.State = PhaseWarned
+		return nil
+	case err != nil:
+		return err
+	}
+	r.memory.Reclaimed = r.session.Began
+	phase.Counts["givenUpBytes"] += report.GivenUp.Bytes
+	phase.Counts["deletedBytes"] += report.Deleted.Bytes
+	phase.Counts["waitingBytes"] = report.Waiting.Bytes
+	for _, reason := range append(report.Incomplete, report.Frozen) {
+		if reason != "" {
+			r.warnOnce("no space is given back: " + reason)
+		}
+	}
+	return nil
+}
+
+// makeRoom frees what can be freed in a target that is full: what retention removes, and what was given up before, at once.
+func (r *runner) makeRoom(ctx context.Context) error {
+	r.warnOnce("the target is full: retention and reclaim run before the copies go on")
+	phase, end := r.begin(PhaseTransform)
+	defer end()
+	phase.Reason = "the target is full"
+	removed, err := r.retention(ctx)
+	phase.Counts["removed"] = int64(removed)
+	atOnce := repo.DefaultReclaimPolicy()
+	atOnce.Grace = 0
+	for range 2 { // what one run gives up the next one deletes
+		if err == nil {
+			err = r.reclaim(ctx, phase, true, atOnce)
+		}
+	}
+	if err != nil {
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+	}
+	return err
+}
+
+// compact writes the newest points' blocks together, if it is due.
+func (r *runner) compact(ctx context.Context) error {
+	upkeep := r.Job.Compact
+	if upkeep.Schedule.Mode == "" {
+		r.skip(PhaseCompact, "the job has none")
+		return nil
+	}
+	if !r.due(upkeep.Schedule, r.memory.Compacted) {
+		r.skip(PhaseCompact, "it is not due")
+		return nil
+	}
+	phase, end := r.begin(PhaseCompact)
+	defer end()
+	report, err := r.target.Compact(ctx, repo.CompactOptions{MaxTime: upkeep.Budget, Codec: repo.CodecZstd})
+	var inUse *repo.InUseError
+	switch {
+	case errors.As(err, &inUse):
+		phase.State, phase.Reason = PhaseSkipped, inUse.Error()
+		return nil
+	case err != nil:
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+		return err
+	}
+	r.memory.Compacted = r.session.Began
+	phase.Reason = report.Stopped
+	phase.Counts["blocks"], phase.Counts["readBytes"], phase.Counts["writtenBytes"] = int64(report.Blocks), report.Read, report.Written
+	return nil
+}

@@ -1,0 +1,304 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/policy"
+)
+
+// The actions of an interval's plan, beside those of a copy by hand. Only ActionCopy moves data.
+const (
+	// ActionClaim: the target has the point for another job, and this one claims it too.
+	ActionClaim Action = "claim"
+	// ActionKeep and ActionRemove are for points that the job claims in the target.
+	ActionKeep   Action = "keep"
+	ActionRemove Action = "remove"
+	// ActionWait: the point is locked by its writer, and waited for.
+	ActionWait Action = "wait"
+	// ActionNotKept: the rules would remove the point as soon as it were copied.
+	ActionNotKept Action = "not kept"
+	// ActionNotBack: the point has been in the target's repository before it came to the source.
+	ActionNotBack Action = "not copied back"
+	// ActionPassed: the interval takes another point, or none.
+	ActionPassed Action = "passed over"
+	// ActionNotSelected: the job does not copy the machine, or the target's point is none of the job's.
+	ActionNotSelected Action = "not selected"
+)
+
+// Offer is a point that a source offers.
+type Offer struct {
+	backup.Point
+	// Source is the number of the source in the job's order, from 0.
+	Source int
+	// Via is the id of the Ferry repository that it would be read from; empty for sources made by others.
+	Via string
+	// Grew is when the point's files were last seen to grow; it counts for locked ones.
+	Grew time.Time
+}
+
+// Held is a point of the target. Its state is broken if it is not known to be whole.
+type Held struct {
+	backup.Point
+	// Claimed is true if the job claims it, and Claim is what was decided then.
+	Claimed bool
+	Claim   Claim
+	// Others are the other jobs that claim it, Holds what else keeps it, in words.
+	Others, Holds []string
+}
+
+// Situation is what an interval of a job is planned from.
+type Situation struct {
+	Mode     policy.Mode
+	Lookup   policy.Lookup
+	Interval policy.Interval
+	Now      time.Time
+	// Zone is for times in reasons; nil is UTC.
+	Zone *time.Location
+	// Full reads the newest complete point of each machine whole from its source, also if the target has it.
+	Full bool
+	// Offers of all sources: those of one machine in the order of the sources.
+	Offers []Offer
+	Held   []Held
+	// Selected are the machines to copy, in the order of processing.
+	Selected []backup.MachineKey
+	// Retention of a machine.
+	Retention func(backup.Machine) policy.Retention
+	// Forgotten tells of points that the target had and gave up, and why; nil: none.
+	Forgotten func(backup.PointID) (reason string, ok bool)
+	// Pinned are points whose copy has begun and is to be finished, Stored the machines of which this interval has stored a
+	// point already.
+	Pinned map[backup.PointID]bool
+	Stored map[backup.MachineKey]bool
+	// TargetID is the id of the target's repository.
+	TargetID string
+	// Doubt says why the listings of the sources are no evidence that anything has gone; empty: they are.
+	Doubt string
+	// Missing says since when machines are in no source, as earlier intervals found.
+	Missing map[backup.MachineKey]time.Time
+	// Gone says since when machines are known to have gone: by an inventory, or a person. PurgeAfter is how long after that
+	// their copies are removed; 0 is never.
+	Gone       map[backup.MachineKey]time.Time
+	PurgeAfter time.Duration
+}
+
+// IntervalStep is what happens to one point, and why.
+type IntervalStep struct {
+	Point backup.Point
+	// Source is the number of the source that the point is taken from; -1 if none offers it. OnTarget is true if the target
+	// has it now.
+	Source   int
+	OnTarget bool
+	Action   Action
+	// Reasons in words for a person, at least one.
+	Reasons []string
+	// Slots that the point fills by the rules, by name.
+	Slots []string
+	// Outlook is when a point that the job keeps, or is going to, goes at the earliest.
+	Outlook policy.Outlook
+	// Stays says what keeps a point that the job gives up; empty: it goes.
+	Stays string
+	// Failure is true if not copying the point is a failure of its machine.
+	Failure bool
+}
+
+// MachinePlan is what an interval does with one machine.
+type MachinePlan struct {
+	Machine backup.Machine
+	// Selected is false for a machine that only the target has, or that the job does not copy.
+	Selected bool
+	// Reason says in words what the interval does with the machine.
+	Reason string
+	// Waits is true if a point may still come in this interval; Look is when to look again although nothing changed.
+	Waits bool
+	Look  time.Time
+	// Pinned is true if what is copied was chosen by an earlier interval.
+	Pinned bool
+	// Locked is true if what is waited for is a lock.
+	Locked bool
+	// Missing is since when no source has any point of the machine, though the job holds some; zero if one has.
+	Missing time.Time
+	// Alarms need a person; warnings are worth one.
+	Alarms, Warnings []string
+	// Steps by time of creation, oldest first.
+	Steps []IntervalStep
+}
+
+// IntervalPlan is what an interval does: for each machine, those selected first, in their order.
+type IntervalPlan struct {
+	Machines []MachinePlan
+	// Frozen says why nothing is removed; empty: nothing keeps it from that.
+	Frozen string
+	// Alarms need a person, and are of no single machine.
+	Alarms []string
+}
+
+// Steps with the action, in the order of the plan.
+func (p IntervalPlan) Steps(action Action) []IntervalStep {
+	var steps []IntervalStep
+	for _, m := range p.Machines {
+		for _, step := range m.Steps {
+			if step.Action == action {
+				steps = append(steps, step)
+			}
+		}
+	}
+	return steps
+}
+
+// newlyMissing is how long a machine counts as just gone: a listing from which more than half of the machines have just
+// gone is not believed. After that it is how things are.
+const newlyMissing = 7 * 24 * time.Hour
+
+// future is how far ahead of the clock a point may be dated before its machine raises an alarm.
+const future = 24 * time.Hour
+
+// Interval plans an interval.
+//
+//  1. Selected machines: the lookup chooses points; of these go those that the rules would remove at once, those that the
+//     target has for other jobs are claimed, the others are copied.
+//  2. Every machine of which the job holds points: the rules say what stays, with what is to be copied counted in.
+//  3. Nothing is removed if the sources' listings are in doubt: if one could not be read, or more than half of the
+//     machines have just gone from them.
+func Interval(s Situation) IntervalPlan {
+	offers, held := byMachine(s.Offers), byMachine(s.Held)
+	var p IntervalPlan
+	p.Frozen = s.frozen(offers, held)
+	selected := map[backup.MachineKey]bool{}
+	for _, key := range s.Selected {
+		if !selected[key] && (len(offers[key]) > 0 || len(held[key]) > 0) {
+			selected[key] = true
+			p.Machines = append(p.Machines, s.machine(offers[key], held[key], true, p.Frozen))
+		}
+	}
+	for _, key := range s.others(selected) {
+		p.Machines = append(p.Machines, s.machine(offers[key], held[key], false, p.Frozen))
+	}
+	if p.Frozen != "" && (len(p.Steps(ActionRemove)) > 0 || s.Doubt == "") {
+		p.Alarms = append(p.Alarms, "nothing is removed: "+p.Frozen)
+	}
+	return p
+}
+
+// pointed is anything that is a point.
+type pointed interface{ point() backup.Point }
+
+func (o Offer) point() backup.Point { return o.Point }
+func (h Held) point() backup.Point  { return h.Point }
+
+func byMachine[P pointed](points []P) map[backup.MachineKey][]P {
+	of := map[backup.MachineKey][]P{}
+	for _, p := range points {
+		key := p.point().Machine.Key
+		of[key] = append(of[key], p)
+	}
+	return of
+}
+
+// others are the machines that are not selected, sorted by id.
+func (s Situation) others(selected map[backup.MachineKey]bool) []backup.MachineKey {
+	seen := map[backup.MachineKey]bool{}
+	var keys []backup.MachineKey
+	add := func(key backup.MachineKey) {
+		if !selected[key] && !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	}
+	for _, o := range s.Offers {
+		add(o.Machine.Key)
+	}
+	for _, h := range s.Held {
+		add(h.Machine.Key)
+	}
+	slices.SortFunc(keys, func(a, b backup.MachineKey) int { return strings.Compare(a.String(), b.String()) })
+	return keys
+}
+
+// frozen says why nothing may be removed in this interval.
+func (s Situation) frozen(offers map[backup.MachineKey][]Offer, held map[backup.MachineKey][]Held) string {
+	if s.Doubt != "" {
+		return s.Doubt
+	}
+	had, gone := 0, 0
+	for key, points := range held {
+		if !slices.ContainsFunc(points, func(h Held) bool { return h.Claimed }) {
+			continue
+		}
+		if len(offers[key]) > 0 {
+			had++
+			continue
+		}
+		if since, known := s.Missing[key]; !known || s.Now.Sub(since) < newlyMissing {
+			had++
+			gone++
+		}
+	}
+	if 2*gone <= had {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d machines that the job has copied are in no source any more", gone, had)
+}
+
+func (s Situation) show(at time.Time) string {
+	zone := s.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	return at.In(zone).Format("2006-01-02 15:04 MST")
+}
+
+// machine plans one machine.
+func (s Situation) machine(offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
+	m := machinePlanner{s: s, offers: firstOffers(offers), held: held, frozen: frozen}
+	m.plan.Machine, m.plan.Selected = newestMachine(m.offers, held), selected
+	m.rules = policy.Retention{}
+	if s.Retention != nil {
+		m.rules = s.Retention(m.plan.Machine)
+	}
+	if selected {
+		m.choose()
+	} else {
+		m.plan.Reason = "the job does not copy it"
+	}
+	m.missing()
+	m.judge()
+	m.describe()
+	slices.SortStableFunc(m.plan.Steps, func(a, b IntervalStep) int {
+		return cmp.Or(a.Point.Created.Compare(b.Point.Created), slices.Compare(a.Point.ID[:], b.Point.ID[:]))
+	})
+	return m.plan
+}
+
+// firstOffers keeps one offer of each point: the first complete one, in the order of the sources.
+func firstOffers(offers []Offer) []Offer {
+	at := map[backup.PointID]int{}
+	var first []Offer
+	for _, o := range offers {
+		i, seen := at[o.ID]
+		switch {
+		case !seen:
+			at[o.ID] = len(first)
+			first = append(first, o)
+		case first[i].State != backup.StateComplete && o.State == backup.StateComplete:
+			first[i] = o
+		}
+	}
+	return first
+}
+
+// newestMachine is the machine as its newest point has it.
+func newestMachine(offers []Offer, held []Held) backup.Machine {
+	var points []backup.Point
+	for _, o := range offers {
+		points = append(points, o.Point)
+	}
+	for _, h := range held {
+		points = append(points, h.Point)
+	}
+	return Machines(points)[0]
+}

@@ -1,0 +1,391 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/policy"
+)
+
+// machinePlanner plans one machine of an interval.
+type machinePlanner struct {
+	s      Situation
+	offers []Offer
+	held   []Held
+	rules  policy.Retention
+	frozen string
+
+	choice policy.Choice
+	// newest is when the newest point was created that the job has held.
+	newest time.Time
+	// take are the points that the job is to hold from now on, by copying or claiming, and notKept those of the choice that
+	// the rules would remove at once.
+	take, notKept map[backup.PointID]bool
+	verdicts      map[backup.PointID]policy.Verdict
+	outlooks      map[backup.PointID]policy.Outlook
+	plan          MachinePlan
+}
+
+func (m *machinePlanner) heldAs(id backup.PointID) (Held, bool) {
+	for _, h := range m.held {
+		if h.ID == id {
+			return h, true
+		}
+	}
+	return Held{}, false
+}
+
+// mine is true if the job holds the point whole.
+func (m *machinePlanner) mine(id backup.PointID) bool {
+	h, there := m.heldAs(id)
+	return there && h.Claimed && h.State == backup.StateComplete
+}
+
+// damaged is true if the job holds the point, and it cannot be read whole.
+func (m *machinePlanner) damaged(id backup.PointID) bool {
+	h, there := m.heldAs(id)
+	return there && h.Claimed && h.State != backup.StateComplete
+}
+
+// forgotten is true if the target has given the point up. What a rule removed is not, where the rules would keep it now.
+func (m *machinePlanner) forgotten(p backup.Point) (string, bool) {
+	if m.s.Forgotten == nil {
+		return "", false
+	}
+	reason, gone := m.s.Forgotten(p.ID)
+	if !gone || reason == policy.NoRuleKeeps && m.wouldKeep(p) {
+		return "", false
+	}
+	return reason, true
+}
+
+// wouldKeep is true if the rules keep the point beside those that the job holds.
+func (m *machinePlanner) wouldKeep(p backup.Point) bool {
+	candidates := append(m.candidates(), policy.Candidate{ID: p.ID, Created: p.Created, Good: true})
+	verdicts := m.rules.Decide(candidates, m.s.Now)
+	return verdicts[len(verdicts)-1].Keep
+}
+
+// comesBack is true for a point that came to the source through the target, or lies in it.
+func (m *machinePlanner) comesBack(o Offer) bool { return policy.BeenIn(o.Point, o.Via, m.s.TargetID) }
+
+// isFuture is true for a point dated so far ahead that its date cannot be right. Nothing is compared with it.
+func (m *machinePlanner) isFuture(p backup.Point) bool { return p.Created.After(m.s.Now.Add(future)) }
+
+// choose asks the lookup, and adds what the target has and cannot read whole.
+func (m *machinePlanner) choose() {
+	lookup := policy.Machine{Has: func(id backup.PointID) bool {
+		for _, o := range m.offers {
+			if o.ID == id {
+				if _, gone := m.forgotten(o.Point); gone {
+					return true
+				}
+			}
+		}
+		return m.mine(id) || m.damaged(id)
+	}}
+	for _, o := range m.offers {
+		if _, gone := m.forgotten(o.Point); gone {
+			m.remember(&lookup, o.Point)
+		}
+		if there, ok := m.heldAs(o.ID); m.comesBack(o) && (!ok || there.State != backup.StateComplete) {
+			continue
+		}
+		lookup.Points = append(lookup.Points, policy.SourcePoint{ID: o.ID, Created: o.Created, State: o.State, Reason: o.Reason, Grew: o.Grew})
+		if m.s.Pinned[o.ID] {
+			lookup.Pinned = append(lookup.Pinned, o.ID)
+		}
+	}
+	for _, h := range m.held {
+		if h.Claimed {
+			m.remember(&lookup, h.Point)
+		}
+	}
+	slices.SortStableFunc(lookup.Pinned, func(a, b backup.PointID) int { return m.offer(a).Created.Compare(m.offer(b).Created) })
+	lookup.Stored, m.newest = m.s.Stored[m.plan.Machine.Key], lookup.Newest
+	if m.s.Full {
+		m.choice = m.newestWhole()
+	} else {
+		m.choice = m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now)
+	}
+	m.take, m.notKept = map[backup.PointID]bool{}, map[backup.PointID]bool{}
+	for _, id := range m.choice.Take {
+		m.take[id] = true
+	}
+	if !m.s.Full {
+		m.dropNotKept()
+	}
+	m.plan.Reason, m.plan.Waits, m.plan.Look = m.choice.Reason, m.choice.Wait, m.choice.Look
+	m.plan.Pinned = len(m.choice.Take) > 0 && m.s.Pinned[m.choice.Take[0]]
+	m.plan.Locked = m.choice.Wait && m.choice.Lock != backup.PointID{}
+	m.plan.Warnings = m.choice.Warnings
+}
+
+// offer is the offer of a point, which is there.
+func (m *machinePlanner) offer(id backup.PointID) Offer {
+	return m.offers[slices.IndexFunc(m.offers, func(o Offer) bool { return o.ID == id })]
+}
+
+// remember makes the lookup count a point among those that the job has held.
+func (m *machinePlanner) remember(lookup *policy.Machine, p backup.Point) {
+	if m.isFuture(p) {
+		return
+	}
+	if lookup.Newest.IsZero() || p.Created.After(lookup.Newest) {
+		lookup.Newest = p.Created
+	}
+	if lookup.Oldest.IsZero() || p.Created.Before(lookup.Oldest) {
+		lookup.Oldest = p.Created
+	}
+}
+
+// newestWhole is the choice of an interval that reads whole points: the newest complete one.
+func (m *machinePlanner) newestWhole() policy.Choice {
+	newest := -1
+	for i, o := range m.offers {
+		if o.State == backup.StateComplete && !m.isFuture(o.Point) && (newest < 0 || o.Created.After(m.offers[newest].Created)) {
+			newest = i
+		}
+	}
+	if newest < 0 {
+		return policy.Choice{Reason: "the source has no complete point of it"}
+	}
+	return policy.Choice{Take: []backup.PointID{m.offers[newest].ID}, Reason: "the newest complete point is read whole"}
+}
+
+// dropNotKept takes from the choice what the rules would remove at once.
+func (m *machinePlanner) dropNotKept() {
+	for id, verdict := range m.decide() {
+		if m.take[id] && !verdict.Keep {
+			delete(m.take, id)
+			m.notKept[id] = true
+		}
+	}
+}
+
+// candidates are the points that the job holds.
+func (m *machinePlanner) candidates() []policy.Candidate {
+	var candidates []policy.Candidate
+	for _, h := range m.held {
+		if h.Claimed {
+			candidates = append(candidates, policy.Candidate{
+				ID: h.ID, Created: h.Created, Good: h.State == backup.StateComplete || m.mends(h.ID), Flags: h.Claim.Flags, Flagged: h.Claim.Flagged,
+			})
+		}
+	}
+	return candidates
+}
+
+// mends is true for a point that the job holds damaged, and that is copied again in this interval.
+func (m *machinePlanner) mends(id backup.PointID) bool {
+	return m.plan.Selected && m.damaged(id) && slices.ContainsFunc(m.offers, func(o Offer) bool {
+		return o.ID == id && o.State == backup.StateComplete && !m.comesBack(o)
+	})
+}
+
+// decide applies the rules to what the job holds and takes.
+func (m *machinePlanner) decide() map[backup.PointID]policy.Verdict {
+	candidates := m.candidates()
+	for _, o := range m.offers {
+		if h, there := m.heldAs(o.ID); m.take[o.ID] && (!there || !h.Claimed) {
+			candidates = append(candidates, policy.Candidate{ID: o.ID, Created: o.Created, Good: true})
+		}
+	}
+	verdicts := m.rules.Decide(candidates, m.s.Now)
+	outlooks := m.rules.Outlook(candidates, verdicts)
+	of := map[backup.PointID]policy.Verdict{}
+	m.outlooks = map[backup.PointID]policy.Outlook{}
+	for i, c := range candidates {
+		of[c.ID], m.outlooks[c.ID] = verdicts[i], outlooks[i]
+	}
+	return of
+}
+
+// missing notes since when no source has the machine.
+func (m *machinePlanner) missing() {
+	claimed := slices.ContainsFunc(m.held, func(h Held) bool { return h.Claimed })
+	if len(m.offers) > 0 || !claimed || m.s.Doubt != "" {
+		return
+	}
+	key := m.plan.Machine.Key
+	m.plan.Missing = m.s.Now
+	if since, known := m.s.Missing[key]; known && since.Before(m.s.Now) {
+		m.plan.Missing = since
+	}
+	m.plan.Reason = "it is in no source since " + m.s.show(m.plan.Missing) + "; its copies stay"
+	m.plan.Waits, m.plan.Look = false, time.Time{}
+}
+
+// purged is true if the machine is known to have gone so long ago that its copies go too.
+func (m *machinePlanner) purged() bool {
+	since, gone := m.s.Gone[m.plan.Machine.Key]
+	return gone && len(m.offers) == 0 && m.s.PurgeAfter > 0 && m.s.Now.Sub(since) >= m.s.PurgeAfter
+}
+
+// judge applies the rules.
+func (m *machinePlanner) judge() {
+	m.verdicts = m.decide()
+	suspended := false
+	for _, h := range m.held {
+		suspended = suspended || h.Claimed && m.isFuture(h.Point)
+	}
+	for _, o := range m.offers {
+		suspended = suspended || m.take[o.ID] && m.isFuture(o.Point)
+	}
+	if suspended {
+		clear(m.outlooks) // nobody knows
+		m.plan.Alarms = append(m.plan.Alarms, "a point of it is dated more than a day ahead of the clock: nothing of it is removed")
+	}
+	if m.purged() && m.frozen == "" && !suspended {
+		since := m.s.show(m.s.Gone[m.plan.Machine.Key])
+		m.plan.Reason = "it has gone since " + since
+		for id := range m.verdicts {
+			m.verdicts[id] = policy.Verdict{Reasons: []string{fmt.Sprintf("the machine has gone since %s, more than purgeAfter (%s) ago", since, policy.FormatDuration(m.s.PurgeAfter))}}
+		}
+	}
+}
+
+// describe makes a step of every point.
+func (m *machinePlanner) describe() {
+	offered := map[backup.PointID]bool{}
+	newest := m.newestHeld()
+	for _, o := range m.offers {
+		offered[o.ID] = true
+		step := IntervalStep{Point: o.Point, Source: o.Source}
+		h, there := m.heldAs(o.ID)
+		step.OnTarget = there
+		switch {
+		case m.take[o.ID]:
+			m.taken(&step, h, there)
+		case there && h.Claimed && m.mends(o.ID):
+			step.Action, step.Reasons = ActionCopy, []string{"the target's copy of it is damaged"}
+			m.decided(&step)
+		case there && h.Claimed:
+			m.kept(&step, h)
+		default:
+			m.notTaken(&step, o, newest)
+		}
+		m.plan.Steps = append(m.plan.Steps, step)
+	}
+	for _, h := range m.held {
+		if offered[h.ID] {
+			continue
+		}
+		step := IntervalStep{Point: h.Point, Source: -1, OnTarget: true}
+		if h.Claimed {
+			m.kept(&step, h)
+		} else {
+			step.Action, step.Reasons = ActionNotSelected, []string{ownerText(h)}
+		}
+		m.plan.Steps = append(m.plan.Steps, step)
+	}
+}
+
+func ownerText(h Held) string {
+	if keeps := keepersText(h); keeps != "" {
+		return "none of this job's: " + keeps
+	}
+	return "none of this job's: no job claims it"
+}
+
+// keepersText says what keeps a point beside this job; empty: nothing does.
+func keepersText(h Held) string {
+	var by []string
+	if len(h.Others) > 0 {
+		by = append(by, "claimed by "+strings.Join(h.Others, ", "))
+	}
+	for _, hold := range h.Holds {
+		by = append(by, "held: "+hold)
+	}
+	return strings.Join(by, "; ")
+}
+
+// decided adds what the rules say of a point that the job keeps or is going to.
+func (m *machinePlanner) decided(step *IntervalStep) {
+	verdict := m.verdicts[step.Point.ID]
+	step.Slots, step.Outlook = verdict.Slots, m.outlooks[step.Point.ID]
+	for _, reason := range verdict.Reasons {
+		step.Reasons = append(step.Reasons, "kept: "+reason)
+	}
+}
+
+// taken describes a point that the job is to hold from now on.
+func (m *machinePlanner) taken(step *IntervalStep, h Held, there bool) {
+	step.Action, step.Reasons = ActionCopy, []string{m.choice.Reason}
+	switch whole := there && h.State == backup.StateComplete; {
+	case m.s.Full && there:
+		step.Reasons = []string{"it is there, and is read whole again"}
+	case whole:
+		step.Action, step.Reasons = ActionClaim, []string{"the target has it: " + orElse(keepersText(h), "no job claims it")}
+	case there:
+		step.Reasons = append(step.Reasons, "the target's copy of it is damaged")
+	}
+	m.decided(step)
+}
+
+func orElse(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// kept describes a point that the job holds.
+func (m *machinePlanner) kept(step *IntervalStep, h Held) {
+	verdict := m.verdicts[h.ID]
+	step.Action, step.Reasons, step.Slots, step.Outlook = ActionKeep, verdict.Reasons, verdict.Slots, m.outlooks[h.ID]
+	switch {
+	case verdict.Keep:
+	case m.frozen != "":
+		step.Reasons = append([]string{"nothing is removed: " + m.frozen}, verdict.Reasons...)
+	default:
+		step.Action, step.Stays = ActionRemove, keepersText(h)
+	}
+}
+
+// newestHeld is when the newest point was created that the job has held, or takes now; zero if there is none.
+func (m *machinePlanner) newestHeld() time.Time {
+	newest := m.newest
+	for _, o := range m.offers {
+		if m.take[o.ID] && !m.isFuture(o.Point) && o.Created.After(newest) {
+			newest = o.Created
+		}
+	}
+	return newest
+}
+
+// notTaken describes a point of a source that stays there.
+func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time) {
+	state := func(action Action) { step.Action, step.Reasons = action, []string{orElse(o.Reason, string(o.State))} }
+	reason, gone := m.forgotten(o.Point)
+	switch {
+	case !m.plan.Selected:
+		step.Action, step.Reasons = ActionNotSelected, []string{"the job does not copy this machine"}
+	case gone:
+		step.Action, step.Reasons = ActionForgotten, []string{"the target has given it up: " + orElse(reason, "no reason was noted")}
+	case m.comesBack(o):
+		step.Action, step.Reasons = ActionNotBack, []string{"it came to the source from the target's repository"}
+	case m.notKept[o.ID]:
+		step.Action, step.Reasons = ActionNotKept, []string{"the rules would remove it at once"}
+	case m.choice.Wait && m.choice.Lock == o.ID:
+		state(ActionWait)
+	case o.State == backup.StateLocked:
+		state(ActionLocked)
+	case o.State == backup.StateBroken:
+		state(ActionBroken)
+		step.Failure = o.Created.After(newest)
+	case o.State == backup.StateUnsupported:
+		state(ActionUnsupported)
+	case o.State == backup.StateEncrypted:
+		state(ActionEncrypted)
+	case m.s.Mode == policy.Periodic && m.s.Lookup.Direction == policy.Forward && o.Created.Before(m.s.Interval.Begins):
+		step.Action, step.Reasons = ActionOlder, []string{"it was created before the interval began, at " + m.s.show(m.s.Interval.Begins)}
+	case !o.Created.After(newest):
+		step.Action, step.Reasons = ActionOlder, []string{"older than the newest that the job has"}
+	default:
+		step.Action, step.Reasons = ActionPassed, []string{m.choice.Reason}
+	}
+}

@@ -1,0 +1,354 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"ferry/internal/backup"
+	"ferry/internal/policy"
+)
+
+var noon = time.Date(2026, 3, 20, 12, 0, 0, 0, time.UTC)
+
+// made is a complete point of a machine, made on a day of March 2026 at noon.
+func made(machine string, day int) backup.Point {
+	m := backup.Machine{Name: machine, Key: backup.MachineKey{Platform: "image", NativeID: machine, SourceName: "s"}}
+	at := time.Date(2026, 3, day, 12, 0, 0, 0, time.UTC)
+	return backup.Point{ID: backup.NewPointID(m.Key, fmt.Sprint(day)), Machine: m, Created: at, State: backup.StateComplete}
+}
+
+// backedUp is what a job looks like: points that a source offers, points that the target has.
+func backedUp(offers []backup.Point, held ...backup.Point) Situation {
+	s := Situation{
+		Mode: policy.Periodic, Interval: policy.Interval{Begins: noon.Add(-time.Hour), Ends: noon.Add(23 * time.Hour)}, Now: noon,
+		Retention: func(backup.Machine) policy.Retention { return policy.Retention{} }, TargetID: "target",
+	}
+	for _, p := range offers {
+		s.Offers = append(s.Offers, Offer{Point: p})
+		s.Selected = append(s.Selected, p.Machine.Key)
+	}
+	for _, p := range held {
+		s.Held = append(s.Held, Held{Point: p, Claimed: true})
+	}
+	return s
+}
+
+func keeping(r policy.Retention) func(backup.Machine) policy.Retention {
+	return func(backup.Machine) policy.Retention { return r }
+}
+
+// told is a plan in short: machine, day and action of each step.
+func told(p IntervalPlan) string {
+	var steps []string
+	for _, m := range p.Machines {
+		for _, step := range m.Steps {
+			steps = append(steps, fmt.Sprintf("%s%d %s", m.Machine.Name, step.Point.Created.Day(), step.Action))
+		}
+	}
+	return strings.Join(steps, ", ")
+}
+
+func wantPlan(t *testing.T, what string, s Situation, want string) IntervalPlan {
+	t.Helper()
+	p := Interval(s)
+	if got := told(p); got != want {
+		t.Errorf("%s: %s; want %s", what, got, want)
+	}
+	for _, m := range p.Machines {
+		for _, step := range m.Steps {
+			if len(step.Reasons) == 0 || slices.Contains(step.Reasons, "") {
+				t.Errorf("%s: %s of %s has no reason", what, step.Action, step.Point.Created)
+			}
+		}
+	}
+	return p
+}
+
+func TestIntervalTakesTheNewest(t *testing.T) {
+	offers := []backup.Point{made("a", 1), made("a", 2), made("b", 1)}
+	wantPlan(t, "nothing is there", backedUp(offers), "a1 older, a2 copy, b1 copy")
+	wantPlan(t, "one is there", backedUp(offers, made("a", 1)), "a1 keep, a2 copy, b1 copy")
+	wantPlan(t, "all is there", backedUp(offers, made("a", 2), made("b", 1)), "a1 older, a2 keep, b1 keep")
+	s := backedUp(offers)
+	s.Selected = s.Selected[2:]
+	wantPlan(t, "only b is selected", s, "b1 copy, a1 not selected, a2 not selected")
+	s = backedUp(offers)
+	s.Selected = []backup.MachineKey{made("b", 1).Machine.Key, made("a", 1).Machine.Key}
+	wantPlan(t, "the order of the selection", s, "b1 copy, a1 older, a2 copy")
+}
+
+// Of two sources that have the same point the first that has it complete is read; the newest of both is taken.
+func TestIntervalOverSources(t *testing.T) {
+	s := backedUp([]backup.Point{made("a", 1), made("a", 2), made("a", 2), made("a", 3)})
+	s.Offers[1].State, s.Offers[1].Reason = backup.StateBroken, "cut off"
+	s.Offers[2].Source, s.Offers[3].Source = 1, 1
+	p := wantPlan(t, "newest of both", s, "a1 older, a2 older, a3 copy")
+	if step := p.Steps(ActionCopy)[0]; step.Source != 1 {
+		t.Errorf("read from source %d", step.Source)
+	}
+	s.Offers = s.Offers[:3]
+	if step := wantPlan(t, "complete in the second", s, "a1 older, a2 copy").Steps(ActionCopy)[0]; step.Source != 1 {
+		t.Errorf("read from source %d", step.Source)
+	}
+}
+
+// Nothing is copied that the rules would remove at once.
+func TestNothingIsCopiedThatWouldBeRemoved(t *testing.T) {
+	offers := []backup.Point{made("a", 1), made("a", 10), made("a", 19), made("a", 20)}
+	s := backedUp(offers)
+	s.Lookup.Backfill = policy.BackfillAll
+	s.Retention = keeping(policy.Retention{Points: 2})
+	wantPlan(t, "two newest", s, "a1 not kept, a10 not kept, a19 copy, a20 copy")
+	var weekly policy.Retention
+	weekly.Points = 1
+	weekly.Tiers[policy.Weekly].Keep = 2
+	s.Retention = keeping(weekly)
+	p := wantPlan(t, "two weeks", s, "a1 not kept, a10 copy, a19 copy, a20 copy")
+	if slots := p.Steps(ActionCopy)[1].Slots; len(slots) != 1 || slots[0] != "weekly:2026-03-15" {
+		t.Errorf("slots %v", slots)
+	}
+}
+
+func TestRulesRemove(t *testing.T) {
+	all := []backup.Point{made("a", 1), made("a", 2), made("a", 3)}
+	s := backedUp(all, all[0], all[1])
+	s.Retention = keeping(policy.Retention{Points: 2})
+	p := wantPlan(t, "two newest", s, "a1 remove, a2 keep, a3 copy")
+	if o := p.Steps(ActionKeep)[0].Outlook; o.Points != 1 {
+		t.Errorf("outlook %+v", o)
+	}
+	s.Held[0].Others, s.Held[0].Holds = []string{"second"}, []string{"by a person"}
+	if stays := wantPlan(t, "others keep it", s, "a1 remove, a2 keep, a3 copy").Steps(ActionRemove)[0].Stays; stays != "claimed by second; held: by a person" {
+		t.Errorf("stays: %s", stays)
+	}
+	// What the job does not claim is none of its business.
+	s.Held[0].Claimed = false
+	s.Offers = s.Offers[1:]
+	wantPlan(t, "of another job", s, "a1 not selected, a2 keep, a3 copy")
+}
+
+func TestClaimsWhatIsThere(t *testing.T) {
+	s := backedUp([]backup.Point{made("a", 1)}, made("a", 1))
+	s.Held[0].Claimed, s.Held[0].Others = false, []string{"manual"}
+	wantPlan(t, "another job has it", s, "a1 claim")
+	s.Held[0].State = backup.StateBroken
+	wantPlan(t, "and it is damaged", s, "a1 copy")
+	s.Held[0].Claimed = true
+	wantPlan(t, "the job's own is damaged", s, "a1 copy")
+}
+
+// A point that came to the source through the target is not copied back.
+func TestNeverCopiedBack(t *testing.T) {
+	back := made("a", 2)
+	back.Hops = []backup.Hop{{RepositoryID: "elsewhere"}, {RepositoryID: "target"}}
+	s := backedUp([]backup.Point{made("a", 1), back})
+	wantPlan(t, "by its hops", s, "a1 copy, a2 not copied back")
+	s.Offers[1].Hops, s.Offers[1].Via = nil, "target"
+	wantPlan(t, "the source is the target", s, "a1 copy, a2 not copied back")
+}
+
+// What a person gave up stays given up. What a rule removed comes back when the rules widen, and the lookup asks for it.
+func TestForgotten(t *testing.T) {
+	all := []backup.Point{made("a", 1), made("a", 2), made("a", 3)}
+	s := backedUp(all)
+	reason := "named"
+	s.Forgotten = func(id backup.PointID) (string, bool) { return reason, id != all[2].ID }
+	wantPlan(t, "named", s, "a1 forgotten, a2 forgotten, a3 copy")
+	s.Lookup.Backfill = policy.BackfillAll
+	wantPlan(t, "named, with backfill", s, "a1 forgotten, a2 forgotten, a3 copy")
+	reason = policy.NoRuleKeeps
+	s.Retention = keeping(policy.Retention{Points: 1})
+	s.Held = []Held{{Point: all[2], Claimed: true}}
+	wantPlan(t, "the rules are as they were", s, "a1 forgotten, a2 forgotten, a3 keep")
+	s.Held = nil
+	s.Retention = keeping(policy.Retention{Points: 5})
+	wantPlan(t, "the rules have widened", s, "a1 copy, a2 copy, a3 copy")
+	// Nothing older than what was given up is taken in its place.
+	s = backedUp(all[:2])
+	s.Forgotten = func(id backup.PointID) (string, bool) { return "named", id == all[1].ID }
+	wantPlan(t, "the newest was given up", s, "a1 older, a2 forgotten")
+}
+
+// A point dated more than a day ahead is copied, and suspends removal of its machine with an alarm. It keeps nothing else
+// from being copied.
+func TestPointFromTheFuture(t *testing.T) {
+	ahead := made("a", 25)
+	s := backedUp([]backup.Point{made("a", 18), made("a", 19), ahead}, made("a", 17), made("a", 18))
+	s.Retention = keeping(policy.Retention{Points: 1})
+	p := wantPlan(t, "ahead", s, "a17 keep, a18 keep, a19 passed over, a25 copy")
+	if len(p.Machines[0].Alarms) != 1 || p.Steps(ActionKeep)[0].Outlook != (policy.Outlook{}) {
+		t.Errorf("alarms %v, outlook %+v", p.Machines[0].Alarms, p.Steps(ActionKeep)[0].Outlook)
+	}
+	s.Held = append(s.Held, Held{Point: ahead, Claimed: true})
+	p = wantPlan(t, "once it is held", s, "a17 keep, a18 keep, a19 copy, a25 keep")
+	if len(p.Machines[0].Alarms) != 1 {
+		t.Errorf("alarms %v", p.Machines[0].Alarms)
+	}
+}
+
+func TestForwardLooksAfterTheStart(t *testing.T) {
+	today := made("a", 20)
+	s := backedUp([]backup.Point{made("a", 19), today})
+	s.Lookup.Direction = policy.Forward
+	wantPlan(t, "one since the start", s, "a19 older, a20 copy")
+	s.Offers = s.Offers[:1]
+	if p := wantPlan(t, "none since the start", s, "a19 older"); !p.Machines[0].Waits {
+		t.Error("it does not wait")
+	}
+}
+
+// A locked newest point is waited for, not replaced.
+func TestLockedIsWaitedFor(t *testing.T) {
+	s := backedUp([]backup.Point{made("a", 19), made("a", 20), made("b", 19)})
+	s.Offers[1].State, s.Offers[1].Reason, s.Offers[1].Grew = backup.StateLocked, "vzdump writes it", noon.Add(-time.Minute)
+	p := wantPlan(t, "locked", s, "a19 passed over, a20 wait, b19 copy")
+	if m := p.Machines[0]; !m.Waits || !m.Locked || !m.Look.Equal(noon.Add(2*time.Hour-time.Minute)) {
+		t.Errorf("%+v", m)
+	}
+	s.Now = noon.Add(2 * time.Hour)
+	if p := wantPlan(t, "the lock is stale", s, "a19 copy, a20 locked, b19 copy"); len(p.Machines[0].Warnings) != 1 {
+		t.Errorf("warnings %v", p.Machines[0].Warnings)
+	}
+}
+
+// A broken point fails its machine if it is newer than all that the job has or takes.
+func TestBrokenIsAFailure(t *testing.T) {
+	s := backedUp([]backup.Point{made("a", 18), made("a", 19), made("a", 20)})
+	s.Offers[0].State, s.Offers[2].State = backup.StateBroken, backup.StateBroken
+	p := wantPlan(t, "two broken", s, "a18 broken, a19 copy, a20 broken")
+	if steps := p.Steps(ActionBroken); steps[0].Failure || !steps[1].Failure {
+		t.Errorf("%+v", steps)
+	}
+}
+
+// Where most machines have just gone from the sources, the listing is not believed and nothing is removed; after a week it
+// is how things are. One of many goes without that.
+func TestShrunkListing(t *testing.T) {
+	var held []backup.Point
+	for _, name := range []string{"a", "b", "c"} {
+		held = append(held, made(name, 1), made(name, 2))
+	}
+	s := backedUp([]backup.Point{made("a", 2)}, held...)
+	s.Retention = keeping(policy.Retention{Points: 1})
+	p := wantPlan(t, "two of three", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
+	if p.Frozen == "" || len(p.Alarms) != 1 || !p.Machines[1].Missing.Equal(noon) {
+		t.Errorf("frozen %q, alarms %v, missing since %s", p.Frozen, p.Alarms, p.Machines[1].Missing)
+	}
+	since := noon.Add(-newlyMissing)
+	s.Missing = map[backup.MachineKey]time.Time{held[2].Machine.Key: since, held[4].Machine.Key: since}
+	p = wantPlan(t, "a week later", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
+	if !p.Machines[1].Missing.Equal(since) || p.Frozen != "" {
+		t.Errorf("missing since %s, frozen %q", p.Machines[1].Missing, p.Frozen)
+	}
+	s.Missing = nil
+	s.Offers = append(s.Offers, Offer{Point: made("b", 2)})
+	wantPlan(t, "one of three", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
+	s.Doubt = "source pve is missing"
+	wantPlan(t, "a source is missing", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
+}
+
+// A machine that has left its source keeps its copies. They go only by purgeAfter, and by evidence that it has gone.
+func TestPurgeNeedsEvidence(t *testing.T) {
+	a, b := made("a", 1), made("b", 20)
+	s := backedUp([]backup.Point{b, made("c", 20)}, a, b, made("c", 20))
+	s.PurgeAfter = 7 * 24 * time.Hour
+	s.Missing = map[backup.MachineKey]time.Time{a.Machine.Key: noon.AddDate(-1, 0, 0)}
+	wantPlan(t, "missing for a year", s, "b20 keep, c20 keep, a1 keep")
+	s.Gone = map[backup.MachineKey]time.Time{a.Machine.Key: noon.Add(-s.PurgeAfter + 1)}
+	wantPlan(t, "gone not long ago", s, "b20 keep, c20 keep, a1 keep")
+	s.Gone[a.Machine.Key] = noon.Add(-s.PurgeAfter)
+	wantPlan(t, "gone long ago", s, "b20 keep, c20 keep, a1 remove")
+	s.Offers = append(s.Offers, Offer{Point: a})
+	wantPlan(t, "gone, and there", s, "b20 keep, c20 keep, a1 keep")
+	s.Offers, s.PurgeAfter = s.Offers[:2], 0
+	wantPlan(t, "never to be purged", s, "b20 keep, c20 keep, a1 keep")
+}
+
+// A point whose copy has begun is finished before something newer is taken.
+func TestPinned(t *testing.T) {
+	s := backedUp([]backup.Point{made("a", 19), made("a", 20)})
+	s.Pinned = map[backup.PointID]bool{s.Offers[0].ID: true}
+	if p := wantPlan(t, "pinned", s, "a19 copy, a20 passed over"); !p.Machines[0].Pinned {
+		t.Error("not said to be pinned")
+	}
+}
+
+func TestFullReadsAgain(t *testing.T) {
+	s := backedUp([]backup.Point{made("a", 19), made("a", 20), made("b", 20)}, made("a", 20))
+	s.Full = true
+	wantPlan(t, "full", s, "a19 older, a20 copy, b20 copy")
+}
+
+// world is a job that lives through days: what it has, and what its source offers.
+type world struct {
+	s    Situation
+	held map[backup.PointID]Held
+}
+
+// carryOut does what a plan says, as the runner does.
+func (w *world) carryOut(t *rapid.T, p IntervalPlan) {
+	for _, m := range p.Machines {
+		newest := backup.Point{}
+		for _, step := range m.Steps {
+			switch step.Action {
+			case ActionCopy:
+				if h, there := w.held[step.Point.ID]; there && h.State == backup.StateComplete {
+					t.Fatalf("%s is copied twice", step.Point.ID.Short())
+				}
+				w.held[step.Point.ID] = Held{Point: step.Point, Claimed: true, Claim: Claim{Flags: step.Slots, Flagged: true}}
+			case ActionKeep:
+				h := w.held[step.Point.ID]
+				h.Claim = Claim{Flags: step.Slots, Flagged: true}
+				w.held[step.Point.ID] = h
+			case ActionRemove:
+				delete(w.held, step.Point.ID)
+			}
+			if good := step.Point.State == backup.StateComplete && (step.OnTarget || step.Action == ActionCopy); good && !step.Point.Created.Before(newest.Created) {
+				newest = step.Point
+			}
+		}
+		if _, there := w.held[newest.ID]; newest.ID != (backup.PointID{}) && !there {
+			t.Fatalf("the newest good point of %s was removed", m.Machine.Name)
+		}
+	}
+	w.s.Held = nil
+	for _, h := range w.held {
+		w.s.Held = append(w.s.Held, h)
+	}
+	slices.SortFunc(w.s.Held, func(a, b Held) int { return a.Created.Compare(b.Created) })
+}
+
+// Whatever a source offers: the newest good point stays; nothing is copied twice, nor copied and removed in one interval;
+// after an interval the next one has nothing to copy and nothing to remove.
+func TestIntervalInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{s: backedUp(nil), held: map[backup.PointID]Held{}}
+		rules := policy.Retention{Points: rapid.IntRange(0, 3).Draw(t, "points"), Days: rapid.IntRange(0, 4).Draw(t, "days")}
+		rules.Tiers[policy.Weekly].Keep = rapid.IntRange(0, 2).Draw(t, "weeks")
+		w.s.Retention = keeping(rules)
+		w.s.Mode = rapid.SampledFrom([]policy.Mode{policy.Periodic, policy.Immediate, policy.Manual}).Draw(t, "mode")
+		w.s.Lookup.Backfill = rapid.SampledFrom([]policy.Backfill{0, 2, policy.BackfillAll}).Draw(t, "backfill")
+		w.s.Selected = []backup.MachineKey{made("a", 1).Machine.Key, made("b", 1).Machine.Key}
+		for day := range rapid.IntRange(2, 25).Draw(t, "intervals") {
+			for _, machine := range []string{"a", "b"} {
+				if rapid.IntRange(0, 3).Draw(t, "made") > 0 {
+					p := made(machine, day+1)
+					p.State = rapid.SampledFrom([]backup.State{backup.StateComplete, backup.StateComplete, backup.StateBroken, backup.StateLocked}).Draw(t, "state")
+					w.s.Offers = append(w.s.Offers, Offer{Point: p, Grew: p.Created})
+				}
+			}
+			w.s.Now = time.Date(2026, 3, day+1, 13, 0, 0, 0, time.UTC)
+			w.s.Interval = policy.Interval{Begins: w.s.Now.Add(-time.Hour), Ends: w.s.Now.Add(23 * time.Hour)}
+			w.carryOut(t, Interval(w.s))
+			// A second look without anything new.
+			if again := Interval(w.s); len(again.Steps(ActionCopy))+len(again.Steps(ActionClaim))+len(again.Steps(ActionRemove)) > 0 {
+				t.Fatalf("day %d, then again: %s", day, told(again))
+			}
+		}
+	})
+}
