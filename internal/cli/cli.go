@@ -31,6 +31,8 @@ type app struct {
 	tempDir     string
 	// buckets that were opened, to say in the end what was asked of their servers.
 	buckets []*s3.Store
+	// instance keeps the machines of the source that is opened apart from those of a cloned site.
+	instance string
 	// keys open encrypted repositories.
 	keys *keys
 	// whole is the program that this one is, but for keys and credentials of one repository; else nil.

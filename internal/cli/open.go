@@ -40,7 +40,7 @@ func (a *app) formats() []source.Format {
 
 // openSource lists a folder of backups, or a repository in a bucket.
 func (a *app) openSource(ctx context.Context, path, name string) (*registry.Source, error) {
-	options := registry.Options{Name: name, CacheDir: a.cacheDir, Formats: a.formats()}
+	options := registry.Options{Name: name, Instance: a.instance, CacheDir: a.cacheDir, Formats: a.formats()}
 	if s3.IsLocation(path) {
 		store, err := a.openBucket(path)
 		if err != nil {

@@ -20,7 +20,9 @@ type Root struct {
 	root *os.Root
 	path string
 	name string
-	read atomic.Int64
+	// instance keeps the machines of cloned sites apart; usually empty.
+	instance string
+	read     atomic.Int64
 }
 
 // OpenRoot opens the folder at path. An empty name means the folder's base name.
@@ -50,6 +52,16 @@ func Elsewhere(location, name string) *Root {
 
 // Name is the source's name, which takes part in the identity of machines whose format states no UUID.
 func (r *Root) Name() string { return r.name }
+
+// SetInstance gives the machines of the source an instance in their identity. It is for before the source is listed.
+func (r *Root) SetInstance(instance string) { r.instance = instance }
+
+// MachineKey builds the key of a machine of this source, as backup.NewMachineKey does.
+func (r *Root) MachineKey(platform backup.Platform, nativeID, uuid string) backup.MachineKey {
+	key := backup.NewMachineKey(platform, nativeID, uuid, r.name)
+	key.Instance = r.instance
+	return key
+}
 
 // Path is the absolute path of the folder, for messages and for programs that open a repository in it.
 func (r *Root) Path() string { return r.path }

@@ -97,7 +97,7 @@ func (s *scan) describedMachines(f *folder) []*machine {
 			id = f.path + "/" + d.Name.text
 		}
 		m := &machine{
-			key:  backup.NewMachineKey(backup.PlatformImage, id, d.UUID.text, s.root.Name()),
+			key:  s.root.MachineKey(backup.PlatformImage, id, d.UUID.text),
 			name: d.Name.text, location: f.path, described: true,
 		}
 		if f.path != "." {

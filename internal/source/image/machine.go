@@ -126,7 +126,7 @@ func (s *scan) rootMachines(f *folder) []*machine {
 	for _, chain := range chains {
 		name := baseName(first(chain).name)
 		m := &machine{
-			key:  backup.NewMachineKey(backup.PlatformImage, first(chain).name, "", s.root.Name()),
+			key:  s.root.MachineKey(backup.PlatformImage, first(chain).name, ""),
 			name: name, location: first(chain).Path,
 		}
 		for k := len(chain) - 1; k >= 0; k-- {
@@ -145,7 +145,7 @@ func (s *scan) folderMachine(f *folder) *machine {
 		return nil
 	}
 	m := &machine{
-		key:  backup.NewMachineKey(backup.PlatformImage, f.path+"/", "", s.root.Name()),
+		key:  s.root.MachineKey(backup.PlatformImage, f.path+"/", ""),
 		name: path.Base(f.path), location: f.path, beside: f.beside,
 	}
 	taken := map[string]int{}

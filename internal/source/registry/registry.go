@@ -31,6 +31,9 @@ type Source struct {
 type Options struct {
 	// Name is the source's name; empty means the folder's base name.
 	Name string
+	// Instance keeps the machines of cloned sites apart; usually empty. Points in Ferry repositories keep the one that they
+	// were copied with.
+	Instance string
 	// CacheDir remembers files found broken; empty remembers nothing.
 	CacheDir string
 	Formats  []source.Format
@@ -44,6 +47,7 @@ func Open(ctx context.Context, path string, options Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	root.SetInstance(options.Instance)
 	s := &Source{Root: root, broken: openBrokenFiles(options.CacheDir, root.Path())}
 	if err := s.scan(ctx, options.Formats); err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -137,12 +137,12 @@ func (f *folder) superseded(c candidate) bool {
 func (f *folder) anyMachine() backup.Machine {
 	for _, ident := range slices.SortedFunc(maps.Keys(f.configs), compareIdents) {
 		if config := f.configs[ident]; config != nil {
-			return config.machine(f.root.Name())
+			return config.machine(f.root)
 		}
 	}
 	for _, ident := range f.listed {
 		if known := f.checkpoint(ident); known.checkpoint != nil && known.domain != nil {
-			return known.domain.machine(f.root.Name())
+			return known.domain.machine(f.root)
 		}
 	}
 	name := f.cptMachine
@@ -152,5 +152,5 @@ func (f *folder) anyMachine() backup.Machine {
 	if name == "." {
 		name = f.root.Name()
 	}
-	return (&domain{Name: name}).machine(f.root.Name())
+	return (&domain{Name: name}).machine(f.root)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ferry/internal/backup"
+	"ferry/internal/source"
 )
 
 // domain is what Ferry wants of a libvirt domain's XML. All of it is data: no path in it is ever followed.
@@ -91,12 +92,12 @@ func (d *domain) clean() (*domain, error) {
 }
 
 // machine is the domain as Ferry's machine: identified by its UUID, or by the source where there is none.
-func (d *domain) machine(sourceName string) backup.Machine {
+func (d *domain) machine(in *source.Root) backup.Machine {
 	native := d.UUID
 	if native == "" {
 		native = d.Name
 	}
-	return backup.Machine{Key: backup.NewMachineKey(backup.PlatformLibvirt, native, d.UUID, sourceName), Name: d.Name}
+	return backup.Machine{Key: in.MachineKey(backup.PlatformLibvirt, native, d.UUID), Name: d.Name}
 }
 
 // checkpoint is what Ferry wants of a libvirt checkpoint's XML.

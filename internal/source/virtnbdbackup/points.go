@@ -16,7 +16,7 @@ func (f *folder) point(c candidate) source.Point {
 	machine := f.machine
 	config := f.configs[c.ident]
 	if config != nil {
-		machine = config.machine(f.root.Name())
+		machine = config.machine(f.root)
 	}
 	stamp := f.stampOf(c)
 	plan := &plan{root: f.root, id: backup.NewPointID(machine.Key, stamp.native)}

@@ -46,7 +46,7 @@ func zipPoint(root *source.Root, entry source.Entry) (source.Point, bool) {
 		if err != nil {
 			return source.Point{}, false
 		}
-		machine := config.machine(root.Name())
+		machine := config.machine(root)
 		native := fmt.Sprintf("zip@%d", entry.ModTime.UnixNano())
 		return source.Point{Files: []source.FileIdentity{entry.FileIdentity}, Point: backup.Point{
 			ID: backup.NewPointID(machine.Key, native), Machine: machine, Created: entry.ModTime, Zone: "UTC",

@@ -205,7 +205,7 @@ func stateOf(err error) (backup.State, string) {
 func (d *dump) machine(config guestConfig) backup.Machine {
 	native := d.name.nativeMachineID()
 	machine := backup.Machine{
-		Key:    backup.NewMachineKey(backup.PlatformProxmox, native, config.uuid, d.root.Name()),
+		Key:    d.root.MachineKey(backup.PlatformProxmox, native, config.uuid),
 		Name:   config.name,
 		Labels: config.tags,
 	}
