@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"ferry/internal/policy"
 )
 
 const root = "../.."
@@ -90,6 +93,53 @@ func hasHeading(page, anchor string) bool {
 		}
 	}
 	return false
+}
+
+// TestSettingsOfJobsAreDocumented: every setting that the schema has is in docs/jobs.md.
+func TestSettingsOfJobsAreDocumented(t *testing.T) {
+	page := readPage(t, "docs/jobs.md")
+	settings := 0
+	var walk func(form any)
+	walk = func(form any) {
+		switch form := form.(type) {
+		case []any:
+			for _, element := range form {
+				walk(element)
+			}
+		case map[string]any:
+			properties, _ := form["properties"].(map[string]any)
+			for name := range properties {
+				settings++
+				if !regexp.MustCompile("\\b" + name + "\\b").MatchString(page) {
+					t.Errorf("docs/jobs.md does not have %s", name)
+				}
+			}
+			for _, member := range form {
+				walk(member)
+			}
+		}
+	}
+	var form any
+	if err := json.Unmarshal(policy.Schema(), &form); err != nil {
+		t.Fatal(err)
+	}
+	walk(form)
+	if settings < 60 {
+		t.Errorf("%d settings were looked at", settings)
+	}
+}
+
+// TestExamplesOfJobsAreRight: what docs/jobs.md shows as a file is one.
+func TestExamplesOfJobsAreRight(t *testing.T) {
+	examples := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(readPage(t, "docs/jobs.md"), -1)
+	for _, example := range examples {
+		if _, err := policy.Parse(policy.File{Name: "docs/jobs.md", Content: []byte(example[1])}); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(examples) == 0 {
+		t.Error("there are no examples")
+	}
 }
 
 // TestExitCodesAreDocumented: the same codes in --help and in docs/cli.md.

@@ -111,7 +111,7 @@ func isKeyError(err error) bool {
 
 // describeError says where an error happened, as far as it knows.
 func describeError(err error) errorJSON {
-	described := errorJSON{Message: err.Error(), Hint: backup.Hint(err)}
+	described := errorJSON{Message: err.Error(), Hint: backup.Hint(err), Problems: describeProblems(err)}
 	var at *backup.Error
 	for errors.As(err, &at) {
 		if at.Machine != "" {

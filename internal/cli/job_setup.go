@@ -56,8 +56,6 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 // refuse is the error of settings that a job without a server cannot keep to: to run all the same would not be what was asked for.
 func (c chosenJob) refuse(r policy.Repository) error {
 	switch {
-	case r.Instance != "":
-		return usage("repository %s: instance is not supported by this version", r.Name)
 	case len(c.Target.Map) > 0:
 		return usage("job %s: target.map is not supported by this version", c.Name)
 	case len(c.Bandwidth) > 0 || len(r.Bandwidth) > 0:
@@ -104,8 +102,14 @@ func (a *app) openResource(ctx context.Context, r policy.Repository) (*registry.
 		}
 	}
 	opened, err := with.openReadable(ctx, r.Location, r.SourceName)
-	if err != nil || r.ID == "" {
-		return opened, err
+	if err != nil {
+		return nil, err
+	}
+	for i := range opened.Points { // copies keep the labels, so that retention finds them when the source has gone
+		opened.Points[i].Point = r.Labelled(opened.Points[i].Point)
+	}
+	if r.ID == "" {
+		return opened, nil
 	}
 	for _, of := range repositoriesOf(opened) {
 		if of.ID() != r.ID {
@@ -132,7 +136,7 @@ func (a *app) openTargetResource(ctx context.Context, r policy.Repository) (*rep
 // asResource is the program with the keys of a repository's resource before its own.
 func (a *app) asResource(ctx context.Context, r policy.Repository) (*app, error) {
 	with := *a
-	with.whole = a
+	with.whole, with.instance = a, r.Instance
 	with.keys = &keys{app: &with}
 	with.keys.secrets = secrets{files: a.keys.files, commands: a.keys.commands}
 	with.keys.identityFiles = a.keys.identityFiles

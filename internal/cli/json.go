@@ -27,6 +27,8 @@ type errorJSON struct {
 	Object   string `json:"object"`
 	Offset   *int64 `json:"offset,omitempty"`
 	ExitCode int    `json:"exitCode"`
+	// Problems are the mistakes in a file of jobs and repositories.
+	Problems []problemJSON `json:"problems"`
 }
 
 // pointsJSON is the output of points.

@@ -130,6 +130,8 @@ func TestJSON(t *testing.T) {
 	note("key list", ferry(ExitDone, "key", "list", in("encrypted")))
 	note("points", ferry(ExitDone, "points", in("encrypted")))
 
+	noteJobs(t, in, note, ferry)
+
 	note("compact", ferry(ExitDone, "compact", in("held")))
 
 	// A repository without points.
@@ -161,8 +163,8 @@ func TestJSON(t *testing.T) {
 
 	spoil(t, in("second"))
 	note("verify", ferry(ExitDamaged, "verify", in("second")))
-	printed["Warnings and errors"] = append(messages(ExitDamaged, "restore", in("second"), "web01", "--to", in("damaged")),
-		messages(ExitUsage, "points", in("nowhere"))...)
+	printed["Warnings and errors"] = append(messages(ExitUsage, "job", "show", "-f", in("bad.yaml")), messages(ExitDamaged, "restore", in("second"), "web01", "--to", in("damaged"))...)
+	printed["Warnings and errors"] = append(printed["Warnings and errors"], messages(ExitUsage, "points", in("nowhere"))...)
 	note("restore", ferry(ExitDamaged, "restore", in("second"), "web01", "--to", in("gaps"), "--skip-damaged"))
 	entries, err := filepath.Glob(in("second/log/*"))
 	if err != nil || len(entries) < 2 {
@@ -188,9 +190,42 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 17 {
+	if len(examples) != 19 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
+}
+
+// noteJobs notes what commands print that read a file of jobs.
+func noteJobs(t *testing.T, in func(string) string, note func(string, string), ferry func(int, ...string) string) {
+	t.Helper()
+	samples, err := filepath.Abs(vzdumpSamples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := fmt.Sprintf(`kind: Repository
+name: pve
+location: %s
+labels: [{label: web, name: web*}]
+---
+kind: Repository
+name: vault
+location: vault
+---
+kind: Job
+name: near
+source: {repositories: [pve]}
+target: {repository: vault}
+select: {include: [label=web, WEB01], exclude: [test-*]}
+retention: {points: 3}
+overrides: [{match: web01, retention: {days: 14, weekly: {keep: 4, on: sunday}}}]
+`, samples)
+	for name, content := range map[string]string{"job.yaml": file, "bad.yaml": "kind: Job\nsorce: x\n"} {
+		if err := os.WriteFile(in(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note("job show", ferry(ExitDone, "job", "show", "-f", in("job.yaml")))
+	note("job resolve", ferry(ExitDone, "job", "resolve", "-f", in("job.yaml")))
 }
 
 // holdOldest holds the oldest point of a repository, as a restore does.
