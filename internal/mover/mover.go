@@ -292,7 +292,7 @@ func (t *task) chooseBase(ctx context.Context) error {
 		return nil // all of it is read
 	}
 	// With damage about, all is read: what is damaged is stored again, and nothing damaged is taken over.
-	if unhealed, err := ingest.Repository().Unhealed(ctx); unhealed || err != nil {
+	if unhealed, err := ingest.Repository().Unhealed(ctx, domain); unhealed || err != nil {
 		return err
 	}
 	for _, ancestor := range t.content.Ancestors() {

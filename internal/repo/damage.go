@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -13,21 +11,28 @@ import (
 	"ferry/internal/repo/index"
 )
 
-// Unhealed is true if something known to be damaged has no good copy: a point that takes anything over from others could
-// take over damage.
-func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
+// Unhealed is true if something known to be damaged in a domain has no good copy there: a point that takes anything over from
+// others could take over damage. Copies in other domains do not count, because they go when their own points do.
+func (r *Repository) Unhealed(ctx context.Context, domain format.Name) (bool, error) {
 	set, err := r.lookup(ctx)
 	if err != nil {
 		return false, err
 	}
-	r.mu.Lock()
-	damaged := slices.Collect(maps.Keys(r.state.Bad))
-	r.mu.Unlock()
 	whole := map[format.Name]bool{} // packs of which nobody can say any more what was in them, until it is found
-	for _, bad := range damaged {
-		if bad.ID.IsZero() {
+	var ids []format.ID
+	r.mu.Lock()
+	for bad := range r.state.Bad {
+		switch {
+		case r.state.Packs[bad.Pack].Domain != domain:
+		case bad.ID.IsZero():
 			whole[bad.Pack] = true
-		} else if _, found, err := set.Find(ctx, bad.ID); err != nil || !found {
+		default:
+			ids = append(ids, bad.ID)
+		}
+	}
+	r.mu.Unlock()
+	for _, id := range ids {
+		if _, found, err := set.FindIn(ctx, domain, id); err != nil || !found {
 			return err == nil, err
 		}
 	}
@@ -39,7 +44,7 @@ func (r *Repository) Unhealed(ctx context.Context) (bool, error) {
 	err = set.Of(ctx, whole, func(e index.Entry) bool {
 		delete(whole, e.Pack)
 		var found bool
-		_, found, findErr = set.Find(ctx, e.ID)
+		_, found, findErr = set.FindIn(ctx, domain, e.ID)
 		unhealed = unhealed || !found
 		return !unhealed && findErr == nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"ferry/internal/mover"
@@ -201,5 +202,44 @@ func TestSealedBlocksLieInOrder(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%d blocks lie in another order than the %d of the objects", len(got), len(want))
+	}
+}
+
+// What is damaged in a domain is stored again there by the next copy, though another domain has it: that goes when its own point
+// does. What is damaged in another domain is no reason to read a source whole.
+func TestDamageIsTheDomainsOwn(t *testing.T) {
+	for _, ofSealed := range []bool{false, true} {
+		store := initialized(t, repo.Options{})
+		r := must(openSmall(t.Context(), store, ""))(t)
+		data := content(7, 30*smallBlock)
+		first, sealed := onePoint("web", "w1", data), onePoint("db", "d1", data)
+		next := onePoint("web", "w2", changed(data, 3, 30*smallBlock))
+		next.Base = first
+		copyInto(t, r, repo.IngestOptions{}, first)
+		copyInto(t, r, repo.IngestOptions{Sealed: true}, sealed)
+		for id, p := range r.State().Packs {
+			if p.Kind == "data" && (p.Domain.String() != r.ID()) == ofSealed {
+				tamper(t, store, "packs/"+id.String()[:2]+"/"+id.String(), func(b []byte) []byte { b[64+200] ^= 1; return b })
+				break
+			}
+		}
+		must(r.Verify(t.Context(), nil))(t)
+		if len(r.State().Bad) != 1 {
+			t.Fatalf("bad %v", r.State().Bad)
+		}
+		var read atomic.Int64
+		next.OnRead = func(_ int, _ int64, n int) (int, error) { read.Add(int64(n)); return n, nil }
+		mustCopyAll(t, r, next)
+		if whole := read.Load() >= int64(len(data)); whole == ofSealed {
+			t.Errorf("damage in the sealed domain: %v: %d bytes of %d were read", ofSealed, read.Load(), len(data))
+		}
+		if !ofSealed {
+			forget(t, r, sealed)
+			for range 3 {
+				reclaim(t, r, atOnce())
+			}
+			check(t, r, first, next)
+		}
+		closeRepo(t, r)
 	}
 }
