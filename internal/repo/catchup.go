@@ -135,8 +135,8 @@ func (r *Repository) rememberState() {
 		live[point.Checksum] = true
 	}
 	r.cache.dropPoints(live)
-	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
-	if err == nil && r.cache.setState(raw) == nil {
+	raw, err := r.encodeState()
+	if err == nil && raw != nil && r.cache.setState(raw) == nil {
 		r.rememberedAt = r.state.Head.N
 	}
 }

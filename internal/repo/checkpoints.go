@@ -120,7 +120,10 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 	if err != nil || r.state.Head.N < known+every && (!outdated || known == 0) {
 		return nil // the next commit tries again
 	}
-	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, r.state.Payload())
+	raw, err := r.encodeState()
+	if err == nil && raw == nil {
+		return nil
+	}
 	if err == nil {
 		err = r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw)
 	}
@@ -134,6 +137,17 @@ func (r *Repository) checkpoint(ctx context.Context) error {
 	r.checkpoints[0], r.checkpoints[1] = r.state.Head.N, r.checkpoints[0]
 	r.checkpointGeneration = r.state.Generation
 	return nil
+}
+
+// encodeState makes a checkpoint of the state. It is nil if its MAC would be of a later data key than the log's last one: who
+// began with it would take for forged what others append meanwhile with the key that counted until then. The caller holds r.mu.
+func (r *Repository) encodeState() ([]byte, error) {
+	payload := r.state.Payload()
+	raw, err := commitlog.EncodeCheckpoint(r.hasher, r.state.Head, payload)
+	if err != nil || payload.Generation != r.state.Generation {
+		return nil, err
+	}
+	return raw, nil
 }
 
 // dropCheckpoints removes those up to one: this one alone, or where files are locked also earlier ones, which could not be

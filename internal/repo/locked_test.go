@@ -337,3 +337,34 @@ func TestRotationWhileOpen(t *testing.T) {
 		t.Errorf("%+v", report.Damage)
 	}
 }
+
+// A process that learns of two rotations at once, and is cut short between their entries, does not remember a state of which the
+// second key vouches: what others wrote with the first one would be called forged by it ever after.
+func TestStateRememberedAmidRotations(t *testing.T) {
+	a, cache := newAttacked(t), newCache(t)
+	behind := must(openSmall(t.Context(), a.store, cache))(t)
+	other := a.open(t)
+	for i := range 2 {
+		if _, err := other.RotateKeys(t.Context(), repo.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			mustCopyAll(t, other, onePoint("db", "d1", content(5, smallBlock)))
+		}
+	}
+	unread := commitlog.EntryName(behind.State().Head.N + 2)
+	a.store.SetFault(func(_ memory.Op, name string) error {
+		if name == unread {
+			return errInjected
+		}
+		return nil
+	})
+	if err := behind.Refresh(t.Context()); !errors.Is(err, errInjected) {
+		t.Fatalf("it read on: %v", err)
+	}
+	closeRepo(t, behind)
+	a.store.SetFault(nil)
+	again := must(openSmall(t.Context(), a.store, cache))(t)
+	defer closeRepo(t, again)
+	check(t, again, append(a.points, onePoint("db", "d1", content(5, smallBlock)))...)
+}
