@@ -25,17 +25,22 @@ type CopyAge struct {
 	Created time.Time
 }
 
-// newestCopies is the newest good copy that a job ($1, in claims $5) claims in a repository ($2) of each machine of its selection: those
-// without a copy first, then the oldest. For each machine one index is entered at its newest point; points that are damaged, or
-// another job's, are passed over.
+// newestCopy chooses, for a machine j of a job's selection, the newest good point that the job claims: an index is entered at the
+// machine's newest point; points that are damaged, or another job's ($5 as claims name it), are passed over.
+const newestCopy = `
+	FROM points q WHERE q.edition = r.edition AND q.machine = j.machine AND q.damaged = 0 AND q.state = 'complete'
+		AND EXISTS (SELECT 1 FROM claims c WHERE c.edition = q.edition AND c.point = q.id AND c.job = $5)
+	ORDER BY q.created_at DESC LIMIT 1`
+
+// newestCopies is the newest copy that a job ($1) has in a repository ($2) of each machine of its selection: those without a copy
+// first ($3 is before all times), then the oldest. The choice is made twice, for the point and for its time, since a join with
+// all points, which PostgreSQL would make of one, costs far more.
 const newestCopies = `
-	SELECT ` + machineColumns + `, j.since_at, COALESCE(p.id, ''), COALESCE(p.created_at, 0)
-	FROM selected j JOIN machines m ON m.id = j.machine LEFT JOIN mirrors r ON r.repository = $2
-		LEFT JOIN points p ON p.edition = r.edition AND p.id = (
-			SELECT q.id FROM points q WHERE q.edition = r.edition AND q.machine = j.machine AND q.damaged = 0 AND q.state = 'complete'
-				AND EXISTS (SELECT 1 FROM claims c WHERE c.edition = q.edition AND c.point = q.id AND c.job = $5)
-			ORDER BY q.created_at DESC LIMIT 1)
-	WHERE j.job = $1 ORDER BY COALESCE(p.created_at, $3), m.id LIMIT $4`
+	SELECT a.platform, a.instance, a.uuid, a.source_name, a.native_id, a.name, a.labels, a.retired_at, a.since_at, COALESCE(a.point, ''),
+		COALESCE(a.created_at, 0)
+	FROM (SELECT m.id, ` + machineColumns + `, j.since_at, (SELECT q.id ` + newestCopy + `) AS point, (SELECT q.created_at ` + newestCopy + `) AS created_at
+		FROM selected j JOIN machines m ON m.id = j.machine LEFT JOIN mirrors r ON r.repository = $2 WHERE j.job = $1) a
+	ORDER BY COALESCE(a.created_at, $3), a.id LIMIT $4`
 
 // OldestCopies returns for the machines of a job how old their newest copy in a repository is, at most limit of them: first
 // those that have none, then the oldest. Whoever asks which are older than allowed stops at the first that is not.
