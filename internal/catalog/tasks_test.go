@@ -129,6 +129,10 @@ func TestSlots(t *testing.T) {
 		if second := claim(t, c, "me", Slots{All: 1}); second == nil || second.ID == first.ID {
 			t.Errorf("claimed %+v after %d was postponed", second, first.ID)
 		}
+		clock.move(time.Hour)
+		if again := claim(t, c, "me", Slots{}); again == nil || again.ID != first.ID {
+			t.Errorf("claimed %+v when the time of %d had come", again, first.ID)
+		}
 	})
 }
 

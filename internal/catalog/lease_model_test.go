@@ -1,0 +1,278 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// taskModel is what a task should be.
+type taskModel struct {
+	id, order, epoch, attempts, cancel int64
+	state, owner, checkpoint           string
+	until, next                        time.Time
+}
+
+func (m taskModel) String() string {
+	return fmt.Sprintf("task %d %s, owner %q, epoch %d until %v, attempts %d, next %v, cancel %d, checkpoint %q",
+		m.id, m.state, m.owner, m.epoch, maybe(stamp(m.until)), m.attempts, maybe(stamp(m.next)), m.cancel, m.checkpoint)
+}
+
+// ownerModel is a process: its own connections, its own clock, and every lease that it was ever given. It may be paused at any
+// time: it then comes back with leases that are no longer its own.
+type ownerModel struct {
+	catalog *Catalog
+	clock   *clock
+	name    string
+	leases  []TaskLease
+}
+
+// leaseModel checks leases against the rules in a few lines of Go.
+type leaseModel struct {
+	owners []*ownerModel
+	tasks  []*taskModel
+	writes int
+}
+
+func (m *leaseModel) find(id int64) *taskModel {
+	return m.tasks[slices.IndexFunc(m.tasks, func(task *taskModel) bool { return task.id == id })]
+}
+
+// next is what an owner should get.
+func (m *leaseModel) next(o *ownerModel, slots int) (task *taskModel, takeOver bool) {
+	now := o.clock.now()
+	running := 0
+	for _, task := range m.tasks { // in order
+		if task.state != "running" {
+			continue
+		}
+		running++
+		if task.owner != o.name && (!task.until.After(now) || task.until.After(now.Add(2*MaxLease))) {
+			return task, true
+		}
+	}
+	if running >= slots {
+		return nil, false
+	}
+	for _, task := range m.tasks {
+		if task.state == "waiting" && !task.next.After(now) {
+			return task, false
+		}
+	}
+	return nil, false
+}
+
+func (m *leaseModel) claim(t *rapid.T) {
+	o := rapid.SampledFrom(m.owners).Draw(t, "owner")
+	slots := rapid.IntRange(1, 3).Draw(t, "slots")
+	length := rapid.SampledFrom([]time.Duration{time.Second, time.Minute, MaxLease}).Draw(t, "length")
+	want, takeOver := m.next(o, slots)
+	got, err := o.catalog.Tasks.Claim(context.Background(), o.name, length, Slots{All: slots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (got == nil) != (want == nil) {
+		t.Fatalf("%s claimed %v, want %v", o.name, got, want)
+	}
+	if got == nil {
+		return
+	}
+	want.epoch++
+	want.attempts += flag(takeOver)
+	want.state, want.owner, want.until, want.next = "running", o.name, o.clock.now().Add(length), time.Time{}
+	if got.ID != want.id || got.Lease.Epoch != want.epoch || got.TakenOver != takeOver || string(got.Checkpoint) != want.checkpoint || int64(got.Cancel) != want.cancel {
+		t.Fatalf("%s claimed %+v, want %v", o.name, got, want)
+	}
+	o.leases = append(o.leases, got.Lease)
+}
+
+// write does something under a lease that an owner has or had, and says whether it should work.
+func (m *leaseModel) write(t *rapid.T, doing string, do func(o *ownerModel, lease TaskLease) error, change func(task *taskModel)) {
+	o := rapid.SampledFrom(m.owners).Draw(t, "owner")
+	if len(o.leases) == 0 {
+		return
+	}
+	lease := rapid.SampledFrom(o.leases).Draw(t, "lease")
+	task := m.find(lease.ID)
+	held := task.state == "running" && task.epoch == lease.Epoch
+	switch err := do(o, lease); {
+	case held && err != nil:
+		t.Fatalf("%s by the holder: %v; %v", doing, err, task)
+	case held:
+		change(task)
+		m.writes++
+	case !errors.Is(err, ErrLostLease):
+		t.Fatalf("%s by a former owner at epoch %d: %v; %v", doing, lease.Epoch, err, task)
+	}
+}
+
+func (m *leaseModel) actions() map[string]func(*rapid.T) {
+	ctx := context.Background()
+	return map[string]func(*rapid.T){
+		"claim": m.claim,
+		"time passes": func(t *rapid.T) {
+			by := rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, time.Minute, MaxLease, time.Hour}).Draw(t, "by")
+			for _, o := range m.owners {
+				o.clock.move(by)
+			}
+		},
+		"a clock jumps": func(t *rapid.T) {
+			rapid.SampledFrom(m.owners).Draw(t, "owner").clock.move(time.Duration(rapid.IntRange(-4000, 4000).Draw(t, "seconds")) * time.Second)
+		},
+		"renew": func(t *rapid.T) {
+			length := rapid.SampledFrom([]time.Duration{time.Second, MaxLease}).Draw(t, "length")
+			var until time.Time
+			m.write(t, "renew", func(o *ownerModel, lease TaskLease) error {
+				until = o.clock.now().Add(length)
+				cancel, err := o.catalog.Tasks.Renew(ctx, &lease, length, Progress{})
+				if want := m.find(lease.ID).cancel; err == nil && int64(cancel) != want {
+					t.Fatalf("told %d, want %d", cancel, want)
+				}
+				return err
+			}, func(task *taskModel) { task.until = until })
+		},
+		"checkpoint": func(t *rapid.T) {
+			text := rapid.StringMatching(`[a-z]{1,3}`).Draw(t, "checkpoint")
+			m.write(t, "checkpoint", func(o *ownerModel, lease TaskLease) error {
+				return o.catalog.Tasks.Checkpoint(ctx, lease, []byte(text))
+			}, func(task *taskModel) { task.checkpoint = text })
+		},
+		"postpone": func(t *rapid.T) {
+			failed := rapid.Bool().Draw(t, "failed")
+			after := rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "after")
+			var next time.Time
+			m.write(t, "postpone", func(o *ownerModel, lease TaskLease) error {
+				next = o.clock.now().Add(after)
+				return o.catalog.Tasks.Postpone(ctx, lease, "", next, failed)
+			}, func(task *taskModel) {
+				task.owner, task.until, task.next = "", time.Time{}, next
+				task.attempts += flag(failed)
+				task.state = map[bool]string{false: "waiting", true: "stopped"}[task.cancel > 0]
+			})
+		},
+		"finish": func(t *rapid.T) {
+			state := rapid.SampledFrom([]TaskState{TaskDone, TaskFailed}).Draw(t, "state")
+			m.write(t, "finish", func(o *ownerModel, lease TaskLease) error {
+				err := o.catalog.Tasks.Finish(ctx, lease, state, "", Progress{})
+				task := m.find(lease.ID)
+				if task.epoch == lease.Epoch && task.owner == lease.Owner && task.state == string(state) {
+					if err != nil {
+						t.Fatalf("finishing again: %v", err)
+					}
+					return ErrLostLease // what else this lease gets from now on
+				}
+				return err
+			}, func(task *taskModel) { task.state, task.until, task.checkpoint = string(state), time.Time{}, "" })
+		},
+		"cancel": func(t *rapid.T) {
+			task := rapid.SampledFrom(m.tasks).Draw(t, "task")
+			how := rapid.SampledFrom([]Cancel{CancelGracefully, CancelNow}).Draw(t, "how")
+			if err := m.owners[0].catalog.Tasks.Cancel(ctx, task.id, how); err != nil {
+				t.Fatal(err)
+			}
+			if task.state != "waiting" && task.state != "running" {
+				return
+			}
+			task.cancel = max(task.cancel, int64(how))
+			if task.state == "waiting" {
+				task.state = "stopped"
+			}
+		},
+		"a process starts anew": func(t *rapid.T) {
+			o := rapid.SampledFrom(m.owners).Draw(t, "owner")
+			o.name += "'"
+			if !rapid.Bool().Draw(t, "alone") {
+				return
+			}
+			if _, err := o.catalog.Tasks.ExpireOthers(ctx, o.name); err != nil {
+				t.Fatal(err)
+			}
+			for _, task := range m.tasks {
+				if task.state == "running" && task.owner != o.name {
+					task.until = time.Time{}
+				}
+			}
+		},
+		"": m.check,
+	}
+}
+
+// check compares all tasks with the model.
+func (m *leaseModel) check(t *rapid.T) {
+	var got []string
+	err := each(context.Background(), m.owners[0].catalog.db.reader, func(rows *sql.Rows) error {
+		var task taskModel
+		var until, next int64
+		var checkpoint []byte
+		err := rows.Scan(&task.id, &task.state, &task.owner, &task.epoch, &until, &task.attempts, &next, &task.cancel, &checkpoint)
+		task.until, task.next, task.checkpoint = maybe(until), maybe(next), string(checkpoint)
+		got = append(got, task.String())
+		return err
+	}, `SELECT id, state, owner, epoch, lease_until, attempts, next_at, cancel, checkpoint FROM tasks ORDER BY ordinal, id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, task := range m.tasks {
+		want = append(want, task.String())
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("tasks\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Whatever several owners do, with clocks that differ and jump, paused and started anew: a task has one holder, only the holder
+// writes, a new holder sees exactly what the last one has written, and there are never more than there are slots.
+func TestLeasesAgainstAModel(t *testing.T) {
+	onBoth(t, func(t *testing.T, at place) {
+		var owners []*ownerModel
+		for _, name := range []string{"a", "b", "c"} {
+			clock := newClock()
+			owners = append(owners, &ownerModel{catalog: at.open(t, clock), clock: clock, name: name})
+		}
+		writes := 0
+		rapid.Check(t, func(t *rapid.T) {
+			m := &leaseModel{}
+			for i, o := range owners {
+				_, err := o.catalog.db.writer.Exec(`DELETE FROM sessions`)
+				if err != nil {
+					t.Fatal(err)
+				}
+				o.clock.at = newClock().at.Add(time.Duration(rapid.IntRange(-900, 900).Draw(t, "skew")) * time.Second)
+				m.owners = append(m.owners, &ownerModel{catalog: o.catalog, clock: o.clock, name: string(rune('a' + i))})
+			}
+			_, session, err := owners[0].catalog.Sessions.Begin(context.Background(), "offsite", time.Time{}, "scheduler", MaxLease)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var tasks []NewTask
+			for i := range 4 {
+				tasks = append(tasks, NewTask{Machine: machine(i), Source: "pve", Target: "vault", Order: int64(i)})
+			}
+			if _, err := owners[0].catalog.Tasks.Enqueue(context.Background(), session, tasks); err != nil {
+				t.Fatal(err)
+			}
+			list, err := owners[0].catalog.Tasks.Of(context.Background(), session.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, task := range list {
+				m.tasks = append(m.tasks, &taskModel{id: task.ID, order: task.Order, state: "waiting"})
+			}
+			slices.SortFunc(m.tasks, func(a, b *taskModel) int { return cmp.Compare(a.order, b.order) })
+			t.Repeat(m.actions())
+			writes += m.writes
+		})
+		if writes == 0 {
+			t.Error("no owner ever wrote anything")
+		}
+	})
+}
