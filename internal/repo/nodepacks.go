@@ -84,7 +84,8 @@ func (n *nodePacks) expect(ctx context.Context, ids []format.ID) {
 			packs = append(packs, place.Pack)
 		}
 	}
-	n.next = append(packs, slices.DeleteFunc(n.next, func(name format.Name) bool { return slices.Contains(packs, name) })...)
+	later := slices.DeleteFunc(n.next, func(name format.Name) bool { return slices.Contains(packs, name) })
+	n.next = slices.Concat(packs, later)
 	n.next = n.next[:min(len(n.next), mostNext)]
 	n.readAhead(ctx)
 }

@@ -3,6 +3,7 @@
 package commitlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -196,18 +197,19 @@ func EncodeCheckpoint(hasher *format.Hasher, head Head, state *Payload) ([]byte,
 }
 
 func encode(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, link format.ID, payload *Payload) ([]byte, Head, error) {
-	body, err := json.Marshal(payload)
-	if err != nil {
-		return nil, Head{}, err
-	}
-	raw := format.AppendPrelude(make([]byte, 0, headerSize+len(body)+tailSize), magic)
+	raw := format.AppendPrelude(nil, magic)
 	generation := hasher.Generation()
-	payload.Generation = generation
 	raw = binary.LittleEndian.AppendUint32(raw, generation)
 	raw = binary.LittleEndian.AppendUint64(raw, n)
 	raw = append(raw, link[:]...)
-	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(body)))
-	raw = append(raw, body...)
+	raw = append(raw, 0, 0, 0, 0) // the payload's length
+	out := bytes.NewBuffer(raw)   // the payload may be large: one copy of it less than by json.Marshal
+	if err := json.NewEncoder(out).Encode(payload); err != nil {
+		return nil, Head{}, err
+	}
+	payload.Generation = generation
+	raw = bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+	binary.LittleEndian.PutUint32(raw[headerSize-4:], uint32(len(raw)-headerSize))
 	mac, err := hasher.MAC(format.InfoLog, generation, raw)
 	if err != nil {
 		return nil, Head{}, err
@@ -257,9 +259,23 @@ func decode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 	if err != nil {
 		return payload, link, head, err
 	}
+	payload.Packs = roomForPacks(proven[headerSize:])
 	if err := json.Unmarshal(proven[headerSize:], &payload); err != nil {
 		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
 	}
 	payload.Keyless, payload.Generation = keyless, generation
 	return payload, format.ID(raw[32:64]), Head{N: n, Checksum: sum}, nil
+}
+
+// leastPack is the least that a pack takes in a payload, in bytes: its names and its root in hex, and their keys.
+const leastPack = 180
+
+// roomForPacks makes room for the packs of a payload, of which a checkpoint may have a hundred thousands: growing to that
+// takes three times the memory. Whatever the payload says, it is less than the payload takes.
+func roomForPacks(payload []byte) []Pack {
+	packs := min(bytes.Count(payload, []byte(`"root":`)), len(payload)/leastPack)
+	if packs == 0 {
+		return nil
+	}
+	return make([]Pack, 0, packs)
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"testing"
 	"time"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -216,4 +217,26 @@ func mustJSON(t *testing.T, value any) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// A checkpoint's packs are decoded into room for just as many, and a payload that only looks as if it had many gets less
+// than it takes itself.
+func TestRoomForPacks(t *testing.T) {
+	const packs = 3000
+	payload := Payload{Packs: make([]Pack, packs)}
+	for i := range payload.Packs {
+		payload.Packs[i] = Pack{ID: format.RandomName(), Kind: "data", Size: 1, Frames: 1}
+	}
+	raw, err := EncodeCheckpoint(testHasher, Head{N: 3}, &payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, _, err := DecodeCheckpoint(testHasher, 3, raw)
+	if err != nil || len(decoded.Packs) != packs || cap(decoded.Packs) != packs {
+		t.Fatalf("room for %d packs, %d are there: %v", cap(decoded.Packs), len(decoded.Packs), err)
+	}
+	hostile := bytes.Repeat([]byte(`"root":`), 1<<20)
+	if taken := cap(roomForPacks(hostile)) * int(unsafe.Sizeof(Pack{})); taken == 0 || taken > len(hostile) {
+		t.Errorf("%d bytes of payload take %d bytes of memory", len(hostile), taken)
+	}
 }
