@@ -54,7 +54,7 @@ type machine struct {
 	listed []policy.SourcePoint // what shown has returned, to be used again
 }
 
-func run(w World, r rules, tell func(Event)) {
+func run(w World, r rules, tell func(Event)) *life {
 	l := &life{World: w, rules: r, tell: tell, t: w.From, edges: w.edges()}
 	for _, j := range w.Jobs {
 		l.jobs = append(l.jobs, newJob(j))
@@ -63,7 +63,7 @@ func run(w World, r rules, tell func(Event)) {
 		l.settle()
 		next := l.next()
 		if !next.Before(l.To) {
-			return
+			return l
 		}
 		l.advance(next)
 	}
@@ -78,8 +78,10 @@ func newJob(j Job) *job {
 			sum += p.Changed
 			s.sums = append(s.sums, sum)
 			s.places[p.ID] = place
-			if p.Held {
+			if s.had[p.ID] = p.Held || p.Forgotten; p.Held {
 				s.hold(place)
+			}
+			if p.Held && p.Flagged {
 				s.flags[place] = p.Flags
 			}
 		}
@@ -326,7 +328,10 @@ func (l *life) next() time.Time {
 		consider(j.look.Add(-ahead))
 		moving, each := l.active(j)
 		for _, m := range moving {
-			consider(l.t.Add(time.Duration(math.Ceil(m.left/each-1e-6)) * time.Second))
+			if each <= 0 {
+				continue // the link carries nothing
+			}
+			consider(l.t.Add(time.Duration(max(1, math.Ceil(m.left/each-1e-6))) * time.Second))
 		}
 		busy := len(moving) > 0
 		for _, m := range j.machines {

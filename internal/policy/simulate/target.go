@@ -12,7 +12,7 @@ func (l *life) admitted(j *job, m *machine, take []int) []int {
 		coming[i] = policy.Candidate{ID: m.Points[place].ID, Created: m.Points[place].Created, Good: true}
 	}
 	var admitted []int
-	for i, v := range l.admit(j.Retention, m.candidates(), coming, l.now()) {
+	for i, v := range l.admit(j.retentionOf(m.Machine), m.candidates(), coming, l.now()) {
 		if v.Keep {
 			admitted = append(admitted, take[i])
 			continue
@@ -36,7 +36,7 @@ func (m *machine) candidates() []policy.Candidate {
 
 // retain removes what no rule keeps.
 func (l *life) retain(j *job, m *machine) {
-	verdicts := l.keep(j.Retention, m.candidates(), l.now())
+	verdicts := l.keep(j.retentionOf(m.Machine), m.candidates(), l.now())
 	var kept, removed []int
 	for i, place := range m.held {
 		if m.flags[place] = verdicts[i].Slots; verdicts[i].Keep {

@@ -44,7 +44,7 @@ type Job struct {
 	Lookup    policy.Lookup
 	Window    policy.Window
 	Bandwidth policy.Bandwidth
-	// Retention of every machine.
+	// Retention of machines that have none of their own.
 	Retention policy.Retention
 	// Link is what the way to the target carries. Transfers of the job share it equally.
 	Link policy.Rate
@@ -67,6 +67,8 @@ type Machine struct {
 	// Whole is what the first copy moves, in bytes. No copy moves more.
 	Whole  int64
 	Points []Point
+	// Retention replaces the job's, if not nil.
+	Retention *policy.Retention
 }
 
 // Point is a point, and what becomes of it in its source.
@@ -83,9 +85,11 @@ type Point struct {
 	Broken bool
 	// Changed is how many bytes differ from the point before it.
 	Changed int64
-	// Held: the job holds it when the world begins; Flags are the slots that it was given then.
-	Held  bool
-	Flags []string
+	// Held: the job holds it when the world begins; Forgotten: it has given it up before.
+	Held, Forgotten bool
+	// Flags are the slots that a held point was given when it was stored; Flagged says that this was decided then.
+	Flags   []string
+	Flagged bool
 }
 
 // Kind is what kind of event it is.
@@ -194,6 +198,13 @@ func (w World) ahead(t time.Time) time.Duration {
 
 func (w World) down(t time.Time) bool {
 	return slices.ContainsFunc(w.Down, func(s Span) bool { return s.has(t) })
+}
+
+func (j Job) retentionOf(m Machine) policy.Retention {
+	if m.Retention != nil {
+		return *m.Retention
+	}
+	return j.Retention
 }
 
 func (j Job) offline(t time.Time) bool {
