@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -29,19 +30,49 @@ type run struct {
 	patch *patch
 	// data is of pooled memory, given back when the worker is done.
 	data *[]byte
+	// turn is set if runs are stored in order.
+	turn *turn
+}
+
+// turn is a run's place in the order: it is stored when before is closed, and closes after.
+type turn struct{ before, after chan struct{} }
+
+// blocks of the run with their numbers.
+func (r *run) blocks() iter.Seq2[int64, []byte] {
+	return func(yield func(int64, []byte) bool) {
+		data, number, step := *r.data, r.number, r.object.blockSize
+		if r.object.Shifting {
+			step = int64(len(data))
+		}
+		for i := 0; len(data) > 0; i++ {
+			if r.patch != nil {
+				number = r.patch.numbers[i]
+			}
+			block := data[:min(step, int64(len(data)))]
+			if !yield(number, block) {
+				return
+			}
+			data = data[len(block):]
+			number++
+		}
+	}
 }
 
 // ordered is true if blocks must be stored in the objects' order: a sealed copy is to lie as it will be read. Then one
-// goroutine reads, and one stores.
+// goroutine reads, and runs are encoded in parallel and stored in turn.
 func (t *task) ordered() bool {
 	_, sealed := t.mover.ingest.Domain()
 	return sealed
 }
 
+// aheadInTurn is how many workers there are beyond one for each processor where runs are stored in order: so many may wait for
+// their turn without a processor going idle.
+const aheadInTurn = 4
+
 // workers of a task.
 func (t *task) workers() int {
 	if t.ordered() {
-		return 1
+		return t.mover.workers + aheadInTurn
 	}
 	return t.mover.workers
 }
@@ -57,6 +88,8 @@ type pipeline struct {
 	waiting atomic.Int32
 	// streaming is true while one goroutine reads, which may need a processor of its own to do it.
 	streaming atomic.Bool
+	// last is the turn of the run that was sent last, if runs are stored in order.
+	last chan struct{}
 }
 
 // move reads all objects that are not inline and stores them.
@@ -66,7 +99,11 @@ func (t *task) move(ctx context.Context) error {
 	p.pool.New = func() any { buffer := make([]byte, 0, size); return &buffer }
 
 	workers, ctx := errgroup.WithContext(ctx)
-	for range p.task.workers() {
+	if t.ordered() {
+		p.last = make(chan struct{})
+		close(p.last)
+	}
+	for range t.workers() {
 		workers.Go(func() error { return p.work(ctx) })
 	}
 	workers.Go(func() error {
@@ -124,8 +161,12 @@ func (p *pipeline) patch() *patch {
 	return &patch{}
 }
 
-// send hands a run to the workers. It waits while they are behind.
+// send hands a run to the workers. It waits while they are behind. Where runs are stored in order one goroutine sends.
 func (p *pipeline) send(ctx context.Context, r run) error {
+	if p.last != nil {
+		r.turn = &turn{before: p.last, after: make(chan struct{})}
+		p.last = r.turn.after
+	}
 	select {
 	case p.runs <- r:
 		return p.task.checkpoint(ctx)
@@ -136,12 +177,18 @@ func (p *pipeline) send(ctx context.Context, r run) error {
 
 // work stores runs until there are no more.
 func (p *pipeline) work(ctx context.Context) error {
+	var encoded []encodedBlock
 	for {
 		r, idle, err := p.next(ctx)
 		if err != nil || r.data == nil {
 			return err
 		}
-		if err := p.store(ctx, r, p.codec(idle)); err != nil {
+		if r.turn == nil {
+			err = p.store(ctx, r, p.codec(idle))
+		} else {
+			encoded, err = p.storeInTurn(ctx, r, p.codec(idle), encoded[:0])
+		}
+		if err != nil {
 			return err
 		}
 		p.pool.Put(r.data)
@@ -183,16 +230,7 @@ func (p *pipeline) codec(idle bool) repo.Codec {
 
 // store stores the blocks of a run: zeros as nothing, what is known not again.
 func (p *pipeline) store(ctx context.Context, r run, codec repo.Codec) error {
-	data, number, step := *r.data, r.number, r.object.blockSize
-	if r.object.Shifting {
-		step = int64(len(data))
-	}
-	for i := 0; len(data) > 0; i++ {
-		if r.patch != nil {
-			number = r.patch.numbers[i]
-		}
-		block := data[:min(step, int64(len(data)))]
-		data = data[len(block):]
+	for number, block := range r.blocks() {
 		var id repo.ID
 		if !spill.AllZero(block) {
 			id = p.task.mover.ingest.BlockID(block)
@@ -200,11 +238,52 @@ func (p *pipeline) store(ctx context.Context, r run, codec repo.Codec) error {
 				return err
 			}
 		}
-		if err := r.object.put(number, id, int64(len(block))); err != nil {
+		if err := p.note(r.object, number, id, int64(len(block))); err != nil {
 			return err
 		}
-		p.task.record.Stored(r.object.index, number, id)
-		number++
 	}
+	return nil
+}
+
+// encodedBlock waits for the turn of its run.
+type encodedBlock struct {
+	number, length int64
+	repo.Encoded
+}
+
+// storeInTurn encodes the blocks of a run, and stores them when it is the run's turn. It returns memory to be used again.
+func (p *pipeline) storeInTurn(ctx context.Context, r run, codec repo.Codec, encoded []encodedBlock) ([]encodedBlock, error) {
+	for number, block := range r.blocks() {
+		b := encodedBlock{number: number, length: int64(len(block))}
+		if !spill.AllZero(block) {
+			b.Encoded = p.task.mover.ingest.Encode(block, codec)
+		}
+		encoded = append(encoded, b)
+	}
+	select {
+	case <-r.turn.before:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for _, b := range encoded {
+		if !b.ID.IsZero() {
+			if err := p.task.mover.ingest.StoreEncoded(ctx, b.Encoded); err != nil {
+				return nil, err
+			}
+		}
+		if err := p.note(r.object, b.number, b.ID, b.length); err != nil {
+			return nil, err
+		}
+	}
+	close(r.turn.after)
+	return encoded, nil
+}
+
+// note notes that a block is stored.
+func (p *pipeline) note(o *object, number int64, id repo.ID, length int64) error {
+	if err := o.put(number, id, length); err != nil {
+		return err
+	}
+	p.task.record.Stored(o.index, number, id)
 	return nil
 }

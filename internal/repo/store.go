@@ -25,6 +25,51 @@ func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, co
 	return stored, nil
 }
 
+// Encoded is a block that was encoded and is not stored yet.
+type Encoded struct {
+	ID    format.ID
+	plain int64
+	frame *[]byte
+}
+
+// Encode encodes a block for StoreEncoded. StoreBlock is cheaper for blocks that may be known.
+func (in *Ingest) Encode(plain []byte, codec Codec) Encoded {
+	id := in.BlockID(plain)
+	return Encoded{id, int64(len(plain)), in.encode(pack.KindBlock, id, plain, codec)}
+}
+
+// StoreEncoded makes sure that an encoded block is stored. It is to be called once.
+func (in *Ingest) StoreEncoded(ctx context.Context, block Encoded) error {
+	defer in.buffers.Put(block.frame)
+	_, err := in.storeFrame(ctx, block.ID, block.plain, *block.frame)
+	return err
+}
+
+// storeFrame makes sure that a block is stored, as the frame that was made of it. It returns false if it was there already.
+func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, frame []byte) (stored bool, err error) {
+	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
+		return false, err
+	}
+	known, err := in.reserve(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	if !known {
+		if err := in.appendFrame(ctx, pack.KindBlock, frame); err != nil {
+			return false, err
+		}
+	}
+	in.count(!known, plain, len(frame))
+	return !known, nil
+}
+
+// encode makes a frame in a buffer of the pool.
+func (in *Ingest) encode(kind pack.Kind, id format.ID, plain []byte, codec Codec) *[]byte {
+	buffer := in.buffers.Get().(*[]byte)
+	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
+	return buffer
+}
+
 // count adds a block to the statistics.
 func (in *Ingest) count(stored bool, plain int64, size int) {
 	if !stored {
@@ -60,9 +105,8 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	if known, err := in.reserve(ctx, id); known || err != nil {
 		return false, 0, err
 	}
-	buffer := in.buffers.Get().(*[]byte)
+	buffer := in.encode(kind, id, plain, codec)
 	defer in.buffers.Put(buffer)
-	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
 	if err := in.appendFrame(ctx, kind, *buffer); err != nil {
 		return false, 0, err
 	}

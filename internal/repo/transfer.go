@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 
@@ -122,7 +121,11 @@ func (t *Taker) take(p placed, frame []byte) error {
 func (t *Taker) store(ctx context.Context, block Block, plain []byte) error {
 	if whole := t.whole; whole != nil {
 		t.whole = nil
-		return t.transfer.to.storeFrame(ctx, block, whole)
+		stored, err := t.transfer.to.storeFrame(ctx, block.ID, block.Length, whole)
+		if stored {
+			t.transfer.to.stats.Whole.Add(1)
+		}
+		return err
 	}
 	codec := pack.CodecS2
 	if t.transfer.codec != nil {
@@ -148,22 +151,3 @@ func (in *Ingest) has(ctx context.Context, block Block) (known bool, err error) 
 
 // encrypts is true if new blocks are encrypted.
 func (in *Ingest) encrypts() bool { return in.sealer != nil }
-
-// storeFrame makes sure that a block is stored, as a frame that another repository has.
-func (in *Ingest) storeFrame(ctx context.Context, block Block, frame []byte) error {
-	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
-		return err
-	}
-	known, err := in.reserve(ctx, block.ID)
-	if err != nil {
-		return err
-	}
-	if !known {
-		if err := in.appendFrame(ctx, pack.KindBlock, frame); err != nil {
-			return err
-		}
-		in.stats.Whole.Add(1)
-	}
-	in.count(!known, block.Length, len(frame))
-	return nil
-}
