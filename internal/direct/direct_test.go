@@ -20,7 +20,7 @@ func TestSet(t *testing.T) {
 	if !direct.Fit(file) {
 		t.Skip("this file system is not one of those")
 	}
-	content := aligned()
+	content := direct.Memory(2 * direct.Align)
 	copy(content, bytes.Repeat([]byte("ferry..."), 2*direct.Align/8))
 	for _, past := range []bool{true, false, true} {
 		if err := direct.Set(file, past); err != nil {
@@ -40,17 +40,18 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// aligned is memory of two pages.
-func aligned() []byte {
-	memory := make([]byte, 3*direct.Align)
-	for !direct.Aligned(memory[:direct.Align], 0) {
-		memory = memory[1:]
+func TestMemory(t *testing.T) {
+	for _, size := range []int{direct.Align, 2 << 20, 6 << 20} {
+		memory := direct.Memory(size)
+		if len(memory) != size || cap(memory) != size || !direct.Aligned(memory, 0) {
+			t.Errorf("asked for %d bytes: %d, room for %d, aligned %v", size, len(memory), cap(memory), direct.Aligned(memory, 0))
+		}
+		memory[0], memory[size-1] = 1, 1
 	}
-	return memory[:2*direct.Align]
 }
 
 func TestAligned(t *testing.T) {
-	memory := aligned()
+	memory := direct.Memory(2 * direct.Align)
 	for name, c := range map[string]struct {
 		p      []byte
 		offset int64

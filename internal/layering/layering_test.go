@@ -34,7 +34,7 @@ var floors = map[string][]string{
 	"internal/qcow2": {"internal/backup"},
 
 	"internal/storage":      {"internal/backup", "internal/direct"},
-	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill"},
+	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill", "internal/direct"},
 	"internal/source":       {"internal/backup", "internal/vma", "internal/lzop", "internal/qcow2", "internal/cachefile"},
 	"internal/source/ferry": {"internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},
 	"internal/spill":        {},

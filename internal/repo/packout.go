@@ -5,12 +5,14 @@ import (
 	"errors"
 	"sync"
 
+	"ferry/internal/direct"
 	"ferry/internal/storage"
 )
 
 const (
-	// chunkSize is how much of a data pack is written at once: enough for a storage to write past the page cache.
-	chunkSize = 1 << 20
+	// chunkSize is how much of a data pack is written at once: enough for a storage to write past the page cache, and a huge
+	// page.
+	chunkSize = 2 << 20
 	// chunksBehind is how many chunks of a pack may wait for the storage before those who fill the pack wait.
 	chunksBehind = 4
 )
@@ -18,7 +20,7 @@ const (
 var errAborted = errors.New("pack was dropped")
 
 // chunks are shared by all packs.
-var chunks = sync.Pool{New: func() any { chunk := make([]byte, 0, chunkSize); return &chunk }}
+var chunks = sync.Pool{New: func() any { chunk := direct.Memory(chunkSize)[:0]; return &chunk }}
 
 // packOut gathers what is written to a pack into chunks and writes them behind the caller: while one is on its way to
 // the storage, the next is filled. One goroutine at a time may use it. It ends with Commit or Abort.

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// pieceSize is how much is written at once.
-	pieceSize = 1 << 20
+	// pieceSize is how much is written at once: a huge page.
+	pieceSize = 2 << 20
 	// piecesBehind is how many pieces may wait to be written before those who read wait.
 	piecesBehind = 4
 	// pieceWriters write at once: one is on its way to the disk while another gets there.
@@ -47,7 +47,7 @@ type piece struct {
 }
 
 // memory of pieces, shared by all outputs.
-var memory = sync.Pool{New: func() any { return make([]byte, pieceSize) }}
+var memory = sync.Pool{New: func() any { return direct.Memory(pieceSize) }}
 
 // newOutput begins to write. The file has its size already. If it is read again soon, it is to stay in the page cache.
 func newOutput(file *os.File, cached bool) *output {
@@ -71,7 +71,7 @@ func (o *output) run() {
 				o.failed.CompareAndSwap(nil, &err)
 			}
 		}
-		memory.Put(p.data[:pieceSize]) //nolint:staticcheck // a header for each MiB
+		memory.Put(p.data[:pieceSize]) //nolint:staticcheck // a header for each piece
 	}
 }
 
