@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// keepAll is how the retention is written that keeps every point.
+// keepAll is how the retention is written that keeps every point, and a backfill without a limit.
 const keepAll = "all"
 
 // allOr is a kind of retentions: rules, or the word for none.
@@ -50,6 +50,17 @@ func allOr(rules kind[Retention]) kind[Retention] {
 		},
 		keys: rules.keys,
 	}
+}
+
+// numberOrAll writes numbers as such.
+func numberOrAll(of kind[Backfill]) kind[Backfill] {
+	of.write = func(_ printer, value, _ Backfill) *yaml.Node {
+		if value == BackfillAll {
+			return scalar("!!str", keepAll)
+		}
+		return scalar("!!int", value.String())
+	}
+	return of
 }
 
 // orNothing also takes {}, which is the zero value.

@@ -39,7 +39,7 @@ func setting[S, T any](key, doc string, at func(*S) *T, of kind[T]) member[S] {
 			}
 			form["description"] = doc
 			if of.keys == nil && !isZero(*at(defaults)) {
-				form["default"] = plainValue(of.write(printer{}, *at(defaults), *at(defaults)))
+				form["default"] = plainValue(of.write(printer{typed: true}, *at(defaults), *at(defaults)))
 			}
 			return form
 		},
@@ -190,7 +190,7 @@ func (g groupOf[S]) write(w printer, value, given S) *yaml.Node {
 		}
 		key, child := scalar("!!str", m.key), (*yaml.Node)(nil)
 		if isDefault := m.isZero(&given) && !m.required; isDefault && w.explain {
-			child = m.write(printer{}, &value, &value)
+			child = m.write(printer{typed: w.typed}, &value, &value)
 			if child.Kind == yaml.ScalarNode || child.Style&yaml.FlowStyle != 0 {
 				child.LineComment = "default"
 			} else {

@@ -30,6 +30,8 @@ type schema map[string]any
 type printer struct {
 	// explain marks defaults by comments, and names what is not set.
 	explain bool
+	// typed writes text as text also where it is a number and YAML would take that too: for programs.
+	typed bool
 }
 
 // olderMeaning are texts that readers of YAML 1.1 take for numbers or truth: 22:00, yes.
@@ -38,6 +40,9 @@ var olderMeaning = regexp.MustCompile(`(?i)^(y|yes|n|no|on|off)$|:`)
 func scalar(tag, value string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}
 }
+
+// longestNumber is how many digits a number has at most that other programs surely take for the same.
+const longestNumber = 15
 
 // parsed is a kind whose values are written as a word. expected says what: "a length of time such as 2h".
 func parsed[T any](expected string, parse func(string) (T, error), text func(T) string, form schema) kind[T] {
@@ -54,10 +59,10 @@ func parsed[T any](expected string, parse func(string) (T, error), text func(T) 
 			}
 			return value, err == nil
 		},
-		write: func(_ printer, value, _ T) *yaml.Node {
+		write: func(w printer, value, _ T) *yaml.Node {
 			word := text(value)
 			node := scalar("!!str", word)
-			if decimal.MatchString(word) {
+			if !w.typed && len(word) <= longestNumber && decimal.MatchString(word) {
 				node.Tag = "!!int" // it is taken as a number too, and looks better so
 			} else if olderMeaning.MatchString(word) {
 				node.Style = yaml.DoubleQuotedStyle

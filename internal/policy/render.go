@@ -53,11 +53,13 @@ func plainValue(n *yaml.Node) any {
 }
 
 // Document is the job as it is read, as values of JSON.
-func (j Job) Document() any { return plainValue(ofKind(kindOfJob, jobKind.write(printer{}, j, j))) }
+func (j Job) Document() any {
+	return plainValue(ofKind(kindOfJob, jobKind.write(printer{typed: true}, j, j)))
+}
 
 // Document is the repository as it is read, as values of JSON.
 func (r Repository) Document() any {
-	return plainValue(ofKind(kindOfRepository, repositoryKind.write(printer{}, r, r)))
+	return plainValue(ofKind(kindOfRepository, repositoryKind.write(printer{typed: true}, r, r)))
 }
 
 // String is the retention as it is written: "{days: 14, weekly: {keep: 4}}", or "all".

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -40,15 +41,33 @@ func asJSON(t interface{ Fatal(...any) }, content []byte) []any {
 		if decoder.Decode(&value) != nil {
 			return all
 		}
-		encoded, err := json.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		document, err := jsonschema.UnmarshalJSON(bytes.NewReader(encoded))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, document)
+		all = append(all, reencoded(t, value))
+	}
+}
+
+// reencoded is a value as it comes out of JSON.
+func reencoded(t interface{ Fatal(...any) }, value any) any {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(encoded))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return document
+}
+
+// Text that is a number is text for programs, and no number is too long for them.
+func TestDocumentsHaveTextAsText(t *testing.T) {
+	long := strings.Repeat("1", 32)
+	repository := Repository{Name: "100", Location: "x", ID: long, Slots: 3}
+	want := map[string]any{"kind": "Repository", "name": "100", "location": "x", "id": long, "slots": 3}
+	if got := repository.Document(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v", got)
+	}
+	if got := string(repository.YAML()); !strings.Contains(got, "name: 100\n") || !strings.Contains(got, "id: \""+long+"\"\n") {
+		t.Errorf("%s", got)
 	}
 }
 
@@ -77,6 +96,9 @@ func TestSchemaTakesWhatIsRead(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		job := genJob().Draw(t, "job")
+		if err := compiled.Validate(reencoded(t, job.Document())); err != nil {
+			t.Fatalf("%v\n%v", job.Document(), err)
+		}
 		for _, content := range [][]byte{job.YAML(), job.Explained()} {
 			if err := compiled.Validate(asJSON(t, content)[0]); err != nil {
 				t.Fatalf("%s\n%v", content, err)

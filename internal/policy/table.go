@@ -42,7 +42,7 @@ var (
 	modeKind     = via(words(Periodic, Immediate, After, Manual), func(m Mode) (string, error) { return string(m), nil }, func(m string) Mode { return Mode(m) })
 	idKind       = parsed("a repository's id", parseRepositoryID, plainText, wordLike(idForm.String()))
 	lookbackKind = parsed("any or interval", parseLookback, formatLookback, schema{"enum": []string{"any", "interval"}})
-	backfillKind = parsed("a number of points, or all", ParseBackfill, Backfill.String, schema{"anyOf": []schema{{"type": "integer", "minimum": 0}, {"const": "all"}}})
+	backfillKind = numberOrAll(parsed("a number of points, or all", ParseBackfill, Backfill.String, schema{"anyOf": []schema{{"type": "integer", "minimum": 0}, {"const": keepAll}}}))
 )
 
 // word is the schema of text that may be a whole number without quotes.
