@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/policy"
-	"ferry/internal/storage/s3"
 )
 
 // maxResources is the size of the largest file of resources, in bytes.
@@ -101,24 +100,7 @@ func (a *app) readResources(file string) (policy.Resources, string, error) {
 }
 
 // located is a repository with a location, and files of secrets, that hold wherever one is.
-func (c chosenJob) located(r policy.Repository) policy.Repository {
-	if !s3.IsLocation(r.Location) {
-		r.Location = c.absolute(r.Location)
-	}
-	for _, secret := range []*policy.SecretRef{&r.Passphrase, &r.Identity, &r.Credentials} {
-		if secret.File != "" {
-			secret.File = c.absolute(secret.File)
-		}
-	}
-	return r
-}
-
-func (c chosenJob) absolute(path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
-	}
-	return filepath.Join(c.folder, path)
-}
+func (c chosenJob) located(r policy.Repository) policy.Repository { return r.Located(c.folder) }
 
 // document is the job and the repositories that it names as YAML that holds wherever it is read.
 func (c chosenJob) document(repositories []policy.Repository) string {

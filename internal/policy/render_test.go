@@ -312,6 +312,18 @@ staleLock: 2h # default
 			t.Errorf("%s goes by %s", what, is)
 		}
 	}
+	// A schedule that says only where is that of every day there.
+	only := parse(t, "kind: Repository\nname: r\nlocation: r\n---\nkind: Repository\nname: s\nlocation: s\n---\nkind: Job\nname: j\nsource: {repositories: [r]}\ntarget: {repository: s}\nschedule: {timeZone: Europe/Berlin}\n")
+	if s := only.Jobs[0].Effective().Schedule; s.Mode != Periodic || s.Every.Days != 1 || s.Zone.String() != "Europe/Berlin" {
+		t.Errorf("%+v", s)
+	}
+	// A day of the calendar is not the same as 24 hours.
+	for text, want := range map[string]Every{"1d": {Days: 1}, "24h": {Elapsed: 24 * time.Hour}, "1w": {Days: 7}, "48h30m": {Elapsed: 48*time.Hour + 30*time.Minute}} {
+		every, err := ParseEvery(text)
+		if again, _ := ParseEvery(every.String()); err != nil || every != want || again != want {
+			t.Errorf("%s is %+v, and %+v when it is read back", text, every, again)
+		}
+	}
 	if job.Scripts.Post.Timeout != 10*time.Minute || job.Scripts.Pre.Timeout != 5*time.Minute {
 		t.Errorf("scripts: %+v", job.Scripts)
 	}

@@ -135,7 +135,7 @@ const (
 // Repository is a place where points lie: a source, a target, or both for different jobs.
 type Repository struct {
 	Name string
-	// Location is a folder or a bucket, as it is written. [Resources.Locate] makes a relative folder one from where it counts.
+	// Location is a folder or a bucket, as it is written. [Repository.Located] makes a relative folder one that holds anywhere.
 	Location string
 	// ID is that of the Ferry repository which must be there; empty takes any.
 	ID string
@@ -191,22 +191,18 @@ type Resources struct {
 	Jobs         []Job
 }
 
-// Locate is the resources with locations of folders, and files of secrets, that do not depend on where Ferry runs: relative
-// ones count from dir, the folder of the file that they stand in.
-func (r Resources) Locate(dir string) Resources {
-	located := Resources{Jobs: r.Jobs}
+// Located is the repository with a location, and files of secrets, that do not depend on where Ferry runs: relative ones
+// count from dir, the folder of the file that they are written in.
+func (r Repository) Located(dir string) Repository {
 	from := func(name string) string {
 		if name == "" || filepath.IsAbs(name) || strings.Contains(name, "://") {
 			return name
 		}
 		return filepath.Join(dir, name)
 	}
-	for _, repository := range r.Repositories {
-		repository.Location = from(repository.Location)
-		for _, secret := range []*SecretRef{&repository.Passphrase, &repository.Identity, &repository.Credentials} {
-			secret.File = from(secret.File)
-		}
-		located.Repositories = append(located.Repositories, repository)
+	r.Location = from(r.Location)
+	for _, secret := range []*SecretRef{&r.Passphrase, &r.Identity, &r.Credentials} {
+		secret.File = from(secret.File)
 	}
-	return located
+	return r
 }

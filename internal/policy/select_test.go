@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -365,18 +366,16 @@ func TestLabelRules(t *testing.T) {
 }
 
 func TestRelativePlacesCountFromTheFile(t *testing.T) {
-	resources := Resources{Repositories: []Repository{
-		{Location: "images", Passphrase: SecretRef{File: "../keys/a"}, Identity: SecretRef{Environment: "X"}},
-		{Location: "/mnt/x", Passphrase: SecretRef{Command: "cat y"}},
-		{Location: "s3://bucket/x", Credentials: SecretRef{File: "aws"}},
-	}}
-	located := resources.Locate("/etc/ferry").Repositories
-	if located[0].Location != "/etc/ferry/images" || located[0].Passphrase.File != "/etc/keys/a" || located[0].Identity != (SecretRef{Environment: "X"}) ||
-		located[1].Location != "/mnt/x" || located[1].Passphrase.Command != "cat y" ||
-		located[2].Location != "s3://bucket/x" || located[2].Credentials.File != "/etc/ferry/aws" {
-		t.Errorf("%+v", located)
-	}
-	if resources.Repositories[0].Location != "images" {
-		t.Error("the resources themselves were changed")
+	for _, c := range []struct{ written, want Repository }{
+		{
+			Repository{Location: "images", Passphrase: SecretRef{File: "../keys/a"}, Identity: SecretRef{Environment: "X"}},
+			Repository{Location: "/etc/ferry/images", Passphrase: SecretRef{File: "/etc/keys/a"}, Identity: SecretRef{Environment: "X"}},
+		},
+		{Repository{Location: "/mnt/x", Passphrase: SecretRef{Command: "cat y"}}, Repository{Location: "/mnt/x", Passphrase: SecretRef{Command: "cat y"}}},
+		{Repository{Location: "s3://bucket/x", Credentials: SecretRef{File: "aws"}}, Repository{Location: "s3://bucket/x", Credentials: SecretRef{File: "/etc/ferry/aws"}}},
+	} {
+		if got := c.written.Located("/etc/ferry"); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v", got)
+		}
 	}
 }
