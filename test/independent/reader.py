@@ -25,6 +25,7 @@ import re
 import struct
 import sys
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, Generator, Iterator
 
@@ -367,6 +368,7 @@ class State:
     def __init__(self, repository: str) -> None:
         self.items: dict[str, dict[str, dict[str, Any]]] = {member: {} for member in STATE}
         self.items["domains"][repository] = {"id": repository, "sealed": False}
+        self.locked = ""  # until when everything is locked at least (section 15); it never moves back
 
     def apply(self, payload: dict[str, Any], file: str) -> None:
         """Apply one entry: first what it removes, then what it adds."""
@@ -377,6 +379,8 @@ class State:
         for member in STATE:
             for item in members.get(member, list, []):
                 self.items[member][Members(item, file).get("id", str)] = item
+        if "locked" in payload:
+            self.locked = max(self.locked, members.stamp("locked"))
 
 
 def read_sealed(path: Path, file: str, hashing: Hashing, magic: bytes, context: str, least: int,
@@ -992,6 +996,77 @@ def restore(repository: Repository, prefix: str, target: Path) -> list[Problem]:
     return repository.problems + problems
 
 
+def state_of(entries: list[bytes]) -> bytes:
+    """What log entries say of domains and locks: the sealed domains, the others, and until when all is locked."""
+    payloads = [parse_json(entry, "entry") for entry in entries]
+    state = State(payloads[0]["repository"]["id"])
+    for payload in payloads:
+        state.apply(payload, "entry")
+    domains = state.items["domains"].values()
+    text = {sealed: ",".join(sorted(d["id"] for d in domains if bool(d.get("sealed")) == sealed)) for sealed in (True, False)}
+    return f"sealed={text[True]} open={text[False]} locked={state.locked}".encode()
+
+
+def lock_end(seconds: int, stamp: str) -> str:
+    """Until when what is needed at a time is locked (section 15), both as `time_stamp` writes them."""
+    at = datetime.strptime(stamp[:15] + "+0000", "%Y%m%dT%H%M%S%z")
+    until = int(at.timestamp()) + (int(stamp[16:25]) > 0) + seconds
+    generation = seconds // 3
+    return datetime.fromtimestamp(-(-until // generation) * generation, timezone.utc).strftime("%Y%m%dT%H%M%S.000000000Z")
+
+
+# --- parity (section 7.4) --------------------------------------------------------------------------------------------
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    while b:
+        product ^= a if b & 1 else 0
+        a, b = a << 1 ^ (0x11D if a & 0x80 else 0), b >> 1
+    return product
+
+
+def _solve(upper: list[list[int]]) -> list[list[int]]:
+    """The inverse of a square matrix over GF(2^8)."""
+    size = len(upper)
+    rows = [row + [int(i == j) for j in range(size)] for i, row in enumerate(upper)]
+    for column in range(size):
+        pivot = next(r for r in range(column, size) if rows[r][column])
+        rows[column], rows[pivot] = rows[pivot], rows[column]
+        scale = next(x for x in range(256) if _multiply(x, rows[column][column]) == 1)
+        rows[column] = [_multiply(scale, x) for x in rows[column]]
+        for r in range(size):
+            factor = rows[r][column]
+            if r != column and factor:
+                rows[r] = [x ^ _multiply(factor, y) for x, y in zip(rows[r], rows[column])]
+    return [row[size:] for row in rows]
+
+
+def parity_file(hashing: Hashing, ident: bytes, pack: bytes, wanted: tuple[int, int]) -> bytes:
+    """The parity file of a pack in a repository that asks for so many data and parity shards."""
+    data = min(wanted[0], -(-len(pack) // 4096))
+    count = -(-wanted[1] * data // wanted[0])
+    size = -(-(-(-len(pack) // data)) // 64) * 64
+    shards = [pack[i * size:(i + 1) * size].ljust(size, b"\0") for i in range(data)]
+    rows = []
+    for r in range(data + count):
+        row = [1]
+        for _ in range(data - 1):
+            row.append(_multiply(row[-1], r))
+        rows.append(row)
+    inverse = _solve(rows[:data])
+    for row in rows[data:]:
+        made = 0
+        for i in range(data):
+            factor = 0
+            for c in range(data):
+                factor ^= _multiply(row[c], inverse[c][i])
+            made ^= int.from_bytes(shards[i].translate(bytes(_multiply(factor, x) for x in range(256))), "big")
+        shards.append(made.to_bytes(size, "big"))
+    head = b"FerryPar" + struct.pack("<III", 1, 0, 0) + ident + struct.pack("<QIHH12x", len(pack), size, data, count)
+    head += b"".join(hashing.u("ferry v1 parity shard", shard)[:16] for shard in shards)
+    return head + hashing.u("ferry v1 parity", head) + b"".join(shards[data:])
+
+
 def opened(function: str, hashing: Hashing, ring: bytes, raw: bytes) -> bytes:
     """What an encrypted repository's frame, point or log entry holds, proven with the key ring."""
     keys = Keys(ring, "ring")
@@ -1016,7 +1091,7 @@ def vector(case: dict[str, Any]) -> bytes:
     """The output of one test vector's function."""
     function, hashing = case["function"], Hashing(case.get("hash", ""), bytes.fromhex(case.get("idKey", "")) or bytes(32))
     parts = [bytes.fromhex(p) for p in ([case["input"]] if isinstance(case["input"], str) else case["input"])]
-    if function in ("U", "K", "rootId", "nodeId", "blockId", "pseudonym", "frame", "openFrame", "openPoint", "openEntry") and hashing.name not in HASHES:
+    if function in ("U", "K", "rootId", "nodeId", "blockId", "pseudonym", "frame", "openFrame", "openPoint", "openEntry", "parity") and hashing.name not in HASHES:
         raise ValueError(f"hash {hashing.name!r}")
     match function:
         case "U": return hashing.u(case["context"], parts[0])
@@ -1035,6 +1110,9 @@ def vector(case: dict[str, Any]) -> bytes:
         case "mac": return hmac.digest(crypto.hkdf(parts[0], b"", parts[1]), parts[2], "sha256")
         case "keyCheck": return Keys(parts[0], "ring").check()
         case "openFrame" | "openPoint" | "openEntry": return opened(function, hashing, *parts)
+        case "domainsAndLock": return state_of(parts)
+        case "lockEnd": return lock_end(int(parts[0]), time_stamp(parts[1].decode())).encode()
+        case "parity": return parity_file(hashing, parts[0], parts[1], struct.unpack("<HH", parts[2]))
         case "crc32c": return struct.pack("<I", crc32c(parts[0]))
         case "nameEncode": return name_encode(parts[0]).encode("utf-8")
         case "nameDecode": return name_decode(parts[0].decode("utf-8"))
