@@ -175,6 +175,8 @@ func TestJSON(t *testing.T) {
 	}
 	printed["Warnings and errors"] = append(printed["Warnings and errors"], messages(ExitFailed, "copy", vzdumpSamples, in("second"))...)
 
+	runJobs(t, in, func(command string, args ...string) { note(command, ferry(ExitDone, args...)) })
+
 	examples := documented(t)
 	for _, command := range slices.Sorted(maps.Keys(examples)) {
 		got, want := shapeOf(t, printed[command]...), shapeOf(t, examples[command]...)
@@ -190,7 +192,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 19 {
+	if len(examples) != 22 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -226,6 +228,53 @@ overrides: [{match: web01, retention: {days: 14, weekly: {keep: 4, on: sunday}}}
 	}
 	note("job show", ferry(ExitDone, "job", "show", "-f", in("job.yaml")))
 	note("job resolve", ferry(ExitDone, "job", "resolve", "-f", in("job.yaml")))
+}
+
+// runJobs runs a job over two sources, one of whose machines goes away, and notes what is printed.
+func runJobs(t *testing.T, in func(string) string, note func(command string, args ...string)) {
+	t.Helper()
+	if err := os.CopyFS(in("dump"), os.DirFS(vzdumpSamples)); err != nil {
+		t.Fatal(err)
+	}
+	for _, machine := range []string{"db", "mail"} {
+		if err := os.MkdirAll(in("images"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(in("images/"+machine+".raw"), bytes.Repeat([]byte(machine), 50_000), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(name, retention string) string {
+		t.Helper()
+		err := os.WriteFile(in(name), []byte(`{kind: Repository, name: pve, location: dump}
+---
+{kind: Repository, name: pictures, location: images}
+---
+{kind: Repository, name: target, location: target}
+---
+kind: Job
+name: offsite
+source: {repositories: [pve, pictures]}
+target: {repository: target}
+backfill: all
+retention: `+retention+`
+scripts: {post: {run: [/bin/true]}}
+`), 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in(name)
+	}
+	wide, narrow := write("wide.yaml", "{days: 14, weekly: {keep: 2}}"), write("narrow.yaml", "{points: 1}")
+	run(t, ExitDone, "repo", "init", in("target"), "--quiet")
+	note("job explain", "job", "explain", "-f", wide)
+	note("job run", "job", "run", "--once", "-f", wide)
+	if err := os.Remove(in("images/mail.raw")); err != nil {
+		t.Fatal(err)
+	}
+	note("job explain", "job", "explain", "-f", narrow)
+	note("job run", "job", "run", "--once", "-f", narrow)
+	note("repo jobs", "repo", "jobs", in("target"))
 }
 
 // holdOldest holds the oldest point of a repository, as a restore does.
