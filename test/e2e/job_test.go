@@ -1,0 +1,185 @@
+//go:build integration
+
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+)
+
+type sessionReport struct {
+	Result string
+	Phases []struct {
+		Name, State string
+		Counts      map[string]int64
+	}
+	Tasks []struct {
+		Machine struct{ ID, Name string }
+		State   string
+		Points  []struct{ Point, Action, Outcome string }
+	}
+}
+
+// did counts the points of a session with an action that came about.
+func (s sessionReport) did(action string) (points []string) {
+	for _, task := range s.Tasks {
+		for _, p := range task.Points {
+			if p.Action == action && p.Outcome == "copied" {
+				points = append(points, p.Point)
+			}
+		}
+	}
+	return points
+}
+
+type explanation struct {
+	Machines []struct {
+		Points []struct{ Point, Action string }
+	}
+}
+
+func (e explanation) steps(action string) (points []string) {
+	for _, m := range e.Machines {
+		for _, p := range m.Points {
+			if p.Action == action {
+				points = append(points, p.Point)
+			}
+		}
+	}
+	return points
+}
+
+// jobOver writes a job over the samples of vzdump and virtnbdbackup, and returns its file and the target.
+func jobOver(t *testing.T, retention string) (file, target string) {
+	t.Helper()
+	folder := t.TempDir()
+	file, target = filepath.Join(folder, "job.yaml"), filepath.Join(folder, "vault")
+	text := fmt.Sprintf(`{kind: Repository, name: pve, location: %q}
+---
+{kind: Repository, name: chains, location: %q}
+---
+{kind: Repository, name: vault, location: vault}
+---
+kind: Job
+name: offsite
+source: {repositories: [pve, chains]}
+target: {repository: vault}
+backfill: all
+retention: %s
+`, golden(t, "vzdump"), golden(t, "virtnbdbackup"), retention)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, target
+}
+
+// lives runs a job and compares it, item by item, with what explain has said before.
+func (u *user) lives(file string) sessionReport {
+	u.t.Helper()
+	promised := decode[explanation](u.t, u.want(0, "job", "explain", "-f", file, "--json"))
+	session := decode[sessionReport](u.t, u.want(0, "job", "run", "--once", "-f", file, "--json"))
+	for _, action := range []string{"copy", "remove"} {
+		if did, said := sorted(session.did(action)), sorted(promised.steps(action)); !slices.Equal(did, said) {
+			u.t.Errorf("%s: did %v, explain said %v", action, did, said)
+		}
+	}
+	if session.Result != "done" {
+		u.t.Errorf("%+v", session)
+	}
+	return session
+}
+
+func restoresAll(t *testing.T, u *user, target string, want []map[string]string) {
+	t.Helper()
+	var got []string
+	for _, p := range u.points(target) {
+		got = append(got, fmt.Sprint(disks(u.restored(target, p))))
+	}
+	var expected []string
+	for _, disks := range want {
+		expected = append(expected, fmt.Sprint(disks))
+	}
+	if !slices.Equal(sorted(got), sorted(expected)) {
+		t.Errorf("restored %v, not %v", got, expected)
+	}
+}
+
+// A job over a vzdump folder and the chains of virtnbdbackup: every point is copied as it is; the second time nothing is;
+// rules that are narrowed remove what explain has said, and what is left can be restored.
+func TestJob(t *testing.T) {
+	want := slices.Concat(vzdumpDisks(t), virtnbdbackupDisks(t))
+	file, target := jobOver(t, "{days: 14}")
+	u := newUser(t)
+	u.want(1, "job", "run", "--once", "-f", file) // the disk is not mounted
+	if _, err := os.Stat(target); err == nil {
+		t.Fatal("a job has made a repository")
+	}
+	u.want(0, "repo", "init", target)
+	if copied := u.lives(file).did("copy"); len(copied) != len(want) {
+		t.Errorf("%d copied, not %d", len(copied), len(want))
+	}
+	u.verified(target)
+	restoresAll(t, u, target, want)
+	packs := sumTree(t, filepath.Join(target, "packs"))
+	if session := u.lives(file); len(session.did("copy")) > 0 || !maps.Equal(packs, sumTree(t, filepath.Join(target, "packs"))) {
+		t.Errorf("the second time: %+v", session)
+	}
+	narrow, _ := jobOver(t, "{points: 2}")
+	content, err := os.ReadFile(narrow)
+	if err == nil {
+		err = os.WriteFile(file, content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if removed := u.lives(file).did("remove"); len(removed) != len(want)-4 {
+		t.Errorf("%d removed, not %d", len(removed), len(want)-4)
+	}
+	u.verified(target)
+	restoresAll(t, u, target, slices.Concat(want[1:3], want[len(want)-2:]))
+	u.lives(file)
+}
+
+// Killed anywhere and run again, a job ends where it would have ended: every point is there once, and right.
+func TestJobKilled(t *testing.T) {
+	want := slices.Concat(vzdumpDisks(t), virtnbdbackupDisks(t))
+	file, target := jobOver(t, "{days: 14}")
+	u := newUser(t)
+	u.want(0, "repo", "init", target)
+	_, length := u.signalAt(1<<62, 0, "job", "run", "--once", "-f", file)
+	kills := 12
+	if testing.Short() {
+		kills = 4
+	}
+	interrupted := 0
+	for k := range kills {
+		file, target := jobOver(t, "{days: 14}")
+		u := newUser(t)
+		u.untidy = true // a temporary file lives for an instant under a name
+		u.want(0, "repo", "init", target)
+		killed, _ := u.signalAt(length*int64(k+1)/int64(kills+1), syscall.SIGKILL, "job", "run", "--once", "-f", file)
+		if killed.code != 0 {
+			interrupted++
+		}
+		u.verified(target)
+		u.lives(file)
+		u.verified(target)
+		if stored := u.points(target); len(stored) != len(want) {
+			t.Errorf("kill %d: %d points, not %d", k, len(stored), len(want))
+		}
+		if k%4 == 0 {
+			restoresAll(t, u, target, want)
+		}
+		if session := u.lives(file); len(session.did("copy")) > 0 {
+			t.Errorf("kill %d: copied again: %+v", k, session)
+		}
+	}
+	if interrupted < kills/2 {
+		t.Errorf("only %d of %d runs were killed before their end", interrupted, kills)
+	}
+}
