@@ -53,13 +53,14 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	return s, nil
 }
 
-// refuse is the error of settings that a job without a server cannot keep to: to run all the same would not be what was asked for.
+// refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for. Limits
+// count what crosses a network as far as Ferry knows: what is read from a bucket and written to one.
 func (c chosenJob) refuse(r policy.Repository) error {
 	switch {
 	case len(c.Target.Map) > 0:
 		return usage("job %s: target.map is not supported by this version", c.Name)
-	case len(c.Bandwidth) > 0 || len(r.Bandwidth) > 0:
-		return hinted(usage("job %s: bandwidth is not supported by this version", c.Name), "leave it out, or limit the link itself")
+	case s3.IsLocation(r.Location) && len(c.Bandwidth)+len(r.Bandwidth) > 0:
+		return hinted(usage("job %s: bandwidth is not supported by this version, and repository %s is in a bucket", c.Name, r.Name), "leave it out, or limit the link itself")
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ func (r *runner) openTarget(ctx context.Context) error {
 	}
 	if err == nil {
 		r.session.Nominal = r.interval().Begins.UTC()
+		if r.due(r.Job.FullFromSource, r.memory.Full) {
+			r.Full, r.Copy.Full = true, true
+		}
 		return nil
 	}
 	state.State, state.Reason = stateOf(err), backup.SafeText(err.Error())

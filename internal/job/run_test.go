@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ferry/internal/backup"
@@ -559,5 +560,82 @@ func TestMissingSince(t *testing.T) {
 			t.Errorf("%+v", task)
 		}
 		l.now = l.now.AddDate(0, 0, 1)
+	}
+}
+
+// When the window closes, copies stop with what they have stored, and the next session goes on.
+func TestWindowCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var points []*sourcetest.Point
+		for n := range 20 {
+			p := point(fmt.Sprint("m", n), 1)
+			p.Created = time.Now().Add(-time.Hour)
+			p.OnRead = func(_ int, _ int64, n int) (int, error) { time.Sleep(time.Minute); return n, nil }
+			points = append(points, p)
+		}
+		l := newLab(t, points...)
+		l.setup.Now, l.setup.Pause = time.Now, nil
+		l.store.SetClock(time.Now)
+		l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
+			return repo.Open(ctx, l.store, repo.Environment{})
+		}
+		window, err := policy.ParseWindow([]string{time.Now().UTC().Format("15:04") + "-" + time.Now().Add(10*time.Minute).UTC().Format("15:04")}, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.setup.Job.Window = window
+		closes, _ := window.Change(time.Now())
+		copied := 0
+		for day := range 6 {
+			s := job.Run(t.Context(), l.setup)
+			copied += s.Copied()
+			if s.Result == job.ResultDone && copied == len(points) && day > 0 {
+				return
+			}
+			// A read that has begun ends by itself; here it takes up to a minute.
+			if late := s.Ended.Sub(closes); s.Result != job.ResultWaits || late < 0 || late > time.Minute || s.Copied() == 0 || s.Failed() > 0 {
+				t.Fatalf("day %d: %s, %s after the window has closed\n%s", day, s.Result, late, l.describe(s))
+			}
+			if phase := s.Phase(job.PhaseSynchronize); phase.State != job.PhaseWaits {
+				t.Fatalf("%+v", phase)
+			}
+			closes = closes.Add(24 * time.Hour)
+			time.Sleep(time.Until(closes.Add(-10 * time.Minute)))
+		}
+		t.Errorf("%d of %d points after six days", copied, len(points))
+	})
+}
+
+// A machine whose newest copy is too old, or that has none, raises an alarm; so does what the schedule asks to be read whole
+// get read whole.
+func TestAgesAndScheduledFull(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1))
+	l.points[1].OpenError = backup.ErrBroken
+	l.setup.Job.RPO = 48 * time.Hour
+	l.setup.Job.FullFromSource = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 7}}
+	s := l.run(job.ResultPartly)
+	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "fake/b: it has no copy") {
+		t.Errorf("alarms %q", s.Alarms)
+	}
+	l.points[1].OpenError = nil
+	l.now = time.Date(2026, 3, 3, 12, 0, 1, 0, time.UTC)
+	s = l.run(job.ResultDone)
+	if len(s.Alarms) != 2 || !strings.Contains(s.Alarms[0], "fake/a: its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+		t.Errorf("alarms %q", s.Alarms)
+	}
+	// The schedule's first turn is the midnight after the job first ran, the next one a week later.
+	if s.Copied() != 2 {
+		t.Errorf("%s", l.describe(s))
+	}
+	for _, want := range []int{0, 2, 0} {
+		if s = l.run(job.ResultDone); s.Copied() != want {
+			t.Errorf("%d copied, not %d\n%s", s.Copied(), want, l.describe(s))
+		}
+		if want == 0 {
+			l.now = l.now.AddDate(0, 0, 7)
+		}
+	}
+	if p, err := l.target().ReadPoint(t.Context(), l.points[0].ID()); err != nil || !p.Sealed {
+		t.Errorf("not read whole: %v", err)
 	}
 }
