@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/backup"
+	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
@@ -158,19 +159,9 @@ func (a *app) pointsToForget(ctx context.Context, repository *repo.Repository) (
 	return points, nil
 }
 
-// slotsNone is the flag of a claim of which it was decided that it fills no slot.
-const slotsNone = "none"
-
 // claimsOf tells which points a job claims, and which slots were decided for them.
-func claimsOf(repository *repo.Repository, job string) func(backup.PointID) (plan.Claim, bool) {
-	return func(id backup.PointID) (plan.Claim, bool) {
-		for _, claim := range repository.Claims(id) {
-			if claim.Job == job {
-				return plan.Claim{Flags: claim.Flags, Flagged: len(claim.Flags) > 0}, true
-			}
-		}
-		return plan.Claim{}, false
-	}
+func claimsOf(repository *repo.Repository, name string) func(backup.PointID) (plan.Claim, bool) {
+	return func(id backup.PointID) (plan.Claim, bool) { return job.ClaimOf(repository, name, id) }
 }
 
 // giveUp carries the steps out, or in a dry run finds out what that would do. Points that stay keep the slots that were decided for them.
@@ -184,10 +175,8 @@ func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, ste
 		case step.Remove:
 			points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: withKey})
 		case claim.Flagged || len(f.Points) > 0 || !withKey:
-		case len(step.Slots) == 0:
-			slots[step.Point.ID] = []string{slotsNone}
 		default:
-			slots[step.Point.ID] = step.Slots
+			slots[step.Point.ID] = job.FlagsOf(step.Slots)
 		}
 	}
 	if f.dryRun {

@@ -117,12 +117,14 @@ func outlookText(o policy.Outlook, zone *time.Location) string {
 		return "stays for good"
 	case o.Points == 0:
 		return ""
+	case o.From.IsZero() && o.Points == 1:
+		return "goes when one more point comes"
 	case o.From.IsZero():
-		return fmt.Sprintf("goes when %s come", counted(o.Points, "more point"))
+		return fmt.Sprintf("goes when %d more points come", o.Points)
 	case o.Points == 1:
 		return "goes with the first point made from " + o.From.In(zone).Format("2006-01-02") + " on"
 	}
-	return fmt.Sprintf("goes with a point made from %s on, not before %s come", o.From.In(zone).Format("2006-01-02"), counted(o.Points, "more point"))
+	return fmt.Sprintf("goes with a point made from %s on, not before %d more points come", o.From.In(zone).Format("2006-01-02"), o.Points)
 }
 
 func joined(reasons []string) string { return strings.Join(reasons, "; ") }

@@ -91,8 +91,6 @@ func (r *runner) interval() policy.Interval {
 type view struct {
 	opened []*registry.Source // by the number of the source; nil where it could not be opened
 	plan   plan.IntervalPlan
-	// selection is what the job makes of the machines that are offered.
-	selection policy.Selection
 }
 
 func (v *view) close() {
@@ -106,7 +104,11 @@ func (v *view) close() {
 // look lists the sources and plans. The caller closes the view.
 func (r *runner) look(ctx context.Context) (*view, error) {
 	v := &view{}
-	situation, err := r.situation(ctx, v)
+	err := r.list(ctx, v)
+	var situation plan.Situation
+	if err == nil {
+		situation, err = r.situation(ctx)
+	}
 	if err != nil {
 		v.close()
 		return nil, err
@@ -115,26 +117,15 @@ func (r *runner) look(ctx context.Context) (*view, error) {
 	return v, nil
 }
 
-// situation opens the sources into the view, and describes what the interval is planned from.
-func (r *runner) situation(ctx context.Context, v *view) (plan.Situation, error) {
-	s := plan.Situation{
-		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
-		Retention: r.rules, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
-		Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
-	}
-	if err := r.target.Refresh(ctx); err != nil {
-		return s, err
-	}
-	var err error
-	if s.Held, err = r.held(ctx); err != nil {
-		return s, err
-	}
+// list opens the sources into the view, and notes what they offer.
+func (r *runner) list(ctx context.Context, v *view) error {
+	r.offers, r.doubt, r.selected = nil, "", nil
 	states := []SourceState{}
 	var offers []policy.Offer
 	for i, place := range r.Sources {
 		opened, state := r.openSource(ctx, place)
 		if ctx.Err() != nil {
-			return s, ctx.Err()
+			return ctx.Err()
 		}
 		v.opened = append(v.opened, opened)
 		if opened != nil {
@@ -142,30 +133,43 @@ func (r *runner) situation(ctx context.Context, v *view) (plan.Situation, error)
 			for _, o := range offered {
 				offers = append(offers, policy.Offer{Point: o.Point, Source: state.Name, Via: o.Via})
 			}
-			s.Offers = append(s.Offers, offered...)
+			r.offers = append(r.offers, offered...)
 			if state.Points = len(offered); state.Points == 0 {
 				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points")
 			}
 		}
 		if state.State != StateReady {
-			s.Doubt = cmp.Or(s.Doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
+			r.doubt = cmp.Or(r.doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
 		states = append(states, state)
 	}
 	r.session.Sources = states
-	v.selection = r.Job.Choose(offers, s.TargetID)
-	for _, m := range v.selection.Machines {
+	for _, m := range r.Job.Choose(offers, r.target.ID()).Machines {
 		if m.In {
-			s.Selected = append(s.Selected, m.Machine.Key)
+			r.selected = append(r.selected, m.Machine.Key)
 		}
 	}
-	s.Pinned = r.pinned()
+	return nil
+}
+
+// situation is what is planned from: what the sources offered when they were listed last, and what the target has now.
+func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
+	s := plan.Situation{
+		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
+		Offers: r.offers, Doubt: r.doubt, Selected: r.selected,
+		Retention: r.rules, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
+		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
+	}
+	err := r.target.Refresh(ctx)
+	if err == nil {
+		s.Held, err = r.held(ctx)
+	}
 	for _, h := range s.Held {
 		if since, known := r.memory.Missing[h.Machine.Key.String()]; known {
 			s.Missing[h.Machine.Key] = since
 		}
 	}
-	return s, nil
+	return s, err
 }
 
 // offers are the points of a source that are the job's.

@@ -139,8 +139,13 @@ func (r *runner) due(schedule policy.Schedule, last time.Time) bool {
 
 // claim is the job's claim on a point.
 func (r *runner) claim(id backup.PointID) (plan.Claim, bool) {
-	for _, claim := range r.target.Claims(id) {
-		if claim.Job == r.Job.Name {
+	return ClaimOf(r.target, r.Job.Name, id)
+}
+
+// ClaimOf is a job's claim on a point of a repository, and false if it has none.
+func ClaimOf(repository *repo.Repository, job string, id backup.PointID) (plan.Claim, bool) {
+	for _, claim := range repository.Claims(id) {
+		if claim.Job == job {
 			return plan.Claim{Flags: claim.Flags, Flagged: len(claim.Flags) > 0}, true
 		}
 	}

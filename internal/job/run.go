@@ -71,6 +71,11 @@ type runner struct {
 	preDone bool
 	// until is when waiting ends.
 	until time.Time
+	// offers are what the sources offered when they were listed last, doubt is why that is no evidence of what has gone, and
+	// selected are the machines that the job copies of it.
+	offers   []plan.Offer
+	doubt    string
+	selected []backup.MachineKey
 	// tasks are the machines' tasks by key, and attempts how often a point's copy was begun.
 	tasks    map[backup.MachineKey]*Task
 	order    []backup.MachineKey

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func (r *runner) healthCheck(ctx context.Context) error {
 }
 
 func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthCheck) error {
-	level, err := repo.ParseLevel(orDefault(check.Level, repo.LevelPoints.String()))
+	level, err := repo.ParseLevel(cmp.Or(check.Level, repo.LevelPoints.String()))
 	if err != nil {
 		return err
 	}
@@ -73,13 +74,6 @@ func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthChe
 	phase.Counts["healedBlocks"], phase.Counts["healedPoints"] = mended.Blocks+mended.Nodes, int64(mended.Points)
 	r.stillDamaged(phase, report)
 	return nil
-}
-
-func orDefault(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }
 
 // stillDamaged notes what a health check could not heal.
@@ -170,9 +164,7 @@ func (r *runner) transform(ctx context.Context) error {
 
 // retention withdraws the job's claims that the rules no longer keep, and decides which slots the others fill.
 func (r *runner) retention(ctx context.Context) (removed int, err error) {
-	v := &view{}
-	defer v.close()
-	situation, err := r.situation(ctx, v)
+	situation, err := r.situation(ctx)
 	if err != nil {
 		return 0, err
 	}

@@ -178,7 +178,7 @@ func Interval(s Situation) IntervalPlan {
 	for _, key := range s.others(selected) {
 		p.Machines = append(p.Machines, s.machine(offers[key], held[key], false, p.Frozen))
 	}
-	if p.Frozen != "" && (len(p.Steps(ActionRemove)) > 0 || s.Doubt == "") {
+	if p.Frozen != "" && s.Doubt == "" {
 		p.Alarms = append(p.Alarms, "nothing is removed: "+p.Frozen)
 	}
 	return p
@@ -254,7 +254,7 @@ func (s Situation) show(at time.Time) string {
 
 // machine plans one machine.
 func (s Situation) machine(offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
-	m := machinePlanner{s: s, offers: firstOffers(offers), held: held, frozen: frozen}
+	m := machinePlanner{s: s, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
 	m.plan.Machine, m.plan.Selected = newestMachine(m.offers, held), selected
 	m.rules = policy.Retention{}
 	if s.Retention != nil {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,9 +25,11 @@ type machinePlanner struct {
 	// take are the points that the job is to hold from now on, by copying or claiming, and notKept those of the choice that
 	// the rules would remove at once.
 	take, notKept map[backup.PointID]bool
-	verdicts      map[backup.PointID]policy.Verdict
-	outlooks      map[backup.PointID]policy.Outlook
-	plan          MachinePlan
+	// lifted are points that a rule has removed, and whether the rules would keep them now.
+	lifted   map[backup.PointID]bool
+	verdicts map[backup.PointID]policy.Verdict
+	outlooks map[backup.PointID]policy.Outlook
+	plan     MachinePlan
 }
 
 func (m *machinePlanner) heldAs(id backup.PointID) (Held, bool) {
@@ -56,10 +59,15 @@ func (m *machinePlanner) forgotten(p backup.Point) (string, bool) {
 		return "", false
 	}
 	reason, gone := m.s.Forgotten(p.ID)
-	if !gone || reason == policy.NoRuleKeeps && m.wouldKeep(p) {
-		return "", false
+	if !gone || reason != policy.NoRuleKeeps {
+		return reason, gone
 	}
-	return reason, true
+	lifted, known := m.lifted[p.ID]
+	if !known {
+		lifted = m.wouldKeep(p)
+		m.lifted[p.ID] = lifted
+	}
+	return reason, !lifted
 }
 
 // wouldKeep is true if the rules keep the point beside those that the job holds.
@@ -319,18 +327,11 @@ func (m *machinePlanner) taken(step *IntervalStep, h Held, there bool) {
 	case m.s.Full && there:
 		step.Reasons = []string{"it is there, and is read whole again"}
 	case whole:
-		step.Action, step.Reasons = ActionClaim, []string{"the target has it: " + orElse(keepersText(h), "no job claims it")}
+		step.Action, step.Reasons = ActionClaim, []string{"the target has it: " + cmp.Or(keepersText(h), "no job claims it")}
 	case there:
 		step.Reasons = append(step.Reasons, "the target's copy of it is damaged")
 	}
 	m.decided(step)
-}
-
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }
 
 // kept describes a point that the job holds.
@@ -359,13 +360,13 @@ func (m *machinePlanner) newestHeld() time.Time {
 
 // notTaken describes a point of a source that stays there.
 func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time) {
-	state := func(action Action) { step.Action, step.Reasons = action, []string{orElse(o.Reason, string(o.State))} }
+	state := func(action Action) { step.Action, step.Reasons = action, []string{cmp.Or(o.Reason, string(o.State))} }
 	reason, gone := m.forgotten(o.Point)
 	switch {
 	case !m.plan.Selected:
 		step.Action, step.Reasons = ActionNotSelected, []string{"the job does not copy this machine"}
 	case gone:
-		step.Action, step.Reasons = ActionForgotten, []string{"the target has given it up: " + orElse(reason, "no reason was noted")}
+		step.Action, step.Reasons = ActionForgotten, []string{"the target has given it up: " + cmp.Or(reason, "no reason was noted")}
 	case m.comesBack(o):
 		step.Action, step.Reasons = ActionNotBack, []string{"it came to the source from the target's repository"}
 	case m.notKept[o.ID]:

@@ -352,3 +352,31 @@ func TestIntervalInvariants(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkInterval plans an interval of 2,000 machines and 100,000 points, half of them on both sides, with full rules.
+func BenchmarkInterval(b *testing.B) {
+	rules := policy.Retention{Days: 14}
+	for tier, keep := range map[policy.Tier]int{policy.Weekly: 4, policy.Monthly: 12, policy.Quarterly: 4, policy.Yearly: 3} {
+		rules.Tiers[tier].Keep = keep
+	}
+	s := backedUp(nil)
+	s.Retention = keeping(rules)
+	for machine := range 2000 {
+		name := fmt.Sprint("machine", machine)
+		s.Selected = append(s.Selected, made(name, 1).Machine.Key)
+		for k := range 50 {
+			p := made(name, 20-k)
+			if k < 25 {
+				s.Offers = append(s.Offers, Offer{Point: p})
+			}
+			if k > 0 {
+				s.Held = append(s.Held, Held{Point: p, Claimed: true, Claim: Claim{Flags: []string{"none"}, Flagged: true}})
+			}
+		}
+	}
+	for b.Loop() {
+		if copies := len(Interval(s).Steps(ActionCopy)); copies != 2000 {
+			b.Fatalf("%d copies", copies)
+		}
+	}
+}
