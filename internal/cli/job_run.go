@@ -2,12 +2,17 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"ferry/internal/job"
 	"ferry/internal/plan"
@@ -77,6 +82,11 @@ func (a *app) jobRun(ctx context.Context, f jobRunFlags, names []string, full bo
 	if err != nil {
 		return err
 	}
+	release, err := a.oneSession(setup)
+	if err != nil {
+		return err
+	}
+	defer release()
 	a.interrupted = "what was stored is kept; the next run goes on"
 	progress := a.newCopyProgress(0)
 	checked := func() {}
@@ -243,4 +253,32 @@ func lastLines(output string) string {
 		lines[i] = "  " + readable(lines[i])
 	}
 	return strings.Join(lines, "\n")
+}
+
+// oneSession makes sure that no other session of the job runs on this machine, until release is called. Two would copy the
+// same twice, to no harm but their own.
+func (a *app) oneSession(setup job.Setup) (release func(), err error) {
+	sum := sha256.Sum256([]byte(setup.Job.Name + "\x00" + setup.Target.Location))
+	folder := filepath.Join(a.cacheDir, "jobs")
+	file, err := openLock(folder, hex.EncodeToString(sum[:16]))
+	if err != nil {
+		a.warnings([]string{fmt.Sprintf("a second session of the job would not be noticed: %v", err)})
+		return func() {}, nil
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		file.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, exitWith(ExitInUse, "job %s runs already on this machine", printable(setup.Job.Name))
+		}
+		a.warnings([]string{fmt.Sprintf("a second session of the job would not be noticed: %v", err)})
+		return func() {}, nil
+	}
+	return func() { file.Close() }, nil
+}
+
+func openLock(folder, name string) (*os.File, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(folder, name), os.O_RDWR|os.O_CREATE, 0o600)
 }

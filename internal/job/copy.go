@@ -29,6 +29,8 @@ const (
 	// OutcomeNothing: there was nothing to do; the step's action says why.
 	OutcomeNothing Outcome = "nothing to do"
 	OutcomeFailed  Outcome = "failed"
+	// OutcomeGone: the point had vanished from the source when it was to be read. That is no failure: another one is taken.
+	OutcomeGone Outcome = "gone"
 	// OutcomeNotReached: the copy was ended before it came to this step.
 	OutcomeNotReached Outcome = "not reached"
 )

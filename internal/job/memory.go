@@ -116,6 +116,9 @@ func (r *runner) pinned() map[backup.PointID]bool {
 
 // noteMissing takes over what a plan says of machines that are in no source.
 func (r *runner) noteMissing(p plan.IntervalPlan) {
+	if r.doubt != "" {
+		return // nothing is known of what has gone
+	}
 	missing := map[string]time.Time{}
 	for _, m := range p.Machines {
 		if !m.Missing.IsZero() {

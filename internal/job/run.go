@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -269,6 +270,7 @@ func (r *runner) skip(name PhaseName, reason string) {
 func (r *runner) finish(ctx context.Context, err error) {
 	s := r.session
 	for _, key := range r.order {
+		r.tasks[key].judge()
 		s.Tasks = append(s.Tasks, *r.tasks[key])
 	}
 	states := map[TaskState]int{}
@@ -296,6 +298,24 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultWaits, "no source can be read"
 	case states[TaskWaits] > 0:
 		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait", states[TaskWaits], len(s.Tasks))
+	}
+}
+
+// judge makes a task failed of which a point has failed, whatever became of the others. What failed as broken, and could be
+// copied when it was looked at again, has not failed.
+func (t *Task) judge() {
+	copied := map[string]bool{}
+	for _, p := range t.Points {
+		copied[p.Point] = copied[p.Point] || p.Outcome == OutcomeCopied
+	}
+	t.Points = slices.DeleteFunc(t.Points, func(p TaskPoint) bool { return p.Outcome == OutcomeFailed && copied[p.Point] })
+	for _, p := range t.Points {
+		if p.Outcome == OutcomeFailed {
+			t.State, t.Reason = TaskFailed, p.Error
+			if p.Error == "" {
+				t.Reason = fmt.Sprintf("the point of %s is %s: %s", p.Created.Format(time.RFC3339), p.Action, strings.Join(p.Reasons, "; "))
+			}
+		}
 	}
 }
 

@@ -639,3 +639,32 @@ func TestAgesAndScheduledFull(t *testing.T) {
 		t.Errorf("not read whole: %v", err)
 	}
 }
+
+// A machine of which one point fails has failed, though another is copied after it.
+func TestOneFailedPointFailsItsMachine(t *testing.T) {
+	l := newLab(t, day("a", 1), day("a", 2))
+	l.now = time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
+	l.setup.Job.Lookup.Backfill = policy.BackfillAll
+	l.points[0].OpenError = fmt.Errorf("bad header: %w", backup.ErrBroken)
+	s := l.run(job.ResultPartly)
+	l.wantCounts(s, "1 copied, 0 claimed, 1 failed, 0 removed")
+	if task := s.Tasks[0]; task.State != job.TaskFailed || !strings.Contains(task.Reason, "bad header") {
+		t.Errorf("%+v", task)
+	}
+}
+
+// While a source cannot be read nothing is learned of which machines have gone, and nothing forgotten.
+func TestMissingSinceOutlastsAnOutage(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1), day("c", 1))
+	l.run(job.ResultDone)
+	l.points = l.points[:2]
+	first := l.now
+	l.run(job.ResultDone)
+	l.now = l.now.AddDate(0, 0, 1)
+	l.sourceErr = errors.New("input/output error")
+	l.run(job.ResultWaits)
+	l.sourceErr = nil
+	if task := l.run(job.ResultDone).Tasks[2]; task.State != job.TaskMissing || !strings.Contains(task.Reason, first.Format("2006-01-02 15:04")) {
+		t.Errorf("%+v", task)
+	}
+}

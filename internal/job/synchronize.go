@@ -3,7 +3,6 @@ package job
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"ferry/internal/backup"
@@ -238,13 +237,12 @@ func (r *runner) describe(p plan.IntervalPlan) {
 		for _, warning := range m.Warnings {
 			r.warnOnce("machine " + m.Machine.Key.String() + ": " + warning)
 		}
-		if task.State != TaskCopied && task.State != TaskFailed {
+		if task.State != TaskCopied {
 			task.State, task.Reason = taskState(m), backup.SafeText(m.Reason)
 		}
 		for _, step := range m.Steps {
 			if step.Failure {
 				r.note(step, OutcomeFailed, step.Reasons)
-				task.State, task.Reason = TaskFailed, backup.SafeText(fmt.Sprintf("the point of %s is %s: %s", r.show(step.Point.Created), step.Action, step.Reasons[0]))
 			}
 		}
 	}
@@ -295,9 +293,7 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 // done notes that the job holds a point from now on.
 func (r *runner) done(step plan.IntervalStep) {
 	task := r.task(step.Point.Machine)
-	if task.State != TaskFailed {
-		task.State, task.Reason = TaskCopied, ""
-	}
+	task.State, task.Reason = TaskCopied, ""
 }
 
 // todo are the copies that the plan asks for, without those that were tried often enough or that trying again does not help.
@@ -384,11 +380,12 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
 		return troubleStays
 	}
 	p.Error, p.Hint = backup.SafeText(done.Err.Error()), backup.SafeText(backup.Hint(done.Err))
-	task := r.task(step.Point.Machine)
-	task.State, task.Reason = TaskFailed, backup.SafeText(Reason(done.Err))
 	found := troubleOf(done.Err)
-	if found == troubleStays {
+	switch {
+	case found == troubleStays:
 		r.attempts[step.Point.ID] = maxAttempts
+	case found == troubleGone && p.Attempts < maxAttempts:
+		p.Outcome = OutcomeGone
 	}
 	return found
 }

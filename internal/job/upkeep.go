@@ -29,15 +29,17 @@ func (r *runner) healthCheck(ctx context.Context) error {
 		r.skip(PhaseHealthCheck, "the job has none")
 		return nil
 	}
-	if due := r.due(check.Schedule, r.memory.Checked); !due && !r.memory.CheckCut {
+	due := r.due(check.Schedule, r.memory.Checked)
+	if !due && !r.memory.CheckCut {
 		r.skip(PhaseHealthCheck, "it is not due")
 		return nil
-	} else if due {
-		r.memory.Checked = r.session.Began
 	}
 	phase, end := r.begin(PhaseHealthCheck)
 	defer end()
 	err := r.check(ctx, phase, check)
+	if err == nil && due {
+		r.memory.Checked = r.session.Began
+	}
 	if err != nil {
 		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
 	}
