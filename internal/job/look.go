@@ -181,7 +181,7 @@ func (p Place) offers(number int, opened *registry.Source) []plan.Offer {
 			jobs = p.Jobs(point)
 		}
 		if p.Origin.Offers(point.Point, jobs) {
-			offers = append(offers, plan.Offer{Point: p.Origin.Repository.Labelled(point.Point), Source: number, Via: point.Via, Grew: grew(point)})
+			offers = append(offers, plan.Offer{Point: point.Point, Source: number, Via: point.Via, Grew: grew(point)})
 		}
 	}
 	return offers
