@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 
 type sessionReport struct {
 	Result string
+	Target struct{ State, Reason string }
 	Phases []struct {
 		Name, State string
 		Counts      map[string]int64
@@ -181,5 +183,62 @@ func TestJobKilled(t *testing.T) {
 	}
 	if interrupted < kills/2 {
 		t.Errorf("only %d of %d runs were killed before their end", interrupted, kills)
+	}
+}
+
+// A target that is full, read only, not mounted, or another one: each a state with a name. Nothing is made where it was and
+// nothing removed, and it goes on without hands when the trouble is over.
+func TestJobTargetStates(t *testing.T) {
+	disk := smallDisk(t, 200*mib)
+	images := t.TempDir()
+	contentFile(t, filepath.Join(images, "machine.raw"), 31, 100*mib)
+	file := filepath.Join(t.TempDir(), "job.yaml")
+	describe := func(id string) {
+		text := fmt.Sprintf("{kind: Repository, name: images, location: %q}\n---\n{kind: Repository, name: vault, location: %q, id: %q}\n---\n"+
+			"{kind: Job, name: offsite, source: {repositories: [images]}, target: {repository: vault}}\n", images, filepath.Join(disk, "vault"), id)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := newUser(t)
+	made := decode[struct{ ID string }](t, u.want(0, "repo", "init", filepath.Join(disk, "vault"), "--json"))
+	describe(made.ID)
+	is := func(code int, state string) {
+		t.Helper()
+		session := decode[sessionReport](t, u.want(code, "job", "run", "--once", "-f", file, "--json"))
+		if session.Target.State != state || (session.Target.Reason == "") != (state == "ready") {
+			t.Errorf("%+v, not %s", session.Target, state)
+		}
+	}
+	mounted := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("mount", append(args, disk)...).CombinedOutput(); err != nil {
+			t.Fatalf("mount: %v\n%s", err, out)
+		}
+	}
+	taken := filler(t, disk, 120*mib)
+	is(1, "full")
+	u.verified(filepath.Join(disk, "vault"))
+	if err := os.Remove(taken); err != nil {
+		t.Fatal(err)
+	}
+	mounted("-o", "remount,ro")
+	is(1, "read only")
+	mounted("-o", "remount,rw")
+	is(0, "ready")
+	u.verified(filepath.Join(disk, "vault"))
+	if points := u.points(filepath.Join(disk, "vault")); len(points) != 1 {
+		t.Errorf("%d points", len(points))
+	}
+	// Another file system over the disk: as if it were not mounted, then as if another disk were.
+	mount(t, disk, "-t", "tmpfs", "none")
+	is(1, "offline")
+	if there := treeOf(t, disk); len(there) > 0 {
+		t.Errorf("made where the disk was: %v", there)
+	}
+	u.want(0, "repo", "init", filepath.Join(disk, "vault"))
+	is(2, "another repository")
+	if points := u.points(filepath.Join(disk, "vault")); len(points) != 0 {
+		t.Errorf("%d points in another repository", len(points))
 	}
 }
