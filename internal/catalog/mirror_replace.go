@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +107,9 @@ func (m *Mirror) fillEdition(ctx context.Context, edition int64, repository stri
 			}
 			return w.put(ctx, tx, batch)
 		})
+		if err == nil {
+			maps.Copy(w.named, w.naming)
+		}
 		batch = batch[:0]
 		return err
 	}
@@ -200,8 +204,9 @@ func (m *Mirror) sweep(ctx context.Context, repository string) error {
 type mirrorWriter struct {
 	edition int64
 	now     time.Time
-	// named says when the names that were written for machines are from, by machine id; nil: nothing is known.
-	named map[string]time.Time
+	// named says when the names that were written for machines are from, by machine id; naming, those of the last put, which may
+	// come to nothing yet.
+	named, naming map[string]time.Time
 }
 
 func compareClaims(a, b MirrorClaim) int { return cmp.Compare(a.Job, b.Job) }
@@ -286,18 +291,12 @@ func (w *mirrorWriter) nameMachines(ctx context.Context, tx *sql.Tx, points []Mi
 		}
 	}
 	// By id, so that two transactions cannot wait for each other.
-	ids := make([]string, 0, len(newest))
-	for id := range newest {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	for _, id := range ids {
+	w.naming = map[string]time.Time{}
+	for _, id := range slices.Sorted(maps.Keys(newest)) {
 		if err := upsertMachines(ctx, tx, []backup.Machine{*newest[id].Machine}, newest[id].Created); err != nil {
 			return err
 		}
-		if w.named != nil {
-			w.named[id] = newest[id].Created
-		}
+		w.naming[id] = newest[id].Created
 	}
 	return nil
 }

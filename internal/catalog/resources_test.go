@@ -2,12 +2,16 @@ package catalog
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 func TestResourcesChangeOnlyAtTheirVersion(t *testing.T) {
@@ -133,6 +137,28 @@ func TestConcurrentEdits(t *testing.T) {
 			}
 			last, err = c.Resources.Get(t.Context(), "Job", "offsite")
 			must(t, err)
+		}
+	})
+}
+
+// What a database undoes because of another transaction is done again from the beginning, a few times.
+func TestUndoneTransactionsAreRepeated(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, _ *clock) {
+		undone := &pgconn.PgError{Code: "40P01"}
+		for _, failures := range []int{0, 1, attempts - 1, attempts} {
+			var before, after, tries int
+			before = countRows(t, c, "counters")
+			err := c.db.write(t.Context(), "testing", func(tx *sql.Tx) error {
+				_, err := tx.Exec(`INSERT INTO counters (name, value) VALUES ($1, 1)`, fmt.Sprint("test", failures))
+				if tries++; err == nil && tries <= failures {
+					err = undone
+				}
+				return err
+			})
+			after = countRows(t, c, "counters")
+			if failures < attempts && (err != nil || tries != failures+1 || after != before+1) || failures == attempts && (!errors.Is(err, undone) || after != before) {
+				t.Errorf("%d failures: %d tries, %d rows more, %v", failures, tries, after-before, err)
+			}
 		}
 	})
 }
