@@ -44,7 +44,8 @@ func openSQLite(ctx context.Context, path string) (*database, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := probeSQLite(ctx, path); err != nil {
+	fresh, err := probeSQLite(ctx, path)
+	if err != nil {
 		return nil, err
 	}
 	d := &database{lockSection: func(context.Context, *sql.Tx, section) error { return nil }} // who writes has the whole database
@@ -54,57 +55,69 @@ func openSQLite(ctx context.Context, path string) (*database, error) {
 	if d.reader, err = openPool(path, readers, append(sqlitePragmas, "query_only(1)"), nil); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	if err := d.makeSQLite(ctx, path); err != nil {
+	if fresh {
+		_, err = d.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	}
+	if err == nil {
+		err = migrate(ctx, goose.DialectSQLite3, d.writer)
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
 }
 
-func (d *database) makeSQLite(ctx context.Context, path string) error {
-	if _, err := d.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
-		return err
-	}
-	// It holds the names of machines and what people configured.
-	if err := os.Chmod(path, 0o600); err != nil {
-		return err
-	}
-	return migrate(ctx, goose.DialectSQLite3, d.writer)
-}
-
-// probeSQLite refuses a file that is not a catalog, before anything is written to it. A file that is not there, or empty, is
-// none yet.
-func probeSQLite(ctx context.Context, path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// createFile makes the file, empty: it holds the names of machines and what people configured, and is nobody else's to read.
+func createFile(path string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return folder.Sync()
+}
+
+// probeSQLite refuses a file that is not a catalog, before anything is written to it. A file that is empty is to become one, and
+// so is one that is not there: it is made.
+func probeSQLite(ctx context.Context, path string) (fresh bool, err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, createFile(path)
+	}
+	if err != nil {
+		return false, err
+	}
 	if !info.Mode().IsRegular() {
-		return hinted(fmt.Errorf("%w: %s is not a file", ErrForeign, path), hintForeign)
+		return false, hinted(fmt.Errorf("%w: %s is not a file", ErrForeign, path), hintForeign)
 	}
 	db, err := openPool(path, 1, []string{"query_only(1)", sqlitePragmas[0]}, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer db.Close()
 	var id int64
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return false, fmt.Errorf("%s: %w", path, err)
 	}
 	latest, err := latestSchema(goose.DialectSQLite3, db)
 	if err != nil {
-		return err
+		return false, err
 	}
 	state, err := readSchema(ctx, db, sqliteTables)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return false, fmt.Errorf("%s: %w", path, err)
 	}
 	if id != applicationID && (id != 0 || state.tables > 0) {
-		return hinted(fmt.Errorf("%w: %s is a database of another program", ErrForeign, path), hintForeign)
+		return false, hinted(fmt.Errorf("%w: %s is a database of another program", ErrForeign, path), hintForeign)
 	}
-	return state.check(latest)
+	return id == 0, state.check(latest)
 }
 
 // openPool opens connections to the file at path.
