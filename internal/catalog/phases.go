@@ -67,7 +67,7 @@ func (s *Sessions) Leave(ctx context.Context, lease SessionLease, phase int64, s
 	}
 	now := s.db.now()
 	return s.db.write(ctx, fmt.Sprintf("leaving phase %d of session %d", phase, lease.ID), func(tx *sql.Tx) error {
-		if err := holdSession(ctx, tx, lease); err != nil {
+		if _, err := holdSession(ctx, tx, lease); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE phases SET state = $3, reason = $4, counts = $5, ended_at = $6 WHERE session = $1 AND ordinal = $2 AND ended_at = 0`,

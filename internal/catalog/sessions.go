@@ -212,9 +212,10 @@ func changeSession(ctx context.Context, tx *sql.Tx, lease SessionLease, cancel *
 	return err
 }
 
-// holdSession sees to it that a session is held by its lease until the transaction ends.
-func holdSession(ctx context.Context, tx *sql.Tx, lease SessionLease) error {
-	return changeSession(ctx, tx, lease, nil, `epoch = epoch`)
+// holdSession sees to it that a session is held by its lease until the transaction ends, and says whether it is to stop.
+func holdSession(ctx context.Context, tx *sql.Tx, lease SessionLease) (cancel Cancel, err error) {
+	err = changeSession(ctx, tx, lease, &cancel, `epoch = epoch`)
+	return cancel, err
 }
 
 // End ends a session. Its tasks that wait are stopped; while some run the error is ErrTasksRunning. Ending it again in the same

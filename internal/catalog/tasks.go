@@ -114,7 +114,7 @@ func (t NewTask) pointKey() (string, int64) {
 const taskLimit = 20000
 
 // Enqueue adds tasks to a session, all or none. One for a machine and point that the session has a task for already is left
-// out, so that it can be repeated. It returns how many were added.
+// out, so that it can be repeated. If the session is to stop, so are they. It returns how many were added.
 func (t *Tasks) Enqueue(ctx context.Context, lease SessionLease, tasks []NewTask) (added int, err error) {
 	if len(tasks) > taskLimit {
 		return 0, fmt.Errorf("%w: %d tasks at once, more than %d", ErrTooLarge, len(tasks), taskLimit)
@@ -132,7 +132,8 @@ func (t *Tasks) Enqueue(ctx context.Context, lease SessionLease, tasks []NewTask
 	now := t.db.now()
 	err = t.db.write(ctx, fmt.Sprintf("adding tasks to session %d", lease.ID), func(tx *sql.Tx) error {
 		added = 0
-		if err := holdSession(ctx, tx, lease); err != nil {
+		cancel, err := holdSession(ctx, tx, lease)
+		if err != nil {
 			return err
 		}
 		if err := upsertMachines(ctx, tx, machines, now); err != nil {
@@ -147,9 +148,9 @@ func (t *Tasks) Enqueue(ctx context.Context, lease SessionLease, tasks []NewTask
 			inserted, err := execute(ctx, tx, `
 				INSERT INTO tasks (id, session, machine, point, point_at, source, target, ordinal, state, reason, attempts, next_at, cancel, owner,
 					lease_until, epoch, checkpoint, progress, created_at, began_at, ended_at)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, 0, 0, '', 0, 0, $10, '{}', $11, 0, 0)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, 0, $12, '', 0, 0, $10, '{}', $11, 0, 0)
 				ON CONFLICT (session, machine, point) DO NOTHING`,
-				first+int64(i), lease.ID, machineID(task.Machine.Key), point, created, task.Source, task.Target, task.Order, TaskWaiting, []byte{}, stamp(now))
+				first+int64(i), lease.ID, machineID(task.Machine.Key), point, created, task.Source, task.Target, task.Order, TaskWaiting, []byte{}, stamp(now), cancel)
 			if err != nil {
 				return err
 			}

@@ -333,6 +333,15 @@ func TestCancel(t *testing.T) {
 		if claimed := claim(t, c, "me", Slots{}); claimed != nil {
 			t.Errorf("a stopped task was claimed: %+v", claimed)
 		}
+		// What is added now stops at once as well.
+		if _, err := c.Tasks.Enqueue(ctx, session, []NewTask{{Machine: machine(9), Source: "pve", Target: "vault", Order: 9}}); err != nil {
+			t.Error(err)
+		}
+		late := mustClaim(t, c, "me")
+		if late.Cancel != CancelNow {
+			t.Errorf("a task of a session that is to stop: %+v", late)
+		}
+		must(t, c.Tasks.Finish(ctx, late.Lease, TaskStopped, "", Progress{}))
 		if cancel, err := c.Sessions.Renew(ctx, &session, time.Minute); err != nil || cancel != CancelNow {
 			t.Errorf("the session is told %v, %v", cancel, err)
 		}
