@@ -90,6 +90,9 @@ func (m *Mirror) Apply(ctx context.Context, repository string, from, to Head, ch
 	if err := to.check(repository); err != nil {
 		return err
 	}
+	if to.RepositoryID != from.RepositoryID {
+		return fmt.Errorf("%w: the heads of %s are of two repositories, %s and %s", ErrInvalid, repository, from.RepositoryID, to.RepositoryID)
+	}
 	now := m.db.now()
 	return m.db.write(ctx, "changing the mirror of "+repository, func(tx *sql.Tx) error {
 		if err := m.db.lockSection(ctx, tx, sectionMirror); err != nil {

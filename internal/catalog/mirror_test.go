@@ -123,6 +123,10 @@ func TestApplyBringsAMirrorOn(t *testing.T) {
 				t.Errorf("from %+v: %v", from, err)
 			}
 		}
+		forked.RepositoryID = "another"
+		if err := c.Mirror.Apply(ctx, "vault", head(2), forked, Changes{}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("to another repository: %v", err)
+		}
 		if err := c.Mirror.Apply(ctx, "vault", head(2), head(3), Changes{Removed: make([]backup.PointID, ChangesLimit+1)}); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("too many changes: %v", err)
 		}

@@ -141,8 +141,8 @@ func startPostgres() (*postgresServer, error) {
 	if output, err := s.command(account, initdb, arguments...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, output)
 	}
-	// The shell ends the server by its process id when the tests close the pipe, or end in any way.
-	server := s.command(account, "/bin/sh", "-c", `"$@" & server=$!; read -r _; kill -INT $server; wait $server`, "sh", program, "-D", data, "-p", postgresPort,
+	// The shell ends the server by its process id when the tests close the pipe, or end in any way, and removes what it had.
+	server := s.command(account, "/bin/sh", "-c", `"$@" & server=$!; read -r _; kill -INT $server; wait $server; rm -rf "$0"`, s.folder, program, "-D", data, "-p", postgresPort,
 		"-c", "listen_addresses=", "-c", "unix_socket_directories="+s.folder, "-c", "fsync=off", "-c", "max_connections=200")
 	server.Stdout, server.Stderr = s.log, s.log
 	if s.stop, err = server.StdinPipe(); err != nil {
