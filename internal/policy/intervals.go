@@ -11,10 +11,17 @@ import (
 type Intervals struct {
 	schedule Schedule
 	start    time.Time
+	first    date // on which days are counted from
 }
 
 // From are the intervals that count from the time at which the job was first enabled.
-func (s Schedule) From(start time.Time) Intervals { return Intervals{s, start} }
+func (s Schedule) From(start time.Time) Intervals {
+	first := dateOf(start, s.zone())
+	if s.Every.Days > 0 && first.clock(s.At, s.zone()).Before(start) {
+		first = first.add(1)
+	}
+	return Intervals{s, start, first}
+}
 
 // Periodic is true if there are boundaries at all.
 func (i Intervals) Periodic() bool {
@@ -69,13 +76,9 @@ func (i Intervals) Current(at time.Time) time.Time {
 func (i Intervals) dayFrom(day date) date {
 	s := i.schedule
 	if s.Every.Days > 0 {
-		first := dateOf(i.start, s.zone())
-		if first.clock(s.At, s.zone()).Before(i.start) {
-			first = first.add(1)
-		}
 		every := int64(s.Every.Days)
-		past := day.number() - first.number()
-		return first.add(int(-floorDiv(-past, every) * every))
+		past := day.number() - i.first.number()
+		return i.first.add(int(-floorDiv(-past, every) * every))
 	}
 	for !slices.ContainsFunc(s.On, func(on On) bool { return on.on(day) }) {
 		day = day.add(1)

@@ -120,6 +120,9 @@ func (r Rhythm) String() string {
 // longSilence is for how many gaps a source may be silent before nothing more is expected of it.
 const longSilence = 4
 
+// fewPoints are too few in a source to tell its rhythm, if the target has more.
+const fewPoints = 4
+
 // silent is true if a source that made points in a rhythm has stopped.
 func (r Rhythm) silent(newest, now time.Time) bool {
 	return now.Sub(newest) > max(8*24*time.Hour, longSilence*r.Gap)
@@ -140,11 +143,18 @@ func (k Known) machine(now, until time.Time, zone *time.Location) (m Machine, ex
 		m.Points = append(m.Points, point)
 	}
 	slices.SortStableFunc(m.Points, func(a, b Point) int { return a.Created.Compare(b.Created) })
+	if len(created) < fewPoints {
+		// Such as an image, which is written over. The newest in the target are not thinned out yet.
+		created = nil
+		for _, p := range m.Points[max(0, len(m.Points)-fewPoints):] {
+			created = append(created, p.Created)
+		}
+	}
 	rhythm, ok := FindRhythm(created, zone)
 	if !ok {
 		return m, "none: two points at least show a rhythm", 0
 	}
-	oldest, newest := slices.MinFunc(created, time.Time.Compare), slices.MaxFunc(created, time.Time.Compare)
+	oldest, newest := slices.MinFunc(created, time.Time.Compare), m.Points[len(m.Points)-1].Created
 	if rhythm.silent(newest, now) {
 		return m, "none: the source has made none for " + policy.FormatDuration(now.Sub(newest).Truncate(24*time.Hour)), 0
 	}

@@ -133,3 +133,19 @@ func TestForesee(t *testing.T) {
 		}
 	}
 }
+
+// An image is written over: its source shows one point, and the target tells the rhythm.
+func TestForeseeImages(t *testing.T) {
+	k := knownDays("image", 6, 10, true)
+	for i := range k.Points {
+		k.Points[i].Source = i == len(k.Points)-1
+		k.Points[i].Held = !k.Points[i].Source
+	}
+	two := policy.Retention{Points: 2}
+	k.Retention = &two
+	job := Job{Name: "offsite", Schedule: must(policy.ParseSchedule(policy.ScheduleText{Every: "1d", At: "23:00"}, berlin))}
+	f := Foresee(job, []Known{k}, wall("03-10 22:45"), 3, berlin)
+	if m := f.Machines[0]; m.Expects != "one a day" || m.Made != 3 || keptDays(m) != "03-11 03-12" {
+		t.Errorf("%d %s, keeps %s", m.Made, m.Expects, keptDays(m))
+	}
+}
