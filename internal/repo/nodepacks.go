@@ -18,7 +18,9 @@ import (
 //     no more than half of the memory is taken by packs that the walk has not reached.
 //  2. A node is taken from its pack, and proven by its id like any other. The pack that was not used for longest makes room:
 //     the other half of the memory is for the packs that the walk is in, in the tree and in the one beside it.
-//  3. Whatever goes wrong, the node is read as any reader does it, who knows of other copies and of damage.
+//  3. A pack is read whole once. If it had to make room since, its nodes are read as any reader does it: a long history lies in
+//     more packs than there is memory for, and each would be read again for every few nodes.
+//  4. Whatever goes wrong, the node is read as any reader does it, who knows of other copies and of damage.
 //
 // It belongs to one goroutine. The reads that it begins end with close.
 type nodePacks struct {
@@ -28,6 +30,8 @@ type nodePacks struct {
 	limit  int64
 
 	packs map[format.Name]*nodePack
+	// gone are packs that made room.
+	gone map[format.Name]bool
 	// next are packs that the walk comes to, in that order, of which no read has begun.
 	next []format.Name
 	// size is what all packs take, ahead what those of them take that the walk has not reached, in bytes.
@@ -55,13 +59,13 @@ const (
 )
 
 func newNodePacks(r *Repository) *nodePacks {
-	return &nodePacks{repo: r, atOnce: storage.ParallelReads(r.store), limit: r.nodePacksLimit, packs: map[format.Name]*nodePack{}}
+	return &nodePacks{repo: r, atOnce: storage.ParallelReads(r.store), limit: r.nodePacksLimit, packs: map[format.Name]*nodePack{}, gone: map[format.Name]bool{}}
 }
 
 // close waits for the reads that are under way.
 func (n *nodePacks) close() {
 	n.reads.Wait()
-	n.packs, n.next = map[format.Name]*nodePack{}, nil
+	n.packs, n.gone, n.next, n.size, n.ahead = map[format.Name]*nodePack{}, map[format.Name]bool{}, nil, 0, 0
 }
 
 // load returns a node. It is a tree.Loader.
@@ -98,7 +102,7 @@ func (n *nodePacks) place(ctx context.Context, id format.ID) (index.Place, bool)
 	}
 	place, ok, err := set.Find(ctx, id)
 	size := n.repo.packSize(place.Pack)
-	return place, ok && err == nil && size > 0 && size <= min(largestWhole, n.limit)
+	return place, ok && err == nil && !n.gone[place.Pack] && size > 0 && size <= min(largestWhole, n.limit)
 }
 
 // readAhead begins to read what comes next.
@@ -106,7 +110,7 @@ func (n *nodePacks) readAhead(ctx context.Context) {
 	for len(n.next) > 0 {
 		name := n.next[0]
 		size := n.repo.packSize(name)
-		if n.packs[name] == nil && size > 0 {
+		if n.packs[name] == nil && !n.gone[name] && size > 0 {
 			if n.underWay() >= n.atOnce || n.ahead > 0 && n.ahead+size > n.limit/2 {
 				return
 			}
@@ -173,6 +177,7 @@ func (n *nodePacks) evict() bool {
 	n.reach(p)
 	n.size -= int64(len(p.raw))
 	delete(n.packs, oldest)
+	n.gone[oldest] = true
 	return true
 }
 
