@@ -278,7 +278,11 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 	steps := p.Steps(plan.ActionClaim)
 	var claims []repo.Claim
 	for _, step := range steps {
-		claims = append(claims, repo.Claim{Point: step.Point.ID, Job: r.Job.Name, Flags: r.flags(step.Point)})
+		claim := repo.Claim{Point: step.Point.ID, Job: r.Job.Name}
+		if r.rules(step.Point.Machine).HasTiers() { // as planned: older points, which fill slots first, may still be copied
+			claim.Flags = FlagsOf(step.Slots)
+		}
+		claims = append(claims, claim)
 	}
 	if _, err := r.target.Claim(ctx, claims); err != nil {
 		return r.targetTrouble(err)

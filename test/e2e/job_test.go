@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -11,6 +12,9 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
+
+	"ferry/internal/vma"
 )
 
 type sessionReport struct {
@@ -240,5 +244,52 @@ func TestJobTargetStates(t *testing.T) {
 	is(2, "another repository")
 	if points := u.points(filepath.Join(disk, "vault")); len(points) != 0 {
 		t.Errorf("%d points in another repository", len(points))
+	}
+}
+
+// A machine whose backup is being written waits, the other one is finished meanwhile, and the first is copied in the same
+// session once vzdump has given its file its name.
+func TestJobWaitsForALock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a session looks again after a minute")
+	}
+	dumps := t.TempDir()
+	one, two := device(t, "drive-scsi0", 41, 2*mib), device(t, "drive-scsi0", 42, 2*mib)
+	busy := func(day int) dump {
+		return dump{vmid: 401, uuid: uuidOne, name: "busy", day: day, disks: []vma.DeviceContent{one}}
+	}
+	busy(0).write(t, dumps)
+	dump{vmid: 402, uuid: uuidTwo, name: "idle", disks: []vma.DeviceContent{two}}.write(t, dumps)
+	final := busy(1).write(t, dumps)
+	running := filepath.Join(dumps, "vzdump-qemu-401-"+sourceTime.AddDate(0, 0, 1).Format("2006_01_02-15_04_05")+".vma.dat")
+	now := time.Now()
+	if err := errors.Join(os.Rename(final, running), os.Chtimes(running, now, now)); err != nil {
+		t.Fatal(err)
+	}
+	file, target := filepath.Join(t.TempDir(), "job.yaml"), filepath.Join(t.TempDir(), "vault")
+	text := fmt.Sprintf("{kind: Repository, name: pve, location: %q}\n---\n{kind: Repository, name: vault, location: %q}\n---\n"+
+		"{kind: Job, name: offsite, source: {repositories: [pve]}, target: {repository: vault}}\n", dumps, target)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := newUser(t)
+	u.want(0, "repo", "init", target)
+	r := u.start("job", "run", "--once", "-f", file, "--wait", "10m", "--json")
+	for stop := time.Now().Add(time.Minute); len(u.points(target)) == 0 && time.Now().Before(stop) && !zombie(r); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if stored := u.points(target); len(stored) != 1 || stored[0].Machine.Name != "idle" {
+		t.Errorf("while one is locked: %+v", stored)
+	}
+	if err := os.Rename(running, final); err != nil {
+		t.Fatal(err)
+	}
+	ended := r.wait()
+	if session := decode[sessionReport](t, ended); ended.code != 0 || session.Result != "done" || len(session.did("copy")) != 2 {
+		t.Errorf("exit %d: %+v", ended.code, session)
+	}
+	stored := u.points(target)
+	if len(stored) != 2 || !stored[1].Created.Equal(sourceTime.AddDate(0, 0, 1)) && !stored[0].Created.Equal(sourceTime.AddDate(0, 0, 1)) {
+		t.Errorf("%+v", stored)
 	}
 }
