@@ -40,27 +40,36 @@ func (a *app) jobExplain(ctx context.Context, file string, names []string) error
 	if err != nil {
 		return err
 	}
-	e, err := job.Explain(ctx, setup)
-	a.warnings(e.Warnings)
+	e, err := a.explained(ctx, setup)
 	if err != nil {
-		var exit *exitError
-		if e.Target.State == job.StateReady || errors.As(err, &exit) {
-			return err
-		}
-		code := ExitFailed
-		switch e.Target.State {
-		case job.StateOther:
-			code = ExitUsage
-		case job.StateNeedsKey:
-			code = ExitKey
-		}
-		return exitWith(code, "target %s: %s", e.Target.State, readable(e.Target.Reason))
+		return err
 	}
 	if a.json {
 		return a.printJSON(describeExplanation(chosen, setup, e))
 	}
 	a.printExplanation(chosen, e)
 	return nil
+}
+
+// explained plans an interval that begins now. An error tells the state of the target.
+func (a *app) explained(ctx context.Context, setup job.Setup) (*job.Explanation, error) {
+	e, err := job.Explain(ctx, setup)
+	a.warnings(e.Warnings)
+	if err == nil {
+		return e, nil
+	}
+	var exit *exitError
+	if e.Target.State == job.StateReady || errors.As(err, &exit) {
+		return nil, err
+	}
+	code := ExitFailed
+	switch e.Target.State {
+	case job.StateOther:
+		code = ExitUsage
+	case job.StateNeedsKey:
+		code = ExitKey
+	}
+	return nil, exitWith(code, "target %s: %s", e.Target.State, readable(e.Target.Reason))
 }
 
 func (a *app) printExplanation(c chosenJob, e *job.Explanation) {

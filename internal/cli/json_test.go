@@ -192,7 +192,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 22 {
+	if len(examples) != 23 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -273,6 +273,7 @@ scripts: {post: {run: [/bin/true]}}
 		t.Fatal(err)
 	}
 	note("job explain", "job", "explain", "-f", narrow)
+	note("job simulate", "job", "simulate", "-f", narrow, "--days", "3")
 	note("job run", "job", "run", "--once", "-f", narrow)
 	note("repo jobs", "repo", "jobs", in("target"))
 }

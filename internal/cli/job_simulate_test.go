@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/job"
+)
+
+// daily is a machine of which an image is made every evening, and the clock of the job that copies it an hour later.
+type daily struct {
+	t       *testing.T
+	app     *app
+	job     chosenJob
+	setup   job.Setup
+	image   string
+	content []byte
+	random  *rand.ChaCha8
+	day     time.Time // an evening, 22:00 in Berlin
+}
+
+func newDaily(t *testing.T, yaml string) *daily {
+	t.Helper()
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	var out bytes.Buffer
+	d := &daily{
+		t: t, app: &app{out: &out, errOut: &out, cacheDir: t.TempDir()}, image: filepath.Join(folder, "images", "web.raw"),
+		content: make([]byte, 4<<20), random: rand.NewChaCha8([32]byte{1}), day: time.Date(2026, 3, 1, 22, 0, 0, 0, zone),
+	}
+	d.app.keys = &keys{app: d.app}
+	d.random.Read(d.content)
+	if err := os.Mkdir(filepath.Dir(d.image), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, "job.yaml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ExitDone, "repo", "init", filepath.Join(folder, "vault"))
+	if d.job, err = d.app.readJob(file, nil); err != nil {
+		t.Fatal(err)
+	}
+	if d.setup, err = d.app.setup(d.job); err != nil {
+		t.Fatal(err)
+	}
+	d.setup.Now = func() time.Time { return d.day.Add(time.Hour) }
+	return d
+}
+
+// live is a day: a part of the image changes, and the job runs.
+func (d *daily) live() {
+	d.t.Helper()
+	d.day = d.day.AddDate(0, 0, 1)
+	part := len(d.content) / 16
+	d.random.Read(d.content[d.day.YearDay()%16*part:][:part])
+	if err := os.WriteFile(d.image, d.content, 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.Chtimes(d.image, d.day, d.day); err != nil {
+		d.t.Fatal(err)
+	}
+	if s := job.Run(context.Background(), d.setup); s.Err != nil || s.Result != job.ResultDone {
+		d.t.Fatalf("%s: %s, %v %v", d.day, s.Result, s.Err, s.Warnings)
+	}
+}
+
+// target are the points in the target, and what they need.
+func (d *daily) target() (created []string, stored int64) {
+	d.t.Helper()
+	uses, err := d.app.machineUses(context.Background(), d.setup)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, use := range uses {
+		stored += use.Stored
+	}
+	e, err := job.Explain(context.Background(), d.setup)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, step := range e.Plan.Machines[0].Steps {
+		if step.OnTarget {
+			created = append(created, step.Point.Created.UTC().Format(time.DateTime))
+		}
+	}
+	return created, stored
+}
+
+// Thirty days are simulated, over a clock change, and then lived: the points are the same, the bytes nearly.
+func TestSimulatedThenLived(t *testing.T) {
+	d := newDaily(t, `
+kind: Repository
+name: images
+location: images
+---
+kind: Repository
+name: vault
+location: vault
+---
+kind: Job
+name: offsite
+source: {repositories: [images]}
+target: {repository: vault}
+schedule: {every: 1d, at: "23:00", timeZone: Europe/Berlin}
+retention: {days: 3, weekly: {keep: 2}, monthly: {keep: 2}}
+`)
+	for range 6 {
+		d.live()
+	}
+	future, err := d.app.foresee(context.Background(), d.job, d.setup, 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var foreseen []string
+	for _, kept := range future.Machines[0].Kept {
+		foreseen = append(foreseen, kept.Created.Format(time.DateTime))
+	}
+	for range 30 {
+		d.live()
+	}
+	lived, stored := d.target()
+	if len(lived) < 6 || !slices.Equal(foreseen, lived) {
+		t.Errorf("foreseen %s\nlived    %s", strings.Join(foreseen, ", "), strings.Join(lived, ", "))
+	}
+	bytes := future.Days[len(future.Days)-1].Bytes
+	t.Logf("%d points, %d bytes foreseen, %d lived", len(lived), bytes, stored)
+	if off := math.Abs(float64(bytes)/float64(stored) - 1); off > 0.1 {
+		t.Errorf("%d bytes foreseen, %d lived", bytes, stored)
+	}
+}
