@@ -296,11 +296,10 @@ func TestTroubleIsTriedAgain(t *testing.T) {
 	l.wantCounts(s, "1 copied, 0 claimed, 1 failed, 0 removed")
 	// What cannot be read is not read again.
 	l = newLab(t, day("a", 1), day("b", 1))
-	reads := 0
-	l.points[0].OnRead = func(int, int64, int) (int, error) { reads++; return 0, fmt.Errorf("bad header: %w", backup.ErrBroken) }
-	l.run(job.ResultPartly)
-	if len(l.pauses) > 0 {
-		t.Errorf("pauses %v", l.pauses)
+	l.points[0].OpenError = fmt.Errorf("bad header: %w", backup.ErrBroken)
+	s = l.run(job.ResultPartly)
+	if attempts := s.Tasks[0].Points[0].Attempts; len(l.pauses) > 0 || attempts != 1 {
+		t.Errorf("pauses %v, %d attempts", l.pauses, attempts)
 	}
 }
 
@@ -503,6 +502,17 @@ func TestInterruptedBackfillIsFinished(t *testing.T) {
 	l.points = append(l.points, day("a", 5))
 	l.now = l.now.AddDate(0, 0, 1)
 	l.wantCounts(l.run(job.ResultDone), "3 copied, 0 claimed, 0 failed, 0 removed")
+	// One that can no longer be read does not keep newer ones from being copied.
+	l = newLab(t, day("a", 1), day("a", 2), day("a", 3), day("a", 4))
+	l.now = time.Date(2026, 3, 4, 20, 0, 0, 0, time.UTC)
+	l.setup.Job.Lookup.Backfill = policy.BackfillAll
+	ctx, cancel = context.WithCancel(t.Context())
+	l.points[1].OnRead = func(_ int, _ int64, n int) (int, error) { cancel(); return n, nil }
+	job.Run(ctx, l.setup)
+	l.points[1].OnRead = func(int, int64, int) (int, error) { return 0, errors.New("connection reset") }
+	l.points = append(l.points, day("a", 5))
+	l.now = l.now.AddDate(0, 0, 1)
+	l.wantCounts(l.run(job.ResultPartly), "3 copied, 0 claimed, 1 failed, 0 removed")
 	// Even if one of them cannot be read the newest is copied.
 	l = newLab(t, day("a", 1), day("a", 2), day("a", 3))
 	l.now = time.Date(2026, 3, 3, 20, 0, 0, 0, time.UTC)
@@ -537,7 +547,11 @@ func TestFullFromSource(t *testing.T) {
 	id := l.points[0].ID()
 	before := l.target().Claims(id)[0].Flags
 	l.setup.Full = true
-	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+	s := l.run(job.ResultDone)
+	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+	if attempts := s.Tasks[0].Points[0].Attempts; attempts != 1 {
+		t.Errorf("read %d times", attempts)
+	}
 	p, err := l.target().ReadPoint(t.Context(), id)
 	if err != nil || !p.Sealed {
 		t.Errorf("sealed: %v, %v", p.Sealed, err)
@@ -662,9 +676,29 @@ func TestMissingSinceOutlastsAnOutage(t *testing.T) {
 	l.run(job.ResultDone)
 	l.now = l.now.AddDate(0, 0, 1)
 	l.sourceErr = errors.New("input/output error")
-	l.run(job.ResultWaits)
+	other := job.Place{Origin: origin(t, "second"), Open: func(context.Context) (*registry.Source, error) { return sourcetest.Open(t, day("d", 1)), nil }}
+	l.setup.Sources = append(l.setup.Sources, other)
+	l.run(job.ResultDone)
 	l.sourceErr = nil
-	if task := l.run(job.ResultDone).Tasks[2]; task.State != job.TaskMissing || !strings.Contains(task.Reason, first.Format("2006-01-02 15:04")) {
+	tasks := l.run(job.ResultDone).Tasks
+	if task := tasks[len(tasks)-1]; task.Machine.Name != "c" || task.State != job.TaskMissing || !strings.Contains(task.Reason, first.Format("2006-01-02 15:04")) {
 		t.Errorf("%+v", task)
+	}
+}
+
+// A point that is broken at the first look, and can be copied at the next, has not failed its machine.
+func TestBrokenAtFirstLookOnly(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1))
+	looks := 0
+	l.edit = func(s *registry.Source) {
+		if looks++; looks == 1 {
+			p := &s.Points[0]
+			p.State, p.Reason, p.Opener = backup.StateBroken, "cut off", nil
+		}
+	}
+	s := l.run(job.ResultDone)
+	l.wantCounts(s, "2 copied, 0 claimed, 0 failed, 0 removed")
+	if s.Tasks[0].State != job.TaskCopied || len(s.Tasks[0].Points) != 1 {
+		t.Errorf("%+v", s.Tasks[0])
 	}
 }

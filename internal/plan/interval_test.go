@@ -239,6 +239,9 @@ func TestShrunkListing(t *testing.T) {
 	if p.Frozen == "" || len(p.Alarms) != 1 || !p.Machines[1].Missing.Equal(noon) {
 		t.Errorf("frozen %q, alarms %v, missing since %s", p.Frozen, p.Alarms, p.Machines[1].Missing)
 	}
+	recent := noon.Add(-newlyMissing + 1)
+	s.Missing = map[backup.MachineKey]time.Time{held[2].Machine.Key: recent, held[4].Machine.Key: recent}
+	wantPlan(t, "not quite a week later", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
 	since := noon.Add(-newlyMissing)
 	s.Missing = map[backup.MachineKey]time.Time{held[2].Machine.Key: since, held[4].Machine.Key: since}
 	p = wantPlan(t, "a week later", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
