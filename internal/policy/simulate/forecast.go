@@ -208,7 +208,8 @@ type FutureDay struct {
 const fastLink = policy.Rate(1e9)
 
 // Foresee lives a job for some days from now, with machines whose sources go on as they have. Of the job, Machines and Enabled
-// do not count; without a Link nothing but Bandwidth slows it down. Its days are those of the zone (nil: UTC).
+// do not count; without a Link nothing but Bandwidth slows it down. A job after another one is taken to copy each point that
+// comes, and a manual one copies nothing. Its days are those of the zone (nil: UTC).
 func Foresee(job Job, known []Known, now time.Time, days int, zone *time.Location) Future {
 	if zone == nil {
 		zone = time.UTC
@@ -217,6 +218,9 @@ func Foresee(job Job, known []Known, now time.Time, days int, zone *time.Locatio
 	job.Enabled, job.Machines = now, nil
 	if job.Link == 0 {
 		job.Link = fastLink
+	}
+	if job.Schedule.Mode == policy.After {
+		job.Schedule.Mode, job.Schedule.After = policy.Immediate, ""
 	}
 	var future Future
 	for _, k := range known {

@@ -149,3 +149,24 @@ func TestForeseeImages(t *testing.T) {
 		t.Errorf("%d %s, keeps %s", m.Made, m.Expects, keptDays(m))
 	}
 }
+
+// What begins a job that has no boundaries of its own.
+func TestForeseeModes(t *testing.T) {
+	two := policy.Retention{Points: 2}
+	for _, c := range []struct {
+		text policy.ScheduleText
+		kept string
+	}{
+		{policy.ScheduleText{Mode: "immediate"}, "03-13 03-14"},
+		{policy.ScheduleText{After: "local"}, "03-13 03-14"},
+		{policy.ScheduleText{Mode: "manual"}, "03-07 03-08 03-09 03-10"},
+		{policy.ScheduleText{On: []string{"monday"}, At: "12:00"}, "03-10 03-12"}, // 03-13 is a Monday
+	} {
+		k := knownDays("web", 7, 10, true)
+		k.Retention = &two
+		job := Job{Name: "offsite", Schedule: must(policy.ParseSchedule(c.text, berlin))}
+		if got := keptDays(Foresee(job, []Known{k}, wall("03-10 22:45"), 4, berlin).Machines[0]); got != c.kept {
+			t.Errorf("%+v: keeps %s, want %s", c.text, got, c.kept)
+		}
+	}
+}

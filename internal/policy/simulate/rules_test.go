@@ -249,3 +249,36 @@ func TestWrongRulesAreNoticed(t *testing.T) {
 		})
 	}
 }
+
+// A job after another one begins when that has stored a point, and only then; one that nobody asks for never does.
+func TestAfterAnotherJob(t *testing.T) {
+	day := func(s string) string { return "03-" + s }
+	machine := func() []Machine {
+		m := Machine{Name: "web", Whole: 600_000_000}
+		for _, d := range []string{"06", "07", "09"} { // none on the 8th
+			m.Points = append(m.Points, point("web", len(m.Points), wall(day(d)+" 20:00"), 5, 600_000_000, 40*24*time.Hour))
+		}
+		return []Machine{m}
+	}
+	job := func(name string, text policy.ScheduleText) Job {
+		return Job{Name: name, Enabled: wall(day("06") + " 10:00"), Link: 10_000_000, Machines: machine(), Schedule: must(policy.ParseSchedule(text, berlin))}
+	}
+	w := World{From: wall(day("06") + " 00:00"), To: wall(day("11") + " 00:00"), Jobs: []Job{
+		job("second", policy.ScheduleText{After: "first"}), job("first", policy.ScheduleText{Every: "1d", At: "22:00"}), job("never", policy.ScheduleText{Mode: "manual"}),
+	}}
+	var got []string
+	run(w, decided(), func(e Event) {
+		if e.Job != "first" {
+			got = append(got, shown(e.At)+" "+e.Job+" "+w.words(e))
+		}
+	})
+	want := []string{
+		"03-06 22:01 second interval from 03-06 22:01", "03-06 22:01 second copies 03-06 20:00", "03-06 22:02 second stored 03-06 20:00",
+		"03-07 22:01 second interval from 03-07 22:01", "03-07 22:01 second copies 03-07 20:00", "03-07 22:02 second stored 03-07 20:00",
+		// The first job's interval of the 8th has waited for a point, and takes the first that appears, complete at 20:05.
+		"03-09 20:06 second interval from 03-09 20:06", "03-09 20:06 second copies 03-09 20:00", "03-09 20:07 second stored 03-09 20:00",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}
