@@ -36,8 +36,8 @@ const (
 	fastest = 1 << 50
 )
 
-// ParseRate reads a number with its unit: kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s. The case counts
-// only between bits and bytes, which are written out differently anyway.
+// ParseRate reads a number with its unit: kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s. The case of
+// the first letters does not count; "Mb/s" is refused, because it means bits to some and bytes to others.
 func ParseRate(text string) (Rate, error) {
 	trimmed := strings.TrimSpace(text)
 	number := strings.TrimSpace(strings.TrimRight(trimmed, "kKMGmgibtBITs/"))
@@ -45,6 +45,9 @@ func ParseRate(text string) (Rate, error) {
 	for _, u := range rateUnits {
 		if !strings.EqualFold(unit, u.name) {
 			continue
+		}
+		if strings.HasSuffix(unit, "b/s") {
+			return 0, fmt.Errorf("%q may mean bits or bytes: write %sbit/s or %sB/s", text, unit[:len(unit)-len("b/s")], unit[:len(unit)-len("b/s")])
 		}
 		n, err := strconv.ParseFloat(number, 64)
 		if err != nil || math.IsNaN(n) || strings.Trim(number, "0123456789.") != "" {

@@ -89,7 +89,7 @@ func TestBandwidth(t *testing.T) {
 			t.Errorf("%s reads back as %d, %v", got, again, err)
 		}
 	}
-	for _, bad := range []string{"", "50", "Mbit/s", "0Mbit/s", "-1Mbit/s", "1kbit/s", "50Mbit", "NaNMB/s", "1e9MB/s", "9999999999GB/s", "1.2.3MB/s"} {
+	for _, bad := range []string{"", "50", "Mbit/s", "0Mbit/s", "-1Mbit/s", "1kbit/s", "50Mbit", "NaNMB/s", "1e9MB/s", "9999999999GB/s", "1.2.3MB/s", "50Mb/s", "50mb/s", "50Mib/s"} {
 		if got, err := ParseRate(bad); err == nil {
 			t.Errorf("%q was taken as %d", bad, got)
 		}
