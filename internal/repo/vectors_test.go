@@ -200,7 +200,7 @@ func hashVectors(t *testing.T) []vector {
 }
 
 func (h *hashed) contexts(keyedOnly bool) {
-	for context := format.ContextBlock; context <= format.ContextRepository; context++ {
+	for context := format.ContextBlock; context <= format.ContextJobName; context++ {
 		function := "U"
 		if context <= format.ContextValidator {
 			function = "K"
