@@ -39,6 +39,8 @@ type app struct {
 	whole *app
 	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
 	credentials []byte
+	// send and receive are the pace at which bytes go to a bucket and come from one; nil: as fast as it goes.
+	send, receive s3.Pace
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.

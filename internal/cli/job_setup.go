@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"ferry/internal/job"
 	"ferry/internal/policy"
@@ -25,6 +26,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	if err := c.refuse(target); err != nil {
 		return s, err
 	}
+	ofJob := &pacer{limits: c.Bandwidth}
 	target = c.located(target)
 	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {
@@ -33,14 +35,16 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 		}
 		origin.Repository = c.located(origin.Repository)
 		repositories = append(repositories, origin.Repository)
+		with := a.paced(ofJob, origin.Repository, false)
 		s.Sources = append(s.Sources, job.Place{
 			Origin: origin, Jobs: claimersOf, Donors: repositoriesOf,
-			Open: func(ctx context.Context) (*registry.Source, error) { return a.openResource(ctx, origin.Repository) },
+			Open: func(ctx context.Context) (*registry.Source, error) { return with.openResource(ctx, origin.Repository) },
 		})
 	}
+	with := a.paced(ofJob, target, true)
 	s.Target = job.Goal{
 		Name: target.Name, Location: target.Location, ID: target.ID,
-		Open: func(ctx context.Context) (*repo.Repository, error) { return a.openTargetResource(ctx, target) },
+		Open: func(ctx context.Context) (*repo.Repository, error) { return with.openTargetResource(ctx, target) },
 	}
 	for _, r := range repositories {
 		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {
@@ -53,16 +57,32 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	return s, nil
 }
 
-// refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for. Limits
-// count what crosses a network as far as Ferry knows: what is read from a bucket and written to one.
+// refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for.
 func (c chosenJob) refuse(r policy.Repository) error {
-	switch {
-	case len(c.Target.Map) > 0:
+	if len(c.Target.Map) > 0 {
 		return usage("job %s: target.map is not supported by this version", c.Name)
-	case s3.IsLocation(r.Location) && len(c.Bandwidth)+len(r.Bandwidth) > 0:
-		return hinted(usage("job %s: bandwidth is not supported by this version, and repository %s is in a bucket", c.Name, r.Name), "leave it out, or limit the link itself")
+	}
+	if !s3.IsLocation(r.Location) {
+		return nil
+	}
+	for _, limit := range slices.Concat(c.Bandwidth, r.Bandwidth) {
+		if limit.Rate < leastRate {
+			return hinted(usage("job %s: a limit of %s is lower than a bucket, repository %s, can be kept to", c.Name, limit.Rate, r.Name), "at least "+leastRate.String())
+		}
 	}
 	return nil
+}
+
+// paced is the program at the pace of the limits: of what is read from a repository or, for the target, written to it.
+func (a *app) paced(of *pacer, r policy.Repository, isTarget bool) *app {
+	with := *a
+	with.whole = a
+	if pace := paceOf(of, &pacer{limits: r.Bandwidth}); isTarget {
+		with.send = pace
+	} else {
+		with.receive = pace
+	}
+	return &with
 }
 
 // claimersOf are the jobs that claim a point in the Ferry repository that it is read from.
@@ -137,7 +157,10 @@ func (a *app) openTargetResource(ctx context.Context, r policy.Repository) (*rep
 // asResource is the program with the keys of a repository's resource before its own.
 func (a *app) asResource(ctx context.Context, r policy.Repository) (*app, error) {
 	with := *a
-	with.whole, with.instance = a, r.Instance
+	with.instance = r.Instance
+	if a.whole == nil {
+		with.whole = a
+	}
 	with.keys = &keys{app: &with}
 	with.keys.secrets = secrets{files: a.keys.files, commands: a.keys.commands}
 	with.keys.identityFiles = a.keys.identityFiles

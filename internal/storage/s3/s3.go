@@ -65,6 +65,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// Credentials are those to use, as an AWS credentials file has them; nil: those of the environment.
 	Credentials []byte
+	// Send and Receive are asked before bytes cross the network; nil: as fast as it goes.
+	Send, Receive Pace
 	// Pause before a request is tried for the second time; 0 means 100 ms.
 	Pause time.Duration
 }
@@ -101,6 +103,9 @@ func Open(location Location, options Options) (*Store, error) {
 		made.ResponseHeaderTimeout = patience
 		made.DisableCompression = true
 		transport = made
+	}
+	if options.Send != nil || options.Receive != nil {
+		transport = &paced{RoundTripper: transport, send: options.Send, receive: options.Receive}
 	}
 	counting := &counter{RoundTripper: transport}
 	core, err := minio.NewCore(l.Endpoint, &minio.Options{

@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ferry/internal/policy"
+)
+
+// In no ten seconds does more pass than the limit and a twentieth, however many send at once and however they pause; the
+// limit of the hour counts, and where there is none all passes.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now().UTC()
+		hour := func(from, to int) []string {
+			return []string{start.Add(time.Duration(from)*time.Minute).Format("15:04") + "-" + start.Add(time.Duration(to)*time.Minute).Format("15:04")}
+		}
+		slow, err := policy.ParseBandwidth([]policy.LimitText{{Limit: "1MB/s", When: hour(0, 2)}, {Limit: "4MB/s", When: hour(2, 3)}}, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pace := paceOf(&pacer{limits: slow}, &pacer{})
+		type passed struct {
+			at    time.Time
+			bytes int
+		}
+		var mu sync.Mutex
+		var all []passed
+		var senders sync.WaitGroup
+		for n := range 6 {
+			senders.Go(func() {
+				for time.Since(start) < 3*time.Minute {
+					if n == 0 {
+						time.Sleep(time.Duration(len(all)%7) * time.Second)
+					}
+					if err := pace(context.Background(), 16<<10); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					all = append(all, passed{time.Now(), 16 << 10})
+					mu.Unlock()
+				}
+			})
+		}
+		senders.Wait()
+		total := 0
+		for i, first := range all {
+			limit, sum := 1e6, 0
+			if first.at.Sub(start) > 2*time.Minute-10*time.Second {
+				limit = 4e6
+			}
+			for _, p := range all[i:] {
+				if p.at.Sub(first.at) >= 10*time.Second {
+					break
+				}
+				sum += p.bytes
+			}
+			if float64(sum) > limit*10*1.05 {
+				t.Fatalf("%d bytes in ten seconds from %s on", sum, first.at.Sub(start))
+			}
+			total += first.bytes
+		}
+		if want := 2*60*1e6 + 60*4e6; float64(total) < want*0.98 {
+			t.Errorf("%d bytes passed where %.0f might have", total, want)
+		}
+		before := time.Now()
+		if err := pace(context.Background(), 1<<30); err != nil || !time.Now().Equal(before) {
+			t.Errorf("without a limit: waited %s, %v", time.Since(before), err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		always, err := policy.ParseBandwidth([]policy.LimitText{{Limit: "1MB/s"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := paceOf(&pacer{limits: always})(ctx, 1<<30); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		if paceOf(&pacer{}) != nil {
+			t.Error("a pace without limits")
+		}
+	})
+}
