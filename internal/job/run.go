@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -92,6 +93,8 @@ type runner struct {
 	targetTries int
 	// found is what a health check found damaged and could not heal yet.
 	found *repo.VerifyReport
+	// undone says which phases failed that no copy hangs on, and why; empty: none did.
+	undone string
 }
 
 // errAborted ends a session whose script before the job failed.
@@ -175,16 +178,29 @@ func (r *runner) phases(ctx context.Context) error {
 	if err := r.openTarget(ctx); err != nil {
 		return err
 	}
-	if err := r.healthCheck(ctx); err != nil {
+	// A second copy is worth more than a check of the first ones: what fails beside the copies does not keep from them.
+	if err := r.beside(ctx, PhaseHealthCheck, r.healthCheck); err != nil {
 		return err
 	}
 	if err := r.synchronize(ctx); err != nil {
 		return err
 	}
-	if err := r.transform(ctx); err != nil {
+	if err := r.beside(ctx, PhaseTransform, r.transform); err != nil {
 		return err
 	}
-	return r.compact(ctx)
+	return r.beside(ctx, PhaseCompact, r.compact)
+}
+
+// beside runs a phase that no copy hangs on. Its failure is an alarm, and does not end the session.
+func (r *runner) beside(ctx context.Context, name PhaseName, run func(context.Context) error) error {
+	err := run(ctx)
+	if err == nil || ctx.Err() != nil || r.session.Target.State != StateReady {
+		return err
+	}
+	text := fmt.Sprintf("%s failed: %s", name, backup.SafeText(err.Error()))
+	r.alarm(text)
+	r.undone = cmp.Or(r.undone, text)
+	return nil
 }
 
 // before runs the script before the job, once.
@@ -294,6 +310,8 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultFailed, fmt.Sprintf("%d machines failed", failed)
 	case failed > 0:
 		s.Result, s.Reason = ResultPartly, fmt.Sprintf("%d of %d machines failed", failed, len(s.Tasks))
+	case r.undone != "":
+		s.Result, s.Reason = ResultPartly, r.undone
 	case r.sourcesWait():
 		s.Result, s.Reason = ResultWaits, "no source can be read"
 	case states[TaskWaits] > 0:

@@ -487,6 +487,30 @@ func TestHealthCheckHeals(t *testing.T) {
 	}
 }
 
+// What fails beside the copies, such as a health check, does not keep from copying, and is an alarm.
+func TestFailedHealthCheckDoesNotKeepFromCopying(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Job.HealthCheck.Schedule = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 1}}
+	l.run(job.ResultDone)
+	l.points = append(l.points, day("a", 3))
+	l.now = time.Date(2026, 3, 3, 20, 0, 0, 0, time.UTC)
+	l.store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpList && strings.HasPrefix(name, "packs/") {
+			return errors.New("input/output error")
+		}
+		return nil
+	})
+	s := l.run(job.ResultPartly)
+	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+	if len(s.Alarms) == 0 || !strings.Contains(s.Alarms[0], "health check failed: ") || !strings.Contains(s.Reason, "input/output error") {
+		t.Errorf("reason %q, alarms %q", s.Reason, s.Alarms)
+	}
+	l.store.SetFault(nil)
+	if s = l.run(job.ResultDone); s.Phase(job.PhaseHealthCheck).State != job.PhaseDone {
+		t.Errorf("the check that failed was not made up for\n%s", l.describe(s))
+	}
+}
+
 // Backfill that was interrupted is finished by the next session, though the job holds newer points by then.
 func TestInterruptedBackfillIsFinished(t *testing.T) {
 	l := newLab(t, day("a", 1), day("a", 2), day("a", 3), day("a", 4))

@@ -14,7 +14,7 @@ type Result string
 const (
 	// ResultDone: everything that was to do is done.
 	ResultDone Result = "done"
-	// ResultPartly: some machines failed.
+	// ResultPartly: some machines failed, or work beside the copies did, such as a health check.
 	ResultPartly Result = "some failed"
 	// ResultFailed: nothing worked.
 	ResultFailed Result = "failed"
