@@ -213,9 +213,9 @@ func (a *app) printTasks(s *job.Session) {
 			}
 		}
 		switch task.State {
-		case job.TaskWaits, job.TaskMissing, job.TaskNotReached:
+		case job.TaskNotReached:
 			a.line("%s  %s  %s", task.State, name, readable(task.Reason))
-		case job.TaskUpToDate:
+		case job.TaskUpToDate, job.TaskWaits, job.TaskMissing: // waiting is no failure, and who has gone is told every time
 			a.say("%s  %s  %s", task.State, name, readable(task.Reason))
 		case job.TaskCopied, job.TaskFailed:
 		}
@@ -231,8 +231,10 @@ func (a *app) printPhase(phase job.Phase) {
 		return
 	}
 	switch phase.State {
-	case job.PhaseWarned, job.PhaseFailed, job.PhaseWaits:
+	case job.PhaseWarned, job.PhaseFailed:
 		a.line("%s: %s: %s", phase.Name, phase.State, readable(phase.Reason))
+	case job.PhaseWaits:
+		a.say("%s: %s: %s", phase.Name, phase.State, readable(phase.Reason))
 	case job.PhaseDone, job.PhaseSkipped:
 		if phase.Name == job.PhaseHealthCheck && phase.State == job.PhaseDone {
 			a.say("%s: %s checked, %s healed", phase.Name, size(phase.Counts["checkedBytes"]), counted(int(phase.Counts["healedBlocks"]), "block"))
