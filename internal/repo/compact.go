@@ -12,7 +12,6 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
-	"ferry/internal/repo/tree"
 	"ferry/internal/storage"
 )
 
@@ -149,7 +148,7 @@ func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
 	for _, root := range roots {
 		var piece []Block
 		length := int64(0)
-		for blocks, err := range tree.Leaves(ctx, c.repo.LoadNode, root) {
+		for blocks, err := range c.repo.Leaves(ctx, root) {
 			if err != nil {
 				return err
 			}

@@ -183,7 +183,7 @@ func (b *BlockReader) runs(ctx context.Context, places []placed, each func(*run)
 			return err
 		}
 		for len(places) > 0 && len(waiting) < ahead {
-			n := runLength(places)
+			n := runLength(places, b.gap)
 			r := b.newRun(places[:n])
 			places = places[n:]
 			if waiting = append(waiting, r); ahead == 1 {
@@ -224,8 +224,8 @@ func (b *BlockReader) newRun(places []placed) *run {
 // it.
 func (b *BlockReader) ahead() int {
 	parallel := storage.ParallelReads(b.repo.store)
-	if parallel == 1 {
-		return 1
+	if parallel == 1 || b.alone {
+		return parallel
 	}
 	return max(2, (parallel+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
 }

@@ -117,5 +117,8 @@ func (r *Repository) LosePack(ctx context.Context, id format.Name) error {
 	return r.commit(ctx, &commitlog.Payload{Deleted: []format.Name{id}}, nil)
 }
 
+// SetLeavesAhead bounds how many leaves of a tree are read ahead.
+func (r *Repository) SetLeavesAhead(nodes int) { r.leavesAhead = nodes }
+
 // SetNodePacksLimit bounds the memory for packs of nodes, in bytes.
 func (r *Repository) SetNodePacksLimit(limit int64) { r.nodePacksLimit = limit }

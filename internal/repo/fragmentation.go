@@ -8,7 +8,6 @@ import (
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
-	"ferry/internal/repo/tree"
 )
 
 // Fragmentation says how a machine's newest point lies in packs.
@@ -62,7 +61,7 @@ func (r *Repository) fragmentation(ctx context.Context, entry commitlog.Point) (
 		return f, err
 	}
 	for _, root := range roots {
-		for blocks, err := range tree.Leaves(ctx, r.LoadNode, root) {
+		for blocks, err := range r.Leaves(ctx, root) {
 			if err != nil {
 				return f, err
 			}

@@ -80,7 +80,7 @@ func (r *Repository) ReadObjectPast(ctx context.Context, root tree.Root, sink fu
 	group.Go(func() error {
 		defer close(leaves)
 		reached := int64(0)
-		for blocks, err := range tree.Leaves(ctx, r.LoadNode, root) {
+		for blocks, err := range r.Leaves(ctx, root) {
 			var damage *tree.Damage
 			if errors.As(err, &damage) && ctx.Err() == nil {
 				done(damage.Offset + damage.Length - reached)

@@ -208,6 +208,10 @@ type BlockReader struct {
 	room       func(tree.Block) []byte
 	// take proves what was read of a block; it is decode unless somebody wants frames.
 	take func(placed, []byte) error
+	// gap is how much between two places is read and dropped rather than reading twice, in bytes.
+	gap int64
+	// alone is true if nobody reads beside it: it may have as many reads under way as pay off.
+	alone bool
 	// spare are buffers for runs.
 	spare [][]byte
 }
@@ -219,7 +223,7 @@ type placed struct {
 
 // NewBlockReader makes a reader of blocks.
 func (r *Repository) NewBlockReader() *BlockReader {
-	b := &BlockReader{repo: r}
+	b := &BlockReader{repo: r, gap: readGap}
 	b.take = b.decode
 	return b
 }
@@ -253,10 +257,15 @@ func (b *BlockReader) Read(ctx context.Context, blocks []tree.Block, use func(tr
 		}
 		b.places = append(b.places, placed{block, place})
 	}
-	slices.SortFunc(b.places, func(x, y placed) int {
+	sortPlaces(b.places)
+	return b.runs(ctx, b.places, func(r *run) error { return b.use(ctx, r, use, failed) })
+}
+
+// sortPlaces puts places in the order in which they lie in packs.
+func sortPlaces(places []placed) {
+	slices.SortFunc(places, func(x, y placed) int {
 		return cmp.Or(bytes.Compare(x.place.Pack[:], y.place.Pack[:]), cmp.Compare(x.place.Offset, y.place.Offset), cmp.Compare(x.block.Offset, y.block.Offset))
 	})
-	return b.runs(ctx, b.places, func(r *run) error { return b.use(ctx, r, use, failed) })
 }
 
 func frameEnd(p index.Place) int64 {
@@ -264,13 +273,13 @@ func frameEnd(p index.Place) int64 {
 }
 
 // runLength is how many of the places, from the first, are read together.
-func runLength(places []placed) int {
+func runLength(places []placed, gap int64) int {
 	first := places[0].place
 	end := frameEnd(first)
 	n := 1
 	for ; n < len(places); n++ {
 		p := places[n].place
-		if p.Pack != first.Pack || int64(p.Offset) > end+readGap || frameEnd(p)-int64(first.Offset) > readRun {
+		if p.Pack != first.Pack || int64(p.Offset) > end+gap || frameEnd(p)-int64(first.Offset) > readRun {
 			break
 		}
 		end = max(end, frameEnd(p))

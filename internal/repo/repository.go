@@ -142,6 +142,8 @@ type Repository struct {
 	packTarget, nodePackTarget int64
 	// nodePacksLimit is the constant of this name. Tests make it small.
 	nodePacksLimit int64
+	// leavesAhead is the constant of this name. Tests make it small.
+	leavesAhead int
 	// leaseless is for tests of what the lease only makes rare.
 	leaseless bool
 }
@@ -288,7 +290,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		cache: newCache(env.CacheDir, description), state: commitlog.NewState(), givenUp: map[string]bool{},
 		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
 		settled: map[format.Name]bool{}, tabled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true}, spillEntries: spillEntries, smallSegment: smallSegment,
-		nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget, nodePacksLimit: nodePacksLimit,
+		nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget, nodePacksLimit: nodePacksLimit, leavesAhead: leavesAhead,
 	}
 	r.files = newPackFiles(store, r.packSize)
 	if keys != nil {

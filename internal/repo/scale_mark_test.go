@@ -154,7 +154,7 @@ func TestScaleMark(t *testing.T) {
 	m.step("cold, from a distant storage: opened: %s", distant.counted())
 	p := r.Entries()[len(r.Entries())-1]
 	header := must(r.ReadHeader(t.Context(), p.ID))(t)
-	for _, err := range tree.Leaves(t.Context(), r.LoadNode, header.Roots[0]) {
+	for _, err := range r.Leaves(t.Context(), header.Roots[0]) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,7 +41,7 @@ func (t *Transfer) Changed(ctx context.Context, base, root Root) iter.Seq2[Block
 
 // Cuts yields the pieces of a stream of the source in order, zeros included, some at a time.
 func (t *Transfer) Cuts(ctx context.Context, root Root) iter.Seq2[[]Block, error] {
-	return tree.Cuts(ctx, t.from.LoadNode, root)
+	return tree.Cuts(ctx, t.from.treeLoader(root), root)
 }
 
 // trusts is true if a frame of a generation proves itself to the target: both repositories are open, and have the same

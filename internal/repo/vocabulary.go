@@ -47,7 +47,7 @@ func (r *Repository) FixedBlocks(root *Root) bool {
 // Leaves yields an object's blocks that are not zeros, in order, some hundred at a time. A part that cannot be read is
 // yielded as an error, and the walk goes on behind it.
 func (r *Repository) Leaves(ctx context.Context, root Root) iter.Seq2[[]Block, error] {
-	return tree.Leaves(ctx, r.LoadNode, root)
+	return tree.Leaves(ctx, r.treeLoader(root), root)
 }
 
 // NewCursor makes a cursor for an object.
