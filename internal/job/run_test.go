@@ -652,13 +652,13 @@ func TestAgesAndScheduledFull(t *testing.T) {
 	l.setup.Job.RPO = 48 * time.Hour
 	l.setup.Job.FullFromSource = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 7}}
 	s := l.run(job.ResultPartly)
-	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "fake/b: it has no copy") {
+	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "machine b (image/fake/b): it has no copy") {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 	l.points[1].OpenError = nil
 	l.now = time.Date(2026, 3, 3, 12, 0, 1, 0, time.UTC)
 	s = l.run(job.ResultDone)
-	if len(s.Alarms) != 2 || !strings.Contains(s.Alarms[0], "fake/a: its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+	if len(s.Alarms) != 2 || !strings.Contains(s.Alarms[0], "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 	// The schedule's first turn is the midnight after the job first ran, the next one a week later.

@@ -180,6 +180,14 @@ func describeMachine(m backup.Machine) TaskMachine {
 	return TaskMachine{ID: m.Key.String(), Name: backup.SafeText(backup.EncodeName(m.Name))}
 }
 
+// nameOf names a machine in a sentence: a person knows it by its name, and the id tells which it is if several have that.
+func nameOf(m TaskMachine) string {
+	if m.Name == "" {
+		return "machine " + m.ID
+	}
+	return "machine " + m.Name + " (" + m.ID + ")"
+}
+
 // count adds up what phases and tasks came to.
 func (s *Session) count(is func(TaskPoint) bool) int {
 	n := 0

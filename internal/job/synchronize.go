@@ -228,14 +228,14 @@ func (r *runner) describe(p plan.IntervalPlan) {
 	}
 	for _, m := range p.Machines {
 		for _, alarm := range m.Alarms {
-			r.alarm("machine " + m.Machine.Key.String() + ": " + alarm)
+			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
 		}
 		if !m.Selected && m.Missing.IsZero() {
 			continue
 		}
 		task := r.task(m.Machine)
 		for _, warning := range m.Warnings {
-			r.warnOnce("machine " + m.Machine.Key.String() + ": " + warning)
+			r.warnOnce(nameOf(describeMachine(m.Machine)) + ": " + warning)
 		}
 		if task.State != TaskCopied {
 			task.State, task.Reason = taskState(m), backup.SafeText(m.Reason)

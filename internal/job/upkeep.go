@@ -210,7 +210,7 @@ func (r *runner) describeRemovals(p plan.IntervalPlan) {
 	}
 	for _, m := range p.Machines {
 		for _, alarm := range m.Alarms {
-			r.alarm("machine " + m.Machine.Key.String() + ": " + alarm)
+			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
 		}
 	}
 }
@@ -227,11 +227,15 @@ func (r *runner) checkAges(held []plan.Held, selected []backup.MachineKey) {
 		}
 	}
 	for _, key := range selected {
+		name := nameOf(TaskMachine{ID: key.String()})
+		if task := r.tasks[key]; task != nil {
+			name = nameOf(task.Machine)
+		}
 		switch at, any := newest[key]; {
 		case !any:
-			r.alarm("machine " + key.String() + ": it has no copy")
+			r.alarm(name + ": it has no copy")
 		case r.Now().Sub(at) > r.Job.RPO:
-			r.alarm(fmt.Sprintf("machine %s: its newest copy is of %s, older than %s, which rpo allows", key, r.show(at), policy.FormatDuration(r.Job.RPO)))
+			r.alarm(fmt.Sprintf("%s: its newest copy is of %s, older than %s, which rpo allows", name, r.show(at), policy.FormatDuration(r.Job.RPO)))
 		}
 	}
 }
