@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ferry/internal/backup"
+	"ferry/internal/policy"
 )
 
 // Errors of addressing. Their texts name the candidates.
@@ -65,18 +66,19 @@ func candidates(machines []backup.Machine) string {
 	return "there are " + strings.Join(names, ", ")
 }
 
-// Machines returns each machine of the points once, as its newest point has it, in the order of first appearance.
+// Machines returns each machine of the points once, as its newest complete point has it, or its newest if none is complete,
+// in the order of first appearance.
 func Machines(points []backup.Point) []backup.Machine {
 	index := map[backup.MachineKey]int{}
 	var machines []backup.Machine
-	var newest []time.Time
+	var telling []backup.Point
 	for _, p := range points {
 		i, seen := index[p.Machine.Key]
 		if !seen {
 			index[p.Machine.Key] = len(machines)
-			machines, newest = append(machines, p.Machine), append(newest, p.Created)
-		} else if p.Created.After(newest[i]) {
-			machines[i], newest[i] = p.Machine, p.Created
+			machines, telling = append(machines, p.Machine), append(telling, p)
+		} else if policy.MoreTelling(p, telling[i]) {
+			machines[i], telling[i] = p.Machine, p
 		}
 	}
 	return machines

@@ -255,7 +255,7 @@ func (s Situation) show(at time.Time) string {
 // machine plans one machine.
 func (s Situation) machine(offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
 	m := machinePlanner{s: s, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
-	m.plan.Machine, m.plan.Selected = newestMachine(m.offers, held), selected
+	m.plan.Machine, m.plan.Selected = machineOf(m.offers, held), selected
 	m.rules = policy.Retention{}
 	if s.Retention != nil {
 		m.rules = s.Retention(m.plan.Machine)
@@ -291,11 +291,14 @@ func firstOffers(offers []Offer) []Offer {
 	return first
 }
 
-// newestMachine is the machine as its newest point has it.
-func newestMachine(offers []Offer, held []Held) backup.Machine {
+// machineOf is the machine as its newest complete point has it, else as the newest that the target has, else as the newest.
+// Its rules go by that. They remove nothing by what an incomplete point says: where no point is complete, everything stays.
+func machineOf(offers []Offer, held []Held) backup.Machine {
 	var points []backup.Point
 	for _, o := range offers {
-		points = append(points, o.Point)
+		if o.State == backup.StateComplete || len(held) == 0 {
+			points = append(points, o.Point)
+		}
 	}
 	for _, h := range held {
 		points = append(points, h.Point)

@@ -132,6 +132,49 @@ func TestRulesRemove(t *testing.T) {
 	wantPlan(t, "of another job", s, "a1 not selected, a2 keep, a3 copy")
 }
 
+// A machine's rules go by its newest complete point. One that is being written, or is broken, may lack what a label goes by.
+func TestRulesGoByTheNewestCompletePoint(t *testing.T) {
+	labelled := func(day int) backup.Point {
+		p := made("a", day)
+		p.Machine.Labels = []string{"big"}
+		return p
+	}
+	rules := func(m backup.Machine) policy.Retention {
+		if slices.Contains(m.Labels, "big") {
+			return policy.Retention{Points: 10}
+		}
+		return policy.Retention{Points: 1}
+	}
+	one, two, three := labelled(1), labelled(2), labelled(3)
+	for _, state := range []backup.State{backup.StateLocked, backup.StateBroken, backup.StateUnsupported, backup.StateEncrypted} {
+		bare := made("a", 20)
+		bare.State = state
+		s := backedUp([]backup.Point{one, two, three, bare}, one, two, three)
+		s.Retention = rules
+		if p := Interval(s); len(p.Steps(ActionKeep)) != 3 || !slices.Contains(p.Machines[0].Machine.Labels, "big") {
+			t.Errorf("a newer point is %s: %s", state, told(p))
+		}
+		s.Offers = s.Offers[3:]
+		if p := Interval(s); len(p.Steps(ActionKeep)) != 3 {
+			t.Errorf("all that the source has is %s: %s", state, told(p))
+		}
+		for i := range s.Held {
+			s.Held[i].State = backup.StateBroken
+		}
+		if p := Interval(s); len(p.Steps(ActionKeep)) != 3 || !slices.Contains(p.Machines[0].Machine.Labels, "big") {
+			t.Errorf("all that the source has is %s, and what the target has is damaged: %s", state, told(p))
+		}
+		s.Held = nil
+		if p := Interval(s); len(p.Machines[0].Machine.Labels) != 0 {
+			t.Errorf("there is nothing but a point that is %s: labels %v", state, p.Machines[0].Machine.Labels)
+		}
+	}
+	// What the source says now counts before what was stored with the same point.
+	s := backedUp([]backup.Point{made("a", 3)}, one, two, three)
+	s.Retention = rules
+	wantPlan(t, "the label has gone", s, "a1 remove, a2 remove, a3 keep")
+}
+
 func TestClaimsWhatIsThere(t *testing.T) {
 	s := backedUp([]backup.Point{made("a", 1)}, made("a", 1))
 	s.Held[0].Claimed, s.Held[0].Others = false, []string{"manual"}

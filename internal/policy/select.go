@@ -167,7 +167,7 @@ func gather(offers []Offer, target string) []Selected {
 			seen[o.Point.ID] = true
 			m.Points++
 		}
-		if moreTelling(o.Point, newest[i]) {
+		if MoreTelling(o.Point, newest[i]) {
 			newest[i], m.Machine = o.Point, o.Point.Machine
 		}
 		switch complete := o.Point.State == backup.StateComplete; {
@@ -187,9 +187,9 @@ func gather(offers []Offer, target string) []Selected {
 	return machines
 }
 
-// moreTelling is true if a machine is as p has it rather than as q does: complete points count before others, newer ones
-// before older ones.
-func moreTelling(p, q backup.Point) bool {
+// MoreTelling is true if a machine is as p has it rather than as q does: complete points count before others, newer ones
+// before older ones. What a point lacks that is still being written, such as disks, its machine does not lack.
+func MoreTelling(p, q backup.Point) bool {
 	if complete := p.State == backup.StateComplete; complete != (q.State == backup.StateComplete) {
 		return complete
 	}
