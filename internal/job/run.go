@@ -284,6 +284,7 @@ func (r *runner) skip(name PhaseName, reason string) {
 
 // finish draws the sum of the session. err is what ended it.
 func (r *runner) finish(ctx context.Context, err error) {
+	r.lookBack(ctx)
 	s := r.session
 	for _, key := range r.order {
 		r.tasks[key].judge()

@@ -170,11 +170,9 @@ func (r *runner) retention(ctx context.Context) (removed int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	selected := situation.Selected
 	situation.Selected = nil // nothing is copied any more
 	p := plan.Interval(situation)
 	r.describeRemovals(p)
-	r.checkAges(situation.Held, selected)
 	steps := p.Steps(plan.ActionRemove)
 	var points []repo.Forgetting
 	for _, step := range steps {
@@ -211,31 +209,6 @@ func (r *runner) describeRemovals(p plan.IntervalPlan) {
 	for _, m := range p.Machines {
 		for _, alarm := range m.Alarms {
 			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
-		}
-	}
-}
-
-// checkAges raises an alarm for each machine whose newest copy is older than the job allows.
-func (r *runner) checkAges(held []plan.Held, selected []backup.MachineKey) {
-	if r.Job.RPO == 0 {
-		return
-	}
-	newest := map[backup.MachineKey]time.Time{}
-	for _, h := range held {
-		if h.Claimed && h.State == backup.StateComplete && h.Created.After(newest[h.Machine.Key]) {
-			newest[h.Machine.Key] = h.Created
-		}
-	}
-	for _, key := range selected {
-		name := nameOf(TaskMachine{ID: key.String()})
-		if task := r.tasks[key]; task != nil {
-			name = nameOf(task.Machine)
-		}
-		switch at, any := newest[key]; {
-		case !any:
-			r.alarm(name + ": it has no copy")
-		case r.Now().Sub(at) > r.Job.RPO:
-			r.alarm(fmt.Sprintf("%s: its newest copy is of %s, older than %s, which rpo allows", name, r.show(at), policy.FormatDuration(r.Job.RPO)))
 		}
 	}
 }

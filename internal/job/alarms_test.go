@@ -1,0 +1,57 @@
+package job_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/job"
+	"ferry/internal/policy"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
+)
+
+// Copies grow old in just those sessions that copy nothing: the alarm is raised whatever has become of the sources and of the
+// copies, and not for what the job leaves out.
+func TestAgeAlarmNeedsNoSource(t *testing.T) {
+	for name, trouble := range map[string]func(*lab){
+		"empty":      func(l *lab) { l.points = nil },
+		"missing":    func(l *lab) { l.sourceErr = fmt.Errorf("no folder: %w", os.ErrNotExist) },
+		"unreadable": func(l *lab) { l.sourceErr = errors.New("input/output error") },
+		"pruned":     func(l *lab) { l.points = []*sourcetest.Point{day("b", 5)} },
+		"the target takes nothing": func(l *lab) {
+			l.points = append(l.points[:1], day("b", 5))
+			l.store.SetFault(func(op memory.Op, _ string) error {
+				if op == memory.OpCommit {
+					return errors.New("input/output error")
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, day("a", 1), day("out", 1))
+			l.setup.Job.RPO = 48 * time.Hour
+			l.run(job.ResultDone)
+			l.now = time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
+			l.setup.Job.Select.Exclude = []policy.Selector{"out"}
+			trouble(l)
+			s := job.Run(t.Context(), l.setup)
+			var ages []string
+			for _, alarm := range s.Alarms {
+				if strings.Contains(alarm, "rpo") || strings.Contains(alarm, "machine out") {
+					ages = append(ages, alarm)
+				}
+			}
+			if len(ages) != 1 || !strings.Contains(ages[0], "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+				t.Errorf("%s: alarms %q", s.Result, s.Alarms)
+			}
+			if failed := s.Result == job.ResultFailed; failed != (name == "the target takes nothing") {
+				t.Errorf("%s: %s", s.Result, s.Reason)
+			}
+		})
+	}
+}
