@@ -330,6 +330,37 @@ func TestFullReadsAgain(t *testing.T) {
 	wantPlan(t, "full", s, "a19 older, a20 copy, b20 copy")
 }
 
+// Nothing comes to the target by being read whole that would not come there otherwise.
+func TestFullTakesWhatMayBeCopied(t *testing.T) {
+	all := []backup.Point{made("a", 17), made("a", 18), made("a", 19), made("a", 20)}
+	s := backedUp(all)
+	s.Full = true
+	s.Forgotten = func(id backup.PointID) (string, bool) { return "named", id == all[3].ID }
+	wantPlan(t, "the newest was given up", s, "a17 older, a18 older, a19 older, a20 forgotten")
+	s.Held = []Held{{Point: all[1], Claimed: true}, {Point: all[0], Claimed: true}}
+	wantPlan(t, "the newest that the job holds is read", s, "a17 keep, a18 copy, a19 older, a20 forgotten")
+	s.Held[0].State = backup.StateBroken
+	wantPlan(t, "also if it is damaged", s, "a17 keep, a18 copy, a19 older, a20 forgotten")
+
+	s = backedUp(all)
+	s.Full = true
+	s.Offers[3].Hops = []backup.Hop{{RepositoryID: "target"}}
+	wantPlan(t, "the newest came from the target", s, "a17 older, a18 older, a19 copy, a20 not copied back")
+	s.Held = []Held{{Point: all[3], Claimed: true}, {Point: all[2], Claimed: true}}
+	wantPlan(t, "and is there", s, "a17 older, a18 older, a19 copy, a20 keep")
+	for i := range s.Offers {
+		s.Offers[i].Via = "target"
+	}
+	if p := wantPlan(t, "the source is the target", s, "a17 not copied back, a18 not copied back, a19 keep, a20 keep"); p.Machines[0].Reason != "the source has no point of it that may be copied" {
+		t.Errorf("reason: %s", p.Machines[0].Reason)
+	}
+
+	// What the rules give up is not read first.
+	s = backedUp(all[:2], all[1], all[2])
+	s.Full, s.Retention = true, keeping(policy.Retention{Points: 1})
+	wantPlan(t, "the rules give it up", s, "a17 older, a18 remove, a19 keep")
+}
+
 // world is a job that lives through days: what it has, and what its source offers.
 type world struct {
 	s    Situation

@@ -1,0 +1,110 @@
+package plan
+
+import (
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/policy"
+)
+
+// choose asks the lookup, and adds what the target has and cannot read whole.
+func (m *machinePlanner) choose() {
+	lookup := policy.Machine{Has: func(id backup.PointID) bool {
+		for _, o := range m.offers {
+			if o.ID == id {
+				if _, gone := m.forgotten(o.Point); gone {
+					return true
+				}
+			}
+		}
+		return m.mine(id) || m.damaged(id)
+	}}
+	for _, o := range m.offers {
+		if _, gone := m.forgotten(o.Point); gone {
+			m.remember(&lookup, o.Point)
+		}
+		if there, ok := m.heldAs(o.ID); m.comesBack(o) && (!ok || there.State != backup.StateComplete) {
+			continue
+		}
+		lookup.Points = append(lookup.Points, policy.SourcePoint{ID: o.ID, Created: o.Created, State: o.State, Reason: o.Reason, Grew: o.Grew})
+		if m.s.Pinned[o.ID] {
+			lookup.Pinned = append(lookup.Pinned, o.ID)
+		}
+	}
+	for _, h := range m.held {
+		if h.Claimed {
+			m.remember(&lookup, h.Point)
+		}
+	}
+	slices.SortStableFunc(lookup.Pinned, func(a, b backup.PointID) int { return m.offer(a).Created.Compare(m.offer(b).Created) })
+	lookup.Stored, m.newest = m.s.Stored[m.plan.Machine.Key], lookup.Newest
+	if m.s.Full {
+		m.choice = m.newestWhole()
+	} else {
+		m.choice = m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now)
+	}
+	m.take, m.notKept = map[backup.PointID]bool{}, map[backup.PointID]bool{}
+	for _, id := range m.choice.Take {
+		m.take[id] = true
+	}
+	m.dropNotKept()
+	m.plan.Reason, m.plan.Waits, m.plan.Look = m.choice.Reason, m.choice.Wait, m.choice.Look
+	m.plan.Pinned = len(m.choice.Take) > 0 && m.s.Pinned[m.choice.Take[0]]
+	m.plan.Locked = m.choice.Wait && m.choice.Lock != backup.PointID{}
+	m.plan.Warnings = m.choice.Warnings
+}
+
+// offer is the offer of a point, which is there.
+func (m *machinePlanner) offer(id backup.PointID) Offer {
+	return m.offers[slices.IndexFunc(m.offers, func(o Offer) bool { return o.ID == id })]
+}
+
+// remember makes the lookup count a point among those that the job has held.
+func (m *machinePlanner) remember(lookup *policy.Machine, p backup.Point) {
+	if m.isFuture(p) {
+		return
+	}
+	if lookup.Newest.IsZero() || p.Created.After(lookup.Newest) {
+		lookup.Newest = p.Created
+	}
+	if lookup.Oldest.IsZero() || p.Created.Before(lookup.Oldest) {
+		lookup.Oldest = p.Created
+	}
+}
+
+// newestWhole is the choice of an interval that reads whole points: the newest complete one that the job holds, or may copy.
+func (m *machinePlanner) newestWhole() policy.Choice {
+	newest := -1
+	for i, o := range m.offers {
+		if m.mayBeReadWhole(o) && (newest < 0 || o.Created.After(m.offers[newest].Created)) {
+			newest = i
+		}
+	}
+	if newest < 0 {
+		return policy.Choice{Reason: "the source has no point of it that may be copied"}
+	}
+	return policy.Choice{Take: []backup.PointID{m.offers[newest].ID}, Reason: "the newest complete point is read whole"}
+}
+
+// mayBeReadWhole is true for a complete point that the job holds, or is free to copy: one that was not given up, nor is older
+// than what the job has held. One that came from the target is no second source of what is there.
+func (m *machinePlanner) mayBeReadWhole(o Offer) bool {
+	if o.State != backup.StateComplete || m.isFuture(o.Point) || m.comesBack(o) {
+		return false
+	}
+	if m.mine(o.ID) || m.damaged(o.ID) {
+		return true
+	}
+	_, gone := m.forgotten(o.Point)
+	return !gone && o.Created.After(m.newest)
+}
+
+// dropNotKept takes from the choice what the rules would remove at once.
+func (m *machinePlanner) dropNotKept() {
+	for id, verdict := range m.decide() {
+		if m.take[id] && !verdict.Keep {
+			delete(m.take, id)
+			m.notKept[id] = true
+		}
+	}
+}
