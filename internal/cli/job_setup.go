@@ -46,7 +46,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 		Name: target.Name, Location: target.Location, ID: target.ID,
 		Open: func(ctx context.Context) (*repo.Repository, error) { return with.openTargetResource(ctx, target) },
 	}
-	for _, r := range repositories {
+	for _, r := range c.resources.Repositories { // also those of other jobs: the environment has their secrets too
 		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {
 			if secret.Environment != "" {
 				s.Hidden = append(s.Hidden, secret.Environment)

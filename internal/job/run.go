@@ -31,7 +31,7 @@ type Setup struct {
 	Full bool
 	// Wait is how long the session waits for locks and for its window; 0 does not.
 	Wait time.Duration
-	// Hidden are variables of this process's environment that scripts do not get.
+	// Hidden are variables of this process's environment that scripts do not get, beside those that are secret everywhere.
 	Hidden []string
 	// Copy are the options of copying: Codec, TempDir, Started and Finished. The others are the session's.
 	Copy Options

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -82,18 +83,16 @@ func runScript(ctx context.Context, script policy.Script, input any, variables m
 	return result
 }
 
+// secretVariables are those whose value is a secret, or may have one in it, wherever Ferry runs.
+var secretVariables = []string{"FERRY_PASSPHRASE", "FERRY_PASSPHRASE_COMMAND", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+
 // scriptEnvironment is this process's environment without what is secret, and with the variables given.
 func scriptEnvironment(variables map[string]string, hidden []string) []string {
-	hide := map[string]bool{"FERRY_PASSPHRASE": true}
-	for _, name := range hidden {
-		hide[name] = true
-	}
-	var environment []string
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); !hide[name] {
-			environment = append(environment, entry)
-		}
-	}
+	hide := append(slices.Clone(secretVariables), hidden...)
+	environment := slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.Contains(hide, name)
+	})
 	for name, value := range variables {
 		environment = append(environment, name+"="+strings.ReplaceAll(value, "\x00", ""))
 	}

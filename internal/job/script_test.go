@@ -18,11 +18,12 @@ func shell(text string) policy.Script {
 }
 
 func TestScriptIsToldWhatItIsFor(t *testing.T) {
-	t.Setenv("FERRY_PASSPHRASE", "secret")
-	t.Setenv("MY_SECRET", "secret")
-	got := runScript(t.Context(), shell(`cat; echo "$FERRY_JOB|$FERRY_PASSPHRASE|$MY_SECRET"`), map[string]string{"job": "offsite"},
+	for _, name := range []string{"FERRY_PASSPHRASE", "FERRY_PASSPHRASE_COMMAND", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MY_SECRET"} {
+		t.Setenv(name, "a secret")
+	}
+	got := runScript(t.Context(), shell(`cat; echo "$FERRY_JOB"; env | grep 'a secret'; true`), map[string]string{"job": "offsite"},
 		map[string]string{"FERRY_JOB": "off site"}, []string{"MY_SECRET"})
-	if want := "{\"job\":\"offsite\"}\noff site||\n"; got.Output != want || got.Exit != 0 || got.Error != "" {
+	if want := "{\"job\":\"offsite\"}\noff site\n"; got.Output != want || got.Exit != 0 || got.Error != "" {
 		t.Errorf("%+v, want %q", got, want)
 	}
 }
