@@ -96,8 +96,14 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 	pause := firstPause
 	for {
 		again, err := r.round(ctx, phase)
-		if err != nil || again == never {
-			return err
+		if errors.Is(err, storage.ErrFull) && !r.madeRoom {
+			again, err = atOnce, r.makeRoom(ctx)
+		}
+		if err != nil {
+			return r.targetTrouble(err)
+		}
+		if again == never {
+			return nil
 		}
 		var wait time.Duration
 		switch again {
@@ -165,9 +171,13 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 
 // transfer copies points while the window is open, and says how it goes on.
 func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep, phase *Phase) (again, error) {
+	// Copies leave the space that giving space back takes: else a full target would never get any again.
+	if err := r.target.Reserve(ctx); err != nil {
+		return never, err
+	}
 	r.choose(todo)
 	if err := r.remember(ctx); err != nil {
-		return never, r.targetTrouble(err)
+		return never, err
 	}
 	copying := ctx
 	if _, until := r.window(); !until.IsZero() {
@@ -183,15 +193,12 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 		phase.State, phase.Reason = PhaseWaits, errWindow.Error()
 		r.waitAll(todo, phase.Reason)
 		return whileWaiting, nil
-	case errors.Is(err, storage.ErrFull) && !r.madeRoom:
-		r.madeRoom = true
-		return atOnce, r.makeRoom(ctx)
 	case err != nil && stateOf(err) == StateUnreadable && r.targetTries < maxAttempts-1:
 		r.targetTries++
 		r.warnOnce("the target: " + err.Error())
 		return afterPause, nil
 	case err != nil:
-		return never, r.targetTrouble(err)
+		return never, err
 	case worst == troubleRetry:
 		return afterPause, nil
 	}
@@ -285,7 +292,7 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 		claims = append(claims, claim)
 	}
 	if _, err := r.target.Claim(ctx, claims); err != nil {
-		return r.targetTrouble(err)
+		return err
 	}
 	for _, step := range steps {
 		r.note(step, OutcomeCopied, step.Reasons)

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage"
 )
 
 const (
@@ -157,6 +158,9 @@ func (r *runner) transform(ctx context.Context) error {
 	if err == nil {
 		err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
 	}
+	if errors.Is(err, storage.ErrFull) && !r.madeRoom {
+		err = r.makeRoom(ctx)
+	}
 	if err != nil {
 		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
 		return r.targetTrouble(err)
@@ -247,11 +251,16 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 
 // makeRoom frees what can be freed in a target that is full: what retention removes, and what was given up before, at once.
 func (r *runner) makeRoom(ctx context.Context) error {
+	r.madeRoom = true
 	r.warnOnce("the target is full: retention and reclaim run before the copies go on")
 	phase, end := r.begin(PhaseTransform)
 	defer end()
 	phase.Reason = "the target is full"
-	removed, err := r.retention(ctx)
+	removed := 0
+	_, err := r.target.ReleaseReserve(ctx)
+	if err == nil {
+		removed, err = r.retention(ctx)
+	}
 	phase.Counts["removed"] = int64(removed)
 	atOnce := repo.DefaultReclaimPolicy()
 	atOnce.Grace = 0

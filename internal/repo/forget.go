@@ -41,8 +41,16 @@ type HoldInfo struct {
 
 // Forget withdraws a job's claims on points, in one log entry. A point that nothing claims or holds then is removed by the
 // same entry. The job's claims on other points get the flags given for them. It returns what became of each point, in the
-// order given.
-func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting, flags map[backup.PointID][]string) ([]Forgotten, error) {
+// order given. A storage that is full lets it use the reserve.
+func (r *Repository) Forget(ctx context.Context, job string, points []Forgetting, flags map[backup.PointID][]string) (done []Forgotten, err error) {
+	err = r.withReserve(ctx, func() error {
+		done, err = r.forget(ctx, job, points, flags)
+		return err
+	})
+	return done, err
+}
+
+func (r *Repository) forget(ctx context.Context, job string, points []Forgetting, flags map[backup.PointID][]string) ([]Forgotten, error) {
 	if err := r.Refresh(ctx); err != nil { // a point that another process has added is not unknown
 		return nil, err
 	}

@@ -81,8 +81,19 @@ type ReclaimReport struct {
 //     are condemned. What only packs have that were condemned before is stored again first (rescue.go).
 //
 // It refuses to act with an error wrapping backup.ErrDamaged if packs that the log names are missing, unless the log also
-// says that nothing in them is relied on.
-func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (*ReclaimReport, error) {
+// says that nothing in them is relied on. A storage that is full lets it use the reserve.
+func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (report *ReclaimReport, err error) {
+	if options.DryRun {
+		return r.reclaim(ctx, options)
+	}
+	err = r.withReserve(ctx, func() error {
+		report, err = r.reclaim(ctx, options)
+		return err
+	})
+	return report, err
+}
+
+func (r *Repository) reclaim(ctx context.Context, options ReclaimOptions) (*ReclaimReport, error) {
 	if err := r.Writable(); err != nil && !options.DryRun {
 		return nil, err
 	}

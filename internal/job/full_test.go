@@ -1,0 +1,67 @@
+package job_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"ferry/internal/job"
+	"ferry/internal/policy"
+)
+
+// A target without a single byte left: the reserve is what retention and reclaim work with, whatever comes first there.
+func TestTargetWithoutSpace(t *testing.T) {
+	for _, what := range []string{"copy", "claim", "nothing to copy"} {
+		l := newLab(t, day("a", 1))
+		l.points[0].Objects[0].Data = make([]byte, 1<<20)
+		_, _ = rand.NewChaCha8([32]byte{}).Read(l.points[0].Objects[0].Data) // never fails
+		l.run(job.ResultDone)
+		for n := 2; n <= 3; n++ {
+			l.points = append(l.points, day("a", n))
+			l.now = time.Date(2026, 3, n, 20, 0, 0, 0, time.UTC)
+			switch {
+			case n == 2:
+				l.run(job.ResultDone)
+			case what == "claim":
+				l.setup.Job.Name = "second"
+				l.run(job.ResultDone)
+				l.setup.Job.Name = "offsite"
+			case what == "nothing to copy":
+				l.points = l.points[:2]
+			}
+		}
+		l.setup.Job.Retention = policy.Retention{Points: 1}
+		l.store.SetSpace(0)
+		l.run(job.ResultDone)
+		target := l.target()
+		if target.Has(l.points[0].ID()) {
+			t.Errorf("%s: the rules did not remove what they do not keep", what)
+		}
+		if _, mine := job.ClaimOf(target, "offsite", l.points[len(l.points)-1].ID()); !mine {
+			t.Errorf("%s: the newest point was not copied", what)
+		}
+	}
+}
+
+// Where nothing can be freed the target is full, every time, and nothing eats the reserve up.
+func TestReserveStays(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.run(job.ResultDone)
+	reserved := len(l.store.Names("marks/reserve-"))
+	l.points = append(l.points, day("a", 2))
+	l.store.SetSpace(0)
+	for n := range 5 {
+		l.now = time.Date(2026, 3, 2+n, 20, 0, 0, 0, time.UTC)
+		if s := l.run(job.ResultWaits); s.Target.State != job.StateFull || s.Copied() != 0 {
+			t.Fatalf("%+v\n%s", s.Target, l.describe(s))
+		}
+	}
+	if left := len(l.store.Names("marks/reserve-")); reserved == 0 || left < reserved-1 {
+		t.Errorf("%d of %d files of the reserve are left", left, reserved)
+	}
+	l.store.SetSpace(-1)
+	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+	if whole := len(l.store.Names("marks/reserve-")); whole != reserved {
+		t.Errorf("%d of %d files of the reserve after there was space again", whole, reserved)
+	}
+}
