@@ -160,7 +160,7 @@ const future = 24 * time.Hour
 // Interval plans an interval.
 //
 //  1. Selected machines: the lookup chooses points; of these go those that the rules would remove at once, those that the
-//     target has for other jobs are claimed, the others are copied.
+//     target has for other jobs are claimed, the others are copied. Where all that had begun goes so, it chooses anew.
 //  2. Every machine of which the job holds points: the rules say what stays, with what is to be copied counted in.
 //  3. Nothing is removed if the sources' listings are in doubt: if one could not be read, or more than half of the
 //     machines have just gone from them.

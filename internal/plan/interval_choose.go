@@ -38,18 +38,18 @@ func (m *machinePlanner) choose() {
 	}
 	slices.SortStableFunc(lookup.Pinned, func(a, b backup.PointID) int { return m.offer(a).Created.Compare(m.offer(b).Created) })
 	lookup.Stored, m.newest = m.s.Stored[m.plan.Machine.Key], lookup.Newest
+	m.notKept = map[backup.PointID]bool{}
 	if m.s.Full {
-		m.choice = m.newestWhole()
+		m.takeKept(m.newestWhole())
 	} else {
-		m.choice = m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now)
+		m.takeKept(m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now))
 	}
-	m.take, m.notKept = map[backup.PointID]bool{}, map[backup.PointID]bool{}
-	for _, id := range m.choice.Take {
-		m.take[id] = true
+	if len(m.take) == 0 && len(lookup.Pinned) > 0 && !m.s.Full { // the rules have come to give up what has begun
+		lookup.Pinned = nil
+		m.takeKept(m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now))
 	}
-	m.dropNotKept()
 	m.plan.Reason, m.plan.Waits, m.plan.Look = m.choice.Reason, m.choice.Wait, m.choice.Look
-	m.plan.Pinned = len(m.choice.Take) > 0 && m.s.Pinned[m.choice.Take[0]]
+	m.plan.Pinned = len(lookup.Pinned) > 0 && len(m.choice.Take) > 0 && m.s.Pinned[m.choice.Take[0]]
 	m.plan.Locked = m.choice.Wait && m.choice.Lock != backup.PointID{}
 	m.plan.Warnings = m.choice.Warnings
 }
@@ -99,8 +99,12 @@ func (m *machinePlanner) mayBeReadWhole(o Offer) bool {
 	return !gone && o.Created.After(m.newest)
 }
 
-// dropNotKept takes from the choice what the rules would remove at once.
-func (m *machinePlanner) dropNotKept() {
+// takeKept takes a choice over, without what the rules would remove at once.
+func (m *machinePlanner) takeKept(choice policy.Choice) {
+	m.choice, m.take = choice, map[backup.PointID]bool{}
+	for _, id := range choice.Take {
+		m.take[id] = true
+	}
 	for id, verdict := range m.decide() {
 		if m.take[id] && !verdict.Keep {
 			delete(m.take, id)

@@ -324,6 +324,28 @@ func TestPinned(t *testing.T) {
 	}
 }
 
+// A point whose copy has begun, and that the rules have come to give up, keeps nothing else from being copied.
+func TestPinnedIsNotKept(t *testing.T) {
+	for _, mode := range []policy.Mode{policy.Periodic, policy.Immediate, policy.Manual} {
+		s := backedUp([]backup.Point{made("a", 17), made("a", 18), made("a", 19), made("a", 20)}, made("a", 18))
+		s.Mode, s.Retention = mode, keeping(policy.Retention{Points: 1})
+		s.Pinned = map[backup.PointID]bool{s.Offers[0].ID: true}
+		if p := Interval(s); len(p.Steps(ActionCopy)) != 1 || p.Steps(ActionCopy)[0].Point.ID != s.Offers[3].ID || p.Machines[0].Pinned {
+			t.Errorf("mode %v: %s, pinned %t", mode, told(p), p.Machines[0].Pinned)
+		}
+		// Of several that have begun those that are kept go first.
+		s.Pinned[s.Offers[2].ID] = true
+		if p := wantPlan(t, "two are pinned", s, "a17 not kept, a18 remove, a19 copy, a20 passed over"); !p.Machines[0].Pinned {
+			t.Error("not said to be pinned")
+		}
+	}
+	s := backedUp([]backup.Point{made("a", 17)}, made("a", 18))
+	s.Retention, s.Pinned = keeping(policy.Retention{Points: 1}), map[backup.PointID]bool{s.Offers[0].ID: true}
+	if p := wantPlan(t, "nothing else is there", s, "a17 not kept, a18 keep"); p.Machines[0].Reason != "nothing newer than what the job has" || p.Machines[0].Pinned {
+		t.Errorf("reason %q, pinned %t", p.Machines[0].Reason, p.Machines[0].Pinned)
+	}
+}
+
 func TestFullReadsAgain(t *testing.T) {
 	s := backedUp([]backup.Point{made("a", 19), made("a", 20), made("b", 20)}, made("a", 20))
 	s.Full = true
