@@ -126,12 +126,6 @@ func describeSession(s *job.Session) sessionJSON { return sessionJSON{Session: s
 
 // sessionExit is the exit code of a session.
 func sessionExit(s *job.Session) error {
-	damaged := false
-	for _, phase := range s.Phases {
-		if phase.Name == job.PhaseHealthCheck {
-			damaged = phase.Counts["damagedPoints"] > 0
-		}
-	}
 	code := ExitDone
 	switch {
 	case s.Result == job.ResultInterrupted:
@@ -144,7 +138,7 @@ func sessionExit(s *job.Session) error {
 		code = ExitSomeFailed
 	case s.Result == job.ResultFailed, s.Result == job.ResultAborted, s.Target.State != job.StateReady, noSourceReady(s):
 		code = ExitFailed
-	case damaged:
+	case s.Damage.Points > 0, s.Damage.Places > 0:
 		code = ExitDamaged
 	case len(s.Tasks) == 0:
 		code = ExitNothing
@@ -153,7 +147,7 @@ func sessionExit(s *job.Session) error {
 	case ExitDone:
 		return nil
 	case ExitDamaged:
-		return hinted(exitWith(code, "damaged data found that could not be healed"), "docs/verify.md says what to do")
+		return hinted(exitWith(code, "damaged data that could not be healed"), "docs/verify.md says what to do")
 	case ExitNothing:
 		return exitWith(code, "the sources have no machine that the job selects")
 	}

@@ -18,6 +18,7 @@ func (r *runner) lookBack(ctx context.Context) {
 	if r.target == nil || ctx.Err() != nil || state != StateReady && state != StateFull && state != StateReadOnly {
 		return // a target that is not there, or another one, says nothing
 	}
+	r.checkDamage()
 	if r.Job.RPO == 0 {
 		return
 	}
@@ -27,6 +28,28 @@ func (r *runner) lookBack(ctx context.Context) {
 		return
 	}
 	r.checkAges(held)
+}
+
+// checkDamage raises an alarm for what of the job's copies is known to be damaged, until it is healed or has gone: what one
+// session found, later ones must not keep quiet about.
+func (r *runner) checkDamage() {
+	damage := &r.session.Damage
+	for _, entry := range r.target.Entries() {
+		known, damaged := r.target.DamageOf(entry.ID)
+		if _, mine := r.claim(entry.ID); mine && damaged {
+			damage.Points++
+			damage.Places += max(known.Places, 1) // of a point whose own file cannot be read none is counted
+		}
+	}
+	if r.found != nil { // also what belongs to no point of the job
+		damage.Places = max(damage.Places, len(r.found.Damage))
+	}
+	switch {
+	case damage.Points > 0:
+		r.alarm(fmt.Sprintf("%d points of the job cannot be restored whole; ferry verify lists them", damage.Points))
+	case damage.Places > 0:
+		r.alarm(fmt.Sprintf("%d places in the target are damaged and have no good copy; ferry verify lists them", damage.Places))
+	}
 }
 
 // checkAges raises an alarm for each machine whose newest copy is older than the job allows: of those that the job copies,

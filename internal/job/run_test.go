@@ -484,6 +484,10 @@ func TestHealthCheckHeals(t *testing.T) {
 		if phase := s.Phase(job.PhaseHealthCheck); phase.State != job.PhaseSkipped {
 			t.Errorf("checked again at once: %+v", phase)
 		}
+		// What one session found damaged, later ones tell as well, until it is healed.
+		if inSource != (s.Damage == job.Damage{}) || inSource != (len(s.Alarms) == 0) {
+			t.Errorf("in the source: %v, damage %+v, alarms %q", inSource, s.Damage, s.Alarms)
+		}
 	}
 }
 

@@ -44,11 +44,20 @@ type Session struct {
 	Sources  []SourceState `json:"sources"`
 	Phases   []Phase       `json:"phases"`
 	Tasks    []Task        `json:"tasks"`
+	Damage   Damage        `json:"damage"`
 	Alarms   []string      `json:"alarms"`
 	Warnings []string      `json:"warnings"`
 
 	// Err is the error behind the result, for an exit code; nil if there is none.
 	Err error `json:"-"`
+}
+
+// Damage is what of the target is known to be damaged, and not healed, as the session ends.
+type Damage struct {
+	// Points of the job that cannot be restored whole.
+	Points int `json:"points"`
+	// Places: those of these points, or what the session's own health check found anywhere in the target if that is more.
+	Places int `json:"places"`
 }
 
 // PlaceState is what a source or the target was found to be.

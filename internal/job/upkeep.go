@@ -148,9 +148,6 @@ func (r *runner) transform(ctx context.Context) error {
 	if err := r.healAgain(ctx); err != nil {
 		return err
 	}
-	if r.found != nil {
-		r.alarm(fmt.Sprintf("%d points in the target cannot be restored whole; ferry verify lists them", r.found.DamagedPoints))
-	}
 	phase, end := r.begin(PhaseTransform)
 	defer end()
 	removed, err := r.retention(ctx)
