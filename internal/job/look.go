@@ -44,9 +44,6 @@ func (r *runner) openTarget(ctx context.Context) error {
 	}
 	if err == nil {
 		r.session.Nominal = r.interval().Begins.UTC()
-		if r.due(r.Job.FullFromSource, r.memory.Full) {
-			r.Full, r.Copy.Full = true, true
-		}
 		return nil
 	}
 	state.State, state.Reason = stateOf(err), backup.SafeText(err.Error())
@@ -169,6 +166,8 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 			s.Missing[h.Machine.Key] = since
 		}
 	}
+	r.noteWhole(s.Held)
+	s.Whole = r.whole
 	return s, err
 }
 

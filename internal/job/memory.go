@@ -17,11 +17,13 @@ type memory struct {
 	// Started is when the job first ran: its intervals count from there.
 	Started time.Time `json:"started"`
 	// Checked, Compacted and Full are when that was last begun by its schedule, and CheckCut is true if the last check used its
-	// budget up and goes on with the next session.
+	// budget up and goes on with the next session. Owed are the ids of machines that the last turn of reading whole has not
+	// read yet.
 	Checked   time.Time `json:"checked,omitzero"`
 	CheckCut  bool      `json:"checkCut,omitempty"`
 	Compacted time.Time `json:"compacted,omitzero"`
 	Full      time.Time `json:"full,omitzero"`
+	Owed      []string  `json:"owed,omitempty"`
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
 	// Missing says by the machine's id since when no source has it.
 	Missing map[string]time.Time `json:"missing,omitempty"`

@@ -86,6 +86,8 @@ type runner struct {
 	given map[backup.MachineKey][]policy.Candidate
 	// stored are the machines of which this session has stored a point that it chose itself.
 	stored map[backup.MachineKey]bool
+	// claimed are the machines of which the job holds points, whole those whose newest point is read whole in this session.
+	claimed, whole map[backup.MachineKey]bool
 	// earlier are the points that earlier sessions chose, chosen those that this one did, copiedNow those that it has copied.
 	earlier, chosen, copiedNow map[backup.PointID]bool
 	// madeRoom is true once space was made in a full target, targetTries how often the target failed and was tried again.
@@ -135,7 +137,7 @@ func newRunner(setup Setup) *runner {
 	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
 	r := &runner{
 		Setup: setup, until: now.Add(setup.Wait), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
-		given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{},
+		given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
 	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags = setup.Job.Name, setup.Full, false, false, r.flags

@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ferry/internal/backup"
@@ -74,9 +75,6 @@ func (r *runner) synchronize(ctx context.Context) error {
 	case phase.State == PhaseDone && phase.Counts["failed"] > 0:
 		phase.State = PhaseWarned
 	}
-	if err == nil && r.Full && phase.Counts["failed"] == 0 {
-		r.memory.Full = r.session.Began
-	}
 	return err
 }
 
@@ -147,6 +145,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	}
 	r.describe(v.plan)
 	r.noteMissing(v.plan)
+	r.beginTurn()
 	if err := r.claimThere(ctx, v.plan); err != nil {
 		return never, err
 	}
@@ -343,7 +342,9 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 	worst := troubleStays
 	for len(todo) > 0 {
 		n := 1
-		for n < len(todo) && todo[n].Source == todo[0].Source {
+		options := r.Copy
+		options.Full = r.isWhole(todo[0])
+		for n < len(todo) && todo[n].Source == todo[0].Source && r.isWhole(todo[n]) == options.Full {
 			n++
 		}
 		var steps plan.Plan
@@ -351,7 +352,7 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 			r.attempts[step.Point.ID]++
 			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point, Action: plan.ActionCopy})
 		}
-		report, err := Copy(ctx, opened[todo[0].Source], r.target, steps, r.Copy)
+		report, err := Copy(ctx, opened[todo[0].Source], r.target, steps, options)
 		for _, text := range report.Warnings {
 			r.warnOnce(text)
 		}
@@ -383,6 +384,9 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
 	p.ReadBytes, p.NewBytes, p.StoredBytes, p.Seconds = done.Result.Read, done.Result.NewBytes, done.Result.Stored, done.Result.Took.Seconds()
 	if done.Err == nil {
 		r.copiedNow[step.Point.ID] = true
+		if r.isWhole(step) {
+			r.memory.Owed = slices.DeleteFunc(r.memory.Owed, func(id string) bool { return id == step.Point.Machine.Key.String() })
+		}
 		if !r.earlier[step.Point.ID] { // what an earlier interval began does not use this one up
 			r.stored[step.Point.Machine.Key] = true
 		}

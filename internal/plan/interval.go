@@ -60,7 +60,9 @@ type Situation struct {
 	// Zone is for times in reasons; nil is UTC.
 	Zone *time.Location
 	// Full reads the newest complete point of each machine whole from its source, also if the target has it.
-	Full bool
+	// Whole does so for single machines.
+	Full  bool
+	Whole map[backup.MachineKey]bool
 	// Offers of all sources: those of one machine in the order of the sources.
 	Offers []Offer
 	Held   []Held
@@ -256,6 +258,7 @@ func (s Situation) show(at time.Time) string {
 func (s Situation) machine(offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
 	m := machinePlanner{s: s, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
 	m.plan.Machine, m.plan.Selected = machineOf(m.offers, held), selected
+	m.s.Full = s.Full || s.Whole[m.plan.Machine.Key]
 	m.rules = policy.Retention{}
 	if s.Retention != nil {
 		m.rules = s.Retention(m.plan.Machine)

@@ -1,0 +1,46 @@
+package job
+
+import (
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+)
+
+// Reading whole from the source by a schedule. A turn concerns the machines of which the job holds points when it comes: what
+// is copied for the first time is read whole anyway. Each of them owes its turn until its whole read is committed, however
+// many sessions that takes, and the others have nothing to do with that.
+
+// noteWhole adds the machines whose newest point is to be read whole: all if a person asked for that, else those that owe a
+// turn. One that was read stays among them until the session ends, so that it is not planned as another copy.
+func (r *runner) noteWhole(held []plan.Held) {
+	r.claimed = map[backup.MachineKey]bool{}
+	due := r.due(r.Job.FullFromSource, r.memory.Full)
+	owed := map[string]bool{}
+	for _, id := range r.memory.Owed {
+		owed[id] = true
+	}
+	for _, h := range held {
+		if h.Claimed {
+			r.claimed[h.Machine.Key] = true
+			r.whole[h.Machine.Key] = r.whole[h.Machine.Key] || due || owed[h.Machine.Key.String()]
+		}
+	}
+}
+
+// beginTurn begins a turn that is due.
+func (r *runner) beginTurn() {
+	if !r.due(r.Job.FullFromSource, r.memory.Full) {
+		return
+	}
+	r.memory.Full, r.memory.Owed = r.session.Began, nil
+	for key := range r.claimed {
+		r.memory.Owed = append(r.memory.Owed, key.String())
+	}
+	slices.Sort(r.memory.Owed)
+}
+
+// isWhole is true for a copy that reads its point whole.
+func (r *runner) isWhole(step plan.IntervalStep) bool {
+	return r.Full || r.whole[step.Point.Machine.Key]
+}
