@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"ferry/internal/backup"
+	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/repo"
 )
@@ -101,7 +102,7 @@ func codeOf(ctx context.Context, err error) int {
 
 // isKeyError is true if a key is missing or wrong.
 func isKeyError(err error) bool {
-	for _, of := range []error{repo.ErrNeedsKey, repo.ErrWrongKey, repo.ErrNoKeyFiles, repo.ErrKitPassphrase, repo.ErrKitTooOld, backup.ErrEncrypted} {
+	for _, of := range []error{repo.ErrNeedsKey, repo.ErrWrongKey, repo.ErrNoKeyFiles, repo.ErrKitPassphrase, repo.ErrKitTooOld, backup.ErrEncrypted, job.ErrNoKey} {
 		if errors.Is(err, of) {
 			return true
 		}

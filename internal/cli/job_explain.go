@@ -59,7 +59,7 @@ func (a *app) explained(ctx context.Context, setup job.Setup) (*job.Explanation,
 		return e, nil
 	}
 	var exit *exitError
-	if e.Target.State == job.StateReady || errors.As(err, &exit) {
+	if e.Target.State == job.StateReady || errors.As(err, &exit) && e.Target.State != job.StateNeedsKey {
 		return nil, err
 	}
 	code := ExitFailed

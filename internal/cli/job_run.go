@@ -152,7 +152,7 @@ func sessionExit(s *job.Session) error {
 		return exitWith(code, "the sources have no machine that the job selects")
 	}
 	var exit *exitError
-	if errors.As(s.Err, &exit) {
+	if errors.As(s.Err, &exit) && code != ExitKey {
 		code = exit.code
 	}
 	return &exitError{code: code, err: fmt.Errorf("job %s: %s: %s", printable(s.Job), s.Result, readable(s.Reason))}

@@ -148,7 +148,7 @@ func (a *app) openTargetResource(ctx context.Context, r policy.Repository) (*rep
 	}
 	opened, err := with.openRepository(ctx, r.Location)
 	var exit *exitError
-	if errors.As(err, &exit) { // a missing folder is a state, not a mistake
+	if errors.As(err, &exit) && !errors.Is(err, job.ErrNoKey) { // a missing folder is a state, not a mistake
 		err = fmt.Errorf("%w: %w", repo.ErrNoRepository, exit.err)
 	}
 	return opened, err
@@ -176,7 +176,7 @@ func (a *app) asResource(ctx context.Context, r policy.Repository) (*app, error)
 	if r.Credentials.IsSet() {
 		content, err := a.secretOf(ctx, r.Credentials)
 		if err != nil {
-			return nil, fmt.Errorf("credentials of repository %s: %w", r.Name, err)
+			return nil, &noKeyError{fmt.Errorf("credentials of repository %s: %w", r.Name, err)}
 		}
 		with.credentials = content
 	}

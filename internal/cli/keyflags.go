@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
+	"ferry/internal/job"
 	"ferry/internal/repo"
 )
 
@@ -71,7 +72,7 @@ func (a *app) keyFlags(root *cobra.Command) {
 // Identities gives first what was given, then what is typed.
 func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.Identity, error) {
 	if err := k.load(ctx); err != nil {
-		return nil, err
+		return nil, &noKeyError{err}
 	}
 	if request.Try == 0 {
 		k.asked = 0
@@ -97,6 +98,12 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 	identity, err := k.add(passphrase)
 	return []age.Identity{identity}, err
 }
+
+// noKeyError is why a key that was given cannot be read. It is told as it is; a job tells it from what its repositories lack.
+type noKeyError struct{ err error }
+
+func (e *noKeyError) Error() string   { return e.err.Error() }
+func (e *noKeyError) Unwrap() []error { return []error{job.ErrNoKey, e.err} }
 
 // add keeps a passphrase for the other repositories of this run.
 func (k *keys) add(passphrase repo.Passphrase) (age.Identity, error) {

@@ -23,6 +23,9 @@ import (
 // errNotReady ends a session whose target is not ready; the target's state says why.
 var errNotReady = errors.New("the target is not ready")
 
+// ErrNoKey is in the error of opening a place of which a key, or the keys of its bucket, were given and cannot be read.
+var ErrNoKey = errors.New("a key cannot be read")
+
 // openTarget opens the target and makes sure that it is the one that the job is for. Nothing is made there.
 func (r *runner) openTarget(ctx context.Context) error {
 	state := &r.session.Target
@@ -56,6 +59,7 @@ func stateOf(err error) PlaceState {
 		err   error
 		state PlaceState
 	}{
+		{ErrNoKey, StateNeedsKey}, // before what its file lacks
 		{repo.ErrNoRepository, StateOffline},
 		{repo.ErrNeedsKey, StateNeedsKey},
 		{repo.ErrWrongKey, StateNeedsKey},
@@ -198,7 +202,7 @@ func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source,
 	opened, err := place.Open(ctx)
 	if err != nil {
 		state.State, state.Reason = StateUnreadable, backup.SafeText(err.Error())
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository) {
+		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository)) && !errors.Is(err, ErrNoKey) {
 			state.State = StateMissing
 		}
 		return nil, state

@@ -347,6 +347,22 @@ func TestTargetStates(t *testing.T) {
 	}
 }
 
+// A key that cannot be read is no target or source that is missing or read only, whatever its own file lacks.
+func TestKeyThatCannotBeRead(t *testing.T) {
+	for _, lacks := range []error{os.ErrNotExist, os.ErrPermission} {
+		trouble := fmt.Errorf("%w: %w", job.ErrNoKey, lacks)
+		l := newLab(t, day("a", 1))
+		l.sourceErr = trouble
+		if s := l.run(job.ResultWaits); s.Sources[0].State != job.StateUnreadable {
+			t.Errorf("%v: %+v", lacks, s.Sources)
+		}
+		l.setup.Target.Open = func(context.Context) (*repo.Repository, error) { return nil, trouble }
+		if s := l.run(job.ResultWaits); s.Target.State != job.StateNeedsKey {
+			t.Errorf("%v: %+v", lacks, s.Target)
+		}
+	}
+}
+
 // Sources that are missing, empty or unreadable: a named state, nothing removed, and the other source is copied from.
 func TestSourceStates(t *testing.T) {
 	for want, trouble := range map[job.PlaceState]func(*lab){

@@ -70,7 +70,7 @@ const (
 	StateOffline PlaceState = "offline"
 	// StateOther: a repository is there, and not the one that the job is for.
 	StateOther PlaceState = "another repository"
-	// StateNeedsKey: it is encrypted, and no key that was given opens it.
+	// StateNeedsKey: it is encrypted, and no key that was given opens it, or one that was given cannot be read.
 	StateNeedsKey PlaceState = "needs a key"
 	StateFull     PlaceState = "full"
 	StateReadOnly PlaceState = "read only"
