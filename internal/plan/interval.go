@@ -60,7 +60,7 @@ type Situation struct {
 	// Zone is for times in reasons; nil is UTC.
 	Zone *time.Location
 	// Full reads the newest complete point of each machine whole from its source, also if the target has it.
-	// Whole does so for single machines.
+	// Whole does so for single machines. Of a machine of which nothing can be read whole the lookup chooses.
 	Full  bool
 	Whole map[backup.MachineKey]bool
 	// Offers of all sources: those of one machine in the order of the sources.

@@ -41,10 +41,12 @@ func (m *machinePlanner) choose() {
 	m.notKept = map[backup.PointID]bool{}
 	if m.s.Full {
 		m.takeKept(m.newestWhole())
-	} else {
+		m.s.Full = len(m.take) > 0 // else it is an interval like any other
+	}
+	if !m.s.Full {
 		m.takeKept(m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now))
 	}
-	if len(m.take) == 0 && len(lookup.Pinned) > 0 && !m.s.Full { // the rules have come to give up what has begun
+	if len(m.take) == 0 && len(lookup.Pinned) > 0 { // the rules have come to give up what has begun
 		lookup.Pinned = nil
 		m.takeKept(m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now))
 	}
@@ -72,7 +74,8 @@ func (m *machinePlanner) remember(lookup *policy.Machine, p backup.Point) {
 	}
 }
 
-// newestWhole is the choice of an interval that reads whole points: the newest complete one that the job holds, or may copy.
+// newestWhole is the choice of an interval that reads whole points: the newest complete one that the job holds, or may copy;
+// nothing if there is none.
 func (m *machinePlanner) newestWhole() policy.Choice {
 	newest := -1
 	for i, o := range m.offers {
@@ -81,7 +84,7 @@ func (m *machinePlanner) newestWhole() policy.Choice {
 		}
 	}
 	if newest < 0 {
-		return policy.Choice{Reason: "the source has no point of it that may be copied"}
+		return policy.Choice{}
 	}
 	return policy.Choice{Take: []backup.PointID{m.offers[newest].ID}, Reason: "the newest complete point is read whole"}
 }

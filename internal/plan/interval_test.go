@@ -373,7 +373,7 @@ func TestFullTakesWhatMayBeCopied(t *testing.T) {
 	for i := range s.Offers {
 		s.Offers[i].Via = "target"
 	}
-	if p := wantPlan(t, "the source is the target", s, "a17 not copied back, a18 not copied back, a19 keep, a20 keep"); p.Machines[0].Reason != "the source has no point of it that may be copied" {
+	if p := wantPlan(t, "the source is the target", s, "a17 not copied back, a18 not copied back, a19 keep, a20 keep"); p.Machines[0].Reason != "nothing newer than what the job has" {
 		t.Errorf("reason: %s", p.Machines[0].Reason)
 	}
 
@@ -381,6 +381,29 @@ func TestFullTakesWhatMayBeCopied(t *testing.T) {
 	s = backedUp(all[:2], all[1], all[2])
 	s.Full, s.Retention = true, keeping(policy.Retention{Points: 1})
 	wantPlan(t, "the rules give it up", s, "a17 older, a18 remove, a19 keep")
+}
+
+// A machine of which nothing can be read whole now is copied as in any other interval.
+func TestFullKeepsNothingFromBeingCopied(t *testing.T) {
+	whole := func(offers []backup.Point, held ...backup.Point) Situation {
+		s := backedUp(offers, held...)
+		s.Whole = map[backup.MachineKey]bool{offers[0].Machine.Key: true}
+		return s
+	}
+	s := whole([]backup.Point{made("a", 20)}, made("a", 19))
+	s.Offers[0].State, s.Offers[0].Grew = backup.StateLocked, noon
+	if p := wantPlan(t, "the only one is locked", s, "a19 keep, a20 wait"); !p.Machines[0].Waits || !p.Machines[0].Locked {
+		t.Errorf("it is not waited for: %+v", p.Machines[0])
+	}
+	s = whole([]backup.Point{made("a", 18)}, made("a", 17), made("a", 19))
+	s.Mode = policy.Immediate
+	wantPlan(t, "every point, also between those that are there", s, "a17 keep, a18 copy, a19 keep")
+	s.Mode, s.Pinned = policy.Periodic, map[backup.PointID]bool{s.Offers[0].ID: true}
+	wantPlan(t, "it has begun", s, "a17 keep, a18 copy, a19 keep")
+	wantPlan(t, "it is dated in the future", whole([]backup.Point{made("a", 25)}, made("a", 19)), "a19 keep, a25 copy")
+	s = whole([]backup.Point{made("a", 20)}, made("a", 20))
+	s.Held[0].Claimed, s.Offers[0].Via = false, "target"
+	wantPlan(t, "it lies in the target for another job", s, "a20 claim")
 }
 
 // world is a job that lives through days: what it has, and what its source offers.
