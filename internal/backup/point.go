@@ -38,6 +38,18 @@ type Point struct {
 	Hops []Hop
 }
 
+// BoundTime is the time in UTC within the years that can be written down everywhere, with room for what is counted from it.
+// within is false if it had to be moved there.
+func BoundTime(t time.Time) (bounded time.Time, within bool) {
+	switch t = t.UTC(); {
+	case t.Year() > 9990:
+		return time.Date(9990, 1, 1, 0, 0, 0, 0, time.UTC), false
+	case t.Year() < 1:
+		return time.Unix(0, 0).UTC(), false
+	}
+	return t, true
+}
+
 // Origin is where a point was first copied from. It never changes when the point is copied on.
 type Origin struct {
 	// Format is the source format: "vzdump", "virtnbdbackup", "image".

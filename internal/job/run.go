@@ -373,6 +373,7 @@ func (r *runner) note(step plan.IntervalStep, outcome Outcome, reasons []string)
 	for _, reason := range reasons {
 		safe = append(safe, backup.SafeText(reason))
 	}
-	task.Points = append(task.Points, TaskPoint{Point: id, Created: step.Point.Created.UTC(), Action: step.Action, Outcome: outcome, Reasons: safe})
+	created, _ := backup.BoundTime(step.Point.Created) // whoever lists points: a session can always be written down
+	task.Points = append(task.Points, TaskPoint{Point: id, Created: created, Action: step.Action, Outcome: outcome, Reasons: safe})
 	return &task.Points[len(task.Points)-1]
 }

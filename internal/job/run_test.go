@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -744,5 +745,20 @@ func TestBrokenAtFirstLookOnly(t *testing.T) {
 	l.wantCounts(s, "2 copied, 0 claimed, 0 failed, 0 removed")
 	if s.Tasks[0].State != job.TaskCopied || len(s.Tasks[0].Points) != 1 {
 		t.Errorf("%+v", s.Tasks[0])
+	}
+}
+
+// Whatever time a source gives a point, the session can be written down, and the script after the job is told of it.
+func TestSessionCanBeWrittenDown(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1))
+	l.edit = func(s *registry.Source) { s.Points[0].Created = time.Unix(1<<40, 0) }
+	told := filepath.Join(t.TempDir(), "told")
+	l.setup.Job.Scripts.Post = policy.Script{Run: []string{"/bin/sh", "-c", "cat > " + told}, Timeout: time.Minute}
+	s := job.Run(t.Context(), l.setup)
+	if _, err := json.Marshal(s); err != nil {
+		t.Error(err)
+	}
+	if content, err := os.ReadFile(told); err != nil || !strings.Contains(string(content), `"name":"a"`) {
+		t.Errorf("told %q, %v", content, err)
 	}
 }

@@ -48,7 +48,8 @@ func cut(f *file) {
 
 // settle computes what depends on the files below, which have been settled.
 func (f *file) settle() {
-	f.depth, f.created, f.chained = 1, clampTime(f.ModTime), f.trouble
+	f.depth, f.chained = 1, f.trouble
+	f.created, _ = backup.BoundTime(f.ModTime)
 	if f.below == nil {
 		return
 	}
@@ -79,15 +80,4 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// clampTime keeps a file time within the years that can be written down.
-func clampTime(t time.Time) time.Time {
-	switch t = t.UTC(); {
-	case t.Year() > 9990:
-		return time.Date(9990, 1, 1, 0, 0, 0, 0, time.UTC)
-	case t.Year() < 1:
-		return time.Unix(0, 0).UTC()
-	}
-	return t
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
@@ -88,10 +89,20 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 	s.Problems = append(s.Problems, listing.Problems...)
 	s.Unknown = listing.Unknown()
 	for i := range s.Points {
+		bound(&s.Points[i])
 		s.recall(&s.Points[i])
 	}
 	s.Points = unique(s.Points)
 	return nil
+}
+
+// bound makes a point broken whose time cannot be written down: of one file it would make every report fail.
+func bound(p *source.Point) {
+	created, within := backup.BoundTime(p.Created)
+	if !within {
+		p.State, p.Reason, p.Opener = backup.StateBroken, "it is dated "+p.Created.UTC().Format(time.DateTime), nil
+	}
+	p.Created = created
 }
 
 // recall gives a point the reason that it was found broken for, if its files have not changed since.

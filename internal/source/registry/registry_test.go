@@ -2,9 +2,12 @@ package registry_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +21,8 @@ type named struct {
 	format string
 	state  backup.State
 	err    error
+	// created is the points' time; zero: a second after the epoch.
+	created time.Time
 }
 
 type opener struct{}
@@ -32,12 +37,16 @@ func (n named) Scan(_ context.Context, listing *source.Listing) ([]source.Point,
 	if n.err != nil {
 		return nil, n.err
 	}
+	created := n.created
+	if created.IsZero() {
+		created = time.Unix(1, 0)
+	}
 	var points []source.Point
 	for _, folder := range listing.Paths() {
 		for _, entry := range listing.Unclaimed(folder) {
 			key := backup.NewMachineKey(backup.PlatformImage, entry.Name, "", listing.Root.Name())
 			p := source.Point{
-				Point: backup.Point{ID: backup.NewPointID(key, "1"), Machine: backup.Machine{Key: key}, Created: time.Unix(1, 0), State: n.state},
+				Point: backup.Point{ID: backup.NewPointID(key, "1"), Machine: backup.Machine{Key: key}, Created: created, State: n.state},
 				Files: []source.FileIdentity{entry.FileIdentity},
 			}
 			if n.state == backup.StateComplete {
@@ -146,5 +155,22 @@ func TestAnIDIsListedOnceWhateverItsTimes(t *testing.T) {
 	s := open(t, backups(t), "", dated{})
 	if len(s.Points) != 2 || s.Points[1].Created.Unix() != 3 || s.Points[1].State != backup.StateComplete {
 		t.Fatalf("%d points: %+v", len(s.Points), s.Points)
+	}
+}
+
+// A point is broken whose time no report could be written with.
+func TestTimesThatCannotBeWrittenDown(t *testing.T) {
+	for _, seconds := range []int64{1 << 40, math.MaxInt64 >> 1, -1 << 40} {
+		for _, p := range open(t, backups(t), "", named{format: "x", state: backup.StateComplete, created: time.Unix(seconds, 0)}).Points {
+			if _, err := json.Marshal(p.Created); err != nil {
+				t.Errorf("%d seconds: %v", seconds, err)
+			}
+			if p.State != backup.StateBroken || !strings.Contains(p.Reason, "dated") || p.Opener != nil {
+				t.Errorf("%d seconds: %s, %q", seconds, p.State, p.Reason)
+			}
+		}
+	}
+	if p := open(t, backups(t), "", named{format: "x", state: backup.StateComplete, created: time.Date(9990, 1, 1, 0, 0, 0, 0, time.UTC)}).Points[0]; p.State != backup.StateComplete {
+		t.Errorf("%s, %s", p.State, p.Reason)
 	}
 }
