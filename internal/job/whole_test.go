@@ -7,6 +7,7 @@ import (
 
 	"ferry/internal/job"
 	"ferry/internal/policy"
+	"ferry/internal/source/sourcetest"
 )
 
 // everyWeek is a job that holds a point of each of two machines, and whose turn of reading whole has just come.
@@ -14,7 +15,7 @@ func everyWeek(t *testing.T) *lab {
 	l := newLab(t, day("a", 1), day("b", 1))
 	l.setup.Job.FullFromSource = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 7}}
 	l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
-	l.now = time.Date(2026, 3, 8, 12, 0, 0, 0, time.UTC)
+	l.now = time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
 	return l
 }
 
@@ -35,7 +36,7 @@ func TestWholeIsOwedUntilItIsRead(t *testing.T) {
 		},
 		"machine": func(l *lab) func() {
 			points := l.points
-			l.points = append(points[:0:0], day("c", 8))
+			l.points = []*sourcetest.Point{day("c", 3)}
 			return func() { l.points = points }
 		},
 	} {
