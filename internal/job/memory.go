@@ -3,6 +3,8 @@ package job
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
 	"time"
 
 	"ferry/internal/backup"
@@ -27,10 +29,12 @@ type memory struct {
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
 	// Missing says by the machine's id since when no source has it.
 	Missing map[string]time.Time `json:"missing,omitempty"`
-	// Pinned are points that a session chose together with others of their machine, Begun those that it chose alone: as far as
-	// the job does not hold them yet.
-	Pinned []backup.PointID `json:"pinned,omitempty"`
-	Begun  []backup.PointID `json:"begun,omitempty"`
+	// Backfill says by the machine's id of when the points are that a session chose together and that are not all held yet;
+	// Begun are those that it chose alone, as far as the job does not hold them. Pinned are of an older Ferry, which named
+	// each of those that were chosen together.
+	Backfill map[string]span  `json:"backfill,omitempty"`
+	Begun    []backup.PointID `json:"begun,omitempty"`
+	Pinned   []backup.PointID `json:"pinned,omitempty"`
 }
 
 // recall reads the memory from the target.
@@ -48,6 +52,7 @@ func (r *runner) recall(ctx context.Context) error {
 	for _, id := range append(r.memory.Pinned, r.memory.Begun...) {
 		r.earlier[id] = true
 	}
+	r.earlierFill = maps.Clone(r.memory.Backfill)
 	now := r.Now()
 	if r.memory.Started.IsZero() || r.memory.Started.After(now) {
 		r.memory.Started = now.UTC()
@@ -63,11 +68,24 @@ func (r *runner) recall(ctx context.Context) error {
 // remember leaves the job's description and memory in the target.
 func (r *runner) remember(ctx context.Context) error {
 	r.memory.Pinned, r.memory.Begun = r.unfinished(r.memory.Pinned), r.unfinished(r.memory.Begun)
-	encoded, err := json.Marshal(r.memory)
-	if err != nil {
-		return err
+	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
+	left := r.memory
+	// What is missed least goes first: a copy that was killed begins anew; it takes longer to believe that a machine has gone.
+	for _, shorten := range []func(){
+		func() {}, func() { left.Begun, left.Pinned = nil, nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started} },
+		func() { record.Document = "" },
+	} {
+		shorten()
+		var err error
+		if record.Memory, err = json.Marshal(left); err != nil {
+			return err
+		}
+		if err = r.target.WriteJob(ctx, record); !errors.Is(err, repo.ErrRecordTooLarge) {
+			return err
+		}
+		r.warnOnce("what the job leaves in the target is too large, and only a part of it is there: the next session does more than it must")
 	}
-	return r.target.WriteJob(ctx, repo.JobRecord{Job: r.Job.Name, Document: r.Document, Memory: encoded})
+	return nil
 }
 
 // choose notes what is about to be copied, so that it is finished whatever comes between.
@@ -76,15 +94,54 @@ func (r *runner) choose(steps []plan.IntervalStep) {
 	for _, step := range steps {
 		of[step.Point.Machine.Key]++
 	}
+	fill := map[string]span{}
 	for _, step := range steps {
-		id := step.Point.ID
-		r.chosen[id] = true
-		if of[step.Point.Machine.Key] > 1 {
-			r.memory.Pinned = append(r.memory.Pinned, id)
+		r.chosen[step.Point.ID] = true
+		machine := step.Point.Machine.Key
+		if _, begun := r.memory.Backfill[machine.String()]; of[machine] > 1 || begun {
+			fill[machine.String()] = fill[machine.String()].with(step.Point.Created)
 		} else {
-			r.memory.Begun = append(r.memory.Begun, id)
+			r.memory.Begun = append(r.memory.Begun, step.Point.ID)
 		}
 	}
+	if r.memory.Backfill == nil {
+		r.memory.Backfill = map[string]span{}
+	}
+	maps.Copy(r.memory.Backfill, fill)
+}
+
+// span is a time with both its ends.
+type span struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+func (s span) with(at time.Time) span {
+	if s.From.IsZero() || at.Before(s.From) {
+		s.From = at.UTC()
+	}
+	if at.After(s.To) {
+		s.To = at.UTC()
+	}
+	return s
+}
+
+func (s span) has(at time.Time) bool { return !at.Before(s.From) && !at.After(s.To) }
+
+// endBackfills ends the backfill of machines of which nothing is to be copied any more: all of it is held, or what is not
+// has gone, cannot be copied or would not be kept. It returns true if there were any, which can be looked up anew then.
+func (r *runner) endBackfills(p plan.IntervalPlan, todo []plan.IntervalStep) bool {
+	going := map[backup.MachineKey]bool{}
+	for _, step := range todo {
+		going[step.Point.Machine.Key] = true
+	}
+	before := len(r.memory.Backfill)
+	for _, m := range p.Machines {
+		if key := m.Machine.Key; m.Selected && m.Missing.IsZero() && !going[key] && r.doubt == "" {
+			delete(r.memory.Backfill, key.String())
+		}
+	}
+	return len(r.memory.Backfill) < before
 }
 
 // unfinished are those of the points that the job does not hold, each once, without those that cannot be copied.
@@ -106,6 +163,11 @@ func (r *runner) pinned() map[backup.PointID]bool {
 	pinned, stored := map[backup.PointID]bool{}, map[backup.PointID]bool{}
 	for _, id := range r.target.Unfinished() {
 		stored[id] = true
+	}
+	for _, o := range r.offers {
+		if fill, begun := r.memory.Backfill[o.Machine.Key.String()]; begun && fill.has(o.Created) {
+			pinned[o.ID] = r.attempts[o.ID] < maxAttempts
+		}
 	}
 	for _, id := range r.memory.Pinned {
 		pinned[id] = r.attempts[id] < maxAttempts

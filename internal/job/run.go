@@ -88,8 +88,9 @@ type runner struct {
 	stored map[backup.MachineKey]bool
 	// claimed are the machines of which the job holds points, whole those whose newest point is read whole in this session.
 	claimed, whole map[backup.MachineKey]bool
-	// earlier are the points that earlier sessions chose, chosen those that this one did, copiedNow those that it has copied.
+	// earlier are the points that earlier sessions chose alone, earlierFill when those are of that they chose together, chosen those that this one did, copiedNow those that it has copied.
 	earlier, chosen, copiedNow map[backup.PointID]bool
+	earlierFill                map[string]span
 	// madeRoom is true once space was made in a full target, targetTries how often the target failed and was tried again.
 	madeRoom    bool
 	targetTries int

@@ -150,6 +150,9 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		return never, err
 	}
 	todo := r.todo(v.plan)
+	if r.endBackfills(v.plan, todo) {
+		return atOnce, nil
+	}
 	if len(todo) == 0 {
 		return r.next(v.plan), nil
 	}
@@ -387,7 +390,8 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
 		if r.isWhole(step) {
 			r.memory.Owed = slices.DeleteFunc(r.memory.Owed, func(id string) bool { return id == step.Point.Machine.Key.String() })
 		}
-		if !r.earlier[step.Point.ID] { // what an earlier interval began does not use this one up
+		fill, filled := r.earlierFill[step.Point.Machine.Key.String()]
+		if !r.earlier[step.Point.ID] && (!filled || !fill.has(step.Point.Created)) { // what an earlier interval began does not use this one up
 			r.stored[step.Point.Machine.Key] = true
 		}
 		task := r.task(step.Point.Machine)

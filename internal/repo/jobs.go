@@ -38,7 +38,11 @@ const (
 	maxJobFiles = 10_000
 )
 
-// WriteJob leaves a job's record in the repository, in place of the one before. Job, Document and Memory must be set.
+// ErrRecordTooLarge: a job's record takes more than any may have.
+var ErrRecordTooLarge = errors.New("the record of a job is too large")
+
+// WriteJob leaves a job's record in the repository, in place of the one before. Job and Memory must be set. One that
+// is too large gives ErrRecordTooLarge, and the one before stays.
 func (r *Repository) WriteJob(ctx context.Context, record JobRecord) error {
 	if err := errors.Join(r.Writable(), r.locked); err != nil {
 		return err
@@ -144,7 +148,7 @@ func sealJob(hasher *format.Hasher, label []byte, record JobRecord) ([]byte, err
 		return nil, err
 	}
 	if len(body) > jobLimit {
-		return nil, fmt.Errorf("the record of job %s takes %d bytes, more than any may have", record.Job, len(body))
+		return nil, fmt.Errorf("%w: that of job %s takes %d bytes", ErrRecordTooLarge, record.Job, len(body))
 	}
 	raw := format.AppendPrelude(make([]byte, 0, jobFixed+len(body)+jobTail), format.MagicJob)
 	generation := hasher.Generation()
