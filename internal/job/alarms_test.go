@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,4 +55,41 @@ func TestAgeAlarmNeedsNoSource(t *testing.T) {
 			}
 		})
 	}
+}
+
+// However many alarms there are the script after the job is told of them: the first in a variable, all on its standard input.
+func TestScriptIsToldOfManyAlarms(t *testing.T) {
+	const machines = 2000
+	var points []*sourcetest.Point
+	for n := range machines {
+		points = append(points, day(fmt.Sprintf("%s%04d", strings.Repeat("x", 60), n), 1))
+	}
+	l := newLab(t, points...)
+	l.setup.Job.RPO = time.Hour
+	l.setup.Job.Window = closedWindow(t)
+	told := filepath.Join(t.TempDir(), "told")
+	l.setup.Job.Scripts.Post = policy.Script{Run: []string{"/bin/sh", "-c", `echo "$FERRY_ALARMS" > ` + told + "; cat > /dev/null"}, Timeout: time.Minute}
+	s := l.run(job.ResultWaits)
+	if post := s.Phase(job.PhasePostScript); post.State != job.PhaseDone || len(s.Alarms) != machines {
+		t.Fatalf("%+v, %d alarms", post, len(s.Alarms))
+	}
+	content, err := os.ReadFile(told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
+	last := len(lines) - 1
+	if len(content) < 31<<10 || len(content) > 33<<10 || lines[last] != fmt.Sprintf("... and %d more: see standard input", machines-last) || lines[last-1] != s.Alarms[last-1] {
+		t.Errorf("%d lines, %d bytes, %q", len(lines), len(content), lines[last-1:])
+	}
+}
+
+// closedWindow is one that is closed at noon.
+func closedWindow(t *testing.T) policy.Window {
+	t.Helper()
+	window, err := policy.ParseWindow([]string{"20:00-06:00"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return window
 }

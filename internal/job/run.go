@@ -258,11 +258,11 @@ func (r *runner) variables(phase PhaseName) map[string]string {
 	}
 	if short == "post" {
 		variables["FERRY_RESULT"] = string(s.Result)
-		variables["FERRY_REASON"] = s.Reason
+		variables["FERRY_REASON"] = cut(s.Reason)
 		variables["FERRY_COPIED"] = fmt.Sprint(s.Copied())
 		variables["FERRY_FAILED"] = fmt.Sprint(s.Failed())
 		variables["FERRY_REMOVED"] = fmt.Sprint(s.Removed())
-		variables["FERRY_ALARMS"] = strings.Join(s.Alarms, "\n")
+		variables["FERRY_ALARMS"] = cut(s.Alarms...)
 	}
 	return variables
 }

@@ -83,6 +83,23 @@ func runScript(ctx context.Context, script policy.Script, input any, variables m
 	return result
 }
 
+// variableLimit is how long a variable may be, in bytes, without what says that there is more. Linux runs no program with one
+// of more than 128 KiB.
+const variableLimit = 32 << 10
+
+// cut puts as many lines into a variable as it may hold, and says how many more there are.
+func cut(lines ...string) string {
+	text := strings.Join(lines, "\n")
+	if len(text) <= variableLimit {
+		return text
+	}
+	end := strings.LastIndexByte(text[:variableLimit+1], '\n')
+	if end < 0 { // the first line alone is too long
+		return strings.ToValidUTF8(text[:variableLimit], "") + " ... and more: see standard input"
+	}
+	return fmt.Sprintf("%s\n... and %d more: see standard input", text[:end], len(lines)-1-strings.Count(text[:end], "\n"))
+}
+
 // secretVariables are those whose value is a secret, or may have one in it, wherever Ferry runs.
 var secretVariables = []string{"FERRY_PASSPHRASE", "FERRY_PASSPHRASE_COMMAND", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
 

@@ -65,6 +65,25 @@ func TestScriptThatCannotRun(t *testing.T) {
 	}
 }
 
+func TestVariablesAreCut(t *testing.T) {
+	long := strings.Repeat("ä", variableLimit/2)
+	for _, c := range []struct {
+		lines []string
+		want  string
+	}{
+		{nil, ""},
+		{[]string{"a", "b"}, "a\nb"},
+		{[]string{long}, long},
+		{[]string{"x" + long}, "x" + long[:variableLimit-2] + " ... and more: see standard input"},
+		{[]string{long, "b", "c"}, long + "\n... and 2 more: see standard input"},
+		{[]string{"a", long, "c"}, "a\n... and 2 more: see standard input"},
+	} {
+		if got := cut(c.lines...); got != c.want {
+			t.Errorf("%d lines: %d bytes, %.20q … %q", len(c.lines), len(got), got, got[max(0, len(got)-40):])
+		}
+	}
+}
+
 // Its whole process group goes, also what ignores SIGTERM.
 func TestScriptTimeout(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
