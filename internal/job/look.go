@@ -114,7 +114,7 @@ func (r *runner) look(ctx context.Context) (*view, error) {
 		v.close()
 		return nil, err
 	}
-	v.plan = plan.Interval(situation)
+	v.plan = r.planned(situation)
 	return v, nil
 }
 
@@ -158,7 +158,7 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
 		Offers: r.offers, Doubt: r.doubt, Selected: r.selected,
-		Retention: r.rules, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
+		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
 	}
 	err := r.target.Refresh(ctx)
@@ -190,10 +190,28 @@ func (p Place) offers(number int, opened *registry.Source) []plan.Offer {
 	return offers
 }
 
-// rules are the retention of a machine.
-func (r *runner) rules(m backup.Machine) policy.Retention {
+// planned plans, and remembers as what the plan takes each machine.
+func (r *runner) planned(situation plan.Situation) plan.IntervalPlan {
+	p := plan.Interval(situation)
+	for _, m := range p.Machines {
+		r.machines[m.Machine.Key] = m.Machine
+	}
+	return p
+}
+
+// rulesOf are the retention of a machine as it is described.
+func (r *runner) rulesOf(m backup.Machine) policy.Retention {
 	rules, _ := r.Job.RetentionOf(m)
 	return rules
+}
+
+// rules are the retention of a point's machine, by the description that the plan goes by. The point's own may be of another
+// time, when a label or a name was another.
+func (r *runner) rules(p backup.Point) policy.Retention {
+	if m, known := r.machines[p.Machine.Key]; known {
+		return r.rulesOf(m)
+	}
+	return r.rulesOf(p.Machine)
 }
 
 // openSource lists a source, and says what state it is in.

@@ -82,6 +82,8 @@ type runner struct {
 	tasks    map[backup.MachineKey]*Task
 	order    []backup.MachineKey
 	attempts map[backup.PointID]int
+	// machines are as the plan described them last.
+	machines map[backup.MachineKey]backup.Machine
 	// given are points that were handed over for commit in this session, and their claims' flags.
 	given map[backup.MachineKey][]policy.Candidate
 	// stored are the machines of which this session has stored a point that it chose itself.
@@ -138,7 +140,7 @@ func newRunner(setup Setup) *runner {
 	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
 	r := &runner{
 		Setup: setup, until: now.Add(setup.Wait), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
-		given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{},
+		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
 	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags = setup.Job.Name, setup.Full, false, false, r.flags

@@ -762,3 +762,20 @@ func TestSessionCanBeWrittenDown(t *testing.T) {
 		t.Errorf("told %q, %v", content, err)
 	}
 }
+
+// Whether slots are filled goes by the rules that the plan goes by, not by what the machine was called when an older point
+// was made.
+func TestSlotsGoByThePlansRules(t *testing.T) {
+	l := newLab(t, day("a", 1), day("a", 8))
+	l.points[1].Machine.Labels = []string{"gold"}
+	l.now = time.Date(2026, 3, 8, 20, 0, 0, 0, time.UTC)
+	l.setup.Job.Lookup.Backfill = 1
+	l.setup.Job.Retention.Tiers[policy.Weekly].Keep = 4
+	l.setup.Job.Overrides = []policy.Override{{Match: []policy.Selector{"label=gold"}, Retention: policy.Retention{Points: 10}}}
+	l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+	for _, p := range l.points {
+		if claims := l.target().Claims(p.ID()); len(claims) != 1 || claims[0].Flags != nil {
+			t.Errorf("%s: claims %+v", p.Created, claims)
+		}
+	}
+}

@@ -288,7 +288,7 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 	var claims []repo.Claim
 	for _, step := range steps {
 		claim := repo.Claim{Point: step.Point.ID, Job: r.Job.Name}
-		if r.rules(step.Point.Machine).HasTiers() { // as planned: older points, which fill slots first, may still be copied
+		if r.rules(step.Point).HasTiers() { // as planned: older points, which fill slots first, may still be copied
 			claim.Flags = FlagsOf(step.Slots)
 		}
 		claims = append(claims, claim)
@@ -415,7 +415,7 @@ func (r *runner) flags(p backup.Point) []string {
 	if there, mine := r.claim(p.ID); mine {
 		return there.Flags
 	}
-	rules := r.rules(p.Machine)
+	rules := r.rules(p)
 	if !rules.HasTiers() {
 		return nil
 	}

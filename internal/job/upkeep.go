@@ -172,7 +172,7 @@ func (r *runner) retention(ctx context.Context) (removed int, err error) {
 		return 0, err
 	}
 	situation.Selected = nil // nothing is copied any more
-	p := plan.Interval(situation)
+	p := r.planned(situation)
 	r.describeRemovals(p)
 	steps := p.Steps(plan.ActionRemove)
 	var points []repo.Forgetting
@@ -181,7 +181,7 @@ func (r *runner) retention(ctx context.Context) (removed int, err error) {
 	}
 	slots := map[backup.PointID][]string{}
 	for _, step := range p.Steps(plan.ActionKeep) {
-		if claim, mine := r.claim(step.Point.ID); mine && !claim.Flagged && r.rules(step.Point.Machine).HasTiers() {
+		if claim, mine := r.claim(step.Point.ID); mine && !claim.Flagged && r.rules(step.Point).HasTiers() {
 			slots[step.Point.ID] = FlagsOf(step.Slots)
 		}
 	}
