@@ -81,7 +81,7 @@ func stateOf(err error) PlaceState {
 // interval is the one that the session is of.
 func (r *runner) interval() policy.Interval {
 	began := r.session.Began
-	intervals := r.Job.Schedule.From(r.memory.Started)
+	intervals := r.Job.Schedule.From(r.memory.started())
 	if !intervals.Periodic() {
 		return policy.Interval{Begins: began}
 	}

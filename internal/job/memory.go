@@ -16,8 +16,10 @@ import (
 // memory is what a session goes by of those before it. It lies in the target, with the job's description. Without it a job
 // does more than it must: it checks and compacts again, and takes longer to believe that a machine has gone.
 type memory struct {
-	// Started is when the job first ran: its intervals count from there.
+	// Started is when the job first ran: its intervals count from there. While the clock is before that, one of the two is
+	// wrong, and they count from Instead, when that was first so.
 	Started time.Time `json:"started"`
+	Instead time.Time `json:"instead,omitzero"`
 	// Checked, Compacted and Full are when that was last begun by its schedule, and CheckCut is true if the last check used its
 	// budget up and goes on with the next session. Owed are the ids of machines that the last turn of reading whole has not
 	// read yet.
@@ -54,15 +56,23 @@ func (r *runner) recall(ctx context.Context) error {
 	}
 	r.earlierFill = maps.Clone(r.memory.Backfill)
 	now := r.Now()
-	if r.memory.Started.IsZero() || r.memory.Started.After(now) {
+	switch {
+	case r.memory.Started.IsZero():
 		r.memory.Started = now.UTC()
-	}
-	for _, at := range []*time.Time{&r.memory.Checked, &r.memory.Compacted, &r.memory.Full, &r.memory.Reclaimed} {
-		if at.After(now) { // by a clock that was wrong
-			*at = time.Time{}
-		}
+	case !r.memory.Started.After(now):
+		r.memory.Instead = time.Time{}
+	case r.memory.Instead.IsZero() || r.memory.Instead.After(now):
+		r.memory.Instead = now.UTC()
 	}
 	return nil
+}
+
+// started is when the job's intervals count from.
+func (m memory) started() time.Time {
+	if m.Instead.IsZero() {
+		return m.Started
+	}
+	return m.Instead
 }
 
 // remember leaves the job's description and memory in the target.
@@ -72,7 +82,7 @@ func (r *runner) remember(ctx context.Context) error {
 	left := r.memory
 	// What is missed least goes first: a copy that was killed begins anew; it takes longer to believe that a machine has gone.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Begun, left.Pinned = nil, nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started} },
+		func() {}, func() { left.Begun, left.Pinned = nil, nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started, Instead: left.Instead} },
 		func() { record.Document = "" },
 	} {
 		shorten()
@@ -194,12 +204,12 @@ func (r *runner) noteMissing(p plan.IntervalPlan) {
 
 // due is true if a turn of a schedule has come since the last one, or since the job first ran.
 func (r *runner) due(schedule policy.Schedule, last time.Time) bool {
-	intervals := schedule.From(r.memory.Started)
+	intervals := schedule.From(r.memory.started())
 	if !intervals.Periodic() {
 		return false
 	}
-	if last.IsZero() {
-		last = r.memory.Started
+	if last.IsZero() || last.After(r.Now()) { // by a clock that is wrong, or was
+		last = r.memory.started()
 	}
 	return !intervals.Next(last).After(r.Now())
 }

@@ -218,7 +218,7 @@ func (r *runner) describeRemovals(p plan.IntervalPlan) {
 func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo.ReclaimPolicy) error {
 	last := r.target.LastUse(ctx)
 	waiting := last != nil && last.Condemned > 0
-	if !needed && !waiting && r.Now().Sub(r.memory.Reclaimed) < reclaimSeldom {
+	if since := r.Now().Sub(r.memory.Reclaimed); !needed && !waiting && since >= 0 && since < reclaimSeldom {
 		return nil
 	}
 	report, err := r.target.Reclaim(ctx, repo.ReclaimOptions{MaxTime: reclaimBudget, Policy: by, TempDir: r.Copy.TempDir})
