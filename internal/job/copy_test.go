@@ -77,7 +77,11 @@ func TestTroubleStaysWithItsMachine(t *testing.T) {
 				defer mu.Unlock()
 				finished[s.Outcome]++
 			}})
-			if err != nil || report.Copied() != 2 || report.Failed() != 1 || finished[job.OutcomeCopied] != 2 || finished[job.OutcomeFailed] != 1 {
+			told := 1
+			if what == "cannot be written down" { // it is listed as broken, so its copy never begins
+				told = 0
+			}
+			if err != nil || report.Copied() != 2 || report.Failed() != 1 || finished[job.OutcomeCopied] != 2 || finished[job.OutcomeFailed] != told {
 				t.Errorf("%s, %d: copied %d, failed %d, %v, told %v", what, bad, report.Copied(), report.Failed(), err, finished)
 			}
 			for i, p := range points {
