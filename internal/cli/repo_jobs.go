@@ -7,24 +7,33 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
 
 func (a *app) repoJobsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "jobs REPOSITORY", Short: "Print the jobs that copy into a repository",
-		Long: `Print the jobs that have copied into a repository, and the repositories that they
-name, as YAML. Each job leaves it there after each session, so that a machine that
-has nothing but the repository can go on with the job. Secrets are not in it, only
-where they are.`,
-		Example:           "  ferry repo jobs /mnt/usb/vault > jobs.yaml\n  ferry job run --once -f jobs.yaml offsite",
-		Args:              arguments("REPOSITORY"),
+		Use: "jobs REPOSITORY [JOB]", Short: "Print the jobs that copy into a repository",
+		Long: `Print the jobs that have copied into a repository, or the one of that name, and the
+repositories that they name, as YAML. Each job leaves it there after each session, so
+that a machine that has nothing but the repository can go on with the job. Secrets
+are not in it, only where they are.
+
+Jobs of several machines may mean other places by one name. They cannot stand in one
+file then, and are printed one at a time.`,
+		Example: "  ferry repo jobs /mnt/usb/vault > jobs.yaml\n  ferry job run --once -f jobs.yaml offsite\n  ferry repo jobs /mnt/usb/vault offsite > offsite.yaml",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return nil
+			}
+			return arguments("REPOSITORY")(cmd, args)
+		},
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoJobs(cmd.Context(), args[0]) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoJobs(cmd.Context(), args[0], args[1:]) },
 	}
 }
 
-func (a *app) repoJobs(ctx context.Context, location string) error {
+func (a *app) repoJobs(ctx context.Context, location string, names []string) error {
 	repository, err := a.openRepository(ctx, location)
 	if err != nil {
 		return err
@@ -33,7 +42,7 @@ func (a *app) repoJobs(ctx context.Context, location string) error {
 	if err := keyError(repository.NeedsKey()); err != nil {
 		return err
 	}
-	records, unreadable, err := repository.Jobs(ctx)
+	records, unreadable, err := repository.Jobs(ctx, names...)
 	if err != nil {
 		return err
 	}
@@ -43,20 +52,37 @@ func (a *app) repoJobs(ctx context.Context, location string) error {
 	if a.json {
 		err = a.printJSON(describeJobs(repository, records))
 	} else {
-		var documents []string
-		for _, document := range documentsOf(records) {
-			documents = append(documents, readableLines(document))
-		}
-		a.line("%s", strings.TrimSuffix(strings.Join(documents, "---\n"), "\n"))
+		err = a.printJobs(records)
 	}
 	switch {
 	case err != nil:
 		return err
 	case len(unreadable) > 0:
 		return exitWith(ExitDamaged, "%s cannot be read", counted(len(unreadable), "record"))
+	case len(records) == 0 && len(names) > 0:
+		return hinted(exitWith(ExitNothing, "no job %s has left its description in %s", printable(names[0]), location), "without a name all are printed")
 	case len(records) == 0:
 		return exitWith(ExitNothing, "no job has left its description in %s", location)
 	}
+	return nil
+}
+
+// printJobs prints the documents of the records as one file, if it is one that can be read again.
+func (a *app) printJobs(records []repo.JobRecord) error {
+	var documents, names []string
+	for _, document := range documentsOf(records) {
+		documents = append(documents, readableLines(document))
+	}
+	for _, record := range records {
+		names = append(names, record.Job)
+	}
+	text := strings.TrimSuffix(strings.Join(documents, "---\n"), "\n")
+	if len(records) > 1 {
+		if _, err := policy.Parse(policy.File{Name: "the file", Content: []byte(text)}); err != nil {
+			return hinted(usage("the jobs here cannot stand in one file: %w", err), "name one of them: "+printable(strings.Join(names, ", ")))
+		}
+	}
+	a.line("%s", text)
 	return nil
 }
 
