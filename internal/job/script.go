@@ -36,7 +36,8 @@ type ScriptResult struct {
 }
 
 // runScript runs a program with what it is told as JSON on its standard input, and the variables given beside this
-// process's own. It has a process group of its own, and whatever of it is left goes when its time is up or ctx ends.
+// process's own. It has a process group of its own, and whatever is left of that goes when its time is up or ctx ends; what has
+// left the group, as by setsid, goes on.
 //
 //  1. When the time is up the group gets SIGTERM, scriptGrace later SIGKILL.
 //  2. When the program ends by itself, what it left running may go on, but its output counts no more.
