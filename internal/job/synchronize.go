@@ -181,12 +181,8 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	if err := r.remember(ctx); err != nil {
 		return never, err
 	}
-	copying := ctx
-	if _, until := r.window(); !until.IsZero() {
-		var cancel context.CancelFunc
-		copying, cancel = context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
-		defer cancel()
-	}
+	copying, cancel := r.whileOpen(ctx)
+	defer cancel()
 	worst, err := r.copyAll(copying, v.opened, todo)
 	switch {
 	case ctx.Err() != nil:
@@ -220,6 +216,15 @@ func (r *runner) window() (open bool, until time.Time) {
 	now := r.Now()
 	until, _ = r.Job.Window.Change(now)
 	return r.Job.Window.Open(now), until
+}
+
+// whileOpen is a context for what reads from sources: it ends with errWindow when the window that is open closes.
+func (r *runner) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
+	open, until := r.window()
+	if !open || until.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
 }
 
 func (r *runner) show(at time.Time) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"ferry/internal/backup"
@@ -65,10 +66,8 @@ func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthChe
 	if len(report.Damage)+len(report.Healed) == 0 {
 		return nil
 	}
-	var mended MendReport
-	v := r.openAll(ctx)
-	defer v.close()
-	if mended, report, err = Mend(ctx, r.target, report, r.donors(v.opened), v.sources(), r.Copy); err != nil {
+	mended, report, later, err := r.mend(ctx, report)
+	if err != nil {
 		return err
 	}
 	for _, failure := range mended.Failures {
@@ -76,7 +75,27 @@ func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthChe
 	}
 	phase.Counts["healedBlocks"], phase.Counts["healedPoints"] = mended.Blocks+mended.Nodes, int64(mended.Points)
 	r.stillDamaged(phase, report)
+	if later {
+		phase.Reason = strings.TrimPrefix(phase.Reason+"; the window has closed: points that a source has are copied again when it opens", "; ")
+	}
 	return nil
+}
+
+// mend heals what was found from the target, and from the sources as long as the window is open. later is true if it closed
+// meanwhile.
+func (r *runner) mend(ctx context.Context, found *repo.VerifyReport) (mended MendReport, after *repo.VerifyReport, later bool, err error) {
+	reading, cancel := r.whileOpen(ctx)
+	defer cancel()
+	v := r.openAll(reading)
+	defer v.close()
+	mended, after, err = Mend(reading, r.target, found, r.donors(v.opened), v.sources(), r.Copy)
+	if later = ctx.Err() == nil && errors.Is(context.Cause(reading), errWindow); !later || err == nil {
+		return mended, after, later, err
+	}
+	// What was healed by then is; the findings are those of what is left.
+	rest, after, err := Mend(ctx, r.target, found, nil, (&view{}).sources(), r.Copy)
+	rest.Blocks, rest.Nodes, rest.Points = rest.Blocks+mended.Blocks, rest.Nodes+mended.Nodes, rest.Points+mended.Points
+	return rest, after, later, err
 }
 
 // stillDamaged notes what a health check could not heal.
