@@ -126,11 +126,10 @@ func parseCheckpoint(text []byte, name string) (*checkpoint, error) {
 	if got := strings.TrimSpace(fields.Name); got != name {
 		return nil, fmt.Errorf("%w: the XML of another checkpoint, %s", backup.ErrBroken, backup.EncodeName(got))
 	}
-	created, within := backup.BoundTime(time.Unix(fields.Created, 0))
-	if fields.Created <= 0 || !within {
+	if fields.Created <= 0 || fields.Created > 1<<40 {
 		return nil, fmt.Errorf("%w: a creation time of %d seconds", backup.ErrBroken, fields.Created)
 	}
-	c := &checkpoint{created: created, disks: map[string]bool{}}
+	c := &checkpoint{created: time.Unix(fields.Created, 0).UTC(), disks: map[string]bool{}}
 	for _, disk := range fields.Disks {
 		c.disks[disk.Name] = disk.Checkpoint != "no"
 	}

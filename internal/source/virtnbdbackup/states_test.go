@@ -2,12 +2,16 @@ package virtnbdbackup_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"ferry/internal/backup"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+	"ferry/internal/source/virtnbdbackup"
 	"ferry/internal/source/virtnbdbackup/streamtest"
 )
 
@@ -268,5 +272,28 @@ func TestOfflineIncrement(t *testing.T) {
 	next := c.points()["virtnbdbackup.1"]
 	if !bytes.Equal(content(t, diskNamed(t, open(t, next), "vda")), want) {
 		t.Error("the next increment's content is wrong")
+	}
+}
+
+// Of a checkpoint that is dated after the year 9999 only the point itself is broken, as it is listed.
+func TestTimesThatCannotBeWrittenDown(t *testing.T) {
+	c := newChain(t, t.TempDir(), false, "vda")
+	threePoints(c)
+	c.put("checkpoints/virtnbdbackup.2.xml", streamtest.Checkpoint("virtnbdbackup.2", 1<<39, []string{"vda"}, nil))
+	listed, err := registry.Open(t.Context(), c.folder, registry.Options{Formats: []source.Format{virtnbdbackup.Format{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listed.Close()
+	for i, p := range listed.Points {
+		if far := i == 2; far != (p.State == backup.StateBroken) || far != strings.Contains(p.Reason, "dated 19391-") {
+			t.Errorf("%s: %s (%s)", p.Origin.NativePointID, p.State, p.Reason)
+		}
+		if _, err := json.Marshal(p.Created); err != nil {
+			t.Errorf("%s: %v", p.Origin.NativePointID, err)
+		}
+	}
+	if len(listed.Points) != 3 {
+		t.Errorf("%d points", len(listed.Points))
 	}
 }
