@@ -46,9 +46,9 @@ func (r *runner) checkDamage() {
 	}
 	switch {
 	case damage.Points > 0:
-		r.alarm(fmt.Sprintf("%d points of the job cannot be restored whole; ferry verify lists them", damage.Points))
+		r.alarm(fmt.Sprintf("points of the job that cannot be restored whole: %d; ferry verify lists them", damage.Points))
 	case damage.Places > 0:
-		r.alarm(fmt.Sprintf("%d places in the target are damaged and have no good copy; ferry verify lists them", damage.Places))
+		r.alarm(fmt.Sprintf("damaged places in the target without a good copy: %d; ferry verify lists them", damage.Places))
 	}
 }
 
