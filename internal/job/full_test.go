@@ -33,6 +33,9 @@ func TestTargetWithoutSpace(t *testing.T) {
 		l.setup.Job.Retention = policy.Retention{Points: 1}
 		l.store.SetSpace(0)
 		l.run(job.ResultDone)
+		if left := l.store.Names("marks/reserve-"); len(left) < 15 {
+			t.Errorf("%s: the reserve for the next time is %v", what, left)
+		}
 		target := l.target()
 		if target.Has(l.points[0].ID()) {
 			t.Errorf("%s: the rules did not remove what they do not keep", what)

@@ -177,6 +177,11 @@ func (r *runner) transform(ctx context.Context) error {
 	if errors.Is(err, storage.ErrFull) && !r.madeRoom {
 		err = r.makeRoom(ctx)
 	}
+	if err == nil { // what was used of the reserve, as far as it fits, before anything else takes the space
+		if err = r.target.Reserve(ctx); errors.Is(err, storage.ErrFull) {
+			err = nil
+		}
+	}
 	if err != nil {
 		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
 		return r.targetTrouble(err)
