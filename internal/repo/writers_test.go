@@ -274,9 +274,14 @@ func TestPointThatCannotBeWrittenDown(t *testing.T) {
 	r := must(openSmall(t.Context(), store, ""))(t)
 	defer closeRepo(t, r)
 	late := onePoint("late", "late", content(66, 9*smallBlock))
-	late.Created = time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC) // as a file's time can say
 	good := onePoint("z", "good", content(67, 9*smallBlock))
-	report, err := copyAll(t.Context(), r, sourcetest.Open(t, late, good))
+	from := sourcetest.Open(t, late, good)
+	for i := range from.Points { // behind the listing, which calls such a point broken
+		if from.Points[i].ID == late.ID() {
+			from.Points[i].Created = time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC)
+		}
+	}
+	report, err := copyAll(t.Context(), r, from)
 	if err != nil || stepErrors(report) == nil || report.Copied() != 1 || r.Has(late.ID()) {
 		t.Fatalf("copied %d, %v, %v", report.Copied(), stepErrors(report), err)
 	}
