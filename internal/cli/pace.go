@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ferry/internal/policy"
+	"ferry/internal/storage"
 	"ferry/internal/storage/s3"
 )
 
@@ -38,17 +39,7 @@ func (p *pacer) wait(ctx context.Context, bytes int) error {
 	p.free = p.free.Add(time.Duration(float64(bytes) / float64(limit) * float64(time.Second)))
 	left := p.free.Sub(now)
 	p.mu.Unlock()
-	if left <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return storage.Sleep(ctx, left)
 }
 
 // paceOf is the pace of several limits, each of which is kept; nil if there are none.

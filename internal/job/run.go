@@ -17,6 +17,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage"
 )
 
 // Setup is what a session of a job needs from the machine that runs it.
@@ -133,7 +134,7 @@ func newRunner(setup Setup) *runner {
 		setup.Now = time.Now
 	}
 	if setup.Pause == nil {
-		setup.Pause = pause
+		setup.Pause = storage.Sleep
 	}
 	now := setup.Now()
 	var id [8]byte
@@ -150,17 +151,6 @@ func newRunner(setup Setup) *runner {
 		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []string{}, Warnings: []string{},
 	}
 	return r
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (r *runner) close() {

@@ -178,7 +178,7 @@ func (s *Store) call(ctx context.Context, op Op, name string, size int, do func(
 		fault = script.fault(op, name)
 	}
 	if script.latency != nil {
-		if err := sleep(ctx, script.latency(op, size)); err != nil {
+		if err := storage.Sleep(ctx, script.latency(op, size)); err != nil {
 			return err
 		}
 	}
@@ -216,21 +216,6 @@ func (s *Store) begin(op Op, name string, do func() error) (script, error) {
 		return script{}, ErrCrashed
 	}
 	return s.script, nil
-}
-
-// sleep waits, unless ctx is cancelled.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // takeSpace uses up space for an object, or says that the store is full. The lock is held.

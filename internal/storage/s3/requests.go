@@ -109,21 +109,10 @@ func (s *Store) retry(ctx context.Context, size int64, do func(context.Context) 
 			}
 			return err
 		}
-		if err := sleep(ctx, pause/2+rand.N(pause/2+1)); err != nil {
+		if err := storage.Sleep(ctx, pause/2+rand.N(pause/2+1)); err != nil {
 			return err
 		}
 		s.counter.retried.Add(1)
 		pause = min(2*pause, maxPause)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
