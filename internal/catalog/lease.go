@@ -54,18 +54,45 @@ func expiredArgs(owner string, now time.Time) []any {
 	return []any{owner, stamp(now), stamp(now.Add(2 * MaxLease))} // twice: clocks of servers may differ
 }
 
+// leased is what leases are given for: its table, its name in messages, and the condition that it has not ended.
+type leased struct{ table, name, running string }
+
+var (
+	leasedTask    = leased{"tasks", "task", "state = 'running'"}
+	leasedSession = leased{"sessions", "session", "ended_at = 0"}
+)
+
+// change updates what the lease still holds, and keeps it so until the transaction ends. The epoch is compared in the
+// statement that writes, on the row that is written: no other owner can come in between. The arguments of set begin with $3.
+func (l Lease) change(ctx context.Context, tx *sql.Tx, of leased, cancel *Cancel, set string, args ...any) error {
+	held := false
+	err := each(ctx, tx, func(rows *sql.Rows) error {
+		held = true
+		var now Cancel
+		err := rows.Scan(&now)
+		if cancel != nil {
+			*cancel = now
+		}
+		return err
+	}, `UPDATE `+of.table+` SET `+set+` WHERE id = $1 AND epoch = $2 AND `+of.running+` RETURNING cancel`, append([]any{l.ID, l.Epoch}, args...)...)
+	if err == nil && !held {
+		err = l.lost(ctx, tx, of)
+	}
+	return err
+}
+
 // lost says who has what the lease was for. It is never nil.
-func (l Lease) lost(ctx context.Context, tx *sql.Tx, table, what string) error {
+func (l Lease) lost(ctx context.Context, tx *sql.Tx, of leased) error {
 	var epoch int64
 	var state, owner string
-	err := tx.QueryRowContext(ctx, `SELECT epoch, state, owner FROM `+table+` WHERE id = $1`, l.ID).Scan(&epoch, &state, &owner)
+	err := tx.QueryRowContext(ctx, `SELECT epoch, state, owner FROM `+of.table+` WHERE id = $1`, l.ID).Scan(&epoch, &state, &owner)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return fmt.Errorf("%s %d: %w: it is gone", what, l.ID, ErrLostLease)
+		return fmt.Errorf("%s %d: %w: it is gone", of.name, l.ID, ErrLostLease)
 	case err != nil:
 		return err
 	case epoch == l.Epoch || owner == "":
-		return fmt.Errorf("%s %d: %w: it is %s", what, l.ID, ErrLostLease, state)
+		return fmt.Errorf("%s %d: %w: it is %s", of.name, l.ID, ErrLostLease, state)
 	}
-	return fmt.Errorf("%s %d: %w: %s has it at epoch %d, after %d", what, l.ID, ErrLostLease, owner, epoch, l.Epoch)
+	return fmt.Errorf("%s %d: %w: %s has it at epoch %d, after %d", of.name, l.ID, ErrLostLease, owner, epoch, l.Epoch)
 }

@@ -39,7 +39,7 @@ func (s *Sessions) Enter(ctx context.Context, lease SessionLease, name string) (
 	}
 	now := s.db.now()
 	err = s.db.write(ctx, fmt.Sprintf("entering phase %s of session %d", name, lease.ID), func(tx *sql.Tx) error {
-		if err := changeSession(ctx, tx, lease, nil, `phase = $3`, name); err != nil {
+		if err := lease.change(ctx, tx, leasedSession, nil, `phase = $3`, name); err != nil {
 			return err
 		}
 		if err := closePhase(ctx, tx, lease.ID, now); err != nil {

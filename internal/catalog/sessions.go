@@ -189,32 +189,13 @@ func (s *Sessions) Wait(ctx context.Context, lease SessionLease, reason string) 
 // change updates a session that its lease still holds.
 func (s *Sessions) change(ctx context.Context, lease SessionLease, doing string, cancel *Cancel, set string, args ...any) error {
 	return s.db.write(ctx, fmt.Sprintf("%s session %d", doing, lease.ID), func(tx *sql.Tx) error {
-		return changeSession(ctx, tx, lease, cancel, set, args...)
+		return lease.change(ctx, tx, leasedSession, cancel, set, args...)
 	})
-}
-
-// changeSession updates a session that its lease still holds, and keeps it so until the transaction ends. The arguments of set
-// begin with $3.
-func changeSession(ctx context.Context, tx *sql.Tx, lease SessionLease, cancel *Cancel, set string, args ...any) error {
-	held := false
-	err := each(ctx, tx, func(rows *sql.Rows) error {
-		held = true
-		var now Cancel
-		err := rows.Scan(&now)
-		if cancel != nil {
-			*cancel = now
-		}
-		return err
-	}, `UPDATE sessions SET `+set+` WHERE id = $1 AND epoch = $2 AND ended_at = 0 RETURNING cancel`, append([]any{lease.ID, lease.Epoch}, args...)...)
-	if err == nil && !held {
-		err = lease.lost(ctx, tx, "sessions", "session")
-	}
-	return err
 }
 
 // holdSession sees to it that a session is held by its lease until the transaction ends, and says whether it is to stop.
 func holdSession(ctx context.Context, tx *sql.Tx, lease SessionLease) (cancel Cancel, err error) {
-	err = changeSession(ctx, tx, lease, &cancel, `epoch = epoch`)
+	err = lease.change(ctx, tx, leasedSession, &cancel, `epoch = epoch`)
 	return cancel, err
 }
 
@@ -235,7 +216,7 @@ func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionSta
 			lease.ID, lease.Epoch, state).Scan(&ended); err != nil || ended > 0 {
 			return err
 		}
-		if err := changeSession(ctx, tx, lease, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0`,
+		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0`,
 			state, safeReason(reason), text, stamp(now)); err != nil {
 			return err
 		}

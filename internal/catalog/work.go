@@ -72,34 +72,15 @@ func (t *Tasks) Finish(ctx context.Context, lease TaskLease, state TaskState, re
 			lease.ID, lease.Epoch, lease.Owner, state).Scan(&finished); err != nil || finished > 0 {
 			return err
 		}
-		return changeTask(ctx, tx, lease, nil, `state = $3, reason = $4, progress = $5, ended_at = $6, lease_until = 0, checkpoint = $7`,
+		return lease.change(ctx, tx, leasedTask, nil, `state = $3, reason = $4, progress = $5, ended_at = $6, lease_until = 0, checkpoint = $7`,
 			state, safeReason(reason), toJSON(progress), stamp(now), []byte{})
 	})
 }
 
 func (t *Tasks) change(ctx context.Context, lease TaskLease, doing string, cancel *Cancel, set string, args ...any) error {
 	return t.db.write(ctx, fmt.Sprintf("%s task %d", doing, lease.ID), func(tx *sql.Tx) error {
-		return changeTask(ctx, tx, lease, cancel, set, args...)
+		return lease.change(ctx, tx, leasedTask, cancel, set, args...)
 	})
-}
-
-// changeTask updates a task that its lease still holds. The epoch is compared in the statement that writes, on the row that is
-// written: no other owner can come in between. The arguments of set begin with $3.
-func changeTask(ctx context.Context, tx *sql.Tx, lease TaskLease, cancel *Cancel, set string, args ...any) error {
-	held := false
-	err := each(ctx, tx, func(rows *sql.Rows) error {
-		held = true
-		var now Cancel
-		err := rows.Scan(&now)
-		if cancel != nil {
-			*cancel = now
-		}
-		return err
-	}, `UPDATE tasks SET `+set+` WHERE id = $1 AND epoch = $2 AND state = 'running' RETURNING cancel`, append([]any{lease.ID, lease.Epoch}, args...)...)
-	if err == nil && !held {
-		err = lease.lost(ctx, tx, "tasks", "task")
-	}
-	return err
 }
 
 // ExpireOthers ends at once the leases of all owners but one, on tasks and sessions, so that their work can be taken over. It is
