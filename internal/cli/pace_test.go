@@ -16,13 +16,14 @@ import (
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now().UTC()
-		hour := func(from, to int) []string {
-			return []string{start.Add(time.Duration(from)*time.Minute).Format("15:04") + "-" + start.Add(time.Duration(to)*time.Minute).Format("15:04")}
+		hour := func(from, to int) policy.Window {
+			w, err := policy.ParseWindow([]string{start.Add(time.Duration(from)*time.Minute).Format("15:04") + "-" + start.Add(time.Duration(to)*time.Minute).Format("15:04")}, time.UTC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
 		}
-		slow, err := policy.ParseBandwidth([]policy.LimitText{{Limit: "1MB/s", When: hour(0, 2)}, {Limit: "4MB/s", When: hour(2, 3)}}, time.UTC)
-		if err != nil {
-			t.Fatal(err)
-		}
+		slow := policy.Bandwidth{{Rate: 1e6, When: hour(0, 2)}, {Rate: 4e6, When: hour(2, 3)}}
 		pace := paceOf(&pacer{limits: slow}, &pacer{})
 		type passed struct {
 			at    time.Time
@@ -73,10 +74,7 @@ func TestPace(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		always, err := policy.ParseBandwidth([]policy.LimitText{{Limit: "1MB/s"}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		always := policy.Bandwidth{{Rate: 1e6}}
 		if err := paceOf(&pacer{limits: always})(ctx, 1<<30); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}

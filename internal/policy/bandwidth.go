@@ -76,30 +76,6 @@ func (r Rate) String() string {
 	return strconv.FormatFloat(float64(r)*8/1e3, 'f', -1, 64) + "kbit/s"
 }
 
-// LimitText is a limit as it is written. When is spans as a window has them, or one of them; none is always.
-type LimitText struct {
-	Limit string
-	When  []string
-}
-
-// ParseBandwidth reads limits; their hours are those of the zone. Errors are *FieldError, with the limit's place in the
-// list from 0: "[1].when".
-func ParseBandwidth(limits []LimitText, zone *time.Location) (Bandwidth, error) {
-	var b Bandwidth
-	for i, text := range limits {
-		rate, err := ParseRate(text.Limit)
-		if err != nil {
-			return nil, &FieldError{fmt.Sprintf("[%d].limit", i), err}
-		}
-		when, err := ParseWindow(text.When, zone)
-		if err != nil {
-			return nil, &FieldError{fmt.Sprintf("[%d].when", i), err}
-		}
-		b = append(b, Limit{Rate: rate, When: when})
-	}
-	return b, nil
-}
-
 // LimitAt is the lowest limit at an instant; 0 is none.
 func (b Bandwidth) LimitAt(at time.Time) Rate {
 	var lowest Rate

@@ -164,28 +164,6 @@ func (r Repository) check() []Problem {
 	return f.problems
 }
 
-// Check finds what resources have in them that contradicts itself, and what of one does not fit the others. None means
-// that they can be worked with.
-func (r Resources) Check() Problems {
-	var all Problems
-	for _, p := range r.check(r.documents()) {
-		all = append(all, p.Problem)
-	}
-	return all
-}
-
-// documents are the resources as if each had been read without a mistake.
-func (r Resources) documents() []document {
-	var all []document
-	for i, repository := range r.Repositories {
-		all = append(all, document{owner: owner{kindOfRepository, i}, name: repository.Name, good: true})
-	}
-	for i, job := range r.Jobs {
-		all = append(all, document{owner: owner{kindOfJob, i}, name: job.Name, good: true})
-	}
-	return all
-}
-
 // known are the names of the resources that there are.
 type known struct {
 	names map[string][]string        // by kind, in order
@@ -198,7 +176,6 @@ func (r Resources) check(documents []document) []owned {
 	add := func(of document, problems ...Problem) {
 		for _, p := range problems {
 			if len(all) < maxProblems {
-				p.Resource = describeResource(of.owner.kind, of.name)
 				all = append(all, owned{p, of.owner})
 			}
 		}

@@ -17,15 +17,6 @@ const (
 	Forward Direction = "forward"
 )
 
-// ParseDirection reads "backward" or "forward".
-func ParseDirection(text string) (Direction, error) {
-	switch d := Direction(text); d {
-	case Backward, Forward:
-		return d, nil
-	}
-	return "", fmt.Errorf("%q is neither backward nor forward", text)
-}
-
 // Lookup says which of a source's points an interval takes. The zero value looks backward without a limit.
 type Lookup struct {
 	// Direction; empty is Backward.

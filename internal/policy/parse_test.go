@@ -161,11 +161,6 @@ func TestProblemsOfSeveralFiles(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v, want\n%s", err, want)
 	}
-	// Without a file, the resource is told.
-	problems := Resources{Jobs: []Job{{Name: "j", Source: Origins{Repositories: []string{"x"}}, Target: Target{Repository: "y"}}}}.Check()
-	if want := "job j: source.repositories[0]: there is no repository x\njob j: target.repository: there is no repository y"; problems.Error() != want {
-		t.Errorf("got\n%s, want\n%s", problems.Error(), want)
-	}
 }
 
 // What a hostile file can do is bounded.

@@ -11,11 +11,9 @@ import (
 
 // Problem is one mistake in what a person wrote.
 type Problem struct {
-	// File, Line and Column say where, from 1; Line and Column are 0 where no file was read.
+	// File, Line and Column say where, from 1; Line is 0 for a mistake of a file as a whole.
 	File         string
 	Line, Column int
-	// Resource is whose: "job offsite".
-	Resource string
 	// Path is the setting: "schedule.at", "select.include[2]". May be empty.
 	Path string
 	// Text says what is wrong, Hint what would be right; Hint may be empty.
@@ -31,9 +29,6 @@ func (p Problem) String() string {
 			fmt.Fprintf(&b, "%d:%d:", p.Line, p.Column)
 		}
 		b.WriteByte(' ')
-	}
-	if p.File == "" && p.Resource != "" {
-		b.WriteString(p.Resource + ": ")
 	}
 	if p.Path != "" {
 		b.WriteString(p.Path + ": ")

@@ -121,7 +121,7 @@ func theYear() World {
 	mirror := Job{
 		Name: "mirror", Enabled: wall("01-01 12:00"), Link: 10_000_000,
 		Schedule:  must(policy.ParseSchedule(policy.ScheduleText{Mode: "immediate"}, berlin)),
-		Bandwidth: must(policy.ParseBandwidth([]policy.LimitText{{Limit: "40Mbit/s", When: []string{"mon-fri 08:00-18:00"}}}, berlin)),
+		Bandwidth: policy.Bandwidth{{Rate: 5_000_000, When: must(policy.ParseWindow([]string{"mon-fri 08:00-18:00"}, berlin))}},
 		Retention: keep(4, 0, 0, 0),
 		Machines:  []Machine{{Name: "db", Whole: 60 * gigabyte, Points: db}},
 	}
