@@ -1,0 +1,125 @@
+package job
+
+import (
+	"context"
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/source/registry"
+)
+
+// copyAll copies points, those that follow each other in one source through one ingest, and returns the worst trouble that
+// trying again may help with. The error is one of the target.
+func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []plan.IntervalStep) (trouble, error) {
+	worst := troubleStays
+	for len(todo) > 0 {
+		n := 1
+		options := r.Copy
+		options.Full = r.isWhole(todo[0])
+		for n < len(todo) && todo[n].Source == todo[0].Source && r.isWhole(todo[n]) == options.Full {
+			n++
+		}
+		var steps plan.Plan
+		for _, step := range todo[:n] {
+			r.attempts[step.Point.ID]++
+			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point, Action: plan.ActionCopy})
+		}
+		report, err := Copy(ctx, opened[todo[0].Source], r.target, steps, options)
+		for _, text := range report.Warnings {
+			r.warnOnce(text)
+		}
+		for i, done := range report.Steps {
+			if found := r.copied(todo[i], done); done.Err != nil && found < worst {
+				worst = found
+			}
+		}
+		if err != nil {
+			return worst, err
+		}
+		todo = todo[n:]
+	}
+	return worst, nil
+}
+
+// copied notes what became of one copy, and classes its trouble.
+func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
+	switch done.Outcome {
+	case OutcomeNotReached:
+		r.attempts[step.Point.ID]--
+		return troubleStays
+	case OutcomeNothing:
+		return troubleStays
+	case OutcomeFailed, OutcomeCopied:
+	}
+	p := r.note(step, done.Outcome, step.Reasons)
+	p.Attempts = r.attempts[step.Point.ID]
+	p.ReadBytes, p.NewBytes, p.StoredBytes, p.Seconds = done.Result.Read, done.Result.NewBytes, done.Result.Stored, done.Result.Took.Seconds()
+	if done.Err == nil {
+		r.copiedNow[step.Point.ID] = true
+		if r.isWhole(step) {
+			r.memory.Owed = slices.DeleteFunc(r.memory.Owed, func(id string) bool { return id == step.Point.Machine.Key.String() })
+		}
+		fill, filled := r.earlierFill[step.Point.Machine.Key.String()]
+		if !r.earlier[step.Point.ID] && (!filled || !fill.has(step.Point.Created)) { // what an earlier interval began does not use this one up
+			r.stored[step.Point.Machine.Key] = true
+		}
+		task := r.task(step.Point.Machine)
+		task.State, task.Reason = TaskCopied, ""
+		return troubleStays
+	}
+	p.Error, p.Hint = backup.SafeText(done.Err.Error()), backup.SafeText(backup.Hint(done.Err))
+	found := troubleOf(done.Err)
+	switch {
+	case found == troubleStays:
+		r.attempts[step.Point.ID] = maxAttempts
+	case found == troubleGone && p.Attempts < maxAttempts:
+		p.Outcome = OutcomeGone
+	}
+	return found
+}
+
+// flags are the slots that a point fills as it is stored, by what the job holds and what this session has stored before it.
+// Without rules for slots nothing is decided.
+func (r *runner) flags(p backup.Point) []string {
+	if there, mine := r.claim(p.ID); mine {
+		return there.Flags
+	}
+	rules := r.rules(p)
+	if !rules.HasTiers() {
+		return nil
+	}
+	key := p.Machine.Key
+	candidates := r.given[key]
+	for _, c := range candidates {
+		if c.ID == p.ID { // handed over before: its commit did not come about
+			return FlagsOf(c.Flags)
+		}
+	}
+	if candidates == nil {
+		pseudonym := r.target.Pseudonym(key)
+		for _, entry := range r.target.Entries() {
+			if claim, mine := r.claim(entry.ID); mine && entry.Machine == pseudonym {
+				_, damaged := r.target.DamageOf(entry.ID)
+				candidates = append(candidates, policy.Candidate{ID: entry.ID, Created: entry.Created, Good: !damaged, Flags: claim.Flags, Flagged: claim.Flagged})
+			}
+		}
+	}
+	own := policy.Candidate{ID: p.ID, Created: p.Created, Good: true}
+	verdicts := rules.Decide(append(candidates, own), r.Now())
+	own.Flags, own.Flagged = verdicts[len(candidates)].Slots, true
+	r.given[key] = append(candidates, own)
+	return FlagsOf(own.Flags)
+}
+
+// slotsNone is the flag of a claim of which it was decided that it fills no slot.
+const slotsNone = "none"
+
+// FlagsOf are the flags of a claim whose point fills the slots named.
+func FlagsOf(slots []string) []string {
+	if len(slots) == 0 {
+		return []string{slotsNone}
+	}
+	return slots
+}
