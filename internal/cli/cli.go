@@ -85,7 +85,8 @@ Exit codes, the same for every command:
   3  the selection matched nothing
   4  some machines failed
   5  damaged data found
-  6  repository in use: another reclaim or compact runs (copies never shut each other out)
+  6  in use: another reclaim or compact of the repository runs, or another session
+     of the job on this machine (copies never shut each other out)
   7  key missing or wrong
   130  interrupted`,
 		Version:       Version,

@@ -41,7 +41,7 @@ func (b *blockSize) Set(text string) error {
 
 func (a *app) repoCommand() *cobra.Command {
 	command := &cobra.Command{
-		Use: "repo", Short: "Make a repository, or say what is in it",
+		Use: "repo", Short: "Make a repository, say what is in it, or print the jobs that copy into it",
 		Example: "  ferry repo init /mnt/usb/vault\n  ferry repo info /mnt/usb/vault",
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
