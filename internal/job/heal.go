@@ -38,6 +38,18 @@ type MendReport struct {
 	Failures []error
 }
 
+// add adds what another run came to.
+func (m *MendReport) add(other MendReport) {
+	m.Blocks += other.Blocks
+	m.Nodes += other.Nodes
+	m.Bytes += other.Bytes
+	m.FromParity += other.FromParity
+	m.FromDonors += other.FromDonors
+	m.Points += other.Points
+	m.Remade = append(m.Remade, other.Remade...)
+	m.Failures = append(m.Failures, other.Failures...)
+}
+
 // ever is longer than any proof is old.
 const ever = time.Duration(math.MaxInt64)
 

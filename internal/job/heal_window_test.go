@@ -1,8 +1,11 @@
 package job_test
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ferry/internal/job"
@@ -39,6 +42,29 @@ func TestWindowClosesWhileHealing(t *testing.T) {
 			t.Errorf("still damaged: %s\n%s", damage, l.describe(s))
 		}
 	}
+}
+
+// What healing came to before the window closed is told: also which point could not be copied again.
+func TestWindowClosesAfterHealingFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, day("a", 1), day("b", 1))
+		l.setup.Job.HealthCheck.Schedule = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 30}}
+		l.run(job.ResultDone)
+		spoilPacks(t, l.store)
+		l.setup.Job.Window = closedWindow(t)
+		l.now = time.Date(2026, 4, 10, 5, 0, 0, 0, time.UTC) // it closes in an hour
+		l.points[0].OnRead = func(int, int64, int) (int, error) { return 0, errors.New("connection reset") }
+		l.points[1].OnRead = func(_ int, _ int64, n int) (int, error) {
+			time.Sleep(2 * time.Hour)
+			l.now = l.now.Add(2 * time.Hour)
+			return n, nil
+		}
+		s := job.Run(t.Context(), l.setup)
+		told := slices.ContainsFunc(s.Warnings, func(text string) bool { return strings.Contains(text, "connection reset") })
+		if phase := s.Phase(job.PhaseHealthCheck); !told || !strings.Contains(phase.Reason, "window has closed") {
+			t.Errorf("%q\n%s", s.Warnings, l.describe(s))
+		}
+	})
 }
 
 // spoilPacks changes a byte here and there in each pack.

@@ -94,8 +94,8 @@ func (r *runner) mend(ctx context.Context, found *repo.VerifyReport) (mended Men
 	}
 	// What was healed by then is; the findings are those of what is left.
 	rest, after, err := Mend(ctx, r.target, found, nil, (&view{}).sources(), r.Copy)
-	rest.Blocks, rest.Nodes, rest.Points = rest.Blocks+mended.Blocks, rest.Nodes+mended.Nodes, rest.Points+mended.Points
-	return rest, after, later, err
+	mended.add(rest)
+	return mended, after, later, err
 }
 
 // stillDamaged notes what a health check could not heal.
