@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ferry/internal/backup"
 	"ferry/internal/repo"
 )
 
@@ -128,10 +127,10 @@ func describeVerified(repository *repo.Repository, report *repo.VerifyReport, pr
 
 func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven, locked bool) {
 	for _, d := range report.Damage {
-		a.line("DAMAGED  %s: %s", damagedPlace(d), readable(d.Reason))
+		a.line("DAMAGED  %s: %s", d.Place(), readable(d.Reason))
 	}
 	for _, d := range report.Healed {
-		a.say("harmless  %s: %s; what points need of it has another copy", damagedPlace(d), readable(d.Reason))
+		a.say("harmless  %s: %s; what points need of it has another copy", d.Place(), readable(d.Reason))
 	}
 	for _, name := range report.Remade {
 		a.say("made again  %s", name)
@@ -189,24 +188,4 @@ func provenText(p repo.Proven, packs int) string {
 		return "nothing is stored"
 	}
 	return "all since " + when(p.Oldest)
-}
-
-// damagedPlace says what is damaged.
-func damagedPlace(d repo.Damage) string {
-	if d.Machine == "" {
-		return "file " + d.File
-	}
-	place := "machine " + printable(d.Machine) + ", point " + shortID(d.Point)
-	if d.Object == "" {
-		return place + ", file " + d.File
-	}
-	return fmt.Sprintf("%s, %s, bytes %d to %d", place, printable(d.Object), d.Offset, d.Offset+d.Length-1)
-}
-
-// shortID is the part of a point's id that tables show.
-func shortID(id string) string {
-	if parsed, err := backup.ParsePointID(id); err == nil {
-		return parsed.Short()
-	}
-	return id
 }

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
+	"ferry/internal/repo"
 )
 
 // lookBack raises the alarms of what the target holds as the session ends, however it ends: a session that could not copy is
@@ -18,37 +20,74 @@ func (r *runner) lookBack(ctx context.Context) {
 	if r.target == nil || ctx.Err() != nil || state != StateReady && state != StateFull && state != StateReadOnly {
 		return // a target that is not there, or another one, says nothing
 	}
-	r.checkDamage()
-	if r.Job.RPO == 0 {
-		return
-	}
-	held, err := r.held(ctx)
-	if err != nil {
-		r.alarm("how old the copies are could not be found out: " + err.Error())
-		return
-	}
-	r.checkAges(held)
-}
-
-// checkDamage raises an alarm for what of the job's copies is known to be damaged, until it is healed or has gone: what one
-// session found, later ones must not keep quiet about.
-func (r *runner) checkDamage() {
-	damage := &r.session.Damage
-	for _, entry := range r.target.Entries() {
-		known, damaged := r.target.DamageOf(entry.ID)
-		if _, mine := r.claim(entry.ID); mine && damaged {
-			damage.Points++
-			damage.Places += max(known.Places, 1) // of a point whose own file cannot be read none is counted
+	damaged := r.damaged()
+	var held []plan.Held
+	if len(damaged) > 0 || r.Job.RPO > 0 {
+		var err error
+		if held, err = r.held(ctx); err != nil {
+			r.alarm("which machines the target has could not be found out: " + err.Error())
+		}
+		if err == nil && r.Job.RPO > 0 {
+			r.checkAges(held)
 		}
 	}
-	if r.found != nil { // also what belongs to no point of the job
-		damage.Places = max(damage.Places, len(r.found.Damage))
+	r.checkDamage(damaged, held)
+}
+
+// damaged are the log's entries of the job's points that are known to be damaged.
+func (r *runner) damaged() []repo.Entry {
+	var damaged []repo.Entry
+	for _, entry := range r.target.Entries() {
+		if _, is := r.target.DamageOf(entry.ID); is {
+			if _, mine := r.claim(entry.ID); mine {
+				damaged = append(damaged, entry)
+			}
+		}
 	}
-	switch {
-	case damage.Points > 0:
-		r.alarm(fmt.Sprintf("points of the job that cannot be restored whole: %d; ferry verify lists them", damage.Points))
-	case damage.Places > 0:
-		r.alarm(fmt.Sprintf("damaged places in the target without a good copy: %d; ferry verify lists them", damage.Places))
+	return damaged
+}
+
+// checkDamage raises an alarm for each machine of which copies of the job are damaged, until they are healed or have gone:
+// what one session found, later ones must not keep quiet about. What this session's health check found is warned of by place.
+func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
+	names := map[string]string{} // by pseudonym
+	for _, h := range held {
+		names[r.target.Pseudonym(h.Machine.Key).String()] = nameOf(describeMachine(h.Machine))
+	}
+	var order []string
+	points := map[string][]string{}
+	sum := &r.session.Damage
+	for _, entry := range damaged {
+		known, _ := r.target.DamageOf(entry.ID)
+		sum.Points++
+		sum.Places += max(known.Places, 1) // of a point whose own file cannot be read none is counted
+		machine := entry.Machine.String()
+		name := cmp.Or(names[machine], "machine "+machine) // of one of which no point can be read the name is not known
+		if points[name] == nil {
+			order = append(order, name)
+		}
+		points[name] = append(points[name], fmt.Sprintf("%s (%s), %s", r.show(entry.Created), entry.ID.Short(), known))
+	}
+	for _, name := range order {
+		r.alarm(fmt.Sprintf("%s: points that cannot be restored whole: %d, of %s; ferry verify lists what is damaged", name, len(points[name]), firstFew(points[name])))
+	}
+	if r.found == nil {
+		return
+	}
+	var places, files []string // those of points are told first
+	for _, found := range r.found.Damage {
+		text := found.Place() + ": " + found.Reason
+		if found.Point != "" {
+			places = append(places, text)
+		} else {
+			files = append(files, text)
+		}
+	}
+	places = append(places, files...)
+	r.warnOnce("damaged places without a good copy: " + firstFew(places))
+	sum.Places = max(sum.Places, len(places)) // also what belongs to no point of the job
+	if sum.Points == 0 && sum.Places > 0 {
+		r.alarm(fmt.Sprintf("damaged places in the target without a good copy: %d; ferry verify lists them", sum.Places))
 	}
 }
 

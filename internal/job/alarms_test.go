@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,38 @@ func TestAgeAlarmNeedsNoSource(t *testing.T) {
 				t.Errorf("%s: %s", s.Result, s.Reason)
 			}
 		})
+	}
+}
+
+// Of a machine of which nothing can be read it is told which that is, and why; of a damaged copy, whose it is and of when.
+func TestDamageIsNamed(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1))
+	l.setup.Job.HealthCheck.Schedule = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 30}}
+	l.run(job.ResultDone)
+	ids := []string{l.points[0].ID().Short(), l.points[1].ID().Short()}
+	lost := l.target().Pseudonym(l.points[1].Machine.Key).String()
+	spoilPacks(t, l.store)
+	for _, name := range l.store.Names("points/" + lost) {
+		if err := l.store.Tamper(name, func(content []byte) []byte { return content[:len(content)/2] }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.points = []*sourcetest.Point{day("c", 31)}
+	l.now = l.now.AddDate(0, 0, 31)
+	s := job.Run(t.Context(), l.setup)
+	if s.Damage.Points != 2 || len(s.Alarms) != 3 || // the first is that the machines have gone from the source
+		!strings.HasPrefix(s.Alarms[1], "machine a (image/fake/a): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[0]+"), damaged: ") ||
+		!strings.HasPrefix(s.Alarms[2], "machine "+lost+": points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[1]+"), damaged: its own file") {
+		t.Errorf("damage %+v, alarms %q", s.Damage, s.Alarms)
+	}
+	for _, want := range []string{
+		"of 1 machines in the target no point can be read, and they are left as they are: machine " + lost + ", point " + ids[1] + ": ",
+		"damaged places without a good copy: ",
+		"machine a, point " + ids[0] + ", vda, bytes 4096 to 19999: ",
+	} {
+		if !slices.ContainsFunc(s.Warnings, func(text string) bool { return strings.Contains(text, want) }) {
+			t.Errorf("no warning %q in %q", want, s.Warnings)
+		}
 	}
 }
 

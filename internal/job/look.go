@@ -260,12 +260,11 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 			machines[read.Entry.Machine.String()] = read.Point.Machine
 		}
 	}
+	r.tellUnknown(newest, machines)
 	var held []plan.Held
-	unknown := map[string]bool{}
 	for _, entry := range r.target.Entries() {
 		machine, known := machines[entry.Machine.String()]
 		if !known {
-			unknown[entry.Machine.String()] = true
 			continue
 		}
 		h := plan.Held{Point: backup.Point{ID: entry.ID, Machine: machine, Created: entry.Created, Zone: "UTC", State: backup.StateComplete}}
@@ -283,10 +282,34 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 		}
 		held = append(held, h)
 	}
-	if len(unknown) > 0 {
-		r.warnOnce(fmt.Sprintf("of %d machines in the target no point can be read: they are left as they are", len(unknown)))
-	}
 	return held, nil
+}
+
+// tellUnknown warns of machines in the target of which no point can be read: the newest point of each, and why.
+func (r *runner) tellUnknown(read []repo.PointRead, known map[string]backup.Machine) {
+	var reasons []string
+	seen := map[string]bool{}
+	for _, p := range read {
+		pseudonym := p.Entry.Machine.String()
+		if _, is := known[pseudonym]; !is && !seen[pseudonym] {
+			seen[pseudonym] = true
+			reasons = append(reasons, (&backup.Error{Machine: pseudonym, Point: p.Entry.ID.Short(), Offset: backup.NoOffset, Err: errors.New(Reason(p.Err))}).Error())
+		}
+	}
+	if len(reasons) > 0 {
+		r.warnOnce(fmt.Sprintf("of %d machines in the target no point can be read, and they are left as they are: %s", len(reasons), firstFew(reasons)))
+	}
+}
+
+// few is how many of a list are told in one sentence.
+const few = 3
+
+// firstFew joins the first of the texts, and says how many more there are.
+func firstFew(texts []string) string {
+	if len(texts) <= few {
+		return strings.Join(texts, "; ")
+	}
+	return fmt.Sprintf("%s; and %d more", strings.Join(texts[:few], "; "), len(texts)-few)
 }
 
 func (r *runner) warnOnce(text string) {

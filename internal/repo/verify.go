@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/storage"
@@ -74,6 +75,22 @@ type Damage struct {
 	// File of the repository that is damaged.
 	File   string
 	Reason string
+}
+
+// Place says in words what is damaged: a file of the repository, or where in which object of a point. Names are encoded.
+func (d Damage) Place() string {
+	if d.Machine == "" {
+		return "file " + d.File
+	}
+	point := d.Point
+	if id, err := backup.ParsePointID(point); err == nil {
+		point = id.Short()
+	}
+	place := "machine " + backup.SafeText(backup.EncodeName(d.Machine)) + ", point " + point
+	if d.Object == "" {
+		return place + ", file " + d.File
+	}
+	return fmt.Sprintf("%s, %s, bytes %d to %d", place, backup.SafeText(backup.EncodeName(d.Object)), d.Offset, d.Offset+d.Length-1)
 }
 
 // VerifyProgress counts while a repository is verified; it may be read at any time.
