@@ -43,9 +43,9 @@ func (j Job) check() []Problem {
 	if j.Schedule.After != "" && j.Schedule.After == j.Name {
 		f.add("schedule.after", "", "the job follows itself, so it never begins")
 	}
-	if shortest := j.Schedule.interval(); j.RPO > 0 && j.RPO < shortest {
+	if schedule := j.Effective().Schedule; j.RPO > 0 && j.RPO < schedule.interval() {
 		f.add("rpo", "allow an interval and the time that a copy takes", "%s is shorter than the interval of %s: every copy would be too old before the next one begins",
-			FormatDuration(j.RPO), j.Schedule.Every)
+			FormatDuration(j.RPO), schedule.Every)
 	}
 	checkScript(&f, "scripts.pre.run", j.Scripts.Pre)
 	checkScript(&f, "scripts.post.run", j.Scripts.Post)
