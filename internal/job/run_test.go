@@ -295,6 +295,9 @@ func TestTroubleIsTriedAgain(t *testing.T) {
 	l.points[0].OnRead = func(int, int64, int) (int, error) { return 0, errors.New("connection reset") }
 	s = l.run(job.ResultPartly)
 	l.wantCounts(s, "1 copied, 0 claimed, 1 failed, 0 removed")
+	if want := []time.Duration{5 * time.Second, 15 * time.Second, 45 * time.Second}; !slices.Equal(l.pauses, want) || s.Tasks[0].Points[0].Attempts != 4 {
+		t.Errorf("pauses %v, want %v: none after the last attempt; %+v", l.pauses, want, s.Tasks[0])
+	}
 	// What cannot be read is not read again.
 	l = newLab(t, day("a", 1), day("b", 1))
 	l.points[0].OpenError = fmt.Errorf("bad header: %w", backup.ErrBroken)

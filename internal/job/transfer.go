@@ -76,6 +76,8 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
 		r.attempts[step.Point.ID] = maxAttempts
 	case found == troubleGone && p.Attempts < maxAttempts:
 		p.Outcome = OutcomeGone
+	case found == troubleRetry && p.Attempts >= maxAttempts:
+		return troubleStays // nothing is left to pause for
 	}
 	return found
 }
