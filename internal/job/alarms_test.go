@@ -1,6 +1,7 @@
 package job_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -125,4 +126,25 @@ func closedWindow(t *testing.T) policy.Window {
 		t.Fatal(err)
 	}
 	return window
+}
+
+// The script after the job is told when the job ended; the session as it is printed also counts that script's time.
+func TestScriptIsToldWhenTheJobEnded(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	told := filepath.Join(t.TempDir(), "told")
+	l.setup.Job.Scripts.Post = policy.Script{Run: []string{"/bin/sh", "-c", "cat > " + told}, Timeout: time.Minute}
+	ended := l.now.Add(time.Hour)
+	l.setup.Copy.Finished = func(job.StepReport) { l.now = ended }
+	s := l.run(job.ResultDone)
+	content, err := os.ReadFile(told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got job.Session
+	if err := json.Unmarshal(content, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.Ended.Equal(ended) || !s.Ended.Equal(ended) || got.Phase(job.PhasePostScript) != nil {
+		t.Errorf("told that it ended %s, %s at the end; it was at %s; %+v", got.Ended, s.Ended, ended, got.Phases)
+	}
 }

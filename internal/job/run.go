@@ -124,6 +124,7 @@ func Run(ctx context.Context, setup Setup) *Session {
 			r.warn("what the next session goes by could not be left in the target: %v", err)
 		}
 	}
+	s.Ended = r.Now().UTC() // for the script; its own time counts too afterwards
 	r.script(context.WithoutCancel(ctx), PhasePostScript, r.Job.Scripts.Post)
 	s.Ended = r.Now().UTC()
 	return s
