@@ -130,7 +130,7 @@ func sessionExit(s *job.Session) error {
 	switch {
 	case s.Result == job.ResultInterrupted:
 		return context.Canceled // which codeOf tells from the context
-	case s.Target.State == job.StateNeedsKey:
+	case s.Target.State == job.StateNeedsKey && s.Result != job.ResultAborted:
 		code = ExitKey
 	case s.Result == job.ResultRefused:
 		code = ExitUsage

@@ -1,6 +1,7 @@
 package job_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"ferry/internal/job"
 	"ferry/internal/policy"
+	"ferry/internal/repo"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
 )
@@ -146,5 +148,26 @@ func TestScriptIsToldWhenTheJobEnded(t *testing.T) {
 	}
 	if !got.Ended.Equal(ended) || !s.Ended.Equal(ended) || got.Phase(job.PhasePostScript) != nil {
 		t.Errorf("told that it ended %s, %s at the end; it was at %s; %+v", got.Ended, s.Ended, ended, got.Phases)
+	}
+}
+
+// A script before the job that fails night after night does not silence the alarm: the target is looked at, and no more.
+func TestAgeAlarmAfterAnAbort(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Job.RPO = 48 * time.Hour
+	l.run(job.ResultDone)
+	l.now = time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
+	l.setup.Job.Scripts.Pre = policy.Script{Run: []string{"/bin/false"}, OnFailure: policy.FailureAborts}
+	before := l.store.Names("")
+	s := l.run(job.ResultAborted)
+	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+		t.Errorf("alarms %q", s.Alarms)
+	}
+	if after := l.store.Names(""); !slices.Equal(before, after) {
+		t.Errorf("%d files instead of %d", len(after), len(before))
+	}
+	l.setup.Target.Open = func(context.Context) (*repo.Repository, error) { return nil, repo.ErrNoRepository }
+	if s = l.run(job.ResultAborted); len(s.Alarms) != 0 || s.Target.State != job.StateOffline {
+		t.Errorf("%+v, alarms %q", s.Target, s.Alarms)
 	}
 }

@@ -118,8 +118,9 @@ func Run(ctx context.Context, setup Setup) *Session {
 	defer r.close()
 	s := r.session
 	err := r.phases(ctx)
+	began := r.target != nil // after an abort it is opened only for the alarms, and nothing is left in it
 	r.finish(ctx, err)
-	if r.target != nil && s.Target.State == StateReady {
+	if began && s.Target.State == StateReady {
 		if err := r.remember(context.WithoutCancel(ctx)); err != nil {
 			r.warn("what the next session goes by could not be left in the target: %v", err)
 		}
@@ -280,6 +281,9 @@ func (r *runner) skip(name PhaseName, reason string) {
 
 // finish draws the sum of the session. err is what ended it.
 func (r *runner) finish(ctx context.Context, err error) {
+	if r.target == nil && errors.Is(err, errAborted) {
+		_ = r.openTarget(ctx) // why it is not to be had its state says
+	}
 	r.lookBack(ctx)
 	s := r.session
 	for _, key := range r.order {
