@@ -48,6 +48,18 @@ var floors = map[string][]string{
 		"internal/storage",
 	},
 
+	"internal/api":    {},
+	"internal/client": {"internal/api"},
+	"internal/scheduler": {
+		"internal/backup", "internal/policy/...", "internal/plan", "internal/source", "internal/source/registry", "internal/repo", "internal/mover",
+		"internal/storage", "internal/job", "internal/catalog",
+	},
+	"internal/status": {"internal/backup", "internal/policy/...", "internal/catalog", "internal/job", "internal/api"},
+	"internal/server": {
+		"internal/backup", "internal/policy/...", "internal/plan", "internal/job", "internal/catalog", "internal/scheduler", "internal/status",
+		"internal/api",
+	},
+
 	"internal/demo": {
 		"internal/backup", "internal/vma", "internal/plan", "internal/job", "internal/source/...", "internal/storage/...", "internal/repo",
 		"internal/mover", "internal/restore",

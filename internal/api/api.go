@@ -1,0 +1,251 @@
+// Package api is the words that a Ferry server and those who ask it have in common: the paths and the JSON documents of its
+// HTTP interface (docs/api.md). It holds no logic: internal/server answers, internal/client asks.
+//
+// Times are in UTC, and zero where there is none. Bytes are int64, and Unknown where a figure could not be had. Lists are
+// never null. Names that sources gave are encoded: they hold no control characters.
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Unknown is a figure that could not be had.
+const Unknown int64 = -1
+
+// Resource is what a person configured: one YAML document of docs/jobs.md. Its version is its ETag.
+type Resource struct {
+	// Kind is "Job" or "Repository".
+	Kind     string    `json:"kind"`
+	Name     string    `json:"name"`
+	Version  int64     `json:"version"`
+	Document string    `json:"document"`
+	Changed  time.Time `json:"changed"`
+}
+
+// Apply asks for resources to be made or changed, all of them or none.
+type Apply struct {
+	// Documents is YAML, documents parted by lines of "---". Relative paths in it are refused: the server has a folder of its own.
+	Documents string `json:"documents"`
+	// DryRun only checks.
+	DryRun bool `json:"dryRun"`
+}
+
+// Applied says what became of each resource.
+type Applied struct {
+	Resources []AppliedResource `json:"resources"`
+}
+
+// AppliedResource is what became of a resource: "created", "changed" or "unchanged".
+type AppliedResource struct {
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	Version int64  `json:"version"`
+	Outcome string `json:"outcome"`
+}
+
+// Job is where a job stands.
+type Job struct {
+	Name    string `json:"name"`
+	Enabled bool   `json:"enabled"`
+	// Schedule in words, such as "every day at 22:00 (Europe/Berlin)".
+	Schedule string `json:"schedule"`
+	Target   string `json:"target"`
+	// Next is when its next interval begins; zero: not by itself. Waits says in words what it waits for.
+	Next  time.Time `json:"next"`
+	Waits string    `json:"waits"`
+	// Running is the number of the session that has not ended; 0: none.
+	Running int64 `json:"running"`
+	// Last is its newest session that has ended; nil: none has.
+	Last *Session `json:"last"`
+}
+
+// Start asks for an interval of a job now.
+type Start struct {
+	// Full reads the newest point of each machine whole from its source.
+	Full bool `json:"full"`
+	// Retry begins one only if the last session left machines failed or waiting.
+	Retry bool `json:"retry"`
+}
+
+// Started names the session that was begun or will begin.
+type Started struct {
+	Session int64 `json:"session"`
+}
+
+// Stop asks a job's session to end: after a checkpoint, or with Now at once.
+type Stop struct {
+	Now bool `json:"now"`
+}
+
+// Session is the record of one interval of a job.
+type Session struct {
+	ID  int64  `json:"id"`
+	Job string `json:"job"`
+	// Boundary is when the interval began by the schedule; zero: it was asked for.
+	Boundary time.Time `json:"boundary"`
+	Began    time.Time `json:"began"`
+	Ended    time.Time `json:"ended"`
+	// State is one of running, waiting, done, partial, failed, stopped, not run.
+	State  string           `json:"state"`
+	Phase  string           `json:"phase"`
+	Reason string           `json:"reason"`
+	Counts map[string]int64 `json:"counts"`
+	// Stopping is true once somebody asked it to stop.
+	Stopping bool    `json:"stopping"`
+	Phases   []Phase `json:"phases"`
+	Tasks    []Task  `json:"tasks"`
+	// Report is the session's whole report as `ferry job run --json` prints it (docs/json.md), once it has ended; in lists it is
+	// left out, as are phases and tasks.
+	Report json.RawMessage `json:"report,omitempty"`
+}
+
+// Phase is one phase of a session.
+type Phase struct {
+	Name   string           `json:"name"`
+	State  string           `json:"state"`
+	Reason string           `json:"reason"`
+	Began  time.Time        `json:"began"`
+	Ended  time.Time        `json:"ended"`
+	Counts map[string]int64 `json:"counts"`
+}
+
+// Task is the work on one machine in a session.
+type Task struct {
+	ID      int64   `json:"id"`
+	Session int64   `json:"session"`
+	Job     string  `json:"job"`
+	Machine Machine `json:"machine"`
+	// Point that is copied, empty while it is not known, and when it was created.
+	Point   string    `json:"point"`
+	Created time.Time `json:"created"`
+	Source  string    `json:"source"`
+	Target  string    `json:"target"`
+	// State is one of waiting, running, done, failed, stopped.
+	State    string    `json:"state"`
+	Reason   string    `json:"reason"`
+	Attempts int64     `json:"attempts"`
+	Began    time.Time `json:"began"`
+	Ended    time.Time `json:"ended"`
+	// Done of Total bytes of the point are dealt with; Read from the source, Written to the target.
+	Done    int64 `json:"done"`
+	Total   int64 `json:"total"`
+	Read    int64 `json:"read"`
+	Written int64 `json:"written"`
+}
+
+// Machine is a machine: its exact id, and the name that it had last.
+type Machine struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// Event is something that happened in a session, as server-sent events tell it. Kind is the event's name: "session", "phase",
+// "task" or "end"; what belongs to it is set.
+type Event struct {
+	Kind    string   `json:"kind"`
+	Session *Session `json:"session,omitempty"`
+	Phase   *Phase   `json:"phase,omitempty"`
+	Task    *Task    `json:"task,omitempty"`
+}
+
+// Status answers what people look at first.
+type Status struct {
+	At      time.Time `json:"at"`
+	Version string    `json:"version"`
+	// Alarms, worst first.
+	Alarms []Alarm `json:"alarms"`
+	// Machines whose copy is older than their job allows, oldest first, and those without a copy before them; then the others
+	// while there is room. MachinesTotal counts all.
+	Machines      []Copy       `json:"machines"`
+	MachinesTotal int          `json:"machinesTotal"`
+	TooOld        int          `json:"tooOld"`
+	Running       []Task       `json:"running"`
+	Waiting       []Wait       `json:"waiting"`
+	Jobs          []Job        `json:"jobs"`
+	Repositories  []Repository `json:"repositories"`
+}
+
+// Alarm is something that a person has to look at. Level is "warning" or "critical".
+type Alarm struct {
+	Level string `json:"level"`
+	// Kind is one of rpo, not-run, failed, target, source, damage, space, session.
+	Kind    string    `json:"kind"`
+	Job     string    `json:"job"`
+	Machine *Machine  `json:"machine,omitempty"`
+	Text    string    `json:"text"`
+	Since   time.Time `json:"since"`
+}
+
+// Copy is the newest good copy that a job has of a machine.
+type Copy struct {
+	Job     string  `json:"job"`
+	Machine Machine `json:"machine"`
+	// Point is its id, empty if there is none; Created when it was made at the source.
+	Point   string    `json:"point"`
+	Created time.Time `json:"created"`
+	// RPO is the age that the job allows, in seconds; 0: any. TooOld is true if the copy is older, or if there is none and the
+	// machine has been in the job for longer.
+	RPO    int64 `json:"rpo"`
+	TooOld bool  `json:"tooOld"`
+	// LagPoints are complete points of the machine at its sources that are newer; LagBytes what they hold; Unknown if not known.
+	LagPoints int64 `json:"lagPoints"`
+	LagBytes  int64 `json:"lagBytes"`
+	// Missing is since when no source has the machine; zero: one does.
+	Missing time.Time `json:"missing"`
+	// Note says what else is to be known, such as that it is always one interval behind and what cures that.
+	Note string `json:"note"`
+}
+
+// Wait is what work waits for, and how many machines do.
+type Wait struct {
+	Job    string    `json:"job"`
+	Reason string    `json:"reason"`
+	Tasks  int64     `json:"tasks"`
+	Until  time.Time `json:"until"`
+}
+
+// Repository is how a repository stands.
+type Repository struct {
+	Name     string `json:"name"`
+	Location string `json:"location"`
+	// ID is the Ferry repository's, empty for other sources and while it is not known.
+	ID string `json:"id"`
+	// State as a session found it last, such as ready, offline or full, its reason, and when that was.
+	State    string    `json:"state"`
+	Reason   string    `json:"reason"`
+	Seen     time.Time `json:"seen"`
+	Points   int64     `json:"points"`
+	Machines int64     `json:"machines"`
+	// Logical is what all points would take whole, Stored what the repository takes, Free what is left on its storage. Bytes.
+	Logical int64 `json:"logical"`
+	Stored  int64 `json:"stored"`
+	Free    int64 `json:"free"`
+	// Full is when it will be full if it goes on like this; zero: not to be said, or never.
+	Full time.Time `json:"full"`
+	// Verified is since when all of it has been verified at least once; zero: not known.
+	Verified time.Time `json:"verified"`
+}
+
+// Health says whether the server lives, or is ready to work.
+type Health struct {
+	OK     bool     `json:"ok"`
+	Checks []string `json:"checks"`
+}
+
+// Rebuild asks for the mirror of a repository's points to be made anew; empty: of all.
+type Rebuild struct {
+	Repository string `json:"repository"`
+}
+
+// Rebuilt says what that came to.
+type Rebuilt struct {
+	Repositories []RebuiltRepository `json:"repositories"`
+}
+
+// RebuiltRepository is one repository whose points were read anew, or the reason why not.
+type RebuiltRepository struct {
+	Name   string `json:"name"`
+	Points int64  `json:"points"`
+	Error  string `json:"error"`
+}
