@@ -100,7 +100,7 @@ func (r resolution) in() int {
 func (a *app) resolveSource(ctx context.Context, into *resolution, origin policy.Origin) error {
 	into.sources = append(into.sources, sourceSeen{repository: origin.Repository})
 	seen := &into.sources[len(into.sources)-1]
-	opened, err := a.openResource(ctx, origin.Repository)
+	opened, err := a.asResource(origin.Repository).openSource(ctx)
 	if err != nil {
 		seen.reason = err.Error()
 		return err
@@ -120,12 +120,9 @@ func (a *app) targetID(ctx context.Context, target policy.Repository) string {
 	if target.ID != "" {
 		return target.ID
 	}
-	with, err := a.asResource(ctx, target)
-	if err != nil {
-		return ""
-	}
-	with.completing = true // an id needs no key, and nothing is to be asked for one
-	repository, err := with.openTargetResource(ctx, target)
+	there := a.asResource(target)
+	there.app.completing = true // an id needs no key, and nothing is to be asked for one
+	repository, err := there.openTarget(ctx)
 	if err != nil {
 		return ""
 	}

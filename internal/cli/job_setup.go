@@ -35,16 +35,16 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 		}
 		origin.Repository = c.located(origin.Repository)
 		repositories = append(repositories, origin.Repository)
-		with := a.paced(ofJob, origin.Repository, false)
+		from := a.paced(ofJob, origin.Repository, false).asResource(origin.Repository)
 		s.Sources = append(s.Sources, job.Place{
 			Origin: origin, Jobs: claimersOf, Donors: repositoriesOf,
-			Open: func(ctx context.Context) (*registry.Source, error) { return with.openResource(ctx, origin.Repository) },
+			Open: func(ctx context.Context) (*registry.Source, error) { return from.openSource(ctx) },
 		})
 	}
-	with := a.paced(ofJob, target, true)
+	to := a.paced(ofJob, target, true).asResource(target)
 	s.Target = job.Goal{
 		Name: target.Name, Location: target.Location, ID: target.ID,
-		Open: func(ctx context.Context) (*repo.Repository, error) { return with.openTargetResource(ctx, target) },
+		Open: func(ctx context.Context) (*repo.Repository, error) { return to.openTarget(ctx) },
 	}
 	for _, r := range c.resources.Repositories { // also those of other jobs: the environment has their secrets too
 		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {
@@ -111,10 +111,36 @@ func repositoriesOf(opened *registry.Source) []*repo.Repository {
 	return all
 }
 
-// openResource lists a repository as a source.
-func (a *app) openResource(ctx context.Context, r policy.Repository) (*registry.Source, error) {
-	with, err := a.asResource(ctx, r)
-	if err != nil {
+// resource opens a repository of a job with the keys of its resource before the program's own. What it names is read when an
+// opening needs it, and not again by those that follow.
+type resource struct {
+	policy.Repository
+	app *app // with its keys, and its credentials once they are read
+}
+
+// asResource is the repository with the keys that its resource names.
+func (a *app) asResource(r policy.Repository) *resource {
+	with := *a
+	with.instance = r.Instance
+	if a.whole == nil {
+		with.whole = a
+	}
+	with.keys = &keys{app: &with, shared: a.keys}
+	add := func(list *[]string, value string) {
+		if value != "" {
+			*list = []string{value}
+		}
+	}
+	add(&with.keys.files, r.Passphrase.File)
+	add(&with.keys.commands, r.Passphrase.Command)
+	add(&with.keys.variables, r.Passphrase.Environment)
+	add(&with.keys.identityFiles, r.Identity.File)
+	return &resource{r, &with}
+}
+
+// openSource lists the repository as a source.
+func (r *resource) openSource(ctx context.Context) (*registry.Source, error) {
+	if err := r.readCredentials(ctx); err != nil {
 		return nil, err
 	}
 	if !s3.IsLocation(r.Location) {
@@ -122,7 +148,7 @@ func (a *app) openResource(ctx context.Context, r policy.Repository) (*registry.
 			return nil, err // a missing folder is a state, not a mistake
 		}
 	}
-	opened, err := with.openReadable(ctx, r.Location, r.SourceName)
+	opened, err := r.app.openReadable(ctx, r.Location, r.SourceName)
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +167,11 @@ func (a *app) openResource(ctx context.Context, r policy.Repository) (*registry.
 	return opened, nil
 }
 
-func (a *app) openTargetResource(ctx context.Context, r policy.Repository) (*repo.Repository, error) {
-	with, err := a.asResource(ctx, r)
-	if err != nil {
+func (r *resource) openTarget(ctx context.Context) (*repo.Repository, error) {
+	if err := r.readCredentials(ctx); err != nil {
 		return nil, err
 	}
-	opened, err := with.openRepository(ctx, r.Location)
+	opened, err := r.app.openRepository(ctx, r.Location)
 	var exit *exitError
 	if errors.As(err, &exit) && !errors.Is(err, job.ErrNoKey) { // a missing folder is a state, not a mistake
 		err = fmt.Errorf("%w: %w", repo.ErrNoRepository, exit.err)
@@ -154,33 +179,17 @@ func (a *app) openTargetResource(ctx context.Context, r policy.Repository) (*rep
 	return opened, err
 }
 
-// asResource is the program with the keys of a repository's resource before its own.
-func (a *app) asResource(ctx context.Context, r policy.Repository) (*app, error) {
-	with := *a
-	with.instance = r.Instance
-	if a.whole == nil {
-		with.whole = a
+// readCredentials reads those of the repository's bucket, once.
+func (r *resource) readCredentials(ctx context.Context) error {
+	if !r.Credentials.IsSet() || r.app.credentials != nil {
+		return nil
 	}
-	with.keys = &keys{app: &with}
-	with.keys.secrets = secrets{files: a.keys.files, commands: a.keys.commands}
-	with.keys.identityFiles = a.keys.identityFiles
-	add := func(list *[]string, value string) {
-		if value != "" {
-			*list = append([]string{value}, *list...)
-		}
+	content, err := r.app.secretOf(ctx, r.Credentials)
+	if err != nil {
+		return &noKeyError{fmt.Errorf("credentials of repository %s: %w", r.Name, err)}
 	}
-	add(&with.keys.files, r.Passphrase.File)
-	add(&with.keys.commands, r.Passphrase.Command)
-	add(&with.keys.variables, r.Passphrase.Environment)
-	add(&with.keys.identityFiles, r.Identity.File)
-	if r.Credentials.IsSet() {
-		content, err := a.secretOf(ctx, r.Credentials)
-		if err != nil {
-			return nil, &noKeyError{fmt.Errorf("credentials of repository %s: %w", r.Name, err)}
-		}
-		with.credentials = content
-	}
-	return &with, nil
+	r.app.credentials = content
+	return nil
 }
 
 // secretOf reads a secret that a resource refers to.

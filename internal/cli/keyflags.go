@@ -43,8 +43,11 @@ type keys struct {
 	app *app
 	secrets
 	identityFiles []string
-	// variables of the environment that have a passphrase, beside the program's own.
+	// variables of the environment that have a passphrase of one repository of a job.
 	variables []string
+	// shared, of the keys of one repository of a job, are those of the whole run: tried after its own, and what is typed for
+	// one repository is kept there for the others.
+	shared *keys
 
 	read bool
 	// asked is how often a passphrase was asked for since the last repository was unlocked.
@@ -76,8 +79,8 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 	}
 	if request.Try == 0 {
 		k.asked = 0
-		if len(k.identities) > 0 {
-			return k.identities, nil
+		if all := k.all(); len(all) > 0 {
+			return all, nil
 		}
 	}
 	if !slices.Contains(request.Kinds, repo.KeyPassphrase) || !k.app.canPrompt() || k.asked == promptTries {
@@ -95,8 +98,20 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 	if passphrase.IsEmpty() {
 		return nil, nil
 	}
-	identity, err := k.add(passphrase)
+	of := k
+	if k.shared != nil {
+		of = k.shared
+	}
+	identity, err := of.add(passphrase)
 	return []age.Identity{identity}, err
+}
+
+// all that was given or typed, its own first.
+func (k *keys) all() []age.Identity {
+	if k.shared == nil {
+		return k.identities
+	}
+	return slices.Concat(k.identities, k.shared.all())
 }
 
 // noKeyError is why a key that was given cannot be read. It is told as it is; a job tells it from what its repositories lack.
@@ -115,31 +130,43 @@ func (k *keys) add(passphrase repo.Passphrase) (age.Identity, error) {
 	return identity, err
 }
 
-// load reads what the flags and the environment name, once.
+// load reads what the flags and the environment name, once. What could not be read is tried again when it is asked for again.
 func (k *keys) load(ctx context.Context) error {
+	if k.shared != nil {
+		if err := k.shared.load(ctx); err != nil {
+			return err
+		}
+	}
 	if k.read {
 		return nil
 	}
-	k.read = true
-	for _, file := range append(k.identityFiles, environmentList(envIdentity)...) {
-		identities, err := k.app.readIdentities(file)
+	files, given, variables := k.identityFiles, k.secrets, k.variables
+	if k.shared == nil {
+		files = append(files, environmentList(envIdentity)...)
+		given = secrets{append(given.files, environmentList(envPassphraseFile)...), append(given.commands, environmentOne(envPassphraseCommand)...)}
+		variables = []string{envPassphrase}
+	}
+	var identities []age.Identity
+	for _, file := range files {
+		list, err := k.app.readIdentities(file)
 		if err != nil {
 			return err
 		}
-		k.identities = append(k.identities, identities...)
+		identities = append(identities, list...)
 	}
-	given := secrets{append(k.files, environmentList(envPassphraseFile)...), append(k.commands, environmentOne(envPassphraseCommand)...)}
 	passphrases, err := given.read(ctx, k.app)
 	if err != nil {
 		return err
 	}
-	for _, variable := range append(k.variables, envPassphrase) {
+	for _, variable := range variables {
 		for _, secret := range environmentOne(variable) {
 			passphrases = append(passphrases, repo.NewPassphrase(secret))
 		}
 	}
+	k.read = true
+	k.identities = append(k.identities, identities...)
 	for _, passphrase := range passphrases {
-		if slices.ContainsFunc(k.passphrases, passphrase.Equal) {
+		if k.has(passphrase) {
 			continue // each try of one is slow
 		}
 		if _, err := k.add(passphrase); err != nil {
@@ -148,6 +175,10 @@ func (k *keys) load(ctx context.Context) error {
 	}
 	k.given = len(k.passphrases)
 	return nil
+}
+
+func (k *keys) has(passphrase repo.Passphrase) bool {
+	return slices.ContainsFunc(k.passphrases, passphrase.Equal) || k.shared != nil && k.shared.has(passphrase)
 }
 
 func environmentOne(name string) []string {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -145,5 +146,33 @@ func TestPassphrasePrompt(t *testing.T) {
 	}
 	if !strings.Contains(term.shown.String(), "They differ.") {
 		t.Errorf("two different ones were taken: %s", term.shown.String())
+	}
+}
+
+// What is typed for one repository of a job opens its others too, and is not asked for again when they are opened again.
+func TestPassphraseOfJobIsTypedOnce(t *testing.T) {
+	term, dir := newTerminal(t), t.TempDir()
+	for name, content := range map[string]string{
+		"images/web.raw": "a disk", "secret.txt": "hidden horse\n",
+		"job.yaml": `{kind: Repository, name: first, location: first}
+---
+{kind: Repository, name: vault, location: vault}
+---
+{kind: Job, name: offsite, source: {repositories: [first]}, target: {repository: vault}}
+`,
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := "--passphrase-file=" + filepath.Join(dir, "secret.txt")
+	term.run(dir, ExitDone, nil, "copy", "images", "first", "--create", "--encrypt", secret)
+	term.run(dir, ExitDone, nil, "repo", "init", "vault", "--encrypt", secret)
+	term.run(dir, ExitDone, [][2]string{{"passphrase of " + filepath.Join(dir, "vault") + ": ", "hidden horse\n"}}, "job", "run", "--once", "-f", "job.yaml")
+	term.mu.Lock()
+	defer term.mu.Unlock()
+	if asked := strings.Count(term.shown.String(), "passphrase of "); asked != 1 || !strings.Contains(term.shown.String(), "1 copied") {
+		t.Errorf("asked %d times: %s", asked, term.shown.String())
 	}
 }
