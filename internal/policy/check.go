@@ -103,13 +103,15 @@ func (s Selector) covers(other Selector) bool {
 
 func (j Job) checkLookup(f *faults) {
 	forward := j.Lookup.Direction == Forward
-	switch mode := j.Schedule.Mode; {
-	case forward && mode == Immediate:
-		f.add("lookup", "leave one of them out", "forward waits for a point made after an interval began; with mode immediate every new point begins one")
+	periodic := j.Schedule.Mode == Periodic || j.Schedule.Mode == "" // nothing said is once a day
+	if forward && !periodic {
+		f.add("lookup", "lookup: backward", "forward takes only what is made after an interval began, and this schedule has no intervals: those with every or on do")
+	}
+	switch {
 	case forward && j.Lookup.WithinInterval:
 		f.add("lookback", "leave one of them out", "lookback says how far to look backward, and lookup is forward")
-	case j.Lookup.WithinInterval && mode != Periodic && mode != "":
-		f.add("lookback", "lookback: any", "there is no interval to look back by in mode %s", mode)
+	case j.Lookup.WithinInterval && !periodic:
+		f.add("lookback", "lookback: any", "there is no interval to look back by: schedules with every or on have them")
 	}
 	if forward && j.Lookup.Backfill != 0 {
 		f.add("backfill", "leave one of them out", "forward takes only what is made after an interval began, so no history")

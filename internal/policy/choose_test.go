@@ -205,21 +205,6 @@ func TestChooseComesToRest(t *testing.T) {
 	})
 }
 
-func TestLookupCheck(t *testing.T) {
-	periodic, immediate := Schedule{Mode: Periodic, Every: Every{Days: 1}}, Schedule{Mode: Immediate}
-	for _, l := range []Lookup{{Direction: Forward}, {WithinInterval: true}} {
-		if err := l.Check(periodic); err != nil {
-			t.Error(err)
-		}
-		if l.Check(immediate) == nil {
-			t.Errorf("%+v was taken with mode immediate", l)
-		}
-	}
-	if err := (Lookup{}).Check(immediate); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestAlwaysOneIntervalBehind(t *testing.T) {
 	daily, hourly := schedule(t, ScheduleText{Every: "1d", At: "22:00"}), schedule(t, ScheduleText{Every: "1h"})
 	at := func(day int, clock string) time.Time {

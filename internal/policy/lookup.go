@@ -57,16 +57,3 @@ func (b Backfill) String() string {
 	}
 	return strconv.Itoa(int(b))
 }
-
-// Check returns an error, a *FieldError, for what the schedule leaves no meaning to.
-func (l Lookup) Check(s Schedule) error {
-	switch {
-	case s.Mode == Periodic:
-		return nil
-	case l.Direction == Forward:
-		return &FieldError{"lookup", fmt.Errorf("forward counts from the beginning of an interval by the schedule, and with mode %s there is none", s.Mode)}
-	case l.WithinInterval:
-		return &FieldError{"lookback", fmt.Errorf("interval is a length that mode %s does not have", s.Mode)}
-	}
-	return nil
-}

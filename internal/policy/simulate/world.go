@@ -149,9 +149,6 @@ func decided() rules {
 	}
 }
 
-// Run lives through the world, and tells of every event in the order of time.
-func Run(w World, tell func(Event)) { run(w, decided(), tell) }
-
 // edges are the instants at which the world changes by itself.
 func (w World) edges() []time.Time {
 	var edges []time.Time
