@@ -192,7 +192,7 @@ func (r *resource) readCredentials(ctx context.Context) error {
 	return nil
 }
 
-// secretOf reads a secret that a resource refers to.
+// secretOf reads the credentials that a resource refers to.
 func (a *app) secretOf(ctx context.Context, ref policy.SecretRef) ([]byte, error) {
 	switch {
 	case ref.File != "":
@@ -203,5 +203,5 @@ func (a *app) secretOf(ctx context.Context, ref policy.SecretRef) ([]byte, error
 		}
 		return nil, exitWith(ExitKey, "the environment has no %s", ref.Environment)
 	}
-	return a.runSecretCommand(ctx, ref.Command)
+	return a.runSecretCommand(ctx, "credentials", ref.Command)
 }

@@ -140,28 +140,9 @@ func (k *keys) load(ctx context.Context) error {
 	if k.read {
 		return nil
 	}
-	files, given, variables := k.identityFiles, k.secrets, k.variables
-	if k.shared == nil {
-		files = append(files, environmentList(envIdentity)...)
-		given = secrets{append(given.files, environmentList(envPassphraseFile)...), append(given.commands, environmentOne(envPassphraseCommand)...)}
-		variables = []string{envPassphrase}
-	}
-	var identities []age.Identity
-	for _, file := range files {
-		list, err := k.app.readIdentities(file)
-		if err != nil {
-			return err
-		}
-		identities = append(identities, list...)
-	}
-	passphrases, err := given.read(ctx, k.app)
+	identities, passphrases, err := k.readAll(ctx)
 	if err != nil {
 		return err
-	}
-	for _, variable := range variables {
-		for _, secret := range environmentOne(variable) {
-			passphrases = append(passphrases, repo.NewPassphrase(secret))
-		}
 	}
 	k.read = true
 	k.identities = append(k.identities, identities...)
@@ -175,6 +156,31 @@ func (k *keys) load(ctx context.Context) error {
 	}
 	k.given = len(k.passphrases)
 	return nil
+}
+
+// readAll reads what is named: age keys, and passphrases.
+func (k *keys) readAll(ctx context.Context) ([]age.Identity, []repo.Passphrase, error) {
+	files, given, variables := k.identityFiles, k.secrets, k.variables
+	if k.shared == nil {
+		files = append(files, environmentList(envIdentity)...)
+		given = secrets{append(given.files, environmentList(envPassphraseFile)...), append(given.commands, environmentOne(envPassphraseCommand)...)}
+		variables = []string{envPassphrase}
+	}
+	var identities []age.Identity
+	for _, file := range files {
+		list, err := k.app.readIdentities(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		identities = append(identities, list...)
+	}
+	passphrases, err := given.read(ctx, k.app)
+	for _, variable := range variables {
+		for _, secret := range environmentOne(variable) {
+			passphrases = append(passphrases, repo.NewPassphrase(secret))
+		}
+	}
+	return identities, passphrases, err
 }
 
 func (k *keys) has(passphrase repo.Passphrase) bool {
@@ -265,7 +271,7 @@ func (a *app) readIdentities(name string) ([]age.Identity, error) {
 
 // runPassphraseCommand runs a command of the user's, and takes the first line of its output.
 func (a *app) runPassphraseCommand(ctx context.Context, text string) (repo.Passphrase, error) {
-	output, err := a.runSecretCommand(ctx, text)
+	output, err := a.runSecretCommand(ctx, "passphrase", text)
 	if err != nil {
 		return repo.Passphrase{}, err
 	}
@@ -276,8 +282,8 @@ func (a *app) runPassphraseCommand(ctx context.Context, text string) (repo.Passp
 	return passphrase, nil
 }
 
-// runSecretCommand runs a command of the user's that prints a secret. It gets no passphrase itself.
-func (a *app) runSecretCommand(ctx context.Context, text string) ([]byte, error) {
+// runSecretCommand runs a command of the user's that prints a secret, what it is being for the error. It gets no passphrase itself.
+func (a *app) runSecretCommand(ctx context.Context, what, text string) ([]byte, error) {
 	command := exec.CommandContext(ctx, "/bin/sh", "-c", text)
 	command.Stdin, command.Stderr = os.Stdin, a.errOut
 	command.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, envPassphrase+"=") })
@@ -287,7 +293,7 @@ func (a *app) runSecretCommand(ctx context.Context, text string) ([]byte, error)
 		if errors.As(err, &exit) {
 			err = fmt.Errorf("it ended with %w", exit)
 		}
-		return nil, exitWith(ExitKey, "the passphrase command failed: %w", err)
+		return nil, exitWith(ExitKey, "the %s command failed: %w", what, err)
 	}
 	return output, nil
 }
