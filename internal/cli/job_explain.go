@@ -185,13 +185,13 @@ type goesJSON struct {
 
 func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) explanationJSON {
 	described := explanationJSON{
-		Job: printable(c.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: append([]string{}, e.Plan.Alarms...),
+		Job: printable(c.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: readableList(e.Plan.Alarms),
 		Machines: []explainedJSON{}, Copies: len(e.Plan.Steps(plan.ActionCopy)), Claims: len(e.Plan.Steps(plan.ActionClaim)), Removals: len(e.Plan.Steps(plan.ActionRemove)),
 	}
 	for _, m := range e.Plan.Machines {
 		row := explainedJSON{
 			Machine: describeMachine(m.Machine), Selected: m.Selected, Reason: readable(m.Reason), Waits: m.Waits,
-			Alarms: append([]string{}, m.Alarms...), Warnings: append([]string{}, m.Warnings...), Points: []explainedStepJSON{},
+			Alarms: readableList(m.Alarms), Warnings: readableList(m.Warnings), Points: []explainedStepJSON{},
 		}
 		if !m.Missing.IsZero() {
 			missing := m.Missing.UTC()
@@ -207,11 +207,8 @@ func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) expla
 
 func describeIntervalStep(setup job.Setup, step plan.IntervalStep) explainedStepJSON {
 	described := explainedStepJSON{
-		Point: step.Point.ID.String(), Created: step.Point.Created.UTC(), OnTarget: step.OnTarget, Action: step.Action, Reasons: []string{},
+		Point: step.Point.ID.String(), Created: step.Point.Created.UTC(), OnTarget: step.OnTarget, Action: step.Action, Reasons: readableList(step.Reasons),
 		Slots: append([]string{}, step.Slots...), Stays: readable(step.Stays), Failure: step.Failure,
-	}
-	for _, reason := range step.Reasons {
-		described.Reasons = append(described.Reasons, readable(reason))
 	}
 	if step.Source >= 0 {
 		described.Source = printable(setup.Sources[step.Source].Origin.Repository.Name)

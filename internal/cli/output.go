@@ -35,6 +35,15 @@ func printable(name string) string { return backup.SafeText(backup.EncodeName(na
 // readable makes a message safe to print. Names in it are encoded already.
 func readable(message string) string { return backup.SafeText(message) }
 
+// readableList is that of each message, and for JSON never nil.
+func readableList(messages []string) []string {
+	list := []string{}
+	for _, message := range messages {
+		list = append(list, readable(message))
+	}
+	return list
+}
+
 // size is a number of bytes as people read it.
 func size(bytes int64) string {
 	if bytes < 0 {

@@ -1,0 +1,29 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"ferry/internal/job"
+	"ferry/internal/plan"
+)
+
+// What a source calls its machines may be meant for the terminal of the one who looks at the JSON.
+func TestExplanationInJSONIsSafeToPrint(t *testing.T) {
+	hostile := []string{"web\x1b[2J"}
+	e := &job.Explanation{Plan: plan.IntervalPlan{
+		Frozen: hostile[0], Alarms: hostile,
+		Machines: []plan.MachinePlan{{
+			Reason: hostile[0], Alarms: hostile, Warnings: hostile,
+			Steps: []plan.IntervalStep{{Source: -1, Reasons: hostile, Stays: hostile[0]}},
+		}},
+	}}
+	written, err := json.Marshal(describeExplanation(chosenJob{}, job.Setup{}, e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(written), `\u001b`) || strings.Count(string(written), "[2J") != 7 {
+		t.Errorf("%s", written)
+	}
+}
