@@ -16,9 +16,6 @@ import (
 	"ferry/internal/repo"
 )
 
-// jobByHand is the job that claims what is copied by hand.
-const jobByHand = "manual"
-
 type forgetFlags struct {
 	plan.ForgetRequest
 	job, zone, weeklyOn string
@@ -61,7 +58,7 @@ that matches a machine's id, native id or name, or label=GLOB; none means all.`,
 	flags.StringVar(&f.zone, "time-zone", "", "`ZONE` whose days count, such as Europe/Berlin (default: this machine's)")
 	flags.StringArrayVar(&f.Points, "point", nil, "give up the point whose `ID` begins so, 6 characters or more (repeatable)")
 	flags.BoolVar(&f.Newest, "newest", false, "with --point: also the newest good point of a machine")
-	flags.StringVar(&f.job, "job", jobByHand, "withdraw the claims of this `JOB`")
+	flags.StringVar(&f.job, "job", policy.ManualJob, "withdraw the claims of this `JOB`")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would become of every point, and why; change nothing")
 	return command
 }

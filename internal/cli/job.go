@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,9 +10,6 @@ import (
 
 	"ferry/internal/policy"
 )
-
-// maxResources is the size of the largest file of resources, in bytes.
-const maxResources = 4 << 20
 
 func (a *app) jobCommand() *cobra.Command {
 	command := &cobra.Command{
@@ -82,10 +78,7 @@ func (a *app) readResources(file string) (policy.Resources, string, error) {
 		defer opened.Close()
 		input, folder = opened, filepath.Dir(file)
 	}
-	content, err := io.ReadAll(io.LimitReader(input, maxResources+1))
-	if err == nil && len(content) > maxResources {
-		err = fmt.Errorf("%s is larger than such a file can be", printable(file))
-	}
+	content, err := io.ReadAll(io.LimitReader(input, policy.MaxFile+1)) // of one that is too large Parse says so
 	if err == nil {
 		folder, err = filepath.Abs(folder)
 	}

@@ -76,7 +76,7 @@ func (a *app) printJobs(records []repo.JobRecord) error {
 	for _, record := range records {
 		names = append(names, record.Job)
 	}
-	text := strings.TrimSuffix(strings.Join(documents, "---\n"), "\n")
+	text := strings.Join(documents, "\n---\n")
 	if len(records) > 1 {
 		if _, err := policy.Parse(policy.File{Name: "the file", Content: []byte(text)}); err != nil {
 			return hinted(usage("the jobs here cannot stand in one file: %w", err), "name one of them: "+printable(strings.Join(names, ", ")))
@@ -91,7 +91,7 @@ func documentsOf(records []repo.JobRecord) []string {
 	var documents []string
 	seen := map[string]bool{}
 	for _, record := range records {
-		for _, document := range strings.Split(record.Document, "---\n") {
+		for _, document := range strings.Split(strings.TrimSuffix(record.Document, "\n"), "\n---\n") { // a value may end in ---
 			if !seen[document] {
 				seen[document] = true
 				documents = append(documents, document)

@@ -12,13 +12,11 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/mover"
 	"ferry/internal/plan"
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
 )
-
-// ManualJob is the job for which copies by hand claim their points.
-const ManualJob = "manual"
 
 // Outcome says what became of a step.
 type Outcome string
@@ -92,7 +90,7 @@ func (r Report) count(is func(StepReport) bool) int {
 type Options struct {
 	Codec   mover.Codec
 	TempDir string
-	// Job claims what is copied; empty means ManualJob.
+	// Job claims what is copied; empty means policy.ManualJob.
 	Job string
 	// Full reads every point whole and stores it in a sealed domain of its own, Plain unencrypted even there where the
 	// repository encrypts.
@@ -119,7 +117,7 @@ func Copy(ctx context.Context, from *registry.Source, to *repo.Repository, steps
 	case c.options.Mend:
 		c.options.Job = ""
 	case c.options.Job == "":
-		c.options.Job = ManualJob
+		c.options.Job = policy.ManualJob
 	}
 	for _, step := range steps.Steps {
 		outcome := OutcomeNothing

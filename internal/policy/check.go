@@ -34,8 +34,8 @@ func (j Job) check() []Problem {
 	twice(&f, "source.repositories", j.Source.Repositories)
 	twice(&f, "source.jobs", j.Source.Jobs)
 	twice(&f, "source.backups", j.Source.Backups)
-	if j.Name == "manual" {
-		f.add("name", "", "manual is the job of what is copied by hand")
+	if j.Name == ManualJob {
+		f.add("name", "", ManualJob+" is the job of what is copied by hand")
 	}
 	j.Select.check(&f)
 	j.checkLookup(&f)

@@ -82,8 +82,8 @@ var lineOf = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 // documents splits a file. What is not YAML ends it.
 func (r *reader) documents(content []byte) []*yaml.Node {
 	top := &yaml.Node{Line: 1, Column: 1}
-	if len(content) > maxFile {
-		r.wrong(top, "", "the file is larger than %d bytes", maxFile)
+	if len(content) > MaxFile {
+		r.wrong(top, "", "the file is larger than %d bytes", MaxFile)
 		return nil
 	}
 	var roots []*yaml.Node

@@ -179,7 +179,7 @@ func TestHostileFiles(t *testing.T) {
 		"deep flow":          "kind: " + strings.Repeat("[", 200_000),
 		"deep block":         strings.Repeat("? ", 100_000) + "a",
 		"deep lists":         strings.Repeat("- ", 100_000) + "a",
-		"large":              "# " + strings.Repeat("x", maxFile),
+		"large":              "# " + strings.Repeat("x", MaxFile),
 		"many mistakes":      "kind: Job\n" + strings.Repeat("x: 1\n", 50_000),
 		"many documents":     strings.Repeat("kind: Job\n---\n", 20_000),
 		"not UTF-8":          "kind: \xff",

@@ -13,8 +13,8 @@ import (
 
 // Limits of what is read. They are far above what a person writes, and keep a hostile file from taking memory or time.
 const (
-	// maxFile is the largest file, in bytes.
-	maxFile = 1 << 20
+	// MaxFile is the largest file that Parse reads, in bytes.
+	MaxFile = 1 << 20
 	// maxNodes is how many values a file may have, those counted again that an alias repeats.
 	maxNodes = 200_000
 	// maxProblems is how many mistakes are told of one file.

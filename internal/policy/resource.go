@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// ManualJob is the job for which copies by hand claim their points. No job of a file has its name.
+const ManualJob = "manual"
+
 // Job is a backup copy job: what to copy, from where, to where, when, and what to keep. docs/jobs.md describes every
 // field as it is written. The zero value of a field says nothing; [Job.Effective] puts in what holds then.
 type Job struct {
