@@ -9,7 +9,6 @@ import (
 
 	"ferry/internal/job"
 	"ferry/internal/policy"
-	"ferry/internal/repo"
 )
 
 // A backfill of more points than could be named in what the job leaves begins, and goes on.
@@ -64,18 +63,6 @@ func TestBackfillEnds(t *testing.T) {
 		}
 		l.wantCounts(l.run(job.ResultDone), "0 copied, 0 claimed, 0 failed, 0 removed")
 	}
-}
-
-// What an older Ferry left, which named each point, is gone by.
-func TestBackfillNamedPointByPoint(t *testing.T) {
-	l := newLab(t, day("a", 1), day("a", 2), day("a", 3))
-	l.now = time.Date(2026, 3, 3, 20, 0, 0, 0, time.UTC)
-	l.run(job.ResultDone)
-	memory := fmt.Sprintf(`{"started":"2026-03-01T12:00:00Z","pinned":[%q]}`, l.points[0].ID())
-	if err := l.target().WriteJob(t.Context(), repo.JobRecord{Job: "offsite", Document: "kind: Job\n", Memory: []byte(memory)}); err != nil {
-		t.Fatal(err)
-	}
-	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
 }
 
 // A job that is too large to be left in the target copies nevertheless, and says so.

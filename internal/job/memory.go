@@ -32,11 +32,9 @@ type memory struct {
 	// Missing says by the machine's id since when no source has it.
 	Missing map[string]time.Time `json:"missing,omitempty"`
 	// Backfill says by the machine's id of when the points are that a session chose together and that are not all held yet;
-	// Begun are those that it chose alone, as far as the job does not hold them. Pinned are of an older Ferry, which named
-	// each of those that were chosen together.
+	// Begun are those that it chose alone, as far as the job does not hold them.
 	Backfill map[string]span  `json:"backfill,omitempty"`
 	Begun    []backup.PointID `json:"begun,omitempty"`
-	Pinned   []backup.PointID `json:"pinned,omitempty"`
 }
 
 // recall reads the memory from the target.
@@ -51,7 +49,7 @@ func (r *runner) recall(ctx context.Context) error {
 	if len(records) == 1 && json.Unmarshal(records[0].Memory, &r.memory) != nil {
 		r.memory = memory{}
 	}
-	for _, id := range append(r.memory.Pinned, r.memory.Begun...) {
+	for _, id := range r.memory.Begun {
 		r.earlier[id] = true
 	}
 	r.earlierFill = maps.Clone(r.memory.Backfill)
@@ -77,12 +75,12 @@ func (m memory) started() time.Time {
 
 // remember leaves the job's description and memory in the target.
 func (r *runner) remember(ctx context.Context) error {
-	r.memory.Pinned, r.memory.Begun = r.unfinished(r.memory.Pinned), r.unfinished(r.memory.Begun)
+	r.memory.Begun = r.unfinished(r.memory.Begun)
 	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
 	left := r.memory
 	// What is missed least goes first: a copy that was killed begins anew; it takes longer to believe that a machine has gone.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Begun, left.Pinned = nil, nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started, Instead: left.Instead} },
+		func() {}, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started, Instead: left.Instead} },
 		func() { record.Document = "" },
 	} {
 		shorten()
@@ -178,9 +176,6 @@ func (r *runner) pinned() map[backup.PointID]bool {
 		if fill, begun := r.memory.Backfill[o.Machine.Key.String()]; begun && fill.has(o.Created) {
 			pinned[o.ID] = r.attempts[o.ID] < maxAttempts
 		}
-	}
-	for _, id := range r.memory.Pinned {
-		pinned[id] = r.attempts[id] < maxAttempts
 	}
 	for _, id := range r.memory.Begun {
 		pinned[id] = r.attempts[id] < maxAttempts && (stored[id] || r.chosen[id])
