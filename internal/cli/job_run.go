@@ -136,7 +136,7 @@ func sessionExit(s *job.Session) error {
 		code = ExitUsage
 	case s.Result == job.ResultPartly:
 		code = ExitSomeFailed
-	case s.Result == job.ResultFailed, s.Result == job.ResultAborted, s.Target.State != job.StateReady, noSourceReady(s):
+	case s.Result == job.ResultFailed, s.Result == job.ResultAborted, s.Target.State != job.StateReady, s.SourcesWait():
 		code = ExitFailed
 	case s.Damage.Points > 0, s.Damage.Places > 0:
 		code = ExitDamaged
@@ -156,15 +156,6 @@ func sessionExit(s *job.Session) error {
 		code = exit.code
 	}
 	return &exitError{code: code, err: fmt.Errorf("job %s: %s: %s", printable(s.Job), s.Result, readable(s.Reason))}
-}
-
-func noSourceReady(s *job.Session) bool {
-	for _, source := range s.Sources {
-		if source.State == job.StateReady {
-			return false
-		}
-	}
-	return len(s.Sources) > 0
 }
 
 // printSession prints what was not printed while it happened.

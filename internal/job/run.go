@@ -313,7 +313,7 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultPartly, fmt.Sprintf("%d of %d machines failed", failed, len(s.Tasks))
 	case r.undone != "":
 		s.Result, s.Reason = ResultPartly, r.undone
-	case r.sourcesWait():
+	case s.SourcesWait():
 		s.Result, s.Reason = ResultWaits, "no source can be read"
 	case states[TaskWaits] > 0:
 		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait", states[TaskWaits], len(s.Tasks))
@@ -336,16 +336,6 @@ func (t *Task) judge() {
 			}
 		}
 	}
-}
-
-// sourcesWait is true if none of the sources is ready.
-func (r *runner) sourcesWait() bool {
-	for _, state := range r.session.Sources {
-		if state.State == StateReady {
-			return false
-		}
-	}
-	return len(r.session.Sources) > 0
 }
 
 // task is the task of a machine, made when the session first comes to it.

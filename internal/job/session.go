@@ -1,6 +1,7 @@
 package job
 
 import (
+	"slices"
 	"time"
 
 	"ferry/internal/backup"
@@ -197,19 +198,6 @@ func nameOf(m TaskMachine) string {
 	return "machine " + m.Name + " (" + m.ID + ")"
 }
 
-// count adds up what phases and tasks came to.
-func (s *Session) count(is func(TaskPoint) bool) int {
-	n := 0
-	for _, task := range s.Tasks {
-		for _, p := range task.Points {
-			if is(p) {
-				n++
-			}
-		}
-	}
-	return n
-}
-
 // Copied counts points that were copied, Claimed those that the target had for another job, Failed those that could not be
 // copied, Removed those that the job gave up.
 func (s *Session) Copied() int { return s.outcomes(plan.ActionCopy, OutcomeCopied) }
@@ -222,11 +210,39 @@ func (s *Session) Removed() int { return s.outcomes(plan.ActionRemove, OutcomeCo
 
 // Failed counts points that could not be copied.
 func (s *Session) Failed() int {
-	return s.count(func(p TaskPoint) bool { return p.Outcome == OutcomeFailed })
+	n := 0
+	for _, task := range s.Tasks {
+		n += task.count(func(p TaskPoint) bool { return p.Outcome == OutcomeFailed })
+	}
+	return n
 }
 
 func (s *Session) outcomes(action plan.Action, outcome Outcome) int {
-	return s.count(func(p TaskPoint) bool { return p.Action == action && p.Outcome == outcome })
+	n := 0
+	for _, task := range s.Tasks {
+		n += task.outcomes(action, outcome)
+	}
+	return n
+}
+
+// outcomes counts the points of which an action came to an outcome.
+func (t Task) outcomes(action plan.Action, outcome Outcome) int {
+	return t.count(func(p TaskPoint) bool { return p.Action == action && p.Outcome == outcome })
+}
+
+func (t Task) count(is func(TaskPoint) bool) int {
+	n := 0
+	for _, p := range t.Points {
+		if is(p) {
+			n++
+		}
+	}
+	return n
+}
+
+// SourcesWait is true if none of the sources is ready.
+func (s *Session) SourcesWait() bool {
+	return len(s.Sources) > 0 && !slices.ContainsFunc(s.Sources, func(state SourceState) bool { return state.State == StateReady })
 }
 
 // Phase returns the phase of a name; nil if the session did not come to it.

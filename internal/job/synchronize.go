@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ferry/internal/backup"
@@ -31,15 +32,11 @@ const (
 	troubleGone
 	// troubleStays: trying again does not help.
 	troubleStays
-	// troubleTarget: nothing can be written to the target. It concerns every machine.
-	troubleTarget
 )
 
 // troubleOf classes an error.
 func troubleOf(err error) trouble {
 	switch {
-	case errors.Is(err, storage.ErrFull):
-		return troubleTarget
 	case errors.Is(err, backup.ErrVanished):
 		return troubleGone
 	case errors.Is(err, backup.ErrBroken), errors.Is(err, backup.ErrUnsupported), errors.Is(err, backup.ErrEncrypted),
@@ -59,8 +56,11 @@ func (r *runner) synchronize(ctx context.Context) error {
 	phase, end := r.begin(PhaseSynchronize)
 	defer end()
 	err := r.rounds(ctx, phase)
-	phase.Counts["copied"], phase.Counts["claimed"], phase.Counts["failed"] = int64(r.points(plan.ActionCopy, OutcomeCopied)), int64(r.points(plan.ActionClaim, OutcomeCopied)), int64(r.points(plan.ActionCopy, OutcomeFailed))
+	phase.Counts["copied"], phase.Counts["claimed"], phase.Counts["failed"] = 0, 0, 0
 	for _, task := range r.tasks {
+		phase.Counts["copied"] += int64(task.outcomes(plan.ActionCopy, OutcomeCopied))
+		phase.Counts["claimed"] += int64(task.outcomes(plan.ActionClaim, OutcomeCopied))
+		phase.Counts["failed"] += int64(task.outcomes(plan.ActionCopy, OutcomeFailed))
 		for _, p := range task.Points {
 			phase.Counts["readBytes"] += p.ReadBytes
 			phase.Counts["storedBytes"] += p.StoredBytes
@@ -73,18 +73,6 @@ func (r *runner) synchronize(ctx context.Context) error {
 		phase.State = PhaseWarned
 	}
 	return err
-}
-
-func (r *runner) points(action plan.Action, outcome Outcome) int {
-	n := 0
-	for _, task := range r.tasks {
-		for _, p := range task.Points {
-			if p.Action == action && p.Outcome == outcome {
-				n++
-			}
-		}
-	}
-	return n
 }
 
 func (r *runner) rounds(ctx context.Context, phase *Phase) error {
@@ -136,7 +124,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		return never, err
 	}
 	defer v.close()
-	if r.sourcesWait() {
+	if r.session.SourcesWait() {
 		phase.State, phase.Reason = PhaseWaits, r.notReady()
 		return whileWaiting, nil
 	}
@@ -180,7 +168,7 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	}
 	copying, cancel := r.whileOpen(ctx)
 	defer cancel()
-	worst, err := r.copyAll(copying, v.opened, todo)
+	retry, err := r.copyAll(copying, v.opened, todo)
 	switch {
 	case ctx.Err() != nil:
 		return never, ctx.Err()
@@ -194,7 +182,7 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 		return afterPause, nil
 	case err != nil:
 		return never, err
-	case worst == troubleRetry:
+	case retry:
 		return afterPause, nil
 	}
 	return atOnce, nil // what is gone, or was pinned: is there something newer?
@@ -234,13 +222,8 @@ func (r *runner) show(at time.Time) string {
 
 // describe gives each selected machine the task that the plan says, before anything is done.
 func (r *runner) describe(p plan.IntervalPlan) {
-	for _, alarm := range p.Alarms {
-		r.alarm(alarm)
-	}
+	r.alarmsOf(p)
 	for _, m := range p.Machines {
-		for _, alarm := range m.Alarms {
-			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
-		}
 		if !m.Selected && m.Missing.IsZero() {
 			continue
 		}
@@ -255,6 +238,18 @@ func (r *runner) describe(p plan.IntervalPlan) {
 			if step.Failure {
 				r.note(step, OutcomeFailed, step.Reasons)
 			}
+		}
+	}
+}
+
+// alarmsOf raises the alarms of a plan.
+func (r *runner) alarmsOf(p plan.IntervalPlan) {
+	for _, alarm := range p.Alarms {
+		r.alarm(alarm)
+	}
+	for _, m := range p.Machines {
+		for _, alarm := range m.Alarms {
+			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
 		}
 	}
 }
@@ -275,13 +270,9 @@ func taskState(m plan.MachinePlan) TaskState {
 }
 
 func (r *runner) alarm(text string) {
-	text = backup.SafeText(text)
-	for _, there := range r.session.Alarms {
-		if there == text {
-			return
-		}
+	if text = backup.SafeText(text); !slices.Contains(r.session.Alarms, text) {
+		r.session.Alarms = append(r.session.Alarms, text)
 	}
-	r.session.Alarms = append(r.session.Alarms, text)
 }
 
 // claimThere claims what the target has for other jobs.

@@ -10,10 +10,9 @@ import (
 	"ferry/internal/source/registry"
 )
 
-// copyAll copies points, those that follow each other in one source through one ingest, and returns the worst trouble that
+// copyAll copies points, those that follow each other in one source through one ingest, and says whether there was trouble that
 // trying again may help with. The error is one of the target.
-func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []plan.IntervalStep) (trouble, error) {
-	worst := troubleStays
+func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []plan.IntervalStep) (retry bool, err error) {
 	for len(todo) > 0 {
 		n := 1
 		options := r.Copy
@@ -31,26 +30,24 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 			r.warnOnce(text)
 		}
 		for i, done := range report.Steps {
-			if found := r.copied(todo[i], done); done.Err != nil && found < worst {
-				worst = found
-			}
+			retry = r.copied(todo[i], done) || retry
 		}
 		if err != nil {
-			return worst, err
+			return retry, err
 		}
 		todo = todo[n:]
 	}
-	return worst, nil
+	return retry, nil
 }
 
-// copied notes what became of one copy, and classes its trouble.
-func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
+// copied notes what became of one copy, and says whether there was trouble that trying again may help with.
+func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 	switch done.Outcome {
 	case OutcomeNotReached:
 		r.attempts[step.Point.ID]--
-		return troubleStays
+		return false
 	case OutcomeNothing:
-		return troubleStays
+		return false
 	case OutcomeFailed, OutcomeCopied:
 	}
 	p := r.note(step, done.Outcome, step.Reasons)
@@ -65,9 +62,8 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
 		if !r.earlier[step.Point.ID] && (!filled || !fill.has(step.Point.Created)) { // what an earlier interval began does not use this one up
 			r.stored[step.Point.Machine.Key] = true
 		}
-		task := r.task(step.Point.Machine)
-		task.State, task.Reason = TaskCopied, ""
-		return troubleStays
+		r.done(step)
+		return false
 	}
 	p.Error, p.Hint = backup.SafeText(done.Err.Error()), backup.SafeText(backup.Hint(done.Err))
 	found := troubleOf(done.Err)
@@ -79,7 +75,7 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) trouble {
 	case found == troubleRetry && p.Attempts >= maxAttempts:
 		return troubleStays // nothing is left to pause for
 	}
-	return found
+	return found == troubleRetry
 }
 
 // flags are the slots that a point fills as it is stored, by what the job holds and what this session has stored before it.

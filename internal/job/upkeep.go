@@ -197,7 +197,7 @@ func (r *runner) retention(ctx context.Context) (removed int, err error) {
 	}
 	situation.Selected = nil // nothing is copied any more
 	p := r.planned(situation)
-	r.describeRemovals(p)
+	r.alarmsOf(p)
 	steps := p.Steps(plan.ActionRemove)
 	var points []repo.Forgetting
 	for _, step := range steps {
@@ -224,18 +224,6 @@ func (r *runner) retention(ctx context.Context) (removed int, err error) {
 		r.note(step, OutcomeCopied, reasons)
 	}
 	return removed, nil
-}
-
-// describeRemovals raises the alarms of a plan that only removes.
-func (r *runner) describeRemovals(p plan.IntervalPlan) {
-	for _, alarm := range p.Alarms {
-		r.alarm(alarm)
-	}
-	for _, m := range p.Machines {
-		for _, alarm := range m.Alarms {
-			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
-		}
-	}
 }
 
 // reclaim gives space back, if there is reason to think that there is some.
