@@ -85,6 +85,8 @@ type runner struct {
 	attempts map[backup.PointID]int
 	// machines are as the plan described them last.
 	machines map[backup.MachineKey]backup.Machine
+	// entries are what the target had of each machine, by pseudonym, as the transfer began.
+	entries map[string][]repo.Entry
 	// given are points that were handed over for commit in this session, and their claims' flags.
 	given map[backup.MachineKey][]policy.Candidate
 	// stored are the machines of which this session has stored a point that it chose itself.

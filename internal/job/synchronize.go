@@ -166,6 +166,11 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	if err := r.remember(ctx); err != nil {
 		return never, err
 	}
+	r.entries = map[string][]repo.Entry{}
+	for _, entry := range r.target.Entries() {
+		machine := entry.Machine.String()
+		r.entries[machine] = append(r.entries[machine], entry)
+	}
 	copying, cancel := r.whileOpen(ctx)
 	defer cancel()
 	retry, err := r.copyAll(copying, v.opened, todo)

@@ -96,9 +96,8 @@ func (r *runner) flags(p backup.Point) []string {
 		}
 	}
 	if candidates == nil {
-		pseudonym := r.target.Pseudonym(key)
-		for _, entry := range r.target.Entries() {
-			if claim, mine := r.claim(entry.ID); mine && entry.Machine == pseudonym {
+		for _, entry := range r.entries[r.target.Pseudonym(key).String()] {
+			if claim, mine := r.claim(entry.ID); mine {
 				_, damaged := r.target.DamageOf(entry.ID)
 				candidates = append(candidates, policy.Candidate{ID: entry.ID, Created: entry.Created, Good: !damaged, Flags: claim.Flags, Flagged: claim.Flagged})
 			}
