@@ -222,24 +222,24 @@ func (r *runner) script(ctx context.Context, name PhaseName, script policy.Scrip
 	if len(script.Run) == 0 {
 		return true
 	}
-	phase, end := r.begin(name)
-	defer end()
-	result := runScript(ctx, script, r.session, r.variables(name), r.Hidden)
-	phase.Script = &result
-	if result.Error == "" {
-		return true
-	}
-	phase.Reason = result.Error
-	switch script.OnFailure {
-	case policy.FailureIgnored:
-		return true
-	case policy.FailureAborts:
-		phase.State = PhaseFailed
-		return name != PhasePreScript
-	}
-	phase.State = PhaseWarned
-	r.warn("%s %s: %s", name, script.Run[0], result.Error)
-	return true
+	err := r.during(name, func(phase *Phase) error {
+		result := runScript(ctx, script, r.session, r.variables(name), r.Hidden)
+		phase.Script = &result
+		if result.Error == "" {
+			return nil
+		}
+		phase.Reason = result.Error
+		switch script.OnFailure {
+		case policy.FailureIgnored:
+			return nil
+		case policy.FailureAborts:
+			return errors.New(result.Error)
+		}
+		phase.State = PhaseWarned
+		r.warn("%s %s: %s", name, script.Run[0], result.Error)
+		return nil
+	})
+	return err == nil || name != PhasePreScript
 }
 
 // variables are what a script gets beside the JSON on its standard input (docs/job-run.md).
@@ -263,16 +263,19 @@ func (r *runner) variables(phase PhaseName) map[string]string {
 	return variables
 }
 
-// begin begins a phase; end notes its end. The phase is done unless something else is said.
-func (r *runner) begin(name PhaseName) (phase *Phase, end func()) {
+// during runs a phase and notes it. It is done unless run says something else, and failed if that returns an error.
+func (r *runner) during(name PhaseName, run func(*Phase) error) error {
 	if r.Phase != nil {
 		r.Phase(name)
 	}
-	phase = &Phase{Name: name, State: PhaseDone, Began: r.Now().UTC(), Counts: map[string]int64{}}
-	return phase, func() {
-		phase.Ended = r.Now().UTC()
-		r.session.Phases = append(r.session.Phases, *phase)
+	phase := Phase{Name: name, State: PhaseDone, Began: r.Now().UTC(), Counts: map[string]int64{}}
+	err := run(&phase)
+	if err != nil {
+		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
 	}
+	phase.Ended = r.Now().UTC()
+	r.session.Phases = append(r.session.Phases, phase)
+	return err
 }
 
 // skip notes a phase that was not run, and why.

@@ -46,7 +46,7 @@ func newLab(t *testing.T, points ...*sourcetest.Point) *lab {
 	l := &lab{t: t, store: store, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), points: points}
 	store.SetClock(func() time.Time { return l.now })
 	l.setup = job.Setup{
-		Job:      policy.Job{Name: "offsite", Schedule: policy.Schedule{Mode: policy.Manual}},
+		Job:      policy.Job{Name: "offsite", Schedule: policy.Schedule{Mode: policy.Manual}, HealthCheck: policy.HealthCheck{Level: "points"}},
 		Sources:  []job.Place{{Origin: origin(t, "pve"), Open: l.openSource}},
 		Target:   job.Goal{Name: "vault", Location: "memory", Open: l.openTarget},
 		Document: "kind: Job\n",

@@ -53,9 +53,15 @@ var errWindow = errors.New("the window has closed")
 // point that is gone, and while locks are waited for. Each look plans anew from what is there then, so what is done is not
 // done again.
 func (r *runner) synchronize(ctx context.Context) error {
-	phase, end := r.begin(PhaseSynchronize)
-	defer end()
-	err := r.rounds(ctx, phase)
+	return r.during(PhaseSynchronize, func(phase *Phase) error {
+		err := r.rounds(ctx, phase)
+		r.sum(phase)
+		return err
+	})
+}
+
+// sum notes in the phase what the tasks came to.
+func (r *runner) sum(phase *Phase) {
 	phase.Counts["copied"], phase.Counts["claimed"], phase.Counts["failed"] = 0, 0, 0
 	for _, task := range r.tasks {
 		phase.Counts["copied"] += int64(task.outcomes(plan.ActionCopy, OutcomeCopied))
@@ -66,13 +72,9 @@ func (r *runner) synchronize(ctx context.Context) error {
 			phase.Counts["storedBytes"] += p.StoredBytes
 		}
 	}
-	switch {
-	case err != nil:
-		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
-	case phase.State == PhaseDone && phase.Counts["failed"] > 0:
+	if phase.State == PhaseDone && phase.Counts["failed"] > 0 {
 		phase.State = PhaseWarned
 	}
-	return err
 }
 
 func (r *runner) rounds(ctx context.Context, phase *Phase) error {
@@ -193,8 +195,12 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	return atOnce, nil // what is gone, or was pinned: is there something newer?
 }
 
-// targetTrouble notes an error of the target in its state.
+// targetTrouble notes an error of the target in its state, which ends the session. Health check and compact do not: what
+// fails to be read there, or lacks space, may keep no copy from being made.
 func (r *runner) targetTrouble(err error) error {
+	if err == nil {
+		return nil
+	}
 	if state := stateOf(err); state == StateFull || state == StateReadOnly || state == StateOffline {
 		r.session.Target.State, r.session.Target.Reason = state, backup.SafeText(err.Error())
 	}

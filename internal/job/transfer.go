@@ -72,10 +72,8 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 		r.attempts[step.Point.ID] = maxAttempts
 	case found == troubleGone && p.Attempts < maxAttempts:
 		p.Outcome = OutcomeGone
-	case found == troubleRetry && p.Attempts >= maxAttempts:
-		return troubleStays // nothing is left to pause for
 	}
-	return found == troubleRetry
+	return found == troubleRetry && p.Attempts < maxAttempts // after the last attempt nothing is left to pause for
 }
 
 // flags are the slots that a point fills as it is stored, by what the job holds and what this session has stored before it.

@@ -1,7 +1,6 @@
 package job
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,20 +35,15 @@ func (r *runner) healthCheck(ctx context.Context) error {
 		r.skip(PhaseHealthCheck, "it is not due")
 		return nil
 	}
-	phase, end := r.begin(PhaseHealthCheck)
-	defer end()
-	err := r.check(ctx, phase, check)
+	err := r.during(PhaseHealthCheck, func(phase *Phase) error { return r.check(ctx, phase, check) })
 	if err == nil && due {
 		r.memory.Checked = r.session.Began
-	}
-	if err != nil {
-		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
 	}
 	return err
 }
 
 func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthCheck) error {
-	level, err := repo.ParseLevel(cmp.Or(check.Level, repo.LevelPoints.String()))
+	level, err := repo.ParseLevel(check.Level)
 	if err != nil {
 		return err
 	}
@@ -149,17 +143,16 @@ func (r *runner) healAgain(ctx context.Context) error {
 	if r.found == nil || len(r.copiedNow) == 0 {
 		return nil
 	}
-	phase, end := r.begin(PhaseHealthCheck)
-	defer end()
-	phase.Reason = "again, with what was copied since"
-	mended, after, err := Mend(ctx, r.target, r.found, nil, (&view{}).sources(), r.Copy)
-	if err != nil {
-		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
-		return err
-	}
-	phase.Counts["healedBlocks"], phase.Counts["healedPoints"] = mended.Blocks+mended.Nodes, int64(mended.Points)
-	r.stillDamaged(phase, after)
-	return nil
+	return r.during(PhaseHealthCheck, func(phase *Phase) error {
+		phase.Reason = "again, with what was copied since"
+		mended, after, err := Mend(ctx, r.target, r.found, nil, (&view{}).sources(), r.Copy)
+		if err != nil {
+			return err
+		}
+		phase.Counts["healedBlocks"], phase.Counts["healedPoints"] = mended.Blocks+mended.Nodes, int64(mended.Points)
+		r.stillDamaged(phase, after)
+		return nil
+	})
 }
 
 // transform applies retention and gives space back.
@@ -167,26 +160,22 @@ func (r *runner) transform(ctx context.Context) error {
 	if err := r.healAgain(ctx); err != nil {
 		return err
 	}
-	phase, end := r.begin(PhaseTransform)
-	defer end()
-	removed, err := r.retention(ctx)
-	phase.Counts["removed"] = int64(removed)
-	if err == nil {
-		err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
-	}
-	if errors.Is(err, storage.ErrFull) && !r.madeRoom {
-		err = r.makeRoom(ctx)
-	}
-	if err == nil { // what was used of the reserve, as far as it fits, before anything else takes the space
-		if err = r.target.Reserve(ctx); errors.Is(err, storage.ErrFull) {
-			err = nil
+	return r.targetTrouble(r.during(PhaseTransform, func(phase *Phase) error {
+		removed, err := r.retention(ctx)
+		phase.Counts["removed"] = int64(removed)
+		if err == nil {
+			err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
 		}
-	}
-	if err != nil {
-		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
-		return r.targetTrouble(err)
-	}
-	return nil
+		if errors.Is(err, storage.ErrFull) && !r.madeRoom {
+			err = r.makeRoom(ctx)
+		}
+		if err == nil { // what was used of the reserve, as far as it fits, before anything else takes the space
+			if err = r.target.Reserve(ctx); errors.Is(err, storage.ErrFull) {
+				err = nil
+			}
+		}
+		return err
+	}))
 }
 
 // retention withdraws the job's claims that the rules no longer keep, and decides which slots the others fill.
@@ -262,26 +251,23 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 func (r *runner) makeRoom(ctx context.Context) error {
 	r.madeRoom = true
 	r.warnOnce("the target is full: retention and reclaim run before the copies go on")
-	phase, end := r.begin(PhaseTransform)
-	defer end()
-	phase.Reason = "the target is full"
-	removed := 0
-	_, err := r.target.ReleaseReserve(ctx)
-	if err == nil {
-		removed, err = r.retention(ctx)
-	}
-	phase.Counts["removed"] = int64(removed)
-	atOnce := repo.DefaultReclaimPolicy()
-	atOnce.Grace = 0
-	for range 2 { // what one run gives up the next one deletes
+	return r.during(PhaseTransform, func(phase *Phase) error {
+		phase.Reason = "the target is full"
+		removed := 0
+		_, err := r.target.ReleaseReserve(ctx)
 		if err == nil {
-			err = r.reclaim(ctx, phase, true, atOnce)
+			removed, err = r.retention(ctx)
 		}
-	}
-	if err != nil {
-		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
-	}
-	return err
+		phase.Counts["removed"] = int64(removed)
+		atOnce := repo.DefaultReclaimPolicy()
+		atOnce.Grace = 0
+		for range 2 { // what one run gives up the next one deletes
+			if err == nil {
+				err = r.reclaim(ctx, phase, true, atOnce)
+			}
+		}
+		return err
+	})
 }
 
 // compact writes the newest points' blocks together, if it is due.
@@ -295,20 +281,19 @@ func (r *runner) compact(ctx context.Context) error {
 		r.skip(PhaseCompact, "it is not due")
 		return nil
 	}
-	phase, end := r.begin(PhaseCompact)
-	defer end()
-	report, err := r.target.Compact(ctx, repo.CompactOptions{MaxTime: upkeep.Budget, Codec: repo.CodecZstd})
-	var inUse *repo.InUseError
-	switch {
-	case errors.As(err, &inUse):
-		phase.State, phase.Reason = PhaseSkipped, inUse.Error()
+	return r.during(PhaseCompact, func(phase *Phase) error {
+		report, err := r.target.Compact(ctx, repo.CompactOptions{MaxTime: upkeep.Budget, Codec: repo.CodecZstd})
+		var inUse *repo.InUseError
+		switch {
+		case errors.As(err, &inUse):
+			phase.State, phase.Reason = PhaseSkipped, inUse.Error()
+			return nil
+		case err != nil:
+			return err
+		}
+		r.memory.Compacted = r.session.Began
+		phase.Reason = report.Stopped
+		phase.Counts["blocks"], phase.Counts["readBytes"], phase.Counts["writtenBytes"] = int64(report.Blocks), report.Read, report.Written
 		return nil
-	case err != nil:
-		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
-		return err
-	}
-	r.memory.Compacted = r.session.Began
-	phase.Reason = report.Stopped
-	phase.Counts["blocks"], phase.Counts["readBytes"], phase.Counts["writtenBytes"] = int64(report.Blocks), report.Read, report.Written
-	return nil
+	})
 }
