@@ -320,6 +320,11 @@ func (r *Repository) Description() format.Description { return r.description }
 // Location is what a person calls the place of the repository.
 func (r *Repository) Location() string { return r.store.Location() }
 
+// Free is how many bytes its storage has left, beside the reserve; known is false where nothing tells, as in a bucket.
+func (r *Repository) Free(ctx context.Context) (free int64, known bool, err error) {
+	return storage.Free(ctx, r.store)
+}
+
 // Warnings are things found while opening that did not keep it from working, such as a damaged index segment.
 func (r *Repository) Warnings() []string {
 	numbers := r.Keyless() // before the other lock, as everywhere

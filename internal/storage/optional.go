@@ -52,6 +52,12 @@ type Distant interface {
 	ParallelReads() int
 }
 
+// Measured is implemented by stores that can tell how much space is left.
+type Measured interface {
+	// Free is how many bytes can still be written by this process, headroom that is kept for others not counted.
+	Free(ctx context.Context) (int64, error)
+}
+
 // Requester is implemented by stores that count what they ask of a server.
 type Requester interface {
 	// Requests so far, tries that failed included.
@@ -132,6 +138,16 @@ func As[T any](store Store) (T, bool) {
 	}
 	var none T
 	return none, false
+}
+
+// Free is how many bytes can still be written; known is false where nothing tells, as in a bucket.
+func Free(ctx context.Context, store Store) (free int64, known bool, err error) {
+	measured, ok := As[Measured](store)
+	if !ok {
+		return 0, false, nil
+	}
+	free, err = measured.Free(ctx)
+	return free, err == nil, err
 }
 
 // ReadAll reads a whole object of at most limit bytes.

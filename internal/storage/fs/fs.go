@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -58,7 +59,10 @@ type Store struct {
 	lockUntil func(name string) time.Time
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store    = (*Store)(nil)
+	_ storage.Measured = (*Store)(nil)
+)
 
 // Open opens the store in an existing folder; nothing is written until the first object is. It gives
 // storage.ErrNotExist if there is no such folder.
@@ -123,6 +127,18 @@ func makeRoot(folder string) error {
 
 // Location is the path as it was given.
 func (s *Store) Location() string { return s.path }
+
+// Free is what the file system has left for who is not its administrator. Quotas that it does not tell of are not counted.
+func (s *Store) Free(ctx context.Context) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	var status unix.Statfs_t
+	if err := unix.Fstatfs(int(s.root.Fd()), &status); err != nil {
+		return 0, describe("asking for the space left in", s.path, err)
+	}
+	return int64(min(status.Bavail, math.MaxInt64/uint64(status.Frsize))) * status.Frsize, nil
+}
 
 // Close releases the folder. Writers and readers that are still open stay usable; the store's methods fail.
 func (s *Store) Close() error { return s.root.Close() }

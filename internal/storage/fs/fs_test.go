@@ -114,6 +114,24 @@ func TestCreateAndOpen(t *testing.T) {
 }
 
 // TestReadingWritesNothing: a store on a read-only medium can be read.
+// The space left is that for any user, and never more than the file system has.
+func TestFree(t *testing.T) {
+	folder := t.TempDir()
+	store, err := Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	free, known, err := storage.Free(t.Context(), store)
+	var status unix.Statfs_t
+	if err := unix.Statfs(folder, &status); err != nil {
+		t.Fatal(err)
+	}
+	if size := int64(status.Blocks) * status.Frsize; err != nil || !known || free <= 0 || free >= size {
+		t.Errorf("%d bytes free of %d, known %v, %v", free, size, known, err)
+	}
+}
+
 func TestReadingWritesNothing(t *testing.T) {
 	folder := t.TempDir()
 	store, err := Open(folder)

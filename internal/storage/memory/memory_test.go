@@ -201,6 +201,9 @@ func TestSpace(t *testing.T) {
 	store, ctx := New(), t.Context()
 	store.SetSpace(10)
 	must(t, store.Put(ctx, "a", make([]byte, 4)))
+	if free, err := store.Free(ctx); free != 6 || err != nil {
+		t.Errorf("%d bytes free, %v", free, err)
+	}
 	w, err := store.Create(ctx, "b")
 	must(t, err)
 	if n, err := w.Write(make([]byte, 8)); n != 6 || !errors.Is(err, storage.ErrFull) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"ferry/internal/storage"
@@ -216,6 +217,16 @@ func (s *Store) begin(op Op, name string, do func() error) (script, error) {
 		return script{}, ErrCrashed
 	}
 	return s.script, nil
+}
+
+// Free is how much space is left: all that a number can say if nothing limits it.
+func (s *Store) Free(context.Context) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.script.space == unlimited {
+		return math.MaxInt64, nil
+	}
+	return s.script.space, nil
 }
 
 // takeSpace uses up space for an object, or says that the store is full. The lock is held.
