@@ -24,6 +24,8 @@ type keys struct {
 	ring atomic.Pointer[keyring.Ring]
 	// reached is the generation of the log's last MAC, 0 before the first.
 	reached atomic.Uint32
+	// rotated is the generation that the last rotation which ended made, 0 before the first.
+	rotated atomic.Uint32
 }
 
 // Derive is the ring's.
@@ -140,10 +142,11 @@ func (o *Options) newRing(repository format.Name, now time.Time) *keyring.Ring {
 	return ring
 }
 
-// reached notes how far the log's MACs have come. The caller holds r.mu, or nobody else has the repository yet.
+// reached notes how far the log's MACs and rotations have come. The caller holds r.mu, or nobody else has the repository yet.
 func (r *Repository) reached() {
 	if r.keys != nil {
 		r.keys.reached.Store(r.state.Generation)
+		r.keys.rotated.Store(r.state.Rotated)
 	}
 }
 

@@ -171,16 +171,11 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 		names = append(names, commitlog.EntryName(n))
 	}
 	if r.description.Encrypted {
-		for info, err := range r.store.List(ctx, "keys/") {
-			if err != nil {
-				return nil, err
-			}
-			// What a rotation has left over may go when its lock ends.
-			if file, is := keyring.ParseFile(strings.TrimSuffix(info.Name, keyring.NoteSuffix)); is && r.ring() != nil && file.Generation < r.ring().Newest() {
-				continue
-			}
-			names = append(names, info.Name)
+		keys, err := r.lockedKeys(ctx)
+		if err != nil {
+			return nil, err
 		}
+		names = append(names, keys...)
 	}
 	if err := r.lockAll(ctx, names, until); err != nil {
 		return nil, err
@@ -193,6 +188,28 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 	r.locks.extended, r.locks.extendedTo = extended, until
 	r.locks.mu.Unlock()
 	return &until, nil
+}
+
+// lockedKeys are the files below keys/ but what rotations have left over: that may go when its lock ends. Where the key files
+// cannot be read, or without the key, it is not known what that is, and all are locked.
+func (r *Repository) lockedKeys(ctx context.Context) ([]string, error) {
+	var leftovers []keyring.Recipient
+	if r.ring() != nil {
+		if _, found, err := r.recipients(ctx); err == nil {
+			leftovers = found
+		}
+	}
+	var names []string
+	for info, err := range r.store.List(ctx, keyring.Folder) {
+		if err != nil {
+			return nil, err
+		}
+		key := strings.TrimSuffix(info.Name, keyring.NoteSuffix)
+		if !slices.ContainsFunc(leftovers, func(one keyring.Recipient) bool { return one.File.Path() == key }) {
+			names = append(names, info.Name)
+		}
+	}
+	return names, nil
 }
 
 // lockedFiles are the packs with their parity, and the points, that a state needs.

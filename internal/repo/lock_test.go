@@ -313,6 +313,39 @@ func TestLockEnds(t *testing.T) {
 	}
 }
 
+// The only key file that somebody has after an interrupted rotation stays locked as long as the points; one that nobody needs
+// does not.
+func TestLocksAfterAnInterruptedRotation(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	store := newLockStore(clock)
+	first, second := newHolder(t, "first"), newHolder(t, "second")
+	env := repo.Environment{Now: clock, Keys: keysOf{first}}
+	options := repo.Options{BlockSize: smallBlock, Lock: &repo.Lock{Mode: "compliance", Seconds: 30 * 24 * 3600}, Encrypt: []repo.KeyRecipient{first.to, second.to}}
+	closeRepo(t, must(repo.Init(t.Context(), store, env, options))(t))
+	r := must(repo.Open(t.Context(), store, env))(t)
+	old := map[string]string{}
+	for _, key := range must(r.ListKeys(t.Context()))(t) {
+		old[key.Label] = "keys/000001-" + key.ID
+	}
+	interruptRotation(t, store.Store, r, 1)
+	closeRepo(t, r)
+
+	before := store.locked[old["first"]]
+	now = now.AddDate(0, 3, 0)
+	r = must(repo.Open(t.Context(), store, env))(t)
+	defer closeRepo(t, r)
+	until := must(r.ExtendLocks(t.Context()))(t)
+	for _, name := range []string{old["second"], old["second"] + ".recipient"} {
+		if store.locked[name].Before(until) {
+			t.Errorf("%s, which is needed, is locked until %v, want %v", name, store.locked[name], until)
+		}
+	}
+	if got := store.locked[old["first"]]; !got.Equal(before) {
+		t.Errorf("the leftover is locked until %v, was until %v", got, before)
+	}
+}
+
 // A storage that keeps the old key files does not keep a rotation from being done, and who was dropped stays dropped.
 func TestRotationUnderLocks(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)

@@ -85,9 +85,8 @@ func PostQuantum(keys []Key) bool {
 	return true
 }
 
-// ListKeys lists the key files: the newest generation first, then in the order in which they were added. Leftovers of a
-// rotation that is over, which open nothing that is written now, are not among them. A locked repository tells ids and kinds
-// only, and cannot tell leftovers.
+// ListKeys lists the key files: the newest generation first, then in the order in which they were added. Leftovers of
+// rotations, which nobody needs, are not among them. A locked repository tells ids and kinds only, and cannot tell leftovers.
 func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
 	if !r.description.Encrypted {
 		return nil, ErrNotEncrypted
@@ -96,18 +95,15 @@ func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
 	return describeKeys(list), err
 }
 
-// recipients lists whom the key files are for, and apart from them the leftovers of rotations that are over.
+// recipients lists whom the key files are for, and apart from them the leftovers of rotations.
 func (r *Repository) recipients(ctx context.Context) (list, leftovers []keyring.Recipient, err error) {
 	ring := r.ring()
 	all, err := keyring.Recipients(ctx, r.store, ring)
-	for _, one := range all {
-		if ring != nil && ring.IsLeftover(one.File, r.keys.reached.Load()) {
-			leftovers = append(leftovers, one)
-		} else {
-			list = append(list, one)
-		}
+	if ring == nil || err != nil {
+		return all, nil, err
 	}
-	return list, leftovers, err
+	list, leftovers = ring.Leftovers(all, r.keys.rotated.Load())
+	return list, leftovers, nil
 }
 
 // describeKeys sorts them, too.
@@ -170,6 +166,11 @@ func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 	list, leftovers, err := r.recipients(ctx)
 	if err != nil {
 		return Key{}, err
+	}
+	for _, one := range list {
+		if one.Unread != nil { // it may be another file of the one that is to go
+			return Key{}, one.Unread
+		}
 	}
 	keys := describeKeys(list)
 	key, err := findKey(keys, id)
@@ -249,7 +250,7 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 	if err != nil {
 		return nil, err
 	}
-	rotation := keyring.Rotation{Passphrases: options.Passphrases, Reached: r.keys.reached.Load(), Now: r.env.now()}
+	rotation := keyring.Rotation{Passphrases: options.Passphrases, Reached: r.keys.reached.Load(), Rotated: r.keys.rotated.Load(), Now: r.env.now()}
 	for _, id := range options.Drop {
 		key, err := findKey(present, id)
 		if err != nil {
@@ -257,16 +258,16 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 		}
 		rotation.Drop = append(rotation.Drop, key.file)
 	}
-	// An entry with the new key's MAC: a ring with another key of this generation is found out by it.
+	// An entry with the new key's MAC: a ring with another key of this generation is found out by it. It also says that the
+	// rotation is done.
 	rotation.Commit = func(next *keyring.Ring) error {
 		r.keys.ring.Store(next)
-		if err := r.commit(ctx, &commitlog.Payload{}, nil); err != nil {
-			return err
-		}
-		if r.KeyGeneration() != next.Newest() {
-			return errRotatedMeanwhile
-		}
-		return nil
+		return r.commit(ctx, &commitlog.Payload{Rotated: next.Newest()}, func(*commitlog.State) error {
+			if r.KeyGeneration() != next.Newest() {
+				return errRotatedMeanwhile
+			}
+			return nil
+		})
 	}
 	_, list, err := keyring.Rotate(ctx, r.store, r.ring(), rotation)
 	var cannot *keyring.CannotWrapError

@@ -47,6 +47,8 @@ type Payload struct {
 	Damaged          []Damaged        `json:"damaged,omitempty"`
 	DamagedHealed    []backup.PointID `json:"damagedHealed,omitempty"`
 	Partials         []Partial        `json:"partials,omitempty"`
+	// Rotated is the generation whose key files a rotation has made, all of them; 0: the entry does not end one.
+	Rotated uint32 `json:"rotated,omitempty"`
 	// Locked: until then at least everything is locked that is to be (docs/format.md section 15).
 	Locked        *time.Time    `json:"locked,omitempty"`
 	PartialsEnded []format.Name `json:"partialsEnded,omitempty"`

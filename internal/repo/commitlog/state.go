@@ -17,6 +17,8 @@ type State struct {
 	Head Head
 	// Generation of the key of the last MAC; 0 where nothing is encrypted.
 	Generation uint32
+	// Rotated is the generation that the last rotation which ended made; 0: none did. Generation may be further already.
+	Rotated    uint32
 	Repository Repository
 	Domains    map[format.Name]Domain
 	Packs      map[format.Name]Pack
@@ -62,6 +64,9 @@ func (s *State) Apply(p *Payload, head Head) {
 	s.Head = head
 	if p.Generation != 0 {
 		s.Generation = p.Generation
+	}
+	if p.Rotated != 0 {
+		s.Rotated = p.Rotated
 	}
 	if p.Repository != nil {
 		s.Repository = *p.Repository
@@ -218,7 +223,7 @@ func without[T any](lists map[backup.PointID][]T, point backup.PointID, gone fun
 
 // Payload returns the state as a checkpoint says it, in a fixed order.
 func (s *State) Payload() *Payload {
-	p := &Payload{Repository: &s.Repository}
+	p := &Payload{Repository: &s.Repository, Rotated: s.Rotated}
 	p.Domains = sorted(s.Domains, func(d Domain) format.Name { return d.ID })
 	p.Packs = sorted(s.Packs, func(pack Pack) format.Name { return pack.ID })
 	p.Index = sorted(s.Index, func(segment Segment) format.Name { return segment.ID })

@@ -87,6 +87,7 @@ func drawPayload(t *rapid.T) Payload {
 		return Partial{Task: drawName(t), Point: drawPoint(t), Machine: drawName(t), File: fmt.Sprint(n())}
 	})
 	p.PartialsEnded = some(t, "ended", drawName)
+	p.Rotated = uint32(n())
 	return p
 }
 

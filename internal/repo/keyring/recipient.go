@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"filippo.io/age"
@@ -39,8 +40,11 @@ type Recipient struct {
 	Label string
 	Added time.Time
 
-	// unread is why the storage did not give the note, though it has one.
-	unread error
+	// Unread is why the storage did not give the note, though it has one.
+	Unread error
+
+	// whole is false if the key file is damaged.
+	whole bool
 }
 
 // noteJSON is the note about a key file, section 10.2.
@@ -74,7 +78,7 @@ func Add(ctx context.Context, store storage.Store, ring *Ring, to age.Recipient,
 	if what.ID.IsZero() {
 		what.ID = format.RandomName()
 	}
-	what.File, what.Kind, what.Known = FileOf(ring.Newest(), content), KindOf(content), true
+	what.File, what.Kind, what.Known, what.whole = FileOf(ring.Newest(), content), KindOf(content), true, true
 	what.Added = what.Added.UTC().Truncate(time.Second)
 	note, err := sealNote(ring, what)
 	if err != nil {
@@ -117,7 +121,7 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 		if err != nil {
 			return nil, err
 		}
-		recipient := Recipient{File: file, Kind: KindOf(content)}
+		recipient := Recipient{File: file, Kind: KindOf(content), whole: CheckFile(file, content) == nil}
 		if ring != nil {
 			raw, err := storage.ReadAll(ctx, store, file.NotePath(), maxNote)
 			if err != nil && ctx.Err() != nil {
@@ -127,7 +131,7 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 			case err == nil:
 				openNote(ring, raw, &recipient)
 			case !errors.Is(err, storage.ErrNotExist):
-				recipient.unread = err
+				recipient.Unread = err
 			}
 		}
 		list = append(list, recipient)
@@ -135,11 +139,26 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 	return list, nil
 }
 
-// IsLeftover is true if a rotation that is over replaced a key file: the log has reached a generation that was made after the
-// file's. The storage may have kept such a file, or a power cut may bring it back, with or without its note. The generation of
-// another rotation at the same time is no leftover: only its files may hold its key.
-func (r *Ring) IsLeftover(file File, reached uint32) bool {
-	return file.Generation != reached && r.Follows(reached, file.Generation)
+// Leftovers parts the key files that nobody needs from the others: the only place that decides it (docs/format.md, section
+// 10.2). Such a file's generation was replaced by the last rotation that ended, which made the generation rotated (0: none
+// did), or by a whole key file of the same recipient. The storage may have kept it, a power cut may have brought it back, with
+// or without its note, or a rotation was interrupted.
+//
+// That the log has a MAC of a newer generation shows nothing: so it is as soon as one recipient of an interrupted rotation
+// writes, and the old file may be all that another has. Nor is the generation of another rotation at the same time a leftover:
+// only its files may hold its key.
+func (r *Ring) Leftovers(all []Recipient, rotated uint32) (list, leftovers []Recipient) {
+	replaces := func(newer, older uint32) bool { return newer != older && r.Follows(newer, older) }
+	for _, one := range all {
+		if replaces(rotated, one.File.Generation) || one.Known && slices.ContainsFunc(all, func(other Recipient) bool {
+			return other.Known && other.whole && other.ID == one.ID && replaces(other.File.Generation, one.File.Generation)
+		}) {
+			leftovers = append(leftovers, one)
+		} else {
+			list = append(list, one)
+		}
+	}
+	return list, leftovers
 }
 
 func noteCipher(ring *Ring, file File, salt []byte) (cipher.AEAD, error) {

@@ -21,6 +21,8 @@ type Rotation struct {
 	Drop []File
 	// Reached is the generation of the log's last MAC.
 	Reached uint32
+	// Rotated is the generation that the last rotation which ended made, 0 before the first.
+	Rotated uint32
 	// Now is when the new data key is made.
 	Now time.Time
 	// Commit is called with the new ring when all new key files are durable, before the old ones go.
@@ -58,8 +60,7 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 	if err != nil {
 		return nil, nil, err
 	}
-	// What a finished rotation left over, because the storage kept it, is nobody that the new ring goes to.
-	asked := slices.DeleteFunc(slices.Clone(old), func(r Recipient) bool { return r.File.Generation < rotation.Reached })
+	asked, _ := ring.Leftovers(old, rotation.Rotated) // a leftover is nobody that the new ring goes to
 	wrappings, err := wrappingsFor(ctx, store, ring, asked, rotation)
 	if err != nil {
 		return nil, nil, err
@@ -118,8 +119,8 @@ func wrappingsFor(ctx context.Context, store storage.Store, ring *Ring, old []Re
 		if err != nil {
 			return nil, err
 		}
-		if to == nil && r.unread != nil {
-			return nil, r.unread // trying again may help, which leaving the recipient out does not
+		if to == nil && r.Unread != nil {
+			return nil, r.Unread // trying again may help, which leaving the recipient out does not
 		}
 		if to == nil {
 			cannot = append(cannot, r)

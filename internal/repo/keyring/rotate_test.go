@@ -263,14 +263,16 @@ func TestKit(t *testing.T) {
 }
 
 // A rotation that ends after any of its calls is done by the same key again, whoever's that is: it has the new data key first.
-// So it is in the second rotation of one process.
+// So it is in the second rotation of one process, and where that key wrote to the log in between, with the newest data key that
+// it has. It goes to everyone.
 func TestWhoeverRotatesCanDoItAgain(t *testing.T) {
 	people := []*person{x25519(t), hybrid(t), x25519(t), x25519(t)}
 	broken := errors.New("broken")
-	rotate := func(store storage.Store, ring *Ring, reached *uint32) (*Ring, []Recipient, error) {
+	type log struct{ reached, rotated uint32 }
+	rotate := func(store storage.Store, ring *Ring, log *log) (*Ring, []Recipient, error) {
 		asked := rotation()
-		asked.Reached = *reached
-		asked.Commit = func(next *Ring) error { *reached = next.Newest(); return nil }
+		asked.Reached, asked.Rotated = log.reached, log.rotated
+		asked.Commit = func(next *Ring) error { log.reached, log.rotated = next.Newest(), next.Newest(); return nil }
 		return Rotate(t.Context(), store, ring, asked)
 	}
 	for who, rotator := range people {
@@ -282,16 +284,17 @@ func TestWhoeverRotatesCanDoItAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		begun := log{own.Newest(), 0}
 		for range 2 {
 			for n := 1; ; n++ {
-				there, calls, reached := store.Clone(), 0, own.Newest()
+				there, calls, after := store.Clone(), 0, begun
 				there.SetFault(func(memory.Op, string) error {
 					if calls++; calls >= n {
 						return broken
 					}
 					return nil
 				})
-				if _, _, err = rotate(there, own, &reached); err == nil {
+				if _, _, err = rotate(there, own, &after); err == nil {
 					if n < 2*len(people) {
 						t.Errorf("interrupted %d times only: the test shows little", n)
 					}
@@ -302,12 +305,18 @@ func TestWhoeverRotatesCanDoItAgain(t *testing.T) {
 				if err != nil {
 					t.Fatalf("person %d, call %d: it does not open: %v", who, n, err)
 				}
-				if _, list, err := rotate(there, found, &reached); err != nil || len(list) != len(people) {
-					t.Errorf("person %d, call %d: again: %d recipients, %v", who, n, len(list), err)
+				wrote := log{found.Current(after.reached).Generation, after.rotated}
+				for what, log := range map[string]log{"at once": after, "after a copy": wrote} {
+					again := there.Clone()
+					if _, list, err := rotate(again, found, &log); err != nil || len(list) != len(people) {
+						t.Errorf("person %d, call %d: again %s: %d recipients, %v", who, n, what, len(list), err)
+					}
+					if left := must(Files(t.Context(), again))(t); len(left) != len(people) {
+						t.Errorf("person %d, call %d: again %s: %d key files", who, n, what, len(left))
+					}
 				}
 			}
-			reached := own.Newest()
-			if own, _, err = rotate(store, own, &reached); err != nil {
+			if own, _, err = rotate(store, own, &begun); err != nil {
 				t.Fatal(err)
 			}
 		}
