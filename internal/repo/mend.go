@@ -25,11 +25,14 @@ import (
 //  3. Entry 1 has the checksum of repository.json.
 //
 // An entry that is whole here is never replaced. If it is not the one that the next entry follows, no file is put back.
+//
+// A copy that cannot be asked, because it cannot be reached or its medium fails, is passed over. If what it may have is not
+// found elsewhere, the error names it and wraps why.
 func MendLog(ctx context.Context, store storage.Store, env Environment, mirrors []storage.Store) ([]string, error) {
-	m := &mender{store: store, copies: append([]storage.Store{store}, mirrors...), env: env}
+	m := &mender{store: store, copies: append([]storage.Store{store}, mirrors...), env: env, unanswered: map[storage.Store]error{}}
 	var failed error
 	for i, from := range m.copies {
-		content, err := storage.ReadAll(ctx, from, format.DescriptionName, 1<<20)
+		content, err := m.fetch(ctx, from, format.DescriptionName, 1<<20)
 		if err != nil {
 			continue
 		}
@@ -51,12 +54,15 @@ func MendLog(ctx context.Context, store storage.Store, env Environment, mirrors 
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if failed == nil || i == 0 || !errors.Is(err, errNotBound) {
+		if failed == nil || !errors.Is(err, errNotBound) {
 			failed = err
 		}
 	}
 	if failed == nil {
 		failed = fmt.Errorf("%w: no copy of %s was found that is whole", ErrCorrupt, format.DescriptionName)
+	}
+	for _, from := range m.copies {
+		failed = errors.Join(failed, m.unanswered[from])
 	}
 	return nil, failed
 }
@@ -70,6 +76,8 @@ type mender struct {
 	copies []storage.Store
 	env    Environment
 	hasher *format.Hasher
+	// unanswered has for each copy the first error that does not say what of it is there.
+	unanswered map[storage.Store]error
 }
 
 // lostFile is one to be put back, and what gives its proven content: a log may be too long to keep in memory.
@@ -90,7 +98,7 @@ func (m *mender) prove(ctx context.Context, description format.Description, chec
 		want := behind
 		payload, link, own, from := m.find(ctx, n, want)
 		if from == nil {
-			err := fmt.Errorf("%w: it is damaged or missing, and so it is in every other copy that was given", ErrCorrupt)
+			err := fmt.Errorf("%w: it was found whole neither here nor in any other copy that was given", ErrCorrupt)
 			if own {
 				err = fmt.Errorf("%w: it is whole, and not what the entry behind it follows or this machine remembers", ErrDiverged)
 			}
@@ -158,10 +166,19 @@ func (m *mender) find(ctx context.Context, n uint64, want format.ID) (payload co
 }
 
 func (m *mender) read(ctx context.Context, from storage.Store, n uint64) (raw []byte, payload commitlog.Payload, link format.ID, head commitlog.Head, err error) {
-	if raw, err = storage.ReadAll(ctx, from, commitlog.EntryName(n), commitlog.MaxSize); err == nil {
+	if raw, err = m.fetch(ctx, from, commitlog.EntryName(n), commitlog.MaxSize); err == nil {
 		payload, link, head, err = commitlog.Decode(m.hasher, n, raw)
 	}
 	return raw, payload, link, head, err
+}
+
+// fetch reads a copy of a file whole, and keeps why it could not be asked for.
+func (m *mender) fetch(ctx context.Context, from storage.Store, name string, limit int64) ([]byte, error) {
+	raw, err := storage.ReadAll(ctx, from, name, limit)
+	if err != nil && !errors.Is(err, storage.ErrNotExist) && m.unanswered[from] == nil && ctx.Err() == nil {
+		m.unanswered[from] = fmt.Errorf("%s in %s: %w", name, from.Location(), err)
+	}
+	return raw, err
 }
 
 // put brings files back: each has the one content that its name ever had.

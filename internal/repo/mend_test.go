@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"ferry/internal/backup"
@@ -55,6 +56,52 @@ func TestLogIsMendedFromAMirror(t *testing.T) {
 		}
 	}
 }
+
+// A mirror that cannot be asked is no mirror without the file: the error names it and says why, and another one does as well.
+func TestMirrorThatDoesNotAnswer(t *testing.T) {
+	original, mirror, _ := twoCopies(t, repo.Options{})
+	entries := original.Names("log/")
+	unplugged := errors.New("no route to host")
+	for _, name := range []string{"repository.json", entries[0], entries[len(entries)-1]} {
+		for _, env := range []repo.Environment{{}, remembering(t, original)} {
+			if name == entries[len(entries)-1] && env.CacheDir == "" {
+				continue // it is not asked for: nobody remembers which it was
+			}
+			store, silent := original.Clone(), mirror.Clone()
+			if err := store.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			silent.SetFault(func(memory.Op, string) error { return unplugged })
+			far := named{silent, "sftp://far"}
+			mended, err := repo.MendLog(t.Context(), store, env, []storage.Store{far})
+			if len(mended) > 0 || !errors.Is(err, repo.ErrCorrupt) || !errors.Is(err, unplugged) || !strings.Contains(err.Error(), "in sftp://far") {
+				t.Errorf("%s: mended %v: %v", name, mended, err)
+			}
+			if mended, err := repo.MendLog(t.Context(), store, env, []storage.Store{far, mirror}); err != nil || len(mended) != 1 {
+				t.Errorf("%s, from the other mirror: %v, %v", name, mended, err)
+			}
+		}
+	}
+	// The end of the log cannot be read here: no other can stand in for it, and why is told.
+	store := original.Clone()
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOpen && name == entries[len(entries)-1] {
+			return unplugged
+		}
+		return nil
+	})
+	if _, err := repo.MendLog(t.Context(), store, repo.Environment{}, []storage.Store{mirror}); !errors.Is(err, unplugged) {
+		t.Errorf("the end cannot be read: %v", err)
+	}
+}
+
+// named is a store that a person calls something else.
+type named struct {
+	storage.Store
+	location string
+}
+
+func (s named) Location() string { return s.location }
 
 // A mirror that went its own way has the id and the beginning of the log, and another end: none of it is put back, however
 // much is lost here.
