@@ -90,7 +90,7 @@ func (a *app) machineUses(ctx context.Context, setup job.Setup) (map[backup.Mach
 		return nil, err
 	}
 	defer target.Close()
-	found, err := target.Analyze(ctx, a.tempDir)
+	found, err := target.MachinesUse(ctx, a.tempDir)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (a *app) machineUses(ctx context.Context, setup job.Setup) (map[backup.Mach
 	}
 	uses := map[backup.MachineKey]repo.MachineUse{}
 	for _, read := range newest {
-		for _, use := range found.Machines.Machines {
+		for _, use := range found.Machines {
 			if read.Err == nil && use.Machine == read.Entry.Machine {
 				uses[read.Point.Machine.Key] = use
 			}

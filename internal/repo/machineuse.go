@@ -77,8 +77,10 @@ type machineGroup struct {
 	points          []HeaderRead
 }
 
-func (r *Repository) machinesUse(ctx context.Context, temp string) (MachinesUse, error) {
-	m := &machineMarking{repo: r, state: r.snapshot(), temp: temp, nodes: newNodePacks(r), ids: spill.NewSorter(temp), uses: map[format.Name]*MachineUse{}}
+// MachinesUse finds out what each machine's points need now. It reads tree nodes and the index, and changes nothing. In
+// tempDir lies what does not fit into memory.
+func (r *Repository) MachinesUse(ctx context.Context, tempDir string) (MachinesUse, error) {
+	m := &machineMarking{repo: r, state: r.snapshot(), temp: tempDir, nodes: newNodePacks(r), ids: spill.NewSorter(tempDir), uses: map[format.Name]*MachineUse{}}
 	defer m.ids.Close()
 	defer m.nodes.close()
 	if err := m.collect(ctx); err != nil {

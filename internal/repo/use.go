@@ -76,7 +76,7 @@ func (r *Repository) Analyze(ctx context.Context, tempDir string) (*Analysis, er
 		r.warn("the figures are not complete: %s", report.Incomplete[0])
 	}
 	found := &Analysis{Use: report.Use}
-	if found.Machines, err = r.machinesUse(ctx, tempDir); err != nil {
+	if found.Machines, err = r.MachinesUse(ctx, tempDir); err != nil {
 		return nil, err
 	}
 	for _, entry := range r.newestPoints() {
