@@ -53,7 +53,7 @@ func (r *Repository) WriteJob(ctx context.Context, record JobRecord) error {
 		return err
 	}
 	folder := r.jobPrefix(record.Job)
-	older, err := r.jobFiles(ctx, folder)
+	older, _, err := r.jobFiles(ctx, folder)
 	if err != nil {
 		return err
 	}
@@ -67,8 +67,9 @@ func (r *Repository) WriteJob(ctx context.Context, record JobRecord) error {
 	return nil
 }
 
-// Jobs returns the records of all jobs, or of those of the names given, sorted by name, and for each file that cannot be
-// read why. The error is that of the storage.
+// Jobs returns the records of all jobs, or of those of the names given, sorted by name, and what was not read: for
+// each file that cannot be read why, and that there are more files than the 10000 that are read, if so. The error is that of
+// the storage.
 func (r *Repository) Jobs(ctx context.Context, names ...string) (records []JobRecord, unreadable []error, err error) {
 	if r.locked != nil {
 		return nil, nil, r.locked
@@ -80,24 +81,25 @@ func (r *Repository) Jobs(ctx context.Context, names ...string) (records []JobRe
 			prefixes = append(prefixes, r.jobPrefix(name))
 		}
 	}
+	files, more, err := r.jobFiles(ctx, prefixes...)
+	if err != nil {
+		return nil, nil, err
+	}
 	newest := map[string]JobRecord{}
-	for _, prefix := range prefixes {
-		files, err := r.jobFiles(ctx, prefix)
-		if err != nil {
-			return nil, nil, err
+	for _, name := range files {
+		record, err := r.readJob(ctx, name)
+		switch there, seen := newest[record.Job]; {
+		case errors.Is(err, storage.ErrNotExist): // a newer one took its place meanwhile
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case err != nil:
+			unreadable = append(unreadable, fmt.Errorf("%s: %w", name, err))
+		case !seen || record.Time.After(there.Time):
+			newest[record.Job] = record
 		}
-		for _, name := range files {
-			record, err := r.readJob(ctx, name)
-			switch there, seen := newest[record.Job]; {
-			case errors.Is(err, storage.ErrNotExist): // a newer one took its place meanwhile
-			case ctx.Err() != nil:
-				return nil, nil, ctx.Err()
-			case err != nil:
-				unreadable = append(unreadable, fmt.Errorf("%s: %w", name, err))
-			case !seen || record.Time.After(there.Time):
-				newest[record.Job] = record
-			}
-		}
+	}
+	if more {
+		unreadable = append(unreadable, fmt.Errorf("%s has more than %d files of jobs: the others were not read, and may have newer records", jobsFolder, maxJobFiles))
 	}
 	for _, record := range newest {
 		records = append(records, record)
@@ -112,17 +114,21 @@ func (r *Repository) jobPrefix(job string) string {
 	return fmt.Sprintf("%s%x-", jobsFolder, sum[:16])
 }
 
-func (r *Repository) jobFiles(ctx context.Context, prefix string) ([]string, error) {
-	var names []string
+// jobFiles lists the files whose names begin with one of the prefixes; more is true if there are others beyond the bound.
+func (r *Repository) jobFiles(ctx context.Context, prefixes ...string) (names []string, more bool, err error) {
 	for info, err := range r.store.List(ctx, jobsFolder) {
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		if strings.HasPrefix(info.Name, prefix) && len(names) < maxJobFiles {
-			names = append(names, info.Name)
+		if !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(info.Name, prefix) }) {
+			continue
 		}
+		if len(names) == maxJobFiles {
+			return names, true, nil
+		}
+		names = append(names, info.Name)
 	}
-	return names, nil
+	return names, false, nil
 }
 
 func (r *Repository) readJob(ctx context.Context, name string) (JobRecord, error) {

@@ -3,6 +3,7 @@ package repo_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/repo/format"
 	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
 )
 
 const secretWord = "harbour"
@@ -104,6 +106,40 @@ func TestJobRecordIsProven(t *testing.T) {
 	defer closeRepo(t, c)
 	if records, unreadable, err := c.Jobs(t.Context()); err != nil || len(records) != 0 || !errors.Is(unreadable[0], repo.ErrForged) {
 		t.Errorf("in clear: %+v, %v, %v", records, unreadable, err)
+	}
+}
+
+// The folder is listed once, however many names are asked for; that not all files were read is told, and only where it is so.
+func TestManyJobFiles(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, name := range []string{"a", "b"} {
+		if err := r.WriteJob(t.Context(), record(name, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const bound = 10_000
+	fill := func(from, to int) {
+		for n := from; n < to; n++ {
+			if err := store.Put(t.Context(), fmt.Sprintf("jobs/%032x-%016x", 1, n), []byte("no record")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill(0, bound-2)
+	if records, unreadable, err := r.Jobs(t.Context()); err != nil || len(records) != 2 || len(unreadable) != bound-2 {
+		t.Errorf("as many as are read: %d records, %d that are not, %v", len(records), len(unreadable), err)
+	}
+	fill(bound-2, bound)
+	records, unreadable, err := r.Jobs(t.Context())
+	if err != nil || len(records)+len(unreadable) != bound+1 || !strings.Contains(unreadable[len(unreadable)-1].Error(), "more than 10000 files") {
+		t.Errorf("two more than are read: %d records, %d that are not, %v", len(records), len(unreadable), err)
+	}
+	store.ResetCounts()
+	records, unreadable, err = r.Jobs(t.Context(), "b", "none", "a")
+	if err != nil || len(records) != 2 || len(unreadable) > 0 || store.Calls(memory.OpList) != 1 {
+		t.Errorf("by name: %+v, %v, %v, listed %d times", records, unreadable, err, store.Calls(memory.OpList))
 	}
 }
 
