@@ -20,10 +20,10 @@ const (
 	reservePieces = packTarget / reservePiece
 )
 
-// Reserve makes the reserve whole, where the storage is a file system: a bucket has room for a log entry. An error wrapping
-// storage.ErrFull says that there is no space for it; what fits is there then.
+// Reserve makes the reserve whole, unless the storage grows on demand, as a bucket does. An error wrapping storage.ErrFull
+// says that there is no space for it; what fits is there then.
 func (r *Repository) Reserve(ctx context.Context) error {
-	if err := r.Writable(); err != nil || storage.ParallelReads(r.store) > 1 {
+	if err := r.Writable(); err != nil || storage.GrowsOnDemand(r.store) {
 		return err
 	}
 	there, err := r.reserved(ctx)

@@ -6,6 +6,7 @@ import (
 
 	"ferry/internal/repo"
 	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
 )
 
 // Points are given up, and space given back, in a storage without a byte left, if there is a reserve.
@@ -40,5 +41,28 @@ func TestGivingUpWithoutSpace(t *testing.T) {
 			must(r.Reclaim(t.Context(), repo.ReclaimOptions{Policy: policy}))(t)
 		}
 		check(t, r, points[1:]...)
+	}
+}
+
+// growing is a store that ends at a quota, if at all.
+type growing struct{ *memory.Store }
+
+func (growing) GrowsOnDemand() bool { return true }
+
+// Whether space is kept depends on whether the storage can end, and not on how far away it is.
+func TestReserveIsWhereStorageEnds(t *testing.T) {
+	memories := []*memory.Store{initialized(t, repo.Options{}), initialized(t, repo.Options{}), initialized(t, repo.Options{})}
+	for i, c := range []struct {
+		store storage.Store
+		want  bool
+	}{{memories[0], true}, {newDistant(memories[1]), true}, {growing{memories[2]}, false}} {
+		r := must(openSmall(t.Context(), c.store, ""))(t)
+		if err := r.Reserve(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		closeRepo(t, r)
+		if there := len(memories[i].Names("marks/reserve-")); there > 0 != c.want {
+			t.Errorf("%T: %d files in reserve", c.store, there)
+		}
 	}
 }

@@ -58,6 +58,13 @@ type Measured interface {
 	Free(ctx context.Context) (int64, error)
 }
 
+// Unbounded is implemented by stores that no medium bounds. What may end there is a quota, and that can be raised.
+type Unbounded interface {
+	// GrowsOnDemand is true if somebody can give a full store more room without deleting anything in it first, so that no
+	// space need be kept in reserve for deleting.
+	GrowsOnDemand() bool
+}
+
 // Requester is implemented by stores that count what they ask of a server.
 type Requester interface {
 	// Requests so far, tries that failed included.
@@ -248,6 +255,12 @@ func SyncDeletes(ctx context.Context, store Store, folder string) error {
 		return syncer.SyncDeletes(ctx, folder)
 	}
 	return nil
+}
+
+// GrowsOnDemand is true if nothing need be kept in reserve in a store: false for those that say nothing of it.
+func GrowsOnDemand(store Store) bool {
+	unbounded, ok := As[Unbounded](store)
+	return ok && unbounded.GrowsOnDemand()
 }
 
 // ParallelReads is how many reads at once pay off: 1 for stores that say nothing of it.

@@ -59,6 +59,8 @@ type Store struct {
 	lockUntil func(name string) time.Time
 }
 
+var _ storage.Unbounded = (*Store)(nil)
+
 // Options of opening a store.
 type Options struct {
 	// Transport carries the requests; nil means one made for the purpose.
@@ -173,6 +175,9 @@ func (s *Store) Location() string { return s.location.text }
 
 // ParallelReads at once pay off.
 func (s *Store) ParallelReads() int { return parallelReads }
+
+// GrowsOnDemand is true: a bucket ends at a quota, if at all.
+func (s *Store) GrowsOnDemand() bool { return true }
 
 // Close releases idle connections.
 func (s *Store) Close() error {
