@@ -35,6 +35,7 @@ var floors = map[string][]string{
 
 	"internal/storage":      {"internal/backup", "internal/direct"},
 	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill", "internal/direct"},
+	"internal/repotest":     {"internal/repo"},
 	"internal/source":       {"internal/backup", "internal/vma", "internal/lzop", "internal/qcow2", "internal/cachefile"},
 	"internal/source/ferry": {"internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},
 	"internal/spill":        {},

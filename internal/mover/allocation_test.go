@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/mover"
 	"ferry/internal/repo"
+	"ferry/internal/repotest"
 	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
@@ -70,7 +71,7 @@ func TestNothingIsAllocatedForABlock(t *testing.T) {
 				t.Fatal(err)
 			}
 			read[i] = mallocs(func() {
-				err := r.ReadObject(ctx, *stored.Roots[0], repo.EachBlock(func(repo.Block, []byte) error { return nil }).Sink, func(int64) {})
+				err := r.ReadObject(ctx, *stored.Roots[0], repotest.EachBlock(func(repo.Block, []byte) error { return nil }), func(int64) {})
 				if err != nil {
 					t.Fatal(err)
 				}

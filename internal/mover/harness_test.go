@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"ferry/internal/repo"
+	"ferry/internal/repotest"
 	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
@@ -76,12 +77,12 @@ func wantStored(t testing.TB, r *repo.Repository, p *sourcetest.Point) {
 		if root := stored.Roots[i]; root != nil {
 			content = make([]byte, root.Size)
 			var mu sync.Mutex
-			err := r.ReadObject(t.Context(), *root, repo.EachBlock(func(b repo.Block, plain []byte) error {
+			err := r.ReadObject(t.Context(), *root, repotest.EachBlock(func(b repo.Block, plain []byte) error {
 				mu.Lock()
 				defer mu.Unlock()
 				copy(content[b.Offset:], plain)
 				return nil
-			}).Sink, func(int64) {})
+			}), func(int64) {})
 			if err != nil {
 				t.Fatal(err)
 			}

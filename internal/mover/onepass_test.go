@@ -15,6 +15,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
+	"ferry/internal/repotest"
 	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 )
@@ -234,7 +235,7 @@ func hugeDisk(t *testing.T, shape string) {
 	for n := range clusters {
 		want += int64(btoi(isData(n)))
 	}
-	err = r.ReadObject(t.Context(), *stored.Roots[0], repo.EachBlock(func(b repo.Block, plain []byte) error {
+	err = r.ReadObject(t.Context(), *stored.Roots[0], repotest.EachBlock(func(b repo.Block, plain []byte) error {
 		found := int64(0)
 		for at := int64(0); at < int64(len(plain)); at += grain {
 			n := (b.Offset + at) / grain
@@ -244,7 +245,7 @@ func hugeDisk(t *testing.T, shape string) {
 		}
 		got.Add(found)
 		return nil
-	}).Sink, func(int64) {})
+	}), func(int64) {})
 	if err != nil || got.Load() != want || stored.Roots[0].Size != clusters*grain {
 		t.Fatalf("%d clusters of %d, %d bytes: %v", got.Load(), want, stored.Roots[0].Size, err)
 	}

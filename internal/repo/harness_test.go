@@ -20,6 +20,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/repo"
 	"ferry/internal/repo/tree"
+	"ferry/internal/repotest"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
 	"ferry/internal/source/sourcetest"
@@ -178,12 +179,12 @@ func readObject(ctx context.Context, r *repo.Repository, p *repo.Point, i int) (
 	content := make([]byte, root.Size)
 	var mu sync.Mutex
 	dealtWith := int64(0)
-	err := r.ReadObject(ctx, *root, repo.EachBlock(func(block tree.Block, plain []byte) error {
+	err := r.ReadObject(ctx, *root, repotest.EachBlock(func(block tree.Block, plain []byte) error {
 		mu.Lock()
 		defer mu.Unlock()
 		copy(content[block.Offset:], plain)
 		return nil
-	}).Sink, func(n int64) { mu.Lock(); dealtWith += n; mu.Unlock() })
+	}), func(n int64) { mu.Lock(); dealtWith += n; mu.Unlock() })
 	if err == nil && dealtWith != root.Size {
 		err = fmt.Errorf("%s: told of %d bytes of %d", p.Objects[i].Name, dealtWith, root.Size)
 	}

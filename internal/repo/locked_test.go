@@ -16,6 +16,7 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/keyring"
 	"ferry/internal/repo/pack"
+	"ferry/internal/repotest"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
@@ -79,7 +80,7 @@ func TestLockedNeedsKey(t *testing.T) {
 	_, ingestErr := r.NewIngest(t.Context(), repo.IngestOptions{})
 	for what, err := range map[string]error{
 		"reading a point": readErr, "an ingest": ingestErr,
-		"reading an object":                r.ReadObject(t.Context(), header.Roots[0], repo.EachBlock(func(repo.Block, []byte) error { return nil }).Sink, func(int64) {}),
+		"reading an object":                r.ReadObject(t.Context(), header.Roots[0], repotest.EachBlock(func(repo.Block, []byte) error { return nil }), func(int64) {}),
 		"a claim":                          r.AppendEntry(t.Context(), &commitlog.Payload{Claims: []commitlog.Claim{{Point: id, Job: "other"}}}),
 		"a pack":                           r.AppendEntry(t.Context(), &commitlog.Payload{Packs: []commitlog.Pack{{ID: format.Name{1}}}}),
 		"removing a point that is claimed": r.AppendEntry(t.Context(), &commitlog.Payload{PointsRemoved: []backup.PointID{id}}),

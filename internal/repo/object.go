@@ -26,21 +26,6 @@ type Sink interface {
 	End() error
 }
 
-// EachBlock is a Sink that calls itself with each block.
-type EachBlock func(block tree.Block, plain []byte) error
-
-// Room returns nil.
-func (f EachBlock) Room(tree.Block) []byte { return nil }
-
-// Use calls the function.
-func (f EachBlock) Use(block tree.Block, plain []byte) error { return f(block, plain) }
-
-// End does nothing.
-func (f EachBlock) End() error { return nil }
-
-// Sink returns the function itself: what several goroutines read goes to it.
-func (f EachBlock) Sink() Sink { return f }
-
 // ReadObject reads all blocks of an object that are not zeros, in parallel: each goroutine makes a sink, and gives it each
 // block that it has read and proven. done is told how many bytes are dealt with, zeros included. The first
 // block that cannot be read ends it, with an error that wraps backup.ErrDamaged and has the offset.
