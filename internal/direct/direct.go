@@ -21,6 +21,9 @@ const hugePage = 2 << 20
 
 // Memory makes memory that can be written past the page cache. If the size is a multiple of 2 MiB it is of huge pages where
 // the kernel has some to give: it hands the disk a few long pieces then, not one for each 4 KiB.
+//
+// To begin where a huge page begins it takes 2 MiB more of the heap than the size, so twice as much for a piece of 2 MiB. That
+// counts for the collector and its limit: it is for pieces that are used again and again.
 func Memory(size int) []byte {
 	room := make([]byte, size+hugePage)
 	skip := -int(uintptr(unsafe.Pointer(&room[0]))) & (hugePage - 1)
