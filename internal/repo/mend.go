@@ -175,10 +175,14 @@ func (m *mender) read(ctx context.Context, from storage.Store, n uint64) (raw []
 // fetch reads a copy of a file whole, and keeps why it could not be asked for.
 func (m *mender) fetch(ctx context.Context, from storage.Store, name string, limit int64) ([]byte, error) {
 	raw, err := storage.ReadAll(ctx, from, name, limit)
-	if err != nil && !errors.Is(err, storage.ErrNotExist) && m.unanswered[from] == nil && ctx.Err() == nil {
-		m.unanswered[from] = fmt.Errorf("%s in %s: %w", name, from.Location(), err)
+	if err == nil {
+		return raw, nil
 	}
-	return raw, err
+	err = fmt.Errorf("%s in %s: %w", name, from.Location(), err)
+	if !errors.Is(err, storage.ErrNotExist) && m.unanswered[from] == nil && ctx.Err() == nil {
+		m.unanswered[from] = err
+	}
+	return nil, err
 }
 
 // put brings files back: each has the one content that its name ever had.
