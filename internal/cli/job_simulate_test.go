@@ -140,3 +140,48 @@ retention: {days: 3, weekly: {keep: 2}, monthly: {keep: 2}}
 		t.Errorf("%d bytes foreseen, %d lived", bytes, stored)
 	}
 }
+
+// What machines need is found in the log, the trees and the index: a pack of data that is lost keeps no one from looking ahead.
+func TestSimulateNeedsNoData(t *testing.T) {
+	d := newDaily(t, `
+kind: Repository
+name: images
+location: images
+---
+kind: Repository
+name: vault
+location: vault
+---
+kind: Job
+name: offsite
+source: {repositories: [images]}
+target: {repository: vault}
+retention: {points: 3}
+`)
+	for range 3 { // so that the packs are in the index
+		d.live()
+	}
+	_, want := d.target()
+	var largest string
+	var size int64
+	vault := filepath.Join(filepath.Dir(filepath.Dir(d.image)), "vault")
+	packs, err := filepath.Glob(filepath.Join(vault, "packs", "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range packs {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > size {
+			largest, size = name, info.Size()
+		}
+	}
+	if err := os.Remove(largest); err != nil || size < int64(len(d.content)) {
+		t.Fatalf("the pack of data has %d bytes: %v", size, err)
+	}
+	if _, stored := d.target(); stored != want {
+		t.Errorf("%d bytes are needed, and without the pack %d", want, stored)
+	}
+}
