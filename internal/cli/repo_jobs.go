@@ -58,7 +58,7 @@ func (a *app) repoJobs(ctx context.Context, location string, names []string) err
 	case err != nil:
 		return err
 	case len(unreadable) > 0:
-		return exitWith(ExitDamaged, "%s cannot be read", counted(len(unreadable), "record"))
+		return exitWith(ExitDamaged, "not all that jobs have left in %s can be read", location)
 	case len(records) == 0 && len(names) > 0:
 		return hinted(exitWith(ExitNothing, "no job %s has left its description in %s", printable(names[0]), location), "without a name all are printed")
 	case len(records) == 0:
