@@ -15,6 +15,22 @@ import (
 	"ferry/internal/job"
 )
 
+// dailyJob has the job without the settings that a test wants.
+const dailyJob = `
+kind: Repository
+name: images
+location: images
+---
+kind: Repository
+name: vault
+location: vault
+---
+kind: Job
+name: offsite
+source: {repositories: [images]}
+target: {repository: vault}
+`
+
 // daily is a machine of which an image is made every evening, and the clock of the job that copies it an hour later.
 type daily struct {
 	t       *testing.T
@@ -27,7 +43,7 @@ type daily struct {
 	day     time.Time // an evening, 22:00 in Berlin
 }
 
-func newDaily(t *testing.T, yaml string) *daily {
+func newDaily(t *testing.T, settings string) *daily {
 	t.Helper()
 	zone, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
@@ -45,7 +61,7 @@ func newDaily(t *testing.T, yaml string) *daily {
 		t.Fatal(err)
 	}
 	file := filepath.Join(folder, "job.yaml")
-	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(dailyJob+settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run(t, ExitDone, "repo", "init", filepath.Join(folder, "vault"))
@@ -101,18 +117,6 @@ func (d *daily) target() (created []string, stored int64) {
 // Thirty days are simulated, over a clock change, and then lived: the points are the same, the bytes nearly.
 func TestSimulatedThenLived(t *testing.T) {
 	d := newDaily(t, `
-kind: Repository
-name: images
-location: images
----
-kind: Repository
-name: vault
-location: vault
----
-kind: Job
-name: offsite
-source: {repositories: [images]}
-target: {repository: vault}
 schedule: {every: 1d, at: "23:00", timeZone: Europe/Berlin}
 retention: {days: 3, weekly: {keep: 2}, monthly: {keep: 2}}
 `)
@@ -143,21 +147,7 @@ retention: {days: 3, weekly: {keep: 2}, monthly: {keep: 2}}
 
 // What machines need is found in the log, the trees and the index: a pack of data that is lost keeps no one from looking ahead.
 func TestSimulateNeedsNoData(t *testing.T) {
-	d := newDaily(t, `
-kind: Repository
-name: images
-location: images
----
-kind: Repository
-name: vault
-location: vault
----
-kind: Job
-name: offsite
-source: {repositories: [images]}
-target: {repository: vault}
-retention: {points: 3}
-`)
+	d := newDaily(t, "retention: {points: 3}")
 	for range 3 { // so that the packs are in the index
 		d.live()
 	}
