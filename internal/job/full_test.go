@@ -2,6 +2,8 @@ package job_test
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,7 +57,7 @@ func TestReserveStays(t *testing.T) {
 	l.store.SetSpace(0)
 	for n := range 5 {
 		l.now = time.Date(2026, 3, 2+n, 20, 0, 0, 0, time.UTC)
-		if s := l.run(job.ResultWaits); s.Target.State != job.StateFull || s.Copied() != 0 {
+		if s := l.run(job.ResultWaits); s.Target.State != job.StateFull || s.Copied() != 0 || !strings.Contains(s.Reason, "0 B left, and the copies may take") {
 			t.Fatalf("%+v\n%s", s.Target, l.describe(s))
 		}
 	}
@@ -66,5 +68,37 @@ func TestReserveStays(t *testing.T) {
 	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
 	if whole := len(l.store.Names("marks/reserve-")); whole != reserved {
 		t.Errorf("%d of %d files of the reserve after there was space again", whole, reserved)
+	}
+}
+
+// What the copies are expected to take is compared with the space that is left before they begin: where it may not do,
+// retention and reclaim come first, the copies follow all the same, and no grace is cut short.
+func TestRoomIsMadeBeforeCopies(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.points[0].Objects[0].Data = make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(l.points[0].Objects[0].Data) // never fails
+	l.run(job.ResultDone)
+	l.points = append(l.points, day("a", 2))
+	l.now = time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
+	l.setup.Job.Retention = policy.Retention{Points: 1}
+	l.store.SetSpace(512 << 10) // half of what the last copy took, and plenty for this one
+	s := l.run(job.ResultDone)
+	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 1 removed")
+	early := func(p job.Phase) bool { return p.Name == job.PhaseTransform && p.Reason == "the copies may not fit" }
+	if i := slices.IndexFunc(s.Phases, early); i < 0 || s.Phases[i].State != job.PhaseDone {
+		t.Errorf("phases: %+v", s.Phases)
+	}
+	if got := strings.Join(s.Warnings, "\n"); !strings.Contains(got, "the copies may take 1.0 MiB, and the target has 512 KiB left") {
+		t.Errorf("warnings: %s", got)
+	}
+	if left := len(l.store.Names("marks/reserve-")); left != 16 {
+		t.Errorf("%d files of the reserve", left)
+	}
+
+	// The last copy took next to nothing: the next one is not expected to take more.
+	l.points = append(l.points, day("a", 3))
+	l.now = time.Date(2026, 3, 3, 20, 0, 0, 0, time.UTC)
+	if s := l.run(job.ResultDone); slices.ContainsFunc(s.Phases, early) || len(s.Warnings) != 0 {
+		t.Errorf("where the copies are expected to fit: %+v %v", s.Phases, s.Warnings)
 	}
 }

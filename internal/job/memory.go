@@ -31,6 +31,8 @@ type memory struct {
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
 	// Missing says by the machine's id since when no source has it.
 	Missing map[string]time.Time `json:"missing,omitempty"`
+	// Took says by the machine's id what its last copy that was not read whole took in the target, in bytes.
+	Took map[string]int64 `json:"took,omitempty"`
 	// Backfill says by the machine's id of when the points are that a session chose together and that are not all held yet;
 	// Begun are those that it chose alone, as far as the job does not hold them.
 	Backfill map[string]span  `json:"backfill,omitempty"`
@@ -65,6 +67,14 @@ func (r *runner) recall(ctx context.Context) error {
 	return nil
 }
 
+// note notes what a machine's copy took.
+func (m *memory) note(machine backup.MachineKey, stored int64) {
+	if m.Took == nil {
+		m.Took = map[string]int64{}
+	}
+	m.Took[machine.String()] = stored
+}
+
 // started is when the job's intervals count from.
 func (m memory) started() time.Time {
 	if m.Instead.IsZero() {
@@ -80,7 +90,7 @@ func (r *runner) remember(ctx context.Context) error {
 	left := r.memory
 	// What is missed least goes first: a copy that was killed begins anew; it takes longer to believe that a machine has gone.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started, Instead: left.Instead} },
+		func() {}, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started, Instead: left.Instead} },
 		func() { record.Document = "" },
 	} {
 		shorten()

@@ -97,7 +97,9 @@ type runner struct {
 	earlier, chosen, copiedNow map[backup.PointID]bool
 	earlierFill                map[string]span
 	// madeRoom is true once space was made in a full target, targetTries how often the target failed and was tried again.
-	madeRoom    bool
+	madeRoom bool
+	// roomChecked is true once what there is to copy was compared with the space that is left.
+	roomChecked bool
 	targetTries int
 	// found is what a health check found damaged and could not heal yet.
 	found *repo.VerifyReport

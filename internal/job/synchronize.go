@@ -154,8 +154,12 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	if err := r.before(ctx); err != nil {
 		return never, err
 	}
+	if made, err := r.checkRoom(ctx, todo); made || err != nil {
+		return atOnce, err
+	}
 	phase.State, phase.Reason = PhaseDone, ""
-	return r.transfer(ctx, v, todo, phase)
+	then, err := r.transfer(ctx, v, todo, phase)
+	return then, r.withRoom(ctx, err, todo)
 }
 
 // transfer copies points while the window is open, and says how it goes on.

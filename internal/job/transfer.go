@@ -63,6 +63,9 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 			r.stored[step.Point.Machine.Key] = true
 		}
 		r.done(step)
+		if !r.isWhole(step) {
+			r.memory.note(step.Point.Machine.Key, done.Result.Stored)
+		}
 		return false
 	}
 	p.Error, p.Hint = backup.SafeText(done.Err.Error()), backup.SafeText(backup.Hint(done.Err))

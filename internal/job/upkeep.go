@@ -247,29 +247,6 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 	return nil
 }
 
-// makeRoom frees what can be freed in a target that is full: what retention removes, and what was given up before, at once.
-func (r *runner) makeRoom(ctx context.Context) error {
-	r.madeRoom = true
-	r.warnOnce("the target is full: retention and reclaim run before the copies go on")
-	return r.during(PhaseTransform, func(phase *Phase) error {
-		phase.Reason = "the target is full"
-		removed := 0
-		_, err := r.target.ReleaseReserve(ctx)
-		if err == nil {
-			removed, err = r.retention(ctx)
-		}
-		phase.Counts["removed"] = int64(removed)
-		atOnce := repo.DefaultReclaimPolicy()
-		atOnce.Grace = 0
-		for range 2 { // what one run gives up the next one deletes
-			if err == nil {
-				err = r.reclaim(ctx, phase, true, atOnce)
-			}
-		}
-		return err
-	})
-}
-
 // compact writes the newest points' blocks together, if it is due.
 func (r *runner) compact(ctx context.Context) error {
 	upkeep := r.Job.Compact
