@@ -84,6 +84,9 @@ func (a *app) printExplanation(c chosenJob, e *job.Explanation) {
 	for _, m := range e.Plan.Machines {
 		a.line("%s", machineTitle(m.Machine))
 		a.line("  %s", readable(m.Reason))
+		if m.Behind != "" {
+			a.line("  always one interval behind: %s", readable(m.Behind))
+		}
 		for _, alarm := range m.Alarms {
 			a.line("  ALARM  %s", readable(alarm))
 		}
@@ -157,6 +160,7 @@ type explainedJSON struct {
 	Reason       string              `json:"reason"`
 	Waits        bool                `json:"waits"`
 	MissingSince *time.Time          `json:"missingSince,omitempty"`
+	Behind       string              `json:"behind"`
 	Alarms       []string            `json:"alarms"`
 	Warnings     []string            `json:"warnings"`
 	Points       []explainedStepJSON `json:"points"`
@@ -190,7 +194,7 @@ func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) expla
 	}
 	for _, m := range e.Plan.Machines {
 		row := explainedJSON{
-			Machine: describeMachine(m.Machine), Selected: m.Selected, Reason: readable(m.Reason), Waits: m.Waits,
+			Machine: describeMachine(m.Machine), Selected: m.Selected, Reason: readable(m.Reason), Waits: m.Waits, Behind: readable(m.Behind),
 			Alarms: readableList(m.Alarms), Warnings: readableList(m.Warnings), Points: []explainedStepJSON{},
 		}
 		if !m.Missing.IsZero() {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ func TestExplanationInJSONIsSafeToPrint(t *testing.T) {
 	e := &job.Explanation{Plan: plan.IntervalPlan{
 		Frozen: hostile[0], Alarms: hostile,
 		Machines: []plan.MachinePlan{{
-			Reason: hostile[0], Alarms: hostile, Warnings: hostile,
+			Reason: hostile[0], Behind: hostile[0], Alarms: hostile, Warnings: hostile,
 			Steps: []plan.IntervalStep{{Source: -1, Reasons: hostile, Stays: hostile[0]}},
 		}},
 	}}
@@ -23,7 +24,16 @@ func TestExplanationInJSONIsSafeToPrint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(written), `\u001b`) || strings.Count(string(written), "[2J") != 7 {
+	if strings.Contains(string(written), `\u001b`) || strings.Count(string(written), "[2J") != 8 {
 		t.Errorf("%s", written)
+	}
+}
+
+func TestExplanationSaysWhoIsBehind(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{out: &out}
+	a.printExplanation(chosenJob{}, &job.Explanation{Plan: plan.IntervalPlan{Machines: []plan.MachinePlan{{Behind: "later helps"}, {}}}})
+	if strings.Count(out.String(), "\n  always one interval behind: later helps\n") != 1 || strings.Count(out.String(), "behind") != 1 {
+		t.Errorf("%s", out.String())
 	}
 }

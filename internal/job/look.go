@@ -157,6 +157,7 @@ func (r *runner) list(ctx context.Context, v *view) error {
 func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
+		Intervals: r.Job.Schedule.From(r.memory.started()), Turns: map[backup.MachineKey][]policy.Turn{},
 		Offers: r.offers, Doubt: r.doubt, Selected: r.selected,
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
@@ -164,6 +165,9 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	err := r.target.Refresh(ctx)
 	if err == nil {
 		s.Held, err = r.held(ctx)
+	}
+	for _, key := range r.selected {
+		s.Turns[key] = r.memory.Turns[key.String()]
 	}
 	for _, h := range s.Held {
 		if since, known := r.memory.Missing[h.Machine.Key.String()]; known {

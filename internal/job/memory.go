@@ -37,6 +37,8 @@ type memory struct {
 	// Begun are those that it chose alone, as far as the job does not hold them.
 	Backfill map[string]span  `json:"backfill,omitempty"`
 	Begun    []backup.PointID `json:"begun,omitempty"`
+	// Turns are by the machine's id the last intervals that took points of it.
+	Turns map[string][]policy.Turn `json:"turns,omitempty"`
 }
 
 // recall reads the memory from the target.
@@ -88,9 +90,11 @@ func (r *runner) remember(ctx context.Context) error {
 	r.memory.Begun = r.unfinished(r.memory.Begun)
 	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
 	left := r.memory
-	// What is missed least goes first: a copy that was killed begins anew; it takes longer to believe that a machine has gone.
+	// What is missed least goes first: nothing is told of machines that are always behind; a copy that was killed begins anew; it
+	// takes longer to believe that a machine has gone.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil }, func() { left = memory{Started: left.Started, Instead: left.Instead} },
+		func() {}, func() { left.Turns = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil },
+		func() { left = memory{Started: left.Started, Instead: left.Instead} },
 		func() { record.Document = "" },
 	} {
 		shorten()
@@ -193,18 +197,35 @@ func (r *runner) pinned() map[backup.PointID]bool {
 	return pinned
 }
 
-// noteMissing takes over what a plan says of machines that are in no source.
+// noteMissing takes over what a plan says of machines that are in no source, and forgets those that neither side has.
 func (r *runner) noteMissing(p plan.IntervalPlan) {
 	if r.doubt != "" {
 		return // nothing is known of what has gone
 	}
+	there := map[string]bool{}
 	missing := map[string]time.Time{}
 	for _, m := range p.Machines {
+		key := m.Machine.Key.String()
+		there[key] = true
 		if !m.Missing.IsZero() {
-			missing[m.Machine.Key.String()] = m.Missing.UTC()
+			missing[key] = m.Missing.UTC()
 		}
 	}
 	r.memory.Missing = missing
+	maps.DeleteFunc(r.memory.Turns, func(key string, _ []policy.Turn) bool { return !there[key] })
+	maps.DeleteFunc(r.memory.Took, func(key string, _ int64) bool { return !there[key] })
+}
+
+// noteTurn notes that the interval has taken a point which the lookup chose. One that is read whole was there before.
+func (r *runner) noteTurn(step plan.IntervalStep) {
+	if !r.Job.Schedule.From(r.memory.started()).Periodic() || r.isWhole(step) {
+		return
+	}
+	if r.memory.Turns == nil {
+		r.memory.Turns = map[string][]policy.Turn{}
+	}
+	key := step.Point.Machine.Key.String()
+	r.memory.Turns[key] = policy.AddTurn(r.memory.Turns[key], policy.Turn{Began: r.session.Nominal, Taken: step.Point.Created.UTC()})
 }
 
 // due is true if a turn of a schedule has come since the last one, or since the job first ran.

@@ -306,6 +306,7 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 	}
 	for _, step := range steps {
 		r.note(step, OutcomeCopied, step.Reasons)
+		r.noteTurn(step)
 		r.done(step)
 	}
 	return nil

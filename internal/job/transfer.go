@@ -61,6 +61,7 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 		fill, filled := r.earlierFill[step.Point.Machine.Key.String()]
 		if !r.earlier[step.Point.ID] && (!filled || !fill.has(step.Point.Created)) { // what an earlier interval began does not use this one up
 			r.stored[step.Point.Machine.Key] = true
+			r.noteTurn(step)
 		}
 		r.done(step)
 		if !r.isWhole(step) {

@@ -37,7 +37,7 @@ type Offer struct {
 	Source int
 	// Via is the id of the Ferry repository that it would be read from; empty for sources made by others.
 	Via string
-	// Grew is when the point's files were last seen to grow; it counts for locked ones.
+	// Grew is when the point's files last grew.
 	Grew time.Time
 }
 
@@ -56,7 +56,10 @@ type Situation struct {
 	Mode     policy.Mode
 	Lookup   policy.Lookup
 	Interval policy.Interval
-	Now      time.Time
+	// Intervals are those of the job's schedule, and Turns the last of them that took points of a machine.
+	Intervals policy.Intervals
+	Turns     map[backup.MachineKey][]policy.Turn
+	Now       time.Time
 	// Zone is for times in reasons; nil is UTC.
 	Zone *time.Location
 	// Full reads the newest complete point of each machine whole from its source, also if the target has it.
@@ -124,6 +127,8 @@ type MachinePlan struct {
 	Locked bool
 	// Missing is since when no source has any point of the machine, though the job holds some; zero if one has.
 	Missing time.Time
+	// Behind says that intervals always take the point before the one they should, and what helps; empty: not that one knows.
+	Behind string
 	// Alarms need a person; warnings are worth one.
 	Alarms, Warnings []string
 	// Steps by time of creation, oldest first.
@@ -265,6 +270,7 @@ func (s Situation) machine(offers []Offer, held []Held, selected bool, frozen st
 	}
 	if selected {
 		m.choose()
+		m.plan.Behind = s.Intervals.Behind(s.Lookup, s.Turns[m.plan.Machine.Key], m.arrivals(), s.Now)
 	} else {
 		m.plan.Reason = "the job does not copy it"
 	}

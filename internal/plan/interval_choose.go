@@ -56,6 +56,21 @@ func (m *machinePlanner) choose() {
 	m.plan.Warnings = m.choice.Warnings
 }
 
+// arrivals are the complete points of the source.
+func (m *machinePlanner) arrivals() []policy.Arrival {
+	var arrivals []policy.Arrival
+	for _, o := range m.offers {
+		if o.State == backup.StateComplete {
+			complete := o.Created
+			if o.Grew.After(complete) {
+				complete = o.Grew
+			}
+			arrivals = append(arrivals, policy.Arrival{Created: o.Created, Complete: complete})
+		}
+	}
+	return arrivals
+}
+
 // offer is the offer of a point, which is there.
 func (m *machinePlanner) offer(id backup.PointID) Offer {
 	return m.offers[slices.IndexFunc(m.offers, func(o Offer) bool { return o.ID == id })]
