@@ -81,11 +81,17 @@ func (a *app) printExplanation(c chosenJob, e *job.Explanation) {
 	for _, alarm := range e.Plan.Alarms {
 		a.line("ALARM  %s", readable(alarm))
 	}
+	for _, warning := range e.Plan.Warnings {
+		a.line("warning: %s", readable(warning))
+	}
 	for _, m := range e.Plan.Machines {
 		a.line("%s", machineTitle(m.Machine))
 		a.line("  %s", readable(m.Reason))
 		if m.Behind != "" {
 			a.line("  always one interval behind: %s", readable(m.Behind))
+		}
+		for _, mapped := range m.Mapped {
+			a.line("  %s", readable(mappedText(m.Machine, mapped)))
 		}
 		for _, alarm := range m.Alarms {
 			a.line("  ALARM  %s", readable(alarm))
@@ -148,6 +154,7 @@ type explanationJSON struct {
 	Sources  []job.SourceState `json:"sources"`
 	Frozen   string            `json:"frozen"`
 	Alarms   []string          `json:"alarms"`
+	Warnings []string          `json:"warnings"`
 	Machines []explainedJSON   `json:"machines"`
 	Copies   int               `json:"copies"`
 	Claims   int               `json:"claims"`
@@ -161,6 +168,7 @@ type explainedJSON struct {
 	Waits        bool                `json:"waits"`
 	MissingSince *time.Time          `json:"missingSince,omitempty"`
 	Behind       string              `json:"behind"`
+	Mapped       []mappedJSON        `json:"mapped"`
 	Alarms       []string            `json:"alarms"`
 	Warnings     []string            `json:"warnings"`
 	Points       []explainedStepJSON `json:"points"`
@@ -190,12 +198,12 @@ type goesJSON struct {
 func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) explanationJSON {
 	described := explanationJSON{
 		Job: printable(c.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: readableList(e.Plan.Alarms),
-		Machines: []explainedJSON{}, Copies: len(e.Plan.Steps(plan.ActionCopy)), Claims: len(e.Plan.Steps(plan.ActionClaim)), Removals: len(e.Plan.Steps(plan.ActionRemove)),
+		Warnings: readableList(e.Plan.Warnings), Machines: []explainedJSON{}, Copies: len(e.Plan.Steps(plan.ActionCopy)), Claims: len(e.Plan.Steps(plan.ActionClaim)), Removals: len(e.Plan.Steps(plan.ActionRemove)),
 	}
 	for _, m := range e.Plan.Machines {
 		row := explainedJSON{
 			Machine: describeMachine(m.Machine), Selected: m.Selected, Reason: readable(m.Reason), Waits: m.Waits, Behind: readable(m.Behind),
-			Alarms: readableList(m.Alarms), Warnings: readableList(m.Warnings), Points: []explainedStepJSON{},
+			Mapped: describeMapped(m.Mapped), Alarms: readableList(m.Alarms), Warnings: readableList(m.Warnings), Points: []explainedStepJSON{},
 		}
 		if !m.Missing.IsZero() {
 			missing := m.Missing.UTC()

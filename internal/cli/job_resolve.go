@@ -52,6 +52,7 @@ func (a *app) jobResolve(ctx context.Context, file string, names []string) error
 		return &exitError{code: codeOf(ctx, failure), err: fmt.Errorf("job %s: no source can be listed", chosen.Name)}
 	}
 	resolved.selection = chosen.Choose(resolved.offers, resolved.targetID)
+	resolved.mappings = a.mappingsOf(ctx, chosen)
 	if a.json {
 		err = a.printJSON(resolved.describe())
 	} else {
@@ -77,6 +78,7 @@ type resolution struct {
 	failed    int
 	offers    []policy.Offer
 	selection policy.Selection
+	mappings  []mappingSeen
 }
 
 // sourceSeen is a source that was listed, or not.
@@ -158,6 +160,7 @@ func (a *app) printResolution(r resolution) {
 	for _, idle := range r.selection.Idle {
 		a.say("matches nothing: %s", readable(idle))
 	}
+	a.printMappings(r.mappings)
 	a.say("job %s copies %d of %s to %s; times are local", r.job.Name, r.in(), counted(len(r.selection.Machines), "machine"), r.target.Name)
 }
 
@@ -193,6 +196,8 @@ type resolutionJSON struct {
 	NotFound []machineMissingJSON `json:"notFound"`
 	// Idle are settings that match nothing: "exclude db2".
 	Idle []string `json:"matchesNothing"`
+	// Mappings are what target.map comes to.
+	Mappings []mappingJSON `json:"mappings"`
 }
 
 // resourcePlaceJSON is a repository by its resource: its id is empty if it is not known.
@@ -256,7 +261,7 @@ func describeRetention(r policy.Retention) retentionJSON {
 func (r resolution) describe() resolutionJSON {
 	described := resolutionJSON{
 		Job: r.job.Name, Target: resourcePlaceJSON{r.target.Name, printable(r.target.Location), r.targetID},
-		Sources: []sourceSeenJSON{}, Machines: []machineChoiceJSON{}, NotFound: []machineMissingJSON{}, Idle: []string{},
+		Sources: []sourceSeenJSON{}, Machines: []machineChoiceJSON{}, NotFound: []machineMissingJSON{}, Idle: []string{}, Mappings: describeMappings(r.mappings),
 	}
 	for _, s := range r.sources {
 		described.Sources = append(described.Sources, sourceSeenJSON{s.repository.Name, printable(s.repository.Location), s.points, readable(s.reason)})

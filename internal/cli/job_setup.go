@@ -59,9 +59,6 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 
 // refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for.
 func (c chosenJob) refuse(r policy.Repository) error {
-	if len(c.Target.Map) > 0 {
-		return usage("job %s: target.map is not supported by this version", c.Name)
-	}
 	if !s3.IsLocation(r.Location) {
 		return nil
 	}

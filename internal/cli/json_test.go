@@ -244,7 +244,7 @@ func runJobs(t *testing.T, in func(string) string, note func(command string, arg
 			t.Fatal(err)
 		}
 	}
-	write := func(name, retention string) string {
+	write := func(name, mapping, retention string) string {
 		t.Helper()
 		err := os.WriteFile(in(name), []byte(`{kind: Repository, name: pve, location: dump}
 ---
@@ -255,7 +255,7 @@ func runJobs(t *testing.T, in func(string) string, note func(command string, arg
 kind: Job
 name: offsite
 source: {repositories: [pve, pictures]}
-target: {repository: target}
+target: {repository: target, map: `+mapping+`}
 backfill: all
 retention: `+retention+`
 scripts: {post: {run: [/bin/true]}}
@@ -265,7 +265,7 @@ scripts: {post: {run: [/bin/true]}}
 		}
 		return in(name)
 	}
-	wide, narrow := write("wide.yaml", "{days: 14, weekly: {keep: 2}}"), write("narrow.yaml", "{points: 1}")
+	wide, narrow := write("wide.yaml", "[]", "{days: 14, weekly: {keep: 2}}"), write("narrow.yaml", "[{machine: web01, backup: offsite/web01}, {machine: web02, backup: manual/web02}]", "{points: 1}")
 	run(t, ExitDone, "repo", "init", in("target"), "--quiet")
 	note("job explain", "job", "explain", "-f", wide)
 	note("job run", "job", "run", "--once", "-f", wide)
@@ -273,6 +273,7 @@ scripts: {post: {run: [/bin/true]}}
 		t.Fatal(err)
 	}
 	note("job explain", "job", "explain", "-f", narrow)
+	note("job resolve", "job", "resolve", "-f", narrow)
 	note("job simulate", "job", "simulate", "-f", narrow, "--days", "3")
 	note("job run", "job", "run", "--once", "-f", narrow)
 	note("repo jobs", "repo", "jobs", in("target"))

@@ -97,11 +97,11 @@ func (r *runner) checkAges(held []plan.Held) {
 	newest, machines := map[backup.MachineKey]time.Time{}, map[backup.MachineKey]backup.Machine{}
 	offered := map[backup.MachineKey]bool{}
 	for _, o := range r.offers {
-		offered[o.Point.Machine.Key], machines[o.Point.Machine.Key] = true, o.Point.Machine
+		offered[o.Machine.Key], machines[o.Machine.Key] = true, o.Machine
 	}
 	var gone []policy.Offer
 	for _, h := range held {
-		key := h.Machine.Key
+		key := r.backupOf(h.Machine.Key)
 		if !h.Claimed {
 			continue
 		}
@@ -109,6 +109,7 @@ func (r *runner) checkAges(held []plan.Held) {
 			newest[key] = h.Created
 		}
 		if !offered[key] {
+			h.Machine.Key = key
 			machines[key] = h.Machine
 			gone = append(gone, policy.Offer{Point: h.Point})
 		}
@@ -120,6 +121,9 @@ func (r *runner) checkAges(held []plan.Held) {
 		}
 	}
 	for _, key := range keys {
+		if r.backupOf(key) != key {
+			continue // it is asked of the machine that it is linked with
+		}
 		name := nameOf(describeMachine(machines[key]))
 		switch at := newest[key]; {
 		case at.IsZero():

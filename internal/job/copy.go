@@ -99,6 +99,8 @@ type Options struct {
 	Mend bool
 	// Flags are those of a point's claim; nil: none.
 	Flags func(backup.Point) []string
+	// Seeded tells of machines whose content the repository has under another id; nil: of none.
+	Seeded func(backup.MachineKey) bool
 	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Finished may
 	// be called from another goroutine.
 	Started  func(source.Point, *mover.Progress)
@@ -188,7 +190,7 @@ func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
 		return err
 	}
 	mover := mover.New(ingest, mover.Options{
-		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Progress: c.options.Started,
+		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Seeded: c.options.Seeded, Progress: c.options.Started,
 	})
 	points := map[backup.PointID]source.Point{}
 	for _, p := range c.from.Points {

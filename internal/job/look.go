@@ -26,6 +26,9 @@ var errNotReady = errors.New("the target is not ready")
 // ErrNoKey is in the error of opening a place of which a key, or the keys of its bucket, were given and cannot be read.
 var ErrNoKey = errors.New("a key cannot be read")
 
+// ErrMapLocked: target.map names backups in a target that is encrypted, and no key given opens it.
+var ErrMapLocked = errors.New("target.map cannot be followed: the backups that it names are encrypted")
+
 // openTarget opens the target and makes sure that it is the one that the job is for. Nothing is made there.
 func (r *runner) openTarget(ctx context.Context) error {
 	state := &r.session.Target
@@ -49,7 +52,10 @@ func (r *runner) openTarget(ctx context.Context) error {
 		r.session.Nominal = r.interval().Begins.UTC()
 		return nil
 	}
-	state.State, state.Reason = stateOf(err), backup.SafeText(err.Error())
+	if state.State = stateOf(err); state.State == StateNeedsKey && len(r.Job.Target.Map) > 0 {
+		err = fmt.Errorf("%w: %w", ErrMapLocked, err)
+	}
+	state.Reason = backup.SafeText(err.Error())
 	return fmt.Errorf("%w: %w", errNotReady, err)
 }
 
@@ -158,7 +164,7 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
 		Intervals: r.Job.Schedule.From(r.memory.started()), Turns: map[backup.MachineKey][]policy.Turn{},
-		Offers: r.offers, Doubt: r.doubt, Selected: r.selected,
+		Offers: r.offers, Doubt: r.doubt, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
 	}
@@ -169,14 +175,34 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	for _, key := range r.selected {
 		s.Turns[key] = r.memory.Turns[key.String()]
 	}
+	r.links = s.Links()
 	for _, h := range s.Held {
-		if since, known := r.memory.Missing[h.Machine.Key.String()]; known {
-			s.Missing[h.Machine.Key] = since
+		key := r.backupOf(h.Machine.Key)
+		if since, known := r.memory.Missing[key.String()]; known {
+			s.Missing[key] = since
 		}
 	}
 	r.noteWhole(s.Held)
 	s.Whole = r.whole
 	return s, err
+}
+
+// backupOf is the machine whose backup a machine's points are: itself, unless target.map links it with another.
+func (r *runner) backupOf(key backup.MachineKey) backup.MachineKey {
+	if of, linked := r.links[key]; linked {
+		return of
+	}
+	return key
+}
+
+// seeded is true for a machine that another one of the target is linked with by target.map.
+func (r *runner) seeded(key backup.MachineKey) bool {
+	for _, of := range r.links {
+		if of == key {
+			return true
+		}
+	}
+	return false
 }
 
 // offers are the points of a source that are the job's.
@@ -212,7 +238,7 @@ func (r *runner) rulesOf(m backup.Machine) policy.Retention {
 // rules are the retention of a point's machine, by the description that the plan goes by. The point's own may be of another
 // time, when a label or a name was another.
 func (r *runner) rules(p backup.Point) policy.Retention {
-	if m, known := r.machines[p.Machine.Key]; known {
+	if m, known := r.machines[r.backupOf(p.Machine.Key)]; known {
 		return r.rulesOf(m)
 	}
 	return r.rulesOf(p.Machine)

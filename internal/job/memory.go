@@ -187,7 +187,7 @@ func (r *runner) pinned() map[backup.PointID]bool {
 		stored[id] = true
 	}
 	for _, o := range r.offers {
-		if fill, begun := r.memory.Backfill[o.Machine.Key.String()]; begun && fill.has(o.Created) {
+		if fill, begun := r.memory.Backfill[r.backupOf(o.Machine.Key).String()]; begun && fill.has(o.Created) {
 			pinned[o.ID] = r.attempts[o.ID] < maxAttempts
 		}
 	}

@@ -79,6 +79,8 @@ type runner struct {
 	offers   []plan.Offer
 	doubt    string
 	selected []backup.MachineKey
+	// links are those of machines that target.map links, as the last look found them.
+	links map[backup.MachineKey]backup.MachineKey
 	// tasks are the machines' tasks by key, and attempts how often a point's copy was begun.
 	tasks    map[backup.MachineKey]*Task
 	order    []backup.MachineKey
@@ -150,7 +152,7 @@ func newRunner(setup Setup) *runner {
 		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
-	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags = setup.Job.Name, setup.Full, false, false, r.flags
+	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags, r.Copy.Seeded = setup.Job.Name, setup.Full, false, false, r.flags, r.seeded
 	r.session = &Session{
 		ID: hex.EncodeToString(id[:]), Job: setup.Job.Name, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
 		Target:  TargetState{Name: setup.Target.Name, Location: setup.Target.Location},

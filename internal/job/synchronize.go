@@ -262,6 +262,9 @@ func (r *runner) alarmsOf(p plan.IntervalPlan) {
 	for _, alarm := range p.Alarms {
 		r.alarm(alarm)
 	}
+	for _, warning := range p.Warnings {
+		r.warnOnce(warning)
+	}
 	for _, m := range p.Machines {
 		for _, alarm := range m.Alarms {
 			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)

@@ -7,6 +7,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
+	"ferry/internal/repo"
 	"ferry/internal/source/registry"
 )
 
@@ -90,7 +91,7 @@ func (r *runner) flags(p backup.Point) []string {
 	if !rules.HasTiers() {
 		return nil
 	}
-	key := p.Machine.Key
+	key := r.backupOf(p.Machine.Key)
 	candidates := r.given[key]
 	for _, c := range candidates {
 		if c.ID == p.ID { // handed over before: its commit did not come about
@@ -98,7 +99,7 @@ func (r *runner) flags(p backup.Point) []string {
 		}
 	}
 	if candidates == nil {
-		for _, entry := range r.entries[r.target.Pseudonym(key).String()] {
+		for _, entry := range r.entriesOf(key) {
 			if claim, mine := r.claim(entry.ID); mine {
 				_, damaged := r.target.DamageOf(entry.ID)
 				candidates = append(candidates, policy.Candidate{ID: entry.ID, Created: entry.Created, Good: !damaged, Flags: claim.Flags, Flagged: claim.Flagged})
@@ -110,6 +111,17 @@ func (r *runner) flags(p backup.Point) []string {
 	own.Flags, own.Flagged = verdicts[len(candidates)].Slots, true
 	r.given[key] = append(candidates, own)
 	return FlagsOf(own.Flags)
+}
+
+// entriesOf are what the target had, as the transfer began, of a machine and of those that target.map links with it.
+func (r *runner) entriesOf(key backup.MachineKey) []repo.Entry {
+	entries := slices.Clone(r.entries[r.target.Pseudonym(key).String()])
+	for linked, of := range r.links {
+		if of == key {
+			entries = append(entries, r.entries[r.target.Pseudonym(linked).String()]...)
+		}
+	}
+	return entries
 }
 
 // slotsNone is the flag of a claim of which it was decided that it fills no slot.

@@ -22,8 +22,9 @@ func (r *runner) noteWhole(held []plan.Held) {
 	}
 	for _, h := range held {
 		if h.Claimed {
-			r.claimed[h.Machine.Key] = true
-			r.whole[h.Machine.Key] = r.whole[h.Machine.Key] || due || owed[h.Machine.Key.String()]
+			key := r.backupOf(h.Machine.Key)
+			r.claimed[key] = true
+			r.whole[key] = r.whole[key] || due || owed[key.String()]
 		}
 	}
 }

@@ -47,6 +47,9 @@ type Options struct {
 	TempDir string
 	// Job claims the points; "manual" for copies by hand; empty for points that are there and keep their claims.
 	Job string
+	// Seeded tells of machines whose content the repository has under another id: theirs are increments from the first point
+	// on; nil: of none.
+	Seeded func(backup.MachineKey) bool
 	// Flags are those of a point's claim, asked for when the point is handed over for commit; nil means none.
 	Flags func(backup.Point) []string
 	// Now is the clock; nil means time.Now.
@@ -321,7 +324,8 @@ func (t *task) chooseCodec(repository *repo.Repository) {
 	case CodecZstd:
 		codec = repo.CodecZstd
 	case CodecAuto:
-		if !repository.HasMachine(t.point.Machine.Key) {
+		key, seeded := t.point.Machine.Key, t.mover.options.Seeded
+		if !repository.HasMachine(key) && (seeded == nil || !seeded(key)) {
 			return
 		}
 		codec = repo.CodecZstd

@@ -26,6 +26,8 @@ const (
 	ActionNotBack Action = "not copied back"
 	// ActionPassed: the interval takes another point, or none.
 	ActionPassed Action = "passed over"
+	// ActionRefused: target.map cannot be followed for the machine, so nothing of it is copied.
+	ActionRefused Action = "refused"
 	// ActionNotSelected: the job does not copy the machine, or the target's point is none of the job's.
 	ActionNotSelected Action = "not selected"
 )
@@ -69,6 +71,9 @@ type Situation struct {
 	// Offers of all sources: those of one machine in the order of the sources.
 	Offers []Offer
 	Held   []Held
+	// Job is the name of the job, and Map says which backups in the target are its own too.
+	Job string
+	Map []policy.Mapping
 	// Selected are the machines to copy, in the order of processing.
 	Selected []backup.MachineKey
 	// Retention of a machine.
@@ -129,6 +134,10 @@ type MachinePlan struct {
 	Missing time.Time
 	// Behind says that intervals always take the point before the one they should, and what helps; empty: not that one knows.
 	Behind string
+	// Mapped are the backups in the target that target.map makes the machine's. Refused says why nothing of the machine is
+	// copied although the job is to: an entry of target.map that cannot be followed.
+	Mapped  []Mapped
+	Refused string
 	// Alarms need a person; warnings are worth one.
 	Alarms, Warnings []string
 	// Steps by time of creation, oldest first.
@@ -140,8 +149,8 @@ type IntervalPlan struct {
 	Machines []MachinePlan
 	// Frozen says why nothing is removed; empty: nothing keeps it from that.
 	Frozen string
-	// Alarms need a person, and are of no single machine.
-	Alarms []string
+	// Alarms need a person, and are of no single machine; warnings are worth one.
+	Alarms, Warnings []string
 }
 
 // Steps with the action, in the order of the plan.
@@ -172,18 +181,20 @@ const future = 24 * time.Hour
 //  3. Nothing is removed if the sources' listings are in doubt: if one could not be read, or more than half of the
 //     machines have just gone from them.
 func Interval(s Situation) IntervalPlan {
-	offers, held := byMachine(s.Offers), byMachine(s.Held)
-	var p IntervalPlan
+	mapped := s.mappings()
+	offers, held := byMachine(s.Offers, mapped.offered), byMachine(s.Held, mapped.held)
+	p := IntervalPlan{Warnings: mapped.idle}
 	p.Frozen = s.frozen(offers, held)
 	selected := map[backup.MachineKey]bool{}
 	for _, key := range s.Selected {
+		key = mapped.offered(key)
 		if !selected[key] && (len(offers[key]) > 0 || len(held[key]) > 0) {
 			selected[key] = true
-			p.Machines = append(p.Machines, s.machine(offers[key], held[key], true, p.Frozen))
+			p.Machines = append(p.Machines, s.machine(key, mapped, offers[key], held[key], true, p.Frozen))
 		}
 	}
-	for _, key := range s.others(selected) {
-		p.Machines = append(p.Machines, s.machine(offers[key], held[key], false, p.Frozen))
+	for _, key := range s.others(selected, mapped) {
+		p.Machines = append(p.Machines, s.machine(key, mapped, offers[key], held[key], false, p.Frozen))
 	}
 	if p.Frozen != "" && s.Doubt == "" {
 		p.Alarms = append(p.Alarms, "nothing is removed: "+p.Frozen)
@@ -197,17 +208,21 @@ type pointed interface{ point() backup.Point }
 func (o Offer) point() backup.Point { return o.Point }
 func (h Held) point() backup.Point  { return h.Point }
 
-func byMachine[P pointed](points []P) map[backup.MachineKey][]P {
+// same is for points that are sorted by their own machine.
+func same(key backup.MachineKey) backup.MachineKey { return key }
+
+// byMachine sorts points by the machine that they are planned with.
+func byMachine[P pointed](points []P, with func(backup.MachineKey) backup.MachineKey) map[backup.MachineKey][]P {
 	of := map[backup.MachineKey][]P{}
 	for _, p := range points {
-		key := p.point().Machine.Key
+		key := with(p.point().Machine.Key)
 		of[key] = append(of[key], p)
 	}
 	return of
 }
 
 // others are the machines that are not selected, sorted by id.
-func (s Situation) others(selected map[backup.MachineKey]bool) []backup.MachineKey {
+func (s Situation) others(selected map[backup.MachineKey]bool, mapped mappings) []backup.MachineKey {
 	seen := map[backup.MachineKey]bool{}
 	var keys []backup.MachineKey
 	add := func(key backup.MachineKey) {
@@ -217,10 +232,10 @@ func (s Situation) others(selected map[backup.MachineKey]bool) []backup.MachineK
 		}
 	}
 	for _, o := range s.Offers {
-		add(o.Machine.Key)
+		add(mapped.offered(o.Machine.Key))
 	}
 	for _, h := range s.Held {
-		add(h.Machine.Key)
+		add(mapped.held(h.Machine.Key))
 	}
 	slices.SortFunc(keys, func(a, b backup.MachineKey) int { return strings.Compare(a.String(), b.String()) })
 	return keys
@@ -260,19 +275,23 @@ func (s Situation) show(at time.Time) string {
 }
 
 // machine plans one machine.
-func (s Situation) machine(offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
-	m := machinePlanner{s: s, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
-	m.plan.Machine, m.plan.Selected = machineOf(m.offers, held), selected
+func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
+	m := machinePlanner{s: s, mapped: mapped, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
+	m.plan.Machine, m.plan.Selected = machineOf(key, m.offers, held), selected
+	m.plan.Mapped = mapped.by[key]
 	m.s.Full = s.Full || s.Whole[m.plan.Machine.Key]
 	m.rules = policy.Retention{}
 	if s.Retention != nil {
 		m.rules = s.Retention(m.plan.Machine)
 	}
-	if selected {
+	switch refused := mapped.refused[key]; {
+	case !selected:
+		m.plan.Reason = "the job does not copy it"
+	case refused != "":
+		m.plan.Reason, m.plan.Refused = refused, refused
+	default:
 		m.choose()
 		m.plan.Behind = s.Intervals.Behind(s.Lookup, s.Turns[m.plan.Machine.Key], m.arrivals(), s.Now)
-	} else {
-		m.plan.Reason = "the job does not copy it"
 	}
 	m.missing()
 	m.judge()
@@ -302,15 +321,28 @@ func firstOffers(offers []Offer) []Offer {
 
 // machineOf is the machine as its newest complete point has it, else as the newest that the target has, else as the newest.
 // Its rules go by that. They remove nothing by what an incomplete point says: where no point is complete, everything stays.
-func machineOf(offers []Offer, held []Held) backup.Machine {
-	var points []backup.Point
+// Points of machines that are linked with it by target.map say nothing, unless there are no others.
+func machineOf(key backup.MachineKey, offers []Offer, held []Held) backup.Machine {
+	var points, linked []backup.Point
+	add := func(p backup.Point) {
+		if p.Machine.Key == key {
+			points = append(points, p)
+		} else {
+			linked = append(linked, p)
+		}
+	}
 	for _, o := range offers {
 		if o.State == backup.StateComplete || len(held) == 0 {
-			points = append(points, o.Point)
+			add(o.Point)
 		}
 	}
 	for _, h := range held {
-		points = append(points, h.Point)
+		add(h.Point)
 	}
-	return Machines(points)[0]
+	if len(points) == 0 {
+		points = linked
+	}
+	machine := Machines(points)[0]
+	machine.Key = key
+	return machine
 }

@@ -12,7 +12,7 @@ func (m *machinePlanner) choose() {
 	lookup := policy.Machine{Has: func(id backup.PointID) bool {
 		for _, o := range m.offers {
 			if o.ID == id {
-				if _, gone := m.forgotten(o.Point); gone {
+				if _, gone := m.forgotten(o.Point); gone || m.twin(o.Point) {
 					return true
 				}
 			}
@@ -32,7 +32,7 @@ func (m *machinePlanner) choose() {
 		}
 	}
 	for _, h := range m.held {
-		if h.Claimed {
+		if m.holds(h) {
 			m.remember(&lookup, h.Point)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 // machinePlanner plans one machine of an interval.
 type machinePlanner struct {
 	s      Situation
+	mapped mappings
 	offers []Offer
 	held   []Held
 	rules  policy.Retention
@@ -41,10 +42,10 @@ func (m *machinePlanner) heldAs(id backup.PointID) (Held, bool) {
 	return Held{}, false
 }
 
-// mine is true if the job holds the point whole.
+// mine is true if the job holds the point whole, or is given it.
 func (m *machinePlanner) mine(id backup.PointID) bool {
 	h, there := m.heldAs(id)
-	return there && h.Claimed && h.State == backup.StateComplete
+	return there && m.holds(h) && h.State == backup.StateComplete
 }
 
 // damaged is true if the job holds the point, and it cannot be read whole.
@@ -83,11 +84,11 @@ func (m *machinePlanner) comesBack(o Offer) bool { return policy.BeenIn(o.Point,
 // isFuture is true for a point dated so far ahead that its date cannot be right. Nothing is compared with it.
 func (m *machinePlanner) isFuture(p backup.Point) bool { return p.Created.After(m.s.Now.Add(future)) }
 
-// candidates are the points that the job holds.
+// candidates are the points that the job holds, or is given by target.map.
 func (m *machinePlanner) candidates() []policy.Candidate {
 	var candidates []policy.Candidate
 	for _, h := range m.held {
-		if h.Claimed {
+		if m.holds(h) {
 			candidates = append(candidates, policy.Candidate{
 				ID: h.ID, Created: h.Created, Good: h.State == backup.StateComplete || m.mends(h.ID), Flags: h.Claim.Flags, Flagged: h.Claim.Flagged,
 			})
@@ -107,7 +108,7 @@ func (m *machinePlanner) mends(id backup.PointID) bool {
 func (m *machinePlanner) decide() map[backup.PointID]policy.Verdict {
 	candidates := m.candidates()
 	for _, o := range m.offers {
-		if h, there := m.heldAs(o.ID); m.take[o.ID] && (!there || !h.Claimed) {
+		if h, there := m.heldAs(o.ID); m.take[o.ID] && (!there || !m.holds(h)) {
 			candidates = append(candidates, policy.Candidate{ID: o.ID, Created: o.Created, Good: true})
 		}
 	}
@@ -147,7 +148,7 @@ func (m *machinePlanner) judge() {
 	m.verdicts = m.decide()
 	suspended := false
 	for _, h := range m.held {
-		suspended = suspended || h.Claimed && m.isFuture(h.Point)
+		suspended = suspended || m.holds(h) && m.isFuture(h.Point)
 	}
 	for _, o := range m.offers {
 		suspended = suspended || m.take[o.ID] && m.isFuture(o.Point)
@@ -171,7 +172,7 @@ func (m *machinePlanner) describe() {
 	newest := m.newestHeld()
 	for _, o := range m.offers {
 		offered[o.ID] = true
-		step := IntervalStep{Point: o.Point, Source: o.Source}
+		step := IntervalStep{Point: m.ours(o.Point), Source: o.Source}
 		h, there := m.heldAs(o.ID)
 		step.OnTarget = there
 		switch {
@@ -183,7 +184,11 @@ func (m *machinePlanner) describe() {
 		case there && h.Claimed:
 			m.kept(&step, h)
 		default:
-			m.notTaken(&step, o, newest)
+			if _, given := m.given(h); there && given {
+				m.taking(&step, h)
+			} else {
+				m.notTaken(&step, o, newest)
+			}
 		}
 		m.plan.Steps = append(m.plan.Steps, step)
 	}
@@ -191,10 +196,14 @@ func (m *machinePlanner) describe() {
 		if offered[h.ID] {
 			continue
 		}
-		step := IntervalStep{Point: h.Point, Source: -1, OnTarget: true}
-		if h.Claimed {
+		step := IntervalStep{Point: m.ours(h.Point), Source: -1, OnTarget: true}
+		_, given := m.given(h)
+		switch {
+		case h.Claimed:
 			m.kept(&step, h)
-		} else {
+		case given:
+			m.taking(&step, h)
+		default:
 			step.Action, step.Reasons = ActionNotSelected, []string{ownerText(h)}
 		}
 		m.plan.Steps = append(m.plan.Steps, step)
@@ -254,6 +263,17 @@ func (m *machinePlanner) kept(step *IntervalStep, h Held) {
 	default:
 		step.Action, step.Stays = ActionRemove, keepersText(h)
 	}
+	if h.Machine.Key != m.plan.Machine.Key {
+		step.Reasons = append(slices.Clone(step.Reasons), "target.map: it is of "+h.Machine.Key.String())
+	}
+}
+
+// ours is a point as one of the machine that is planned: by target.map it may be of another.
+func (m *machinePlanner) ours(p backup.Point) backup.Point {
+	if p.Machine.Key != m.plan.Machine.Key {
+		p.Machine = m.plan.Machine
+	}
+	return p
 }
 
 // newestHeld is when the newest point was created that the job has held, or takes now; zero if there is none.
@@ -274,6 +294,9 @@ func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time)
 	switch {
 	case !m.plan.Selected:
 		step.Action, step.Reasons = ActionNotSelected, []string{"the job does not copy this machine"}
+	case m.plan.Refused != "":
+		step.Action, step.Reasons = ActionRefused, []string{m.plan.Refused}
+		step.Failure = !slices.ContainsFunc(m.offers, func(other Offer) bool { return other.Created.After(o.Created) })
 	case gone:
 		step.Action, step.Reasons = ActionForgotten, []string{"the target has given it up: " + cmp.Or(reason, "no reason was noted")}
 	case m.comesBack(o):
@@ -293,6 +316,8 @@ func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time)
 		state(ActionEncrypted)
 	case m.s.Mode == policy.Periodic && m.s.Lookup.Direction == policy.Forward && o.Created.Before(m.s.Interval.Begins):
 		step.Action, step.Reasons = ActionOlder, []string{"it was created before the interval began, at " + m.s.show(m.s.Interval.Begins)}
+	case m.twin(o.Point):
+		step.Action, step.Reasons = ActionOlder, []string{"target.map: the job has the point of this time already"}
 	case !o.Created.After(newest):
 		step.Action, step.Reasons = ActionOlder, []string{"older than the newest that the job has"}
 	default:
