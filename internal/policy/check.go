@@ -173,7 +173,7 @@ type known struct {
 }
 
 // check checks the documents that were read without a mistake. The names of the others count as known.
-func (r Resources) check(documents []document) []owned {
+func (r Resources) check(documents []document, rules Rules) []owned {
 	var all []owned
 	add := func(of document, problems ...Problem) {
 		for _, p := range problems {
@@ -198,10 +198,16 @@ func (r Resources) check(documents []document) []owned {
 		case d.owner.kind == kindOfJob:
 			job := r.Jobs[d.owner.index]
 			add(d, append(job.check(), job.references(names)...)...)
+			if rules.Job != nil {
+				add(d, rules.Job(job)...)
+			}
 			whole.Jobs, jobs = append(whole.Jobs, job), append(jobs, d)
 		default:
 			repository := r.Repositories[d.owner.index]
 			add(d, repository.check()...)
+			if rules.Repository != nil {
+				add(d, rules.Repository(repository)...)
+			}
 			whole.Repositories = append(whole.Repositories, repository)
 		}
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// FuzzParse: whatever a file holds, it is read or refused with a place; what is read is read back the same.
+// FuzzParse: whatever a file holds, it is read or refused with a place; what is read is read back the same,
+// also document by document.
 func FuzzParse(f *testing.F) {
 	f.Add(sample(f))
 	content, err := os.ReadFile(filepath.Join("testdata", "mistakes.txt"))
@@ -44,6 +45,16 @@ func FuzzParse(f *testing.F) {
 		again, err := Parse(File{Name: "f", Content: printed})
 		if err != nil || !reflect.DeepEqual(again, resources) {
 			t.Fatalf("%v\n%s", err, printed)
+		}
+		var files []File
+		for _, d := range Split(content) {
+			if d.Name == "" {
+				return // only documents that are told apart are taken apart
+			}
+			files = append(files, File{Name: d.Name, Content: []byte(d.Text)})
+		}
+		if again, err := Parse(files...); err != nil || !reflect.DeepEqual(again, resources) {
+			t.Fatalf("taken apart: %v\n%q", err, files)
 		}
 	})
 }

@@ -55,7 +55,17 @@ type owned struct {
 // concern several resources.
 //
 // A document with mistakes is read to its end, and checked no further; the others may refer to it.
-func Parse(files ...File) (Resources, error) {
+func Parse(files ...File) (Resources, error) { return Rules{}.Parse(files...) }
+
+// Rules are what a place demands of resources beside what holds everywhere, such as a server of the files that they name.
+// Each finds the mistakes of one resource, by their Path; where they stand in the files is filled in. Nil demands nothing.
+type Rules struct {
+	Repository func(Repository) []Problem
+	Job        func(Job) []Problem
+}
+
+// Parse is [Parse] under rules.
+func (rules Rules) Parse(files ...File) (Resources, error) {
 	var all Resources
 	var documents []document
 	var problems Problems
@@ -68,7 +78,7 @@ func Parse(files ...File) (Resources, error) {
 		}
 		problems = append(problems, r.problems...)
 	}
-	problems = append(problems, located(all.check(documents), documents)...)
+	problems = append(problems, located(all.check(documents, rules), documents)...)
 	if len(problems) > 0 {
 		problems.sort(files)
 		return Resources{}, problems
