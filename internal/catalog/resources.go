@@ -38,37 +38,70 @@ func scanResource(row interface{ Scan(...any) error }) (r Resource, err error) {
 	return r, err
 }
 
+// ResourceChange makes a resource (Expected 0) or changes the one that is at version Expected.
+type ResourceChange struct {
+	Kind, Name, Document string
+	Expected             int64
+}
+
 // Put makes a resource (expected 0) or changes the one that is at version expected. If it is at another version, or there
 // already, or gone, the error is a *ConflictError. A deleted resource is made again.
 func (r *Resources) Put(ctx context.Context, kind, name, document string, expected int64) (Resource, error) {
-	if err := checkResource(kind, name, document); err != nil {
+	list, err := r.PutAll(ctx, []ResourceChange{{Kind: kind, Name: name, Document: document, Expected: expected}})
+	if err != nil {
 		return Resource{}, err
 	}
+	return list[0], nil
+}
+
+// PutAll makes and changes resources as Put does, all of them or none, and returns them in the same order.
+func (r *Resources) PutAll(ctx context.Context, changes []ResourceChange) (list []Resource, err error) {
+	what := make([]string, len(changes))
+	for i, c := range changes {
+		if err := checkResource(c.Kind, c.Name, c.Document); err != nil {
+			return nil, err
+		}
+		what[i] = c.Kind + " " + c.Name
+	}
 	now := r.db.now().UTC()
-	var put Resource
-	err := r.db.write(ctx, "storing "+kind+" "+name, func(tx *sql.Tx) error {
-		version, err := number(ctx, tx, "version", 1)
-		if err != nil {
-			return err
+	err = r.db.write(ctx, "storing "+strings.Join(what, ", "), func(tx *sql.Tx) error {
+		list = make([]Resource, len(changes))
+		for i, c := range changes {
+			stored, err := put(ctx, tx, c, now)
+			if err != nil {
+				return err
+			}
+			list[i] = stored
 		}
-		if expected == 0 {
-			put, err = scanResource(tx.QueryRowContext(ctx, `
-				INSERT INTO resources (`+resourceColumns+`) VALUES ($1, $2, $3, $4, $5, $5, 0)
-				ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, document = excluded.document,
-					created_at = excluded.created_at, changed_at = excluded.changed_at, deleted_at = 0
-				WHERE resources.deleted_at <> 0
-				RETURNING `+resourceColumns, kind, name, version, document, stamp(now)))
-		} else {
-			put, err = scanResource(tx.QueryRowContext(ctx, `
-				UPDATE resources SET version = $3, document = $4, changed_at = $5 WHERE kind = $1 AND name = $2 AND version = $6 AND deleted_at = 0
-				RETURNING `+resourceColumns, kind, name, version, document, stamp(now), expected))
-		}
-		if errors.Is(err, sql.ErrNoRows) {
-			return conflict(ctx, tx, kind, name, expected)
-		}
-		return err
+		return nil
 	})
-	return put, err
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func put(ctx context.Context, tx *sql.Tx, c ResourceChange, now time.Time) (stored Resource, err error) {
+	version, err := number(ctx, tx, "version", 1)
+	if err != nil {
+		return stored, err
+	}
+	if c.Expected == 0 {
+		stored, err = scanResource(tx.QueryRowContext(ctx, `
+			INSERT INTO resources (`+resourceColumns+`) VALUES ($1, $2, $3, $4, $5, $5, 0)
+			ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, document = excluded.document,
+				created_at = excluded.created_at, changed_at = excluded.changed_at, deleted_at = 0
+			WHERE resources.deleted_at <> 0
+			RETURNING `+resourceColumns, c.Kind, c.Name, version, c.Document, stamp(now)))
+	} else {
+		stored, err = scanResource(tx.QueryRowContext(ctx, `
+			UPDATE resources SET version = $3, document = $4, changed_at = $5 WHERE kind = $1 AND name = $2 AND version = $6 AND deleted_at = 0
+			RETURNING `+resourceColumns, c.Kind, c.Name, version, c.Document, stamp(now), c.Expected))
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return stored, conflict(ctx, tx, c.Kind, c.Name, c.Expected)
+	}
+	return stored, err
 }
 
 func checkResource(kind, name, document string) error {

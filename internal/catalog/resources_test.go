@@ -179,3 +179,35 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestPutAllStoresAllOrNone(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, _ *clock) {
+		ctx := t.Context()
+		first, err := c.Resources.PutAll(ctx, []ResourceChange{{"Job", "a", "of a", 0}, {"Repository", "a", "of the other a", 0}})
+		if must(t, err); len(first) != 2 || first[0].Kind != "Job" || first[1].Document != "of the other a" || first[0].Version == first[1].Version {
+			t.Fatalf("%+v", first)
+		}
+		version := first[0].Version
+		var conflict *ConflictError
+		for name, bad := range map[string][]ResourceChange{
+			"there already":    {{"Job", "b", "of b", 0}, {"Job", "a", "anew", version}, {"Repository", "a", "x", 0}},
+			"another version":  {{"Job", "b", "of b", 0}, {"Job", "a", "anew", version + 100}},
+			"not there":        {{"Job", "b", "of b", 0}, {"Job", "c", "x", version}},
+			"twice":            {{"Job", "b", "of b", 0}, {"Job", "b", "of b", 0}},
+			"a name with ends": {{"Job", "b", "of b", 0}, {"Job", "a\nb", "x", 0}},
+		} {
+			if list, err := c.Resources.PutAll(ctx, bad); list != nil || !errors.As(err, &conflict) && !errors.Is(err, ErrInvalid) {
+				t.Errorf("%s: %v, %v", name, list, err)
+			}
+			if _, err := c.Resources.Get(ctx, "Job", "b"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("%s: half of it is there: %v", name, err)
+			}
+			if a, err := c.Resources.Get(ctx, "Job", "a"); err != nil || a.Version != version || a.Document != "of a" {
+				t.Errorf("%s: %+v, %v", name, a, err)
+			}
+		}
+		if list, err := c.Resources.PutAll(ctx, nil); err != nil || len(list) != 0 {
+			t.Errorf("nothing: %v, %v", list, err)
+		}
+	})
+}
