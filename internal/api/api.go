@@ -249,3 +249,56 @@ type RebuiltRepository struct {
 	Points int64  `json:"points"`
 	Error  string `json:"error"`
 }
+
+// Problem says why a request was not carried out (RFC 9457).
+type Problem struct {
+	// Title is the status in words.
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	// Code is for programs: one of the constants below, or empty.
+	Code string `json:"code"`
+	// Detail says what is wrong, Hint what helps; Hint may be empty.
+	Detail string `json:"detail"`
+	Hint   string `json:"hint"`
+	// Mistakes are those in what was sent, each at its place.
+	Mistakes []Mistake `json:"mistakes"`
+}
+
+// Mistake is one mistake in what was sent.
+type Mistake struct {
+	// Resource is the stored resource that has it, such as "job offsite"; empty: it is in what was sent.
+	Resource string `json:"resource"`
+	// Line and Column in YAML, from 1; 0 elsewhere.
+	Line   int `json:"line"`
+	Column int `json:"column"`
+	// Path is the setting, such as "schedule.at", or the part of the request, such as "query.limit". May be empty.
+	Path string `json:"path"`
+	// Text says what is wrong, Hint what would be right; Hint may be empty.
+	Text string `json:"text"`
+	Hint string `json:"hint"`
+}
+
+// The codes of problems on which programs decide.
+const (
+	// CodeNotFound: there is no such resource, job, session or path.
+	CodeNotFound = "not-found"
+	// CodeInvalid: what was sent has mistakes.
+	CodeInvalid = "invalid"
+	// CodeChanged: the resource is at another version than If-Match says; CodeCondition: the request needs If-Match or If-None-Match.
+	CodeChanged   = "changed"
+	CodeCondition = "condition-required"
+	// CodeUsed: another resource refers to it.
+	CodeUsed = "used"
+	// CodeRunning: the job has a session that has not ended; CodeNotRunning: it has none.
+	CodeRunning    = "running"
+	CodeNotRunning = "not-running"
+	// CodeNothingToRetry: the last session left nothing undone.
+	CodeNothingToRetry = "nothing-to-retry"
+	// CodeNotReady: the server cannot do that now.
+	CodeNotReady = "not-ready"
+)
+
+// Document is one resource as YAML, as it is put.
+type Document struct {
+	Document string `json:"document"`
+}

@@ -1,0 +1,115 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"ferry/internal/api"
+)
+
+const (
+	// bodyLimit is the largest body of a request, in bytes.
+	bodyLimit = 1 << 20
+	// bodyTimeout is how long a body may take to come, writeTimeout how long a client may take to read what is written.
+	bodyTimeout  = 20 * time.Second
+	writeTimeout = 20 * time.Second
+)
+
+// guarded keeps from the handlers what they should not have to think of.
+func (s *Server) guarded(next http.Handler) http.Handler {
+	return s.recovered(s.refuseBrowsers(s.bounded(next)))
+}
+
+// recovered answers for a handler that panicked: the log has everything, the client nothing of it.
+func (s *Server) recovered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			s.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
+			if answer.begun {
+				panic(http.ErrAbortHandler) // the client must not take what it has for the whole
+			}
+			s.refuse(answer, newProblem(http.StatusInternalServerError, "", "the server failed; its log says more"))
+		}()
+		next.ServeHTTP(answer, r)
+	})
+}
+
+// refuseBrowsers refuses what a page in a browser sends, by whatever way it came to the socket: this interface is none for
+// pages, and they must not act for the person before them.
+func (s *Server) refuseBrowsers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+			s.refuse(w, newProblem(http.StatusForbidden, "", "requests of web pages are refused"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bounded reads the body before anything else, so that it is bounded in size and time for every handler.
+func (s *Server) bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		// Tests without a connection have no deadlines. A deadline that stayed would end requests that take longer.
+		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit))
+		_ = control.SetReadDeadline(time.Time{})
+		var tooLarge *http.MaxBytesError
+		switch {
+		case errors.As(err, &tooLarge):
+			s.refuse(w, newProblem(http.StatusRequestEntityTooLarge, api.CodeInvalid, "the request is larger than %d bytes", bodyLimit))
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.refuse(w, newProblem(http.StatusRequestTimeout, api.CodeInvalid, "the request took longer than %v to come", bodyTimeout))
+			return
+		case err != nil:
+			s.refuse(w, newProblem(http.StatusBadRequest, api.CodeInvalid, "the request cannot be read: %v", err))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refuse answers with a problem where no operation has been reached.
+func (s *Server) refuse(w http.ResponseWriter, p *problem) {
+	content, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	w.Header().Set("Content-Type", api.MediaProblem)
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(content) // who does not read it has gone
+}
+
+// timedWriter gives each piece of an answer the time to be read: who reads more slowly is cut off, and holds up nothing.
+type timedWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+func (w *timedWriter) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *timedWriter) Write(p []byte) (int, error) {
+	w.begun = true
+	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

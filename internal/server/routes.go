@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+
+	"ferry/internal/api"
+)
+
+// answer is a body, and the status if it is not the usual one.
+type answer[T any] struct {
+	Status int
+	Body   T
+}
+
+// routes builds all that the server answers to.
+func (s *Server) routes() http.Handler {
+	router := chi.NewRouter()
+	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, newProblem(http.StatusNotFound, api.CodeNotFound, "there is no %s", r.URL.Path).hint(api.PathDescription+" lists what there is"))
+	})
+	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, newProblem(http.StatusMethodNotAllowed, api.CodeInvalid, "%s does not take %s", r.URL.Path, r.Method))
+	})
+	description := s.operations(router)
+	router.Get(api.PathDescription, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(description)
+	})
+	return s.guarded(router)
+}
+
+// operations registers the operations and returns their description, OpenAPI 3.1.
+func (s *Server) operations(router chi.Router) []byte {
+	described := humachi.New(router, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			// The version is that of the interface: the description is the same whatever program serves it.
+			Info: &huma.Info{Title: "Ferry", Version: "1", Description: "What a Ferry server answers on its Unix socket. docs/api.md explains it."},
+		},
+		Formats: huma.DefaultFormats, DefaultFormat: "application/json", RejectUnknownQueryParameters: true,
+	})
+	s.healthOperations(described)
+	content, err := json.MarshalIndent(described.OpenAPI(), "", "  ")
+	if err != nil {
+		panic(err) // built from types
+	}
+	return append(content, '\n')
+}
+
+// operate registers an operation whose errors are explained.
+func operate[I, O any](s *Server, described huma.API, operation huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	operation.MaxBodyBytes, operation.BodyReadTimeout = -1, -1 // see bounded
+	huma.Register(described, operation, func(ctx context.Context, input *I) (*O, error) {
+		output, err := handler(ctx, input)
+		if err != nil {
+			told := explain(err)
+			if told.cause != nil {
+				s.Log.Error("a request failed", "operation", operation.OperationID, "error", told.cause)
+			}
+			return nil, told
+		}
+		return output, nil
+	})
+}
+
+func (s *Server) healthOperations(described huma.API) {
+	operate(s, described, huma.Operation{
+		OperationID: "live", Method: http.MethodGet, Path: api.PathLive, Summary: "Whether the server lives", Tags: []string{"server"},
+	}, func(context.Context, *struct{}) (*answer[api.Health], error) {
+		return &answer[api.Health]{Body: api.Health{OK: true, Checks: []string{}}}, nil
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "ready", Method: http.MethodGet, Path: api.PathReady, Summary: "Whether it is ready to work; 503 if not", Tags: []string{"server"},
+	}, func(ctx context.Context, _ *struct{}) (*answer[api.Health], error) {
+		health := s.health(ctx)
+		if !health.OK {
+			return &answer[api.Health]{Status: http.StatusServiceUnavailable, Body: health}, nil
+		}
+		return &answer[api.Health]{Body: health}, nil
+	})
+}
+
+// health says what keeps the server from working.
+func (s *Server) health(ctx context.Context) api.Health {
+	checks := append([]string{}, s.Scheduler.Ready()...)
+	if _, err := s.Catalog.Jobs.List(ctx); err != nil {
+		checks = append(checks, "the catalog cannot be read")
+		s.Log.Error("the catalog cannot be read", "error", err)
+	}
+	return api.Health{OK: len(checks) == 0, Checks: checks}
+}

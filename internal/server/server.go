@@ -1,0 +1,102 @@
+// Package server answers over HTTP for the scheduler, the catalog and the status: on a Unix socket, in JSON, as
+// docs/api.md and docs/openapi.json say. It decides nothing about copies and opens no repository.
+//
+// Whoever may use the socket may change jobs, and what jobs read and run. So resources may name only files and programs that
+// lie in the folders of [Allowed], and browsers are refused.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"ferry/internal/catalog"
+)
+
+// What a client may take its time for. What it may send is in middleware.go.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	// graceful is how long requests may go on when the server ends.
+	graceful = 5 * time.Second
+)
+
+// headerLimit is the largest header of a request, in bytes.
+const headerLimit = 32 << 10
+
+// Options of a server. Catalog and Scheduler are needed.
+type Options struct {
+	Catalog   *catalog.Catalog
+	Scheduler Scheduler
+	// Allowed are the folders in which files and programs may lie that resources name.
+	Allowed Allowed
+	// Version is the program's.
+	Version string
+	// Listening, if not nil, is called once requests are taken.
+	Listening func()
+	// Log; nil says nothing.
+	Log *slog.Logger
+	// Now is the clock; nil is the machine's.
+	Now func() time.Time
+}
+
+// Server answers requests.
+type Server struct {
+	Options
+	handler http.Handler
+	// resources is held while resources are checked and changed: what was checked is what is stored.
+	resources sync.Mutex
+	// ending is closed when the server ends: what follows a session hangs up then.
+	ending chan struct{}
+}
+
+// New makes a server. It answers nothing before Serve.
+func New(o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{Options: o, ending: make(chan struct{})}
+	s.handler = s.routes()
+	return s
+}
+
+// Serve answers requests on a Unix socket until ctx ends, then lets those in progress come to their end for some seconds.
+// The error wraps ErrRunning if a server listens there already; it is nil if ctx ended. A server serves once.
+func (s *Server) Serve(ctx context.Context, socketPath string) error {
+	listener, err := listen(socketPath)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	server := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	if s.Listening != nil {
+		s.Listening()
+	}
+	select {
+	case err := <-failed:
+		return fmt.Errorf("the server's socket: %w", err)
+	case <-ctx.Done():
+	}
+	close(s.ending)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceful)
+	defer cancel()
+	if err := server.Shutdown(end); err != nil {
+		server.Close() // what is left has had its time
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("the server's socket: %w", err)
+	}
+	return nil
+}
