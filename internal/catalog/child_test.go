@@ -57,7 +57,7 @@ func childWorks(ctx context.Context, c *Catalog, owner string) error {
 	}
 	_, session, found, err := c.Sessions.Take(ctx, owner, MaxLease)
 	if err == nil && !found {
-		_, session, err = c.Sessions.Begin(ctx, "offsite", time.Time{}, owner, MaxLease)
+		_, session, err = c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, owner, MaxLease)
 	}
 	if err != nil {
 		return err

@@ -120,3 +120,21 @@ func takeTask(ctx context.Context, tx *sql.Tx, id int64, takeOver bool, owner st
 		return err
 	}, `SELECT `+taskColumns+`, t.checkpoint, t.epoch FROM tasks t JOIN sessions s ON s.id = t.session JOIN machines m ON m.id = t.machine WHERE t.id = $1`, id)
 }
+
+// Take gives an owner a certain task, if it waits or its owner's lease has expired. It returns nil if the task has ended, or
+// somebody works on it. Slots are the business of whoever calls it.
+func (t *Tasks) Take(ctx context.Context, id int64, owner string, length time.Duration) (claimed *Claimed, err error) {
+	if err := checkLease(owner, length); err != nil {
+		return nil, err
+	}
+	now := t.db.now().UTC()
+	err = t.db.write(ctx, fmt.Sprintf("taking task %d", id), func(tx *sql.Tx) (err error) {
+		for _, takeOver := range []bool{false, true} {
+			if claimed, err = takeTask(ctx, tx, id, takeOver, owner, now, length); err != nil || claimed != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return claimed, err
+}

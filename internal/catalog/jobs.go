@@ -15,21 +15,23 @@ import (
 type JobState struct {
 	Job     string
 	Enabled bool
-	// Start is when the job was first enabled: minutes and hours are counted from it. It never changes.
+	// Start is when the job was first enabled: minutes and hours are counted from it. Only Correct changes it.
 	Start time.Time
 	// Last is the nominal boundary of the last interval that began, Next of the one that begins next.
 	Last, Next time.Time
+	// Asked is when something other than the schedule asked for an interval that has not begun yet.
+	Asked time.Time
 }
 
 // Jobs are where jobs stand, and which machines they selected.
 type Jobs struct{ db *database }
 
-const jobColumns = `name, enabled, start_at, last_at, next_at`
+const jobColumns = `name, enabled, start_at, last_at, next_at, asked_at`
 
 func scanJob(rows *sql.Rows) (s JobState, err error) {
-	var enabled, start, last, next int64
-	err = rows.Scan(&s.Job, &enabled, &start, &last, &next)
-	s.Enabled, s.Start, s.Last, s.Next = enabled != 0, maybe(start), maybe(last), maybe(next)
+	var enabled, start, last, next, asked int64
+	err = rows.Scan(&s.Job, &enabled, &start, &last, &next, &asked)
+	s.Enabled, s.Start, s.Last, s.Next, s.Asked = enabled != 0, maybe(start), maybe(last), maybe(next), maybe(asked)
 	return s, err
 }
 
@@ -41,7 +43,7 @@ func (j *Jobs) Enable(ctx context.Context, job string) error {
 	now := j.db.now()
 	return j.db.write(ctx, "enabling job "+job, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `
-			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 1, $2, 0, 0)
+			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 1, $2, 0, 0, 0)
 			ON CONFLICT (name) DO UPDATE SET enabled = 1, start_at = CASE WHEN jobs.start_at = 0 THEN excluded.start_at ELSE jobs.start_at END`,
 			job, stamp(now))
 		return err
@@ -60,6 +62,24 @@ func (j *Jobs) Disable(ctx context.Context, job string) error {
 func (j *Jobs) SetNext(ctx context.Context, job string, next time.Time) error {
 	return j.db.write(ctx, "scheduling job "+job, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE jobs SET next_at = $2 WHERE name = $1 AND enabled = 1`, job, stamp(next))
+		return err
+	})
+}
+
+// Ask notes that something other than the schedule asks for an interval of a job. What asked first stands. A job that is not
+// enabled is not asked.
+func (j *Jobs) Ask(ctx context.Context, job string) error {
+	now := j.db.now()
+	return j.db.write(ctx, "asking for an interval of job "+job, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE jobs SET asked_at = $2 WHERE name = $1 AND enabled = 1 AND asked_at = 0`, job, stamp(now))
+		return err
+	})
+}
+
+// Correct puts other times in place of those that a clock noted which was wrong. Zero times stand for themselves.
+func (j *Jobs) Correct(ctx context.Context, job string, start, last, asked time.Time) error {
+	return j.db.write(ctx, "correcting the times of job "+job, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE jobs SET start_at = $2, last_at = $3, asked_at = $4 WHERE name = $1`, job, stamp(start), stamp(last), stamp(asked))
 		return err
 	})
 }

@@ -19,7 +19,7 @@ func TestJobsStartWhenFirstEnabled(t *testing.T) {
 			t.Errorf("before: %+v", state)
 		}
 		must(t, c.Jobs.SetNext(ctx, "offsite", clock.now())) // not enabled: stays without
-		_, lease, err := c.Sessions.Begin(ctx, "offsite", time.Time{}, "me", time.Minute)
+		_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, "me", time.Minute)
 		must(t, err)
 		must(t, c.Sessions.End(ctx, lease, SessionDone, "", nil))
 		start := clock.now()

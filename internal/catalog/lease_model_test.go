@@ -249,7 +249,7 @@ func TestLeasesAgainstAModel(t *testing.T) {
 				o.clock.at = newClock().at.Add(time.Duration(rapid.IntRange(-900, 900).Draw(t, "skew")) * time.Second)
 				m.owners = append(m.owners, &ownerModel{catalog: o.catalog, clock: o.clock, name: string(rune('a' + i))})
 			}
-			_, session, err := owners[0].catalog.Sessions.Begin(context.Background(), "offsite", time.Time{}, "scheduler", MaxLease)
+			_, session, err := owners[0].catalog.Sessions.Begin(context.Background(), NewSession{Job: "offsite"}, "scheduler", MaxLease)
 			if err != nil {
 				t.Fatal(err)
 			}

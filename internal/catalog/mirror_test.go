@@ -148,7 +148,7 @@ func TestReplaceIsWholeOrNothing(t *testing.T) {
 		_, err := c.Resources.Put(ctx, "Job", "offsite", "kept", 0)
 		must(t, err)
 		must(t, c.Jobs.Enable(ctx, "offsite"))
-		_, lease, err := c.Sessions.Begin(ctx, "offsite", clock.now(), "me", time.Minute)
+		_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: clock.now()}, "me", time.Minute)
 		must(t, err)
 		point := pointID(1, 1)
 		_, err = c.Tasks.Enqueue(ctx, lease, []NewTask{{Machine: machine(1), Point: &point, Source: "pve", Target: "vault"}})

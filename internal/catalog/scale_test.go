@@ -37,7 +37,7 @@ func fillAtScale(t *testing.T, c *Catalog, clock *clock, machines, pointsEach in
 	// Other sessions with as many tasks, which have ended.
 	for n := range 20 {
 		for _, statement := range []string{
-			`INSERT INTO sessions (` + sessionColumns + `, lease_until, epoch) SELECT id + $1, job || CAST($1 AS TEXT), $1, $1, $1, 'done', '', '', '{}', 0, '', 0, 1
+			`INSERT INTO sessions (` + sessionColumns + `, lease_until, epoch) SELECT id + $1, job || CAST($1 AS TEXT), $1, $1, $1, 'done', '', '', '{}', 0, '', 0, 0, 1
 				FROM sessions WHERE job = 'offsite'`,
 			`INSERT INTO tasks SELECT id + $1, session + $1, machine, point, point_at, source, target, ordinal, 'done', '', 0, 0, 0, '', 0, 1, checkpoint,
 				progress, $1, $1, $1 FROM tasks WHERE state = 'waiting'`,

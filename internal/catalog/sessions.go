@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -40,6 +41,17 @@ type Session struct {
 	Cancel        Cancel
 	// Owner is the process that runs it, or ran it last.
 	Owner string
+	// Full: it reads the newest point of each machine whole from its source.
+	Full bool
+}
+
+// NewSession is a session that is to begin.
+type NewSession struct {
+	Job string
+	// Boundary is the nominal time that the interval begins at; zero: it was asked for.
+	Boundary time.Time
+	// Full reads the newest point of each machine whole from its source.
+	Full bool
 }
 
 // SessionLease is the right to run a session.
@@ -48,49 +60,53 @@ type SessionLease struct{ Lease }
 // Sessions are the records of intervals, and who runs those that have not ended.
 type Sessions struct{ db *database }
 
-const sessionColumns = `id, job, boundary_at, started_at, ended_at, state, phase, reason, counts, cancel, owner`
+const sessionColumns = `id, job, boundary_at, started_at, ended_at, state, phase, reason, counts, cancel, owner, whole`
 
 func scanSession(row interface{ Scan(...any) error }, more ...any) (s Session, err error) {
-	var boundary, started, ended int64
+	var boundary, started, ended, whole int64
 	var counts string
-	fields := []any{&s.ID, &s.Job, &boundary, &started, &ended, &s.State, &s.Phase, &s.Reason, &counts, &s.Cancel, &s.Owner}
+	fields := []any{&s.ID, &s.Job, &boundary, &started, &ended, &s.State, &s.Phase, &s.Reason, &counts, &s.Cancel, &s.Owner, &whole}
 	if err := row.Scan(append(fields, more...)...); err != nil {
 		return s, err
 	}
-	s.Boundary, s.Started, s.Ended = maybe(boundary), moment(started), maybe(ended)
+	s.Boundary, s.Started, s.Ended, s.Full = maybe(boundary), moment(started), maybe(ended), whole != 0
 	return s, fromJSON(counts, &s.Counts)
 }
 
 // Begin starts the session of a job's interval for an owner. A job has one session at a time (else ErrSessionRunning), and an
-// interval one (else ErrBoundaryTaken); one started by hand has no boundary.
-func (s *Sessions) Begin(ctx context.Context, job string, boundary time.Time, owner string, length time.Duration) (session Session, lease SessionLease, err error) {
-	if err := checkName("job", job); err != nil {
+// interval one (else ErrBoundaryTaken); one that was asked for has no boundary. What asked for an interval is answered by it.
+func (s *Sessions) Begin(ctx context.Context, begun NewSession, owner string, length time.Duration) (session Session, lease SessionLease, err error) {
+	if err := checkName("job", begun.Job); err != nil {
 		return session, lease, err
 	}
 	if err := checkLease(owner, length); err != nil {
 		return session, lease, err
 	}
 	now := s.db.now().UTC()
-	err = s.db.write(ctx, "beginning a session of job "+job, func(tx *sql.Tx) error {
+	err = s.db.write(ctx, "beginning a session of job "+begun.Job, func(tx *sql.Tx) error {
 		id, err := number(ctx, tx, "id", 1)
 		if err != nil {
 			return err
 		}
-		session = Session{ID: id, Job: job, Boundary: maybe(stamp(boundary)), Started: now, State: SessionRunning, Counts: Counts{}, Owner: owner}
+		boundary := stamp(begun.Boundary)
+		session = Session{
+			ID: id, Job: begun.Job, Boundary: maybe(boundary), Started: now, State: SessionRunning, Counts: Counts{}, Owner: owner, Full: begun.Full,
+		}
 		lease = SessionLease{Lease{ID: id, Owner: owner, Epoch: 1, Until: now.Add(length)}}
 		inserted, err := execute(ctx, tx, `
-			INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, 0, $5, '', '', '{}', 0, $6, $7, 1)
+			INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, 0, $5, '', '', '{}', 0, $6, $7, $8, 1)
 			ON CONFLICT DO NOTHING`,
-			id, job, stamp(boundary), stamp(now), SessionRunning, owner, stamp(lease.Until))
+			id, begun.Job, boundary, stamp(now), SessionRunning, owner, flag(begun.Full), stamp(lease.Until))
 		if err != nil {
 			return err
 		}
 		if inserted == 0 {
-			return whyNoSession(ctx, tx, job)
+			return whyNoSession(ctx, tx, begun.Job)
 		}
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 0, 0, $2, 0) ON CONFLICT (name) DO UPDATE SET last_at = excluded.last_at
-			WHERE excluded.last_at <> 0`, job, stamp(boundary))
+			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 0, 0, $2, 0, 0)
+			ON CONFLICT (name) DO UPDATE SET asked_at = 0, last_at = CASE WHEN excluded.last_at = 0 THEN jobs.last_at ELSE excluded.last_at END`,
+			begun.Job, boundary)
 		return err
 	})
 	return session, lease, err
@@ -126,7 +142,7 @@ func (s *Sessions) RecordNotRun(ctx context.Context, job string, boundaries []ti
 		}
 		for i, boundary := range boundaries {
 			if _, err := tx.ExecContext(ctx, `
-				INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, $4, $5, '', $6, '{}', 0, '', 0, 0)
+				INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, $4, $5, '', $6, '{}', 0, '', 0, 0, 0)
 				ON CONFLICT DO NOTHING`,
 				first+int64(i), job, stamp(boundary), stamp(now), SessionNotRun, safeReason(reason)); err != nil {
 				return err
@@ -177,13 +193,50 @@ func (s *Sessions) Renew(ctx context.Context, lease *SessionLease, length time.D
 	return cancel, err
 }
 
-// Wait notes that a session waits, and for what; an empty reason: it no longer does.
+// Wait notes that a session waits, and for what, and so do its tasks that nobody works on; an empty reason: it no longer does.
 func (s *Sessions) Wait(ctx context.Context, lease SessionLease, reason string) error {
 	state := SessionRunning
 	if reason != "" {
 		state = SessionWaiting
 	}
-	return s.change(ctx, lease, "noting what keeps", nil, `state = $3, reason = $4`, state, safeReason(reason))
+	reason = safeReason(reason)
+	return s.db.write(ctx, fmt.Sprintf("noting what keeps session %d", lease.ID), func(tx *sql.Tx) error {
+		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4`, state, reason); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE tasks SET reason = $2 WHERE session = $1 AND state = 'waiting'`, lease.ID, reason)
+		return err
+	})
+}
+
+// reportLimit is the largest report, in bytes: one of 20,000 machines fits.
+const reportLimit = 64 << 20
+
+// SetReport keeps what a session came to, as JSON. It is for whoever holds the session, before it ends.
+func (s *Sessions) SetReport(ctx context.Context, lease SessionLease, report []byte) error {
+	switch {
+	case len(report) > reportLimit:
+		return fmt.Errorf("%w: the report of session %d has %d bytes, more than %d", ErrTooLarge, lease.ID, len(report), reportLimit)
+	case !json.Valid(report):
+		return fmt.Errorf("%w: the report of session %d is not JSON", ErrInvalid, lease.ID)
+	}
+	return s.change(ctx, lease, "keeping the report of", nil, `report = $3`, string(report))
+}
+
+// Report returns what a session came to, as JSON; nil if it has no report. A session that is not there gives ErrNotFound.
+func (s *Sessions) Report(ctx context.Context, id int64) (report []byte, err error) {
+	there := false
+	err = s.db.read(ctx, "reading a report", func(rows *sql.Rows) error {
+		there = true
+		return rows.Scan(&report)
+	}, `SELECT report FROM sessions WHERE id = $1`, id)
+	switch {
+	case err == nil && !there:
+		err = fmt.Errorf("session %d: %w", id, ErrNotFound)
+	case len(report) == 0:
+		report = nil
+	}
+	return report, err
 }
 
 // change updates a session that its lease still holds.

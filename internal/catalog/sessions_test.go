@@ -14,7 +14,7 @@ func TestOneSessionPerJobAndInterval(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()
 		boundary := clock.now().Truncate(time.Hour)
-		session, lease, err := c.Sessions.Begin(ctx, "offsite", boundary, "me", time.Minute)
+		session, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: boundary}, "me", time.Minute)
 		must(t, err)
 		got, err := c.Sessions.Get(ctx, session.ID)
 		if must(t, err); !reflect.DeepEqual(got, session) || got.State != SessionRunning || !got.Boundary.Equal(boundary) || !got.Started.Equal(clock.now()) {
@@ -23,10 +23,10 @@ func TestOneSessionPerJobAndInterval(t *testing.T) {
 		if state, err := c.Jobs.State(ctx, "offsite"); err != nil || !state.Last.Equal(boundary) || state.Enabled {
 			t.Errorf("state %+v, %v", state, err)
 		}
-		if _, _, err := c.Sessions.Begin(ctx, "offsite", boundary.Add(time.Hour), "me", time.Minute); !errors.Is(err, ErrSessionRunning) {
+		if _, _, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: boundary.Add(time.Hour)}, "me", time.Minute); !errors.Is(err, ErrSessionRunning) {
 			t.Errorf("a second one: %v", err)
 		}
-		if _, _, err := c.Sessions.Begin(ctx, "other", boundary, "me", time.Minute); err != nil {
+		if _, _, err := c.Sessions.Begin(ctx, NewSession{Job: "other", Boundary: boundary}, "me", time.Minute); err != nil {
 			t.Errorf("another job: %v", err)
 		}
 		for range 2 { // the second time changes nothing
@@ -35,11 +35,11 @@ func TestOneSessionPerJobAndInterval(t *testing.T) {
 		if err := c.Sessions.End(ctx, lease, SessionDone, "", nil); !errors.Is(err, ErrLostLease) {
 			t.Errorf("ending it otherwise: %v", err)
 		}
-		if _, _, err := c.Sessions.Begin(ctx, "offsite", boundary, "me", time.Minute); !errors.Is(err, ErrBoundaryTaken) {
+		if _, _, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: boundary}, "me", time.Minute); !errors.Is(err, ErrBoundaryTaken) {
 			t.Errorf("the same interval again: %v", err)
 		}
 		for range 2 { // by hand, as often as one likes
-			_, byHand, err := c.Sessions.Begin(ctx, "offsite", time.Time{}, "me", time.Minute)
+			_, byHand, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, "me", time.Minute)
 			must(t, err)
 			must(t, c.Sessions.End(ctx, byHand, SessionDone, "", nil))
 		}
@@ -63,7 +63,7 @@ func TestServersBeginAnIntervalOnce(t *testing.T) {
 		var group sync.WaitGroup
 		for _, owner := range []string{"a", "b", "c", "d"} {
 			group.Go(func() {
-				_, lease, err := c.Sessions.Begin(context.Background(), "offsite", clock.now(), owner, time.Minute)
+				_, lease, err := c.Sessions.Begin(context.Background(), NewSession{Job: "offsite", Boundary: clock.now()}, owner, time.Minute)
 				if errors.Is(err, ErrSessionRunning) || errors.Is(err, ErrBoundaryTaken) {
 					return
 				}
@@ -87,7 +87,7 @@ func TestMissedIntervalsAreRecorded(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()
 		at := func(day int) time.Time { return clock.now().AddDate(0, 0, day) }
-		_, lease, err := c.Sessions.Begin(ctx, "offsite", at(2), "me", time.Minute)
+		_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: at(2)}, "me", time.Minute)
 		must(t, err)
 		for range 2 {
 			must(t, c.Sessions.RecordNotRun(ctx, "offsite", []time.Time{at(1), at(2), at(3)}, "the server was off"))
@@ -117,7 +117,7 @@ func TestMissedIntervalsAreRecorded(t *testing.T) {
 func TestPhases(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()
-		session, lease, err := c.Sessions.Begin(ctx, "offsite", clock.now(), "me", time.Minute)
+		session, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: clock.now()}, "me", time.Minute)
 		must(t, err)
 		enter := func(name string) int64 {
 			number, err := c.Sessions.Enter(ctx, lease, name)
@@ -163,7 +163,7 @@ func TestPhases(t *testing.T) {
 func TestSessionsAreTakenOver(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()
-		session, old, err := c.Sessions.Begin(ctx, "offsite", clock.now(), "old", time.Minute)
+		session, old, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: clock.now()}, "old", time.Minute)
 		must(t, err)
 		phase, err := c.Sessions.Enter(ctx, old, "synchronize")
 		must(t, err)
@@ -222,7 +222,7 @@ func TestHistoryIsPruned(t *testing.T) {
 		ctx := t.Context()
 		const days = 150 // more than one batch is removed
 		for day := range days {
-			_, lease, err := c.Sessions.Begin(ctx, "daily", clock.now(), "me", time.Minute)
+			_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "daily", Boundary: clock.now()}, "me", time.Minute)
 			must(t, err)
 			_, err = c.Sessions.Enter(ctx, lease, "synchronize")
 			must(t, err)
@@ -231,10 +231,10 @@ func TestHistoryIsPruned(t *testing.T) {
 			must(t, c.Sessions.End(ctx, lease, SessionDone, "", nil))
 			must(t, c.Figures.Record(ctx, "vault", Figure{At: clock.now()}))
 			if day == 0 {
-				_, lease, err := c.Sessions.Begin(ctx, "once", clock.now(), "me", time.Minute)
+				_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "once", Boundary: clock.now()}, "me", time.Minute)
 				must(t, err)
 				must(t, c.Sessions.End(ctx, lease, SessionFailed, "", nil))
-				_, _, err = c.Sessions.Begin(ctx, "long", clock.now(), "me", time.Minute)
+				_, _, err = c.Sessions.Begin(ctx, NewSession{Job: "long", Boundary: clock.now()}, "me", time.Minute)
 				must(t, err)
 			}
 			clock.move(24 * time.Hour)

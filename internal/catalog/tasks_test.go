@@ -15,7 +15,7 @@ import (
 // beginWith begins a session with tasks for machines 0 to n-1, all from pve to vault.
 func beginWith(t testing.TB, c *Catalog, job string, n int) SessionLease {
 	t.Helper()
-	_, lease, err := c.Sessions.Begin(context.Background(), job, time.Time{}, "scheduler", MaxLease)
+	_, lease, err := c.Sessions.Begin(context.Background(), NewSession{Job: job}, "scheduler", MaxLease)
 	must(t, err)
 	enqueue(t, c, lease, n)
 	return lease
@@ -82,7 +82,7 @@ func ptr[T any](v T) *T { return &v }
 func TestSlots(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()
-		_, lease, err := c.Sessions.Begin(ctx, "offsite", time.Time{}, "scheduler", MaxLease)
+		_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, "scheduler", MaxLease)
 		must(t, err)
 		var tasks []NewTask
 		for i, route := range []string{"pve vault", "pve vault", "pve attic", "xen vault", "xen attic", "vault attic"} {
@@ -296,7 +296,7 @@ func TestLeasesAreBounded(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, _ *clock) {
 		for _, length := range []time.Duration{0, -time.Second, MaxLease + 1} {
 			_, claimErr := c.Tasks.Claim(t.Context(), "me", length, Slots{})
-			_, _, beginErr := c.Sessions.Begin(t.Context(), "offsite", time.Time{}, "me", length)
+			_, _, beginErr := c.Sessions.Begin(t.Context(), NewSession{Job: "offsite"}, "me", length)
 			_, _, _, takeErr := c.Sessions.Take(t.Context(), "me", length)
 			for _, err := range []error{claimErr, beginErr, takeErr} {
 				if !errors.Is(err, ErrInvalid) {
@@ -391,7 +391,7 @@ func TestAnEndedSessionHasNoTasksLeft(t *testing.T) {
 func TestPin(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()
-		_, session, err := c.Sessions.Begin(ctx, "offsite", time.Time{}, "scheduler", MaxLease)
+		_, session, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, "scheduler", MaxLease)
 		must(t, err)
 		point, other := pointID(1, 1), pointID(1, 2)
 		added, err := c.Tasks.Enqueue(ctx, session, []NewTask{
