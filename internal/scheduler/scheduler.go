@@ -1,0 +1,185 @@
+// Package scheduler begins the sessions of jobs when they are due, carries them out, and keeps their record.
+//
+// What is to happen is decided by package policy, and done by package job; the state between two sessions is the catalog's. So
+// the scheduler itself remembers nothing that a crash could take:
+//
+//  1. It looks at each enabled job: [policy.Schedule.Due] says from what the catalog keeps of it whether an interval begins.
+//  2. A session is begun in the catalog under a lease, and carried out by [job.Run]. What it does is noted as it happens.
+//  3. When it has ended, what the catalog says of repositories and machines is brought up to date, and jobs that come after it
+//     are asked to run.
+//  4. A session that was not ended, because the server went or was killed, is taken over by the next one, and its interval is
+//     run again: what is stored is not stored twice, and copies go on from what the target has of them.
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/policy"
+)
+
+// Conditions on which callers decide.
+var (
+	// ErrUnknownJob: there is no job of that name.
+	ErrUnknownJob = errors.New("there is no such job")
+	// ErrUnknownRepository: no job has a target of that name.
+	ErrUnknownRepository = errors.New("no job has it as its target")
+	// ErrRunning: the job has a session that has not ended.
+	ErrRunning = errors.New("a session of the job is in progress")
+	// ErrNotRunning: the job has no session that could be stopped.
+	ErrNotRunning = errors.New("no session of the job is in progress")
+	// ErrNothingToRetry: the last session left nothing undone.
+	ErrNothingToRetry = errors.New("the last session left nothing undone")
+	// ErrNotReady: the scheduler does not run, or no longer begins anything.
+	ErrNotReady = errors.New("the server is not ready")
+)
+
+// Prepare makes what a session of a job needs from the machine that runs it. It must not ask a person.
+type Prepare func(ctx context.Context, resources policy.Resources, job string) (job.Setup, error)
+
+// Options of a scheduler.
+type Options struct {
+	Prepare Prepare
+	// Owner names this process among those that share the catalog; each process that starts is another one.
+	Owner string
+	// Sole: no other process works on the catalog, so that sessions of former ones are taken over at once.
+	Sole bool
+	// Slots is how many machines are copied at once in all; 0: as many as there are jobs.
+	Slots int
+	// Now is the clock; nil is the machine's.
+	Now func() time.Time
+	// Version of the program, for logs.
+	Version string
+	// Log is told what a person wants to know; nil: nobody is told.
+	Log *slog.Logger
+}
+
+const (
+	// leaseLength is how long work is this process's without being renewed, renewEvery how often it is.
+	leaseLength = time.Minute
+	renewEvery  = 5 * time.Second
+	// longestSleep is how long the loop sleeps at most: the clock may be set, or the machine have been asleep.
+	longestSleep = 30 * time.Second
+)
+
+// Scheduler runs the jobs of a catalog.
+type Scheduler struct {
+	catalog *catalog.Catalog
+	options Options
+	log     *slog.Logger
+	events  broker
+	// wake makes the loop look again.
+	wake chan struct{}
+	// sessions are the goroutines that carry sessions out. Run waits for them.
+	sessions sync.WaitGroup
+
+	mu sync.Mutex
+	// base is what sessions' contexts come from; nil while Run does not run, or begins nothing any more.
+	base context.Context
+	// known are the resources as they were read last; nil: they are to be read.
+	known *policy.Resources
+	// running are the sessions that this process carries out, by job.
+	running map[string]*run
+	// troubles are what keeps the scheduler from its work, by what cannot be done.
+	troubles map[string]string
+}
+
+// New makes a scheduler for the jobs of a catalog. It does nothing until Run.
+func New(c *catalog.Catalog, o Options) *Scheduler {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Scheduler{
+		catalog: c, options: o, log: o.Log, wake: make(chan struct{}, 1), running: map[string]*run{}, troubles: map[string]string{notStarted: notStarted},
+	}
+}
+
+// notStarted is what is not ready before Run, and after it.
+const notStarted = "the scheduler does not run"
+
+// Run begins and carries out sessions until ctx ends. Then those in progress write a checkpoint and are left in the catalog,
+// for the next process to take up; Run returns when they have.
+func (s *Scheduler) Run(ctx context.Context) error {
+	base, leave := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.mu.Lock()
+	s.base = base
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.base = nil
+		s.mu.Unlock()
+		s.trouble(notStarted, errors.New(notStarted))
+		leave(errLeaving)
+		s.sessions.Wait()
+	}()
+	if s.options.Sole {
+		if _, err := s.catalog.Tasks.ExpireOthers(ctx, s.options.Owner); err != nil {
+			return fmt.Errorf("taking up what the last server left: %w", err)
+		}
+	}
+	s.trouble(notStarted, nil)
+	for {
+		next := s.turn(ctx)
+		sleep := time.NewTimer(min(max(next.Sub(s.options.Now()), 0), longestSleep))
+		select {
+		case <-ctx.Done():
+			sleep.Stop()
+			return nil
+		case <-s.wake:
+		case <-sleep.C:
+		}
+		sleep.Stop()
+	}
+}
+
+// Changed says that resources or jobs were changed: the scheduler looks at them again.
+func (s *Scheduler) Changed() {
+	s.mu.Lock()
+	s.known = nil
+	s.mu.Unlock()
+	s.lookAgain()
+}
+
+// lookAgain wakes the loop.
+func (s *Scheduler) lookAgain() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// Ready says what is not ready; empty: everything is.
+func (s *Scheduler) Ready() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for _, text := range maps.All(s.troubles) {
+		list = append(list, text)
+	}
+	return list
+}
+
+// trouble notes what cannot be done, or with nil that it can be again. It is logged when it changes.
+func (s *Scheduler) trouble(what string, err error) {
+	s.mu.Lock()
+	before := s.troubles[what]
+	if err == nil {
+		delete(s.troubles, what)
+	} else {
+		s.troubles[what] = err.Error()
+	}
+	s.mu.Unlock()
+	if err != nil && err.Error() != before && what != notStarted {
+		s.log.Error(what, "error", err)
+	}
+}

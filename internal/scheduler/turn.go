@@ -1,0 +1,196 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/internal/catalog"
+	"ferry/internal/policy"
+)
+
+// turn looks at all jobs once, and returns when to look again at the latest.
+func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
+	next = s.options.Now().Add(longestSleep)
+	resources, err := s.resources(ctx)
+	s.trouble("the jobs cannot be read", err)
+	if err != nil {
+		return next
+	}
+	err = s.takeUp(ctx, resources)
+	var states []catalog.JobState
+	if err == nil {
+		states, err = s.catalog.Jobs.List(ctx)
+	}
+	if err == nil {
+		for _, state := range states {
+			of, there := resources.Job(state.Job)
+			if !there || !state.Enabled {
+				continue
+			}
+			look, failed := s.decide(ctx, resources, of.Effective(), state)
+			err = errors.Join(err, failed)
+			if !look.IsZero() && look.Before(next) {
+				next = look
+			}
+		}
+	}
+	if ctx.Err() == nil {
+		s.trouble("the jobs cannot be looked at", err)
+	}
+	return next
+}
+
+// resources are what people configured. They are read when they were changed. A job that is new is enabled, and what the catalog
+// keeps of the schedule of one that has gone is forgotten.
+func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
+	s.mu.Lock()
+	known := s.known
+	s.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
+	read, err := s.readResources(ctx)
+	if err != nil {
+		return policy.Resources{}, err
+	}
+	states, err := s.catalog.Jobs.List(ctx)
+	if err != nil {
+		return policy.Resources{}, err
+	}
+	started := map[string]bool{}
+	for _, state := range states {
+		started[state.Job] = !state.Start.IsZero()
+		if _, there := read.Job(state.Job); !there {
+			if err := s.catalog.Jobs.Forget(ctx, state.Job); err != nil {
+				return policy.Resources{}, err
+			}
+		}
+	}
+	for _, of := range read.Jobs {
+		if !started[of.Name] {
+			if err := s.catalog.Jobs.Enable(ctx, of.Name); err != nil {
+				return policy.Resources{}, err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.known = &read
+	s.mu.Unlock()
+	return read, nil
+}
+
+func (s *Scheduler) readResources(ctx context.Context) (policy.Resources, error) {
+	var files []policy.File
+	for _, kind := range []string{"Repository", "Job"} {
+		list, err := s.catalog.Resources.List(ctx, kind, false)
+		if err != nil {
+			return policy.Resources{}, err
+		}
+		for _, r := range list {
+			files = append(files, policy.File{Name: strings.ToLower(kind) + " " + r.Name, Content: []byte(r.Document)})
+		}
+	}
+	return policy.Parse(files...)
+}
+
+// takeUp takes over sessions whose owner has gone, and carries them on.
+func (s *Scheduler) takeUp(ctx context.Context, resources policy.Resources) error {
+	for {
+		session, lease, found, err := s.catalog.Sessions.Take(ctx, s.options.Owner, leaseLength)
+		if err != nil || !found {
+			return err
+		}
+		r := s.begin(session, lease, resources)
+		if r == nil {
+			return ErrNotReady
+		}
+		s.log.Info("session taken up", "job", session.Job, "session", session.ID, "began", session.Started)
+		r.takenUp = true
+		s.launch(r)
+	}
+}
+
+// decide does what a job's schedule says now, and returns when to look at it again; zero: when something asks.
+func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of policy.Job, state catalog.JobState) (time.Time, error) {
+	history := policy.History{Start: state.Start, Last: state.Last, Running: s.isRunning(of.Name), Asked: state.Asked}
+	d := of.Schedule.Due(history, s.options.Now())
+	byBoundary := of.Schedule.Mode == policy.Periodic && d.Action == policy.Begin && d.Begins.After(history.Last) && !d.Begins.Before(d.History.Start)
+	corrected := d.History
+	if d.Action == policy.Begin {
+		corrected.Asked = history.Asked // beginning the session answers it
+		if byBoundary {
+			corrected.Last = history.Last // and notes its boundary
+		}
+	}
+	if !corrected.Start.Equal(history.Start) || !corrected.Last.Equal(history.Last) || !corrected.Asked.Equal(history.Asked) {
+		if err := s.catalog.Jobs.Correct(ctx, of.Name, corrected.Start, corrected.Last, corrected.Asked); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if d.Action == policy.Begin {
+		if err := s.beginDue(ctx, resources, of, d, byBoundary); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if !d.Look.Equal(state.Next) {
+		return d.Look, s.catalog.Jobs.SetNext(ctx, of.Name, d.Look)
+	}
+	return d.Look, nil
+}
+
+// notRunReason is why intervals were not run, as far as that can be known afterwards.
+const notRunReason = "its time passed while no session could begin: no server ran, the job was disabled, or a session of it was still in progress"
+
+// mostNotRun bounds how many intervals are recorded one by one as not run.
+const mostNotRun = 1000
+
+// beginDue begins the session that a decision asks for.
+func (s *Scheduler) beginDue(ctx context.Context, resources policy.Resources, of policy.Job, d policy.Decision, byBoundary bool) error {
+	if err := s.recordMissed(ctx, of, d); err != nil {
+		return err
+	}
+	begun := catalog.NewSession{Job: of.Name}
+	if byBoundary {
+		begun.Boundary = d.Begins
+	}
+	session, lease, err := s.catalog.Sessions.Begin(ctx, begun, s.options.Owner, leaseLength)
+	switch {
+	case errors.Is(err, catalog.ErrSessionRunning):
+		return nil // another process's, or one that was begun by hand this moment
+	case errors.Is(err, catalog.ErrBoundaryTaken):
+		return s.catalog.Jobs.Correct(ctx, of.Name, d.History.Start, d.Begins, time.Time{})
+	case err != nil:
+		return err
+	}
+	if r := s.begin(session, lease, resources); r != nil {
+		s.log.Info("session begins", "job", of.Name, "session", session.ID, "why", d.Reason)
+		s.launch(r)
+	}
+	return nil
+}
+
+// recordMissed records the boundaries that got no interval: the last of them one by one.
+func (s *Scheduler) recordMissed(ctx context.Context, of policy.Job, d policy.Decision) error {
+	if d.Missed.Count == 0 {
+		return nil
+	}
+	in := of.Schedule.From(d.History.Start)
+	var boundaries []time.Time
+	for at := d.Missed.Last; len(boundaries) < min(d.Missed.Count, mostNotRun) && !at.Before(d.Missed.First); at = in.Current(at.Add(-1)) {
+		boundaries = append(boundaries, at)
+	}
+	reason := notRunReason
+	if more := d.Missed.Count - len(boundaries); more > 0 {
+		reason += fmt.Sprintf("; %d before these are not listed", more)
+	}
+	return s.catalog.Sessions.RecordNotRun(ctx, of.Name, boundaries, reason)
+}
+
+func (s *Scheduler) isRunning(of string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running[of] != nil
+}
