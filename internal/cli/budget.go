@@ -3,12 +3,13 @@ package cli
 import (
 	"errors"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
+
+	"ferry/internal/policy"
 )
 
 // budgetFlags are --max-time and --max-bytes, of every command that works within a budget.
@@ -17,45 +18,24 @@ func budgetFlags(flags *pflag.FlagSet, maxTime *time.Duration, maxBytes *int64) 
 	flags.Var((*byteCount)(maxBytes), "max-bytes", "stop after so many `BYTES`, such as 500GB; the next run goes on")
 }
 
-// span is a length of time as people type it: 90m, 2h30m, 30d, 4w.
+// span is a length of time as people type it here and in jobs: 90m, 2h30m, 1d12h, 30d, 4w.
 type span time.Duration
 
 func (s *span) String() string {
-	switch day := span(24 * time.Hour); {
-	case *s == 0:
+	if *s == 0 {
 		return ""
-	case *s%day == 0:
-		return strconv.FormatInt(int64(*s/day), 10) + "d"
 	}
-	return time.Duration(*s).String()
+	return policy.FormatDuration(time.Duration(*s))
 }
 
 func (*span) Type() string { return "time" }
 
 func (s *span) Set(text string) error {
-	parsed, err := parseSpan(text)
+	parsed, err := policy.ParseDuration(text)
 	if err == nil {
 		*s = span(parsed)
 	}
 	return err
-}
-
-func parseSpan(text string) (time.Duration, error) {
-	wrong := errors.New("it is not a time such as 90m, 2h, 30d or 4w")
-	for unit, length := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if number, ok := strings.CutSuffix(text, unit); ok {
-			n, err := strconv.Atoi(number)
-			if err != nil || n < 1 || n > int(math.MaxInt64/length) {
-				return 0, wrong
-			}
-			return time.Duration(n) * length, nil
-		}
-	}
-	parsed, err := time.ParseDuration(text)
-	if err != nil || parsed <= 0 {
-		return 0, wrong
-	}
-	return parsed, nil
 }
 
 // graceSpan is a length of time that can be none.

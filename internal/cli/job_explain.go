@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,9 +128,7 @@ func stepText(step plan.IntervalStep, zone *time.Location) string {
 
 // outlookText says when a point goes at the earliest; empty if that cannot be said.
 func outlookText(o policy.Outlook, zone *time.Location) string {
-	if zone == nil {
-		zone = time.UTC
-	}
+	from := o.From.In(cmp.Or(zone, time.UTC)).Format(time.DateOnly)
 	switch {
 	case o.Never:
 		return "stays for good"
@@ -140,9 +139,9 @@ func outlookText(o policy.Outlook, zone *time.Location) string {
 	case o.From.IsZero():
 		return fmt.Sprintf("goes when %d more points come", o.Points)
 	case o.Points == 1:
-		return "goes with the first point made from " + o.From.In(zone).Format("2006-01-02") + " on"
+		return "goes with the first point made from " + from + " on"
 	}
-	return fmt.Sprintf("goes with a point made from %s on, not before %d more points come", o.From.In(zone).Format("2006-01-02"), o.Points)
+	return fmt.Sprintf("goes with a point made from %s on, not before %d more points come", from, o.Points)
 }
 
 func joined(reasons []string) string { return strings.Join(reasons, "; ") }

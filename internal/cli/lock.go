@@ -3,11 +3,11 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
 
@@ -43,15 +43,6 @@ func (f *lockFlags) lock() (*repo.Lock, error) {
 	return lock, nil
 }
 
-const day = 24 * time.Hour
-
-func periodText(d time.Duration) string {
-	if d%day == 0 {
-		return fmt.Sprintf("%dd", d/day)
-	}
-	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
-}
-
 // lockJSON is how a repository's files are locked; empty and zero if they are not.
 type lockJSON struct {
 	Mode    string `json:"mode"`
@@ -73,7 +64,7 @@ func lockRow(r *repo.Repository) []string {
 	if info.Lock == nil {
 		return []string{"locked", "no"}
 	}
-	return []string{"locked", fmt.Sprintf("%s, everything until %s at least; what is copied, for %s", info.Lock.Mode, when(info.Until), periodText(time.Duration(info.Lock.Seconds)*time.Second))}
+	return []string{"locked", fmt.Sprintf("%s, everything until %s at least; what is copied, for %s", info.Lock.Mode, when(info.Until), policy.FormatDuration(time.Duration(info.Lock.Seconds)*time.Second))}
 }
 
 // locksJSON is the output of repo locks.
@@ -155,7 +146,7 @@ func (a *app) printLocks(repository *repo.Repository, described locksJSON, check
 	}
 	info := repository.LockInfo()
 	a.line("%s: everything that points need is locked until %s at least", info.Lock.Mode, when(info.Until))
-	a.line("each copy keeps its points for %s", periodText(time.Duration(info.Lock.Seconds)*time.Second))
+	a.line("each copy keeps its points for %s", policy.FormatDuration(time.Duration(info.Lock.Seconds)*time.Second))
 	for _, p := range described.Problems {
 		a.line("NOT LOCKED  %s: %s", p.File, lockedText(p.Until))
 	}

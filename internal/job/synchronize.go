@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/plan"
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/storage"
 )
@@ -227,13 +228,7 @@ func (r *runner) whileOpen(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
 }
 
-func (r *runner) show(at time.Time) string {
-	zone := r.Job.Schedule.Zone
-	if zone == nil {
-		zone = time.UTC
-	}
-	return at.In(zone).Format("2006-01-02 15:04 MST")
-}
+func (r *runner) show(at time.Time) string { return policy.ShowTime(at, r.Job.Schedule.Zone) }
 
 // describe gives each selected machine the task that the plan says, before anything is done.
 func (r *runner) describe(p plan.IntervalPlan) {

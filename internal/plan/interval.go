@@ -266,13 +266,7 @@ func (s Situation) frozen(offers map[backup.MachineKey][]Offer, held map[backup.
 	return fmt.Sprintf("%d of %d machines that the job has copied are in no source any more", gone, had)
 }
 
-func (s Situation) show(at time.Time) string {
-	zone := s.Zone
-	if zone == nil {
-		zone = time.UTC
-	}
-	return at.In(zone).Format("2006-01-02 15:04 MST")
-}
+func (s Situation) show(at time.Time) string { return policy.ShowTime(at, s.Zone) }
 
 // machine plans one machine.
 func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []Offer, held []Held, selected bool, frozen string) MachinePlan {

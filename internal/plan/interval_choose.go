@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/policy"
@@ -44,16 +46,21 @@ func (m *machinePlanner) choose() {
 		m.s.Full = len(m.take) > 0 // else it is an interval like any other
 	}
 	if !m.s.Full {
-		m.takeKept(m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now))
+		m.takeKept(m.lookUp(lookup))
 	}
 	if len(m.take) == 0 && len(lookup.Pinned) > 0 { // the rules have come to give up what has begun
 		lookup.Pinned = nil
-		m.takeKept(m.s.Lookup.Choose(m.s.Mode, lookup, m.s.Interval, m.s.Now))
+		m.takeKept(m.lookUp(lookup))
 	}
 	m.plan.Reason, m.plan.Waits, m.plan.Look = m.choice.Reason, m.choice.Wait, m.choice.Look
 	m.plan.Pinned = len(lookup.Pinned) > 0 && len(m.choice.Take) > 0 && m.s.Pinned[m.choice.Take[0]]
 	m.plan.Locked = m.choice.Wait && m.choice.Lock != backup.PointID{}
 	m.plan.Warnings = m.choice.Warnings
+}
+
+// lookUp asks the lookup, whose reasons tell times in the zone of the job.
+func (m *machinePlanner) lookUp(machine policy.Machine) policy.Choice {
+	return m.s.Lookup.Choose(m.s.Mode, machine, m.s.Interval, m.s.Now.In(cmp.Or(m.s.Zone, time.UTC)))
 }
 
 // arrivals are the complete points of the source.

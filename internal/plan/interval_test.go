@@ -97,6 +97,23 @@ func TestIntervalOverSources(t *testing.T) {
 	}
 }
 
+// All of a plan tells times by the clock of the job's zone.
+func TestIntervalTellsTimesInTheZoneOfTheJob(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := made("a", 20)
+	locked.State = backup.StateLocked
+	for zone, want := range map[*time.Location]string{nil: "the point of 2026-03-20 12:00 UTC is locked; it is waited for", berlin: "the point of 2026-03-20 13:00 CET is locked; it is waited for"} {
+		s := backedUp([]backup.Point{locked})
+		s.Zone, s.Offers[0].Grew = zone, noon
+		if got := Interval(s).Machines[0].Reason; got != want {
+			t.Errorf("%v: %q", zone, got)
+		}
+	}
+}
+
 // Nothing is copied that the rules would remove at once.
 func TestNothingIsCopiedThatWouldBeRemoved(t *testing.T) {
 	offers := []backup.Point{made("a", 1), made("a", 10), made("a", 19), made("a", 20)}

@@ -67,6 +67,8 @@ type Choice struct {
 //  3. Backward: the newest point newer than what the job has held. If it is locked, it is waited for until the interval ends.
 //  4. Forward: of the points created at or after the interval began, the newest complete one.
 //  5. A lock that has not grown for StaleLock is none: the point counts as broken, with a warning.
+//
+// Reasons and warnings tell times in the zone of now.
 func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice {
 	if pinned := m.pinned(); len(pinned) > 0 {
 		return Choice{Take: pinned, Reason: "its copy has begun and goes on"}
@@ -89,7 +91,7 @@ func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice 
 		c = l.backfill(c, m)
 	}
 	if len(c.Take) == 0 && c.Reason == "" {
-		c.Wait, c.Reason = true, l.nothing(mode, m, in)
+		c.Wait, c.Reason = true, l.nothing(mode, m, in, now)
 	}
 	return c
 }
@@ -129,7 +131,7 @@ func (l Lookup) stale(p SourcePoint) time.Time {
 
 // passOver says whether a point that is not complete is passed over now, and notes why.
 func (l Lookup) passOver(c *Choice, p SourcePoint, now time.Time) bool {
-	why := fmt.Sprintf("the point of %s is %s", showUTC(p.Created), p.State)
+	why := fmt.Sprintf("the point of %s is %s", ShowTime(p.Created, now.Location()), p.State)
 	if p.Reason != "" {
 		why += ": " + p.Reason
 	}
@@ -137,19 +139,19 @@ func (l Lookup) passOver(c *Choice, p SourcePoint, now time.Time) bool {
 		if now.Before(l.stale(p)) {
 			return false
 		}
-		why = fmt.Sprintf("the point of %s has been locked without growing since %s: it counts as broken", showUTC(p.Created), showUTC(p.Grew))
+		why = fmt.Sprintf("the point of %s has been locked without growing since %s: it counts as broken", ShowTime(p.Created, now.Location()), ShowTime(p.Grew, now.Location()))
 	}
 	c.Warnings = append(c.Warnings, why)
 	return true
 }
 
 // await makes the choice one to wait for a lock.
-func (l Lookup) await(c *Choice, p SourcePoint) {
+func (l Lookup) await(c *Choice, p SourcePoint, now time.Time) {
 	c.Wait, c.Lock, c.Look = true, p.ID, l.stale(p)
 	if len(c.Take) > 0 {
 		return
 	}
-	c.Reason = fmt.Sprintf("the point of %s is locked; it is waited for", showUTC(p.Created))
+	c.Reason = fmt.Sprintf("the point of %s is locked; it is waited for", ShowTime(p.Created, now.Location()))
 }
 
 // newest takes the newest point, or waits for its lock.
@@ -160,7 +162,7 @@ func (l Lookup) newest(fresh []SourcePoint, now time.Time) (c Choice) {
 			return c
 		}
 		if !l.passOver(&c, p, now) {
-			l.await(&c, p)
+			l.await(&c, p, now)
 			return c
 		}
 	}
@@ -174,7 +176,7 @@ func (l Lookup) newestComplete(fresh []SourcePoint, now time.Time) (c Choice) {
 			return Choice{Take: []backup.PointID{p.ID}, Reason: "the newest complete one since the interval began", Warnings: c.Warnings}
 		}
 		if !l.passOver(&c, p, now) && !c.Wait {
-			l.await(&c, p)
+			l.await(&c, p, now)
 		}
 	}
 	return c
@@ -188,7 +190,7 @@ func (l Lookup) everyPoint(fresh []SourcePoint, now time.Time) (c Choice) {
 			continue
 		}
 		if !l.passOver(&c, p, now) {
-			l.await(&c, p)
+			l.await(&c, p, now)
 			break
 		}
 	}
@@ -221,16 +223,14 @@ func (l Lookup) backfill(c Choice, m Machine) Choice {
 }
 
 // nothing says why there is nothing to take.
-func (l Lookup) nothing(mode Mode, m Machine, in Interval) string {
+func (l Lookup) nothing(mode Mode, m Machine, in Interval, now time.Time) string {
 	switch {
 	case len(m.Points) == 0:
 		return "the source has no point of it"
 	case mode == Periodic && l.Direction == Forward:
-		return "no point has been created since " + showUTC(in.Begins)
+		return "no point has been created since " + ShowTime(in.Begins, now.Location())
 	case mode == Periodic && l.WithinInterval:
-		return "no new point has been created since " + showUTC(l.earliest(in))
+		return "no new point has been created since " + ShowTime(l.earliest(in), now.Location())
 	}
 	return "nothing newer than what the job has"
 }
-
-func showUTC(at time.Time) string { return at.UTC().Format("2006-01-02 15:04 MST") }

@@ -267,7 +267,7 @@ func (s Schedule) believable(h History, now time.Time) (History, string) {
 }
 
 // show is an instant by the schedule's clock.
-func (s Schedule) show(at time.Time) string { return at.In(s.zone()).Format("2006-01-02 15:04 MST") }
+func (s Schedule) show(at time.Time) string { return ShowTime(at, s.Zone) }
 
 func (s Schedule) showMissed(m Missed) string {
 	if m.Count == 1 {

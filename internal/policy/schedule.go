@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -190,9 +191,9 @@ func (s Schedule) check(text ScheduleText) error {
 	return nil
 }
 
-func (s Schedule) zone() *time.Location {
-	if s.Zone == nil {
-		return time.UTC
-	}
-	return s.Zone
+func (s Schedule) zone() *time.Location { return cmp.Or(s.Zone, time.UTC) }
+
+// ShowTime tells an instant to a person, to the minute, by the clock of a zone; nil is UTC.
+func ShowTime(at time.Time, zone *time.Location) string {
+	return at.In(cmp.Or(zone, time.UTC)).Format("2006-01-02 15:04 MST")
 }

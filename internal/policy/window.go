@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -115,12 +116,7 @@ func (w Window) Open(at time.Time) bool {
 	})
 }
 
-func (w Window) location() *time.Location {
-	if w.zone == nil {
-		return time.UTC
-	}
-	return w.zone
-}
+func (w Window) location() *time.Location { return cmp.Or(w.zone, time.UTC) }
 
 // changeHorizon is how far ahead a change is looked for: a span of one day in the week may fall into the hour, or the day,
 // that a clock change leaves out, and then the next is a week later.

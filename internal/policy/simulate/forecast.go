@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -211,10 +212,7 @@ const fastLink = policy.Rate(1e9)
 // do not count; without a Link nothing but Bandwidth slows it down. A job after another one is taken to copy each point that
 // comes, and a manual one copies nothing. Its days are those of the zone (nil: UTC).
 func Foresee(job Job, known []Known, now time.Time, days int, zone *time.Location) Future {
-	if zone == nil {
-		zone = time.UTC
-	}
-	until := now.In(zone).AddDate(0, 0, days)
+	until := now.In(cmp.Or(zone, time.UTC)).AddDate(0, 0, days)
 	job.Enabled, job.Machines = now, nil
 	if job.Link == 0 {
 		job.Link = fastLink
