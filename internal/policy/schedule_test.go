@@ -29,6 +29,25 @@ func TestDurations(t *testing.T) {
 	}
 }
 
+func TestScheduleInWords(t *testing.T) {
+	for want, text := range map[string]ScheduleText{
+		"every day at 22:00 (Europe/Berlin)":           {Every: "1d", At: "22:00", TimeZone: "Europe/Berlin"},
+		"every 14 days at 00:00 (UTC)":                 {Every: "2w"},
+		"every 4h":                                     {Every: "4h"},
+		"every sunday, 1. of the month at 03:05 (UTC)": {On: []string{"sun", "1"}, At: "3:05"},
+		"when a source has a new point":                {Mode: "immediate"},
+		"after job web":                                {After: "web"},
+		"when it is asked for":                         {Mode: "manual"},
+	} {
+		if got, err := ParseSchedule(text, nil); err != nil || got.String() != want {
+			t.Errorf("%+v is %q, %v; want %q", text, got, err, want)
+		}
+	}
+	if got := (Schedule{}).String(); got != "never" {
+		t.Errorf("the zero schedule is %q", got)
+	}
+}
+
 func TestParseSchedule(t *testing.T) {
 	berlin := zone(t, "Europe/Berlin")
 	for _, c := range []struct {
