@@ -107,6 +107,41 @@ func TestStatusAnswers(t *testing.T) {
 	})
 }
 
+// What a source has that is newer than the copy counts; what the target has of another job, or damaged, is no copy.
+func TestNewerAtTheSource(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
+		ctx := t.Context()
+		must(t, c.Jobs.Select(ctx, "offsite", []backup.Machine{machine(0), machine(1), machine(2), machine(3)}))
+		at := func(n int) time.Time { return clock.now().Add(time.Duration(n) * time.Hour) }
+		var source []MirrorPoint
+		for i := range 4 {
+			for n := range 3 {
+				p := testPoint(i, n, at(n))
+				p.Size = 10
+				source = append(source, p)
+			}
+		}
+		source[3*3+2].Damaged = true            // the newest of machine 3
+		source[3*3+1].Size = backup.UnknownSize // and the one before is of no known size
+		foreign, damaged := testPoint(2, 2, at(2)), testPoint(2, 1, at(1))
+		foreign.Claims[0].Job, damaged.Damaged = "attic", true
+		must(t, replaceWith(c, "pve", head(1), source...))
+		must(t, replaceWith(c, "vault", head(1), testPoint(0, 2, at(2)), testPoint(1, 0, at(0)), testPoint(2, 0, at(0)), damaged, foreign))
+		lags := map[string]Lag{}
+		for _, lag := range must1(c.Status.Newer(ctx, "offsite", "vault", "pve"))(t) {
+			lags[lag.Machine.NativeID] = lag
+		}
+		for native, want := range map[string][2]int64{"100": {}, "101": {2, 20}, "102": {2, 20}, "103": {2, 10}} {
+			if got := lags[native]; got.Points != want[0] || got.Bytes != want[1] {
+				t.Errorf("machine %s: %+v, want %v", native, got, want)
+			}
+		}
+		if len(lags) != 3 {
+			t.Errorf("%d machines", len(lags))
+		}
+	})
+}
+
 func must1[T any](value T, err error) func(testing.TB) T {
 	return func(t testing.TB) T { t.Helper(); must(t, err); return value }
 }
@@ -127,6 +162,7 @@ func questions(c *Catalog, clock *clock, machines int) []question {
 	live := map[string]int{"points": 0, "claims": 0, "tasks": 2 * machines}
 	return []question{
 		{"ages of copies", newestCopies, []any{"offsite", "vault", int64(-1), 100, "offsite"}, ages},
+		{"newer at the source", newerPoints, []any{"offsite", "vault", "vault", int64(-1), "offsite"}, map[string]int{"points": 8 * machines, "claims": 4 * machines}},
 		{"running", runningTasks, []any{20}, few},
 		{"waiting", waitingTasks, []any{20}, few},
 		{"waits", waitReasons, []any{20}, live},
