@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ferry/internal/backup"
@@ -12,6 +13,37 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
+
+// How alarms of ages and of damage end.
+const (
+	noCopy            = ": it has no copy"
+	rpoAllows         = ", which rpo allows"
+	verifyListsDamage = "; ferry verify lists what is damaged"
+	verifyListsPlaces = "; ferry verify lists them"
+)
+
+// About is what an alarm of a session is about.
+type About int
+
+// What alarms are about.
+const (
+	AboutOther About = iota
+	// AboutAge: a machine has no copy, or one that is older than the job allows.
+	AboutAge
+	// AboutDamage: some of what the target holds cannot be read.
+	AboutDamage
+)
+
+// AboutOf tells what an alarm of a session is about, for those who count ages themselves, later than the session did.
+func AboutOf(alarm string) About {
+	switch {
+	case strings.HasSuffix(alarm, noCopy), strings.HasSuffix(alarm, rpoAllows):
+		return AboutAge
+	case strings.HasSuffix(alarm, verifyListsDamage), strings.HasSuffix(alarm, verifyListsPlaces):
+		return AboutDamage
+	}
+	return AboutOther
+}
 
 // lookBack raises the alarms of what the target holds as the session ends, however it ends: a session that could not copy is
 // the one in which copies grow old.
@@ -69,7 +101,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 		points[name] = append(points[name], fmt.Sprintf("%s (%s), %s", r.show(entry.Created), entry.ID.Short(), known))
 	}
 	for _, name := range order {
-		r.alarm(fmt.Sprintf("%s: points that cannot be restored whole: %d, of %s; ferry verify lists what is damaged", name, len(points[name]), firstFew(points[name])))
+		r.alarm(fmt.Sprintf("%s: points that cannot be restored whole: %d, of %s%s", name, len(points[name]), firstFew(points[name]), verifyListsDamage))
 	}
 	if r.found == nil {
 		return
@@ -87,7 +119,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 	r.warnOnce("damaged places without a good copy: " + firstFew(places))
 	sum.Places = max(sum.Places, len(places)) // also what belongs to no point of the job
 	if sum.Points == 0 && sum.Places > 0 {
-		r.alarm(fmt.Sprintf("damaged places in the target without a good copy: %d; ferry verify lists them", sum.Places))
+		r.alarm(fmt.Sprintf("damaged places in the target without a good copy: %d%s", sum.Places, verifyListsPlaces))
 	}
 }
 
@@ -127,9 +159,9 @@ func (r *runner) checkAges(held []plan.Held) {
 		name := nameOf(describeMachine(machines[key]))
 		switch at := newest[key]; {
 		case at.IsZero():
-			r.alarm(name + ": it has no copy")
+			r.alarm(name + noCopy)
 		case r.Now().Sub(at) > r.Job.RPO:
-			r.alarm(fmt.Sprintf("%s: its newest copy is of %s, older than %s, which rpo allows", name, r.show(at), policy.FormatDuration(r.Job.RPO)))
+			r.alarm(fmt.Sprintf("%s: its newest copy is of %s, older than %s%s", name, r.show(at), policy.FormatDuration(r.Job.RPO), rpoAllows))
 		}
 	}
 }

@@ -51,7 +51,7 @@ func TestAgeAlarmNeedsNoSource(t *testing.T) {
 					ages = append(ages, alarm)
 				}
 			}
-			if len(ages) != 1 || !strings.Contains(ages[0], "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+			if len(ages) != 1 || !strings.Contains(ages[0], "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") || job.AboutOf(ages[0]) != job.AboutAge {
 				t.Errorf("%s: alarms %q", s.Result, s.Alarms)
 			}
 			if failed := s.Result == job.ResultFailed; failed != (name == "the target takes nothing") {
@@ -77,7 +77,7 @@ func TestDamageIsNamed(t *testing.T) {
 	l.points = []*sourcetest.Point{day("c", 31)}
 	l.now = l.now.AddDate(0, 0, 31)
 	s := job.Run(t.Context(), l.setup)
-	if s.Damage.Points != 2 || len(s.Alarms) != 3 || // the first is that the machines have gone from the source
+	if s.Damage.Points != 2 || len(s.Alarms) != 3 || job.AboutOf(s.Alarms[0]) != job.AboutOther || job.AboutOf(s.Alarms[1]) != job.AboutDamage || // the first is that the machines have gone from the source
 		!strings.HasPrefix(s.Alarms[1], "machine a (image/fake/a): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[0]+"), damaged: ") ||
 		!strings.HasPrefix(s.Alarms[2], "machine "+lost+": points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[1]+"), damaged: its own file") {
 		t.Errorf("damage %+v, alarms %q", s.Damage, s.Alarms)

@@ -31,7 +31,11 @@ func TestAlwaysOneIntervalBehind(t *testing.T) {
 	behind := func() string { return l.explain().Plan.Machines[0].Behind }
 	for n := 2; n < 6; n++ {
 		live(n, 11, 40)
-		l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+		s := l.run(job.ResultDone)
+		l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+		if n == 5 && s.Tasks[0].Behind == "" {
+			t.Errorf("the session does not tell: %+v", s.Tasks)
+		}
 		if text := behind(); (text == "") != (n < 5) {
 			t.Errorf("on day %d: %q", n, text)
 		}

@@ -676,7 +676,7 @@ func TestAgesAndScheduledFull(t *testing.T) {
 	l.setup.Job.RPO = 48 * time.Hour
 	l.setup.Job.FullFromSource = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 7}}
 	s := l.run(job.ResultPartly)
-	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "machine b (image/fake/b): it has no copy") {
+	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "machine b (image/fake/b): it has no copy") || job.AboutOf(s.Alarms[0]) != job.AboutAge {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 	l.points[1].OpenError = nil

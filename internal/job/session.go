@@ -159,6 +159,8 @@ type Task struct {
 	Machine TaskMachine `json:"machine"`
 	State   TaskState   `json:"state"`
 	Reason  string      `json:"reason"`
+	// Behind says that the machine is always one interval behind, and what helps; empty if it is not.
+	Behind string `json:"behind"`
 	// Points that something was done with, or that failed: those that stay as they are, are not among them.
 	Points []TaskPoint `json:"points"`
 }

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -238,6 +239,7 @@ func (r *runner) describe(p plan.IntervalPlan) {
 			continue
 		}
 		task := r.task(m.Machine)
+		task.Behind = cmp.Or(backup.SafeText(m.Behind), task.Behind) // before the copies, or after them
 		for _, warning := range m.Warnings {
 			r.warnOnce(nameOf(describeMachine(m.Machine)) + ": " + warning)
 		}
