@@ -157,13 +157,17 @@ type Status struct {
 	Alarms []Alarm `json:"alarms"`
 	// Machines whose copy is older than their job allows, oldest first, and those without a copy before them; then the others
 	// while there is room. MachinesTotal counts all.
-	Machines      []Copy       `json:"machines"`
-	MachinesTotal int          `json:"machinesTotal"`
-	TooOld        int          `json:"tooOld"`
-	Running       []Task       `json:"running"`
-	Waiting       []Wait       `json:"waiting"`
-	Jobs          []Job        `json:"jobs"`
-	Repositories  []Repository `json:"repositories"`
+	Machines      []Copy `json:"machines"`
+	MachinesTotal int    `json:"machinesTotal"`
+	TooOld        int    `json:"tooOld"`
+	// WithoutCopy counts the machines without a copy, also those that are too new in their job to count as too old.
+	WithoutCopy int `json:"withoutCopy"`
+	// Sessions are those that have not ended.
+	Sessions     []Session    `json:"sessions"`
+	Running      []Task       `json:"running"`
+	Waiting      []Wait       `json:"waiting"`
+	Jobs         []Job        `json:"jobs"`
+	Repositories []Repository `json:"repositories"`
 }
 
 // Alarm is something that a person has to look at. Level is "warning" or "critical".
@@ -221,8 +225,10 @@ type Repository struct {
 	Logical int64 `json:"logical"`
 	Stored  int64 `json:"stored"`
 	Free    int64 `json:"free"`
-	// Full is when it will be full if it goes on like this; zero: not to be said, or never.
-	Full time.Time `json:"full"`
+	// Full is when it will be full if it goes on like this; zero: not to be said, or not for years. Forecast says that in words,
+	// or why it cannot be said.
+	Full     time.Time `json:"full"`
+	Forecast string    `json:"forecast"`
 	// Verified is since when all of it has been verified at least once; zero: not known.
 	Verified time.Time `json:"verified"`
 }
