@@ -358,6 +358,13 @@ func (p *copyProgress) finished(s job.StepReport) {
 	p.app.say("copied  %s  %s", name, detail)
 }
 
+// expect says how many points will be begun.
+func (p *copyProgress) expect(total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total = total
+}
+
 // pause ends the bar of the point that was copied last; others may begin.
 func (p *copyProgress) pause() {
 	p.mu.Lock()

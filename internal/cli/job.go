@@ -20,7 +20,7 @@ with the job and the repositories that it names (docs/jobs.md).`,
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	command.AddCommand(a.jobRunCommand(), a.jobFullCommand(), a.jobExplainCommand(), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(), a.jobSchemaCommand())
+	command.AddCommand(a.jobRunCommand(), a.jobFullCommand(), a.jobExplainCommand(), a.jobMissingCommand(), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(), a.jobSchemaCommand())
 	return command
 }
 

@@ -59,18 +59,23 @@ func (a *app) explained(ctx context.Context, setup job.Setup) (*job.Explanation,
 	if err == nil {
 		return e, nil
 	}
+	return nil, targetError(e.Target, err)
+}
+
+// targetError is the error of looking at a job's target: what state it is in, if that is the reason.
+func targetError(target job.TargetState, err error) error {
 	var exit *exitError
-	if e.Target.State == job.StateReady || errors.As(err, &exit) && e.Target.State != job.StateNeedsKey {
-		return nil, err
+	if target.State == job.StateReady || errors.As(err, &exit) && target.State != job.StateNeedsKey {
+		return err
 	}
 	code := ExitFailed
-	switch e.Target.State {
+	switch target.State {
 	case job.StateOther:
 		code = ExitUsage
 	case job.StateNeedsKey:
 		code = ExitKey
 	}
-	return nil, exitWith(code, "target %s: %s", e.Target.State, readable(e.Target.Reason))
+	return exitWith(code, "target %s: %s", target.State, readable(target.Reason))
 }
 
 func (a *app) printExplanation(c chosenJob, e *job.Explanation) {

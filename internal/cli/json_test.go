@@ -192,7 +192,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 23 {
+	if len(examples) != 24 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -268,6 +268,7 @@ scripts: {post: {run: [/bin/true]}}
 	wide, narrow := write("wide.yaml", "[]", "{days: 14, weekly: {keep: 2}}"), write("narrow.yaml", "[{machine: web01, backup: offsite/web01}, {machine: web02, backup: manual/web02}]", "{points: 1}")
 	run(t, ExitDone, "repo", "init", in("target"), "--quiet")
 	note("job explain", "job", "explain", "-f", wide)
+	note("job missing", "job", "missing", "-f", wide)
 	note("job run", "job", "run", "--once", "-f", wide)
 	if err := os.Remove(in("images/mail.raw")); err != nil {
 		t.Fatal(err)

@@ -261,7 +261,7 @@ func (t *task) prepare(ctx context.Context) error {
 	if err := t.chooseBase(ctx); err != nil {
 		return err
 	}
-	t.chooseCodec(repository)
+	t.chooseCodec()
 	for i, described := range t.content.Objects() {
 		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir)
 		if t.base != nil && described.Access == source.AccessRandom { // a stream gives all that is not zeros
@@ -315,7 +315,7 @@ func (t *task) chooseBase(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (t *task) chooseCodec(repository *repo.Repository) {
+func (t *task) chooseCodec() {
 	codec := repo.CodecNone
 	switch t.mover.options.Codec {
 	case CodecNone:
@@ -325,7 +325,7 @@ func (t *task) chooseCodec(repository *repo.Repository) {
 		codec = repo.CodecZstd
 	case CodecAuto:
 		key, seeded := t.point.Machine.Key, t.mover.options.Seeded
-		if !repository.HasMachine(key) && (seeded == nil || !seeded(key)) {
+		if !t.mover.ingest.HasMachine(key) && (seeded == nil || !seeded(key)) {
 			return
 		}
 		codec = repo.CodecZstd

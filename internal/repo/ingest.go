@@ -52,6 +52,8 @@ type Ingest struct {
 	sealed bool
 	// mending is true if what is stored is needed already: nodes are committed without a point.
 	mending bool
+	// measure, if not nil, makes it an ingest that stores nothing.
+	measure *measure
 	// announced is true when the log has the domain. Touched by the sealer only.
 	announced bool
 	// ctx is for packs and commits, which outlive the copy that happens to begin them. Nothing cancels it: what is full
@@ -97,6 +99,9 @@ type Stats struct {
 	Whole atomic.Int64
 	// NodeBytes is what new tree nodes took.
 	NodeBytes atomic.Int64
+	// Written is what packs took, with their tables, and the points' files; the index, which is some fifty bytes for each block,
+	// and the log are not in it.
+	Written atomic.Int64
 	// Packs counts packs sealed.
 	Packs atomic.Int64
 }
@@ -140,6 +145,9 @@ type IngestOptions struct {
 	// by itself. Only a sealed domain can be plain.
 	Plain bool
 
+	// Measure stores nothing: all is counted as it would be. A repository that must not be written to will do.
+	Measure bool
+
 	// into, if set, is the domain to store in, one that exists: for what is stored again.
 	into format.Name
 }
@@ -149,7 +157,11 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	if options.Plain && !options.Sealed {
 		return nil, errors.New("only a sealed domain can be plain")
 	}
-	if err := errors.Join(r.locked, r.Writable()); err != nil {
+	err := r.locked
+	if !options.Measure {
+		err = errors.Join(err, r.Writable())
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := r.Refresh(ctx); err != nil {
@@ -168,6 +180,9 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	}
 	if !options.into.IsZero() {
 		in.domain, in.mending = options.into, true
+	}
+	if options.Measure {
+		in.measure = r.newMeasure(in.domain)
 	}
 	if r.keys != nil && !options.Plain {
 		if in.sealer, err = pack.NewSealer(r.keys); err != nil {
@@ -348,6 +363,9 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 		p.done(errors.Join(cause, err))
 	}
 	in.data, in.nodes, in.points = nil, nil, nil
+	if in.measure != nil {
+		in.measure.known.Close()
+	}
 	return err
 }
 

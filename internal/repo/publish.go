@@ -17,6 +17,9 @@ import (
 // publish makes a seal's packs durable, then says in the log what they make true. The index that others share learns of
 // them only then: until the log names a pack, nobody may rely on it.
 func (in *Ingest) publish(ctx context.Context, s *seal) error {
+	if in.measure != nil {
+		return in.publishMeasured(s)
+	}
 	r := in.repo
 	payload := &commitlog.Payload{}
 	for i, open := range s.packs {
@@ -40,6 +43,7 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		if err != nil {
 			return err
 		}
+		in.stats.Written.Add(int64(len(ready.raw)))
 		payload.Points = append(payload.Points, entry)
 		if ready.damaged.Places > 0 {
 			payload.Damaged = append(payload.Damaged, ready.damaged)
@@ -226,6 +230,7 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *comm
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", open.id, err)
 	}
+	in.stats.Written.Add(size)
 	payload.Packs = append(payload.Packs, commitlog.Pack{
 		ID: open.id, Kind: open.kind.String(), Domain: in.domain, Size: size, Frames: open.pack.Frames(), Root: root,
 	})

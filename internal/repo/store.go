@@ -5,8 +5,10 @@ import (
 	"errors"
 
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
 )
 
 // BlockID computes a block's id.
@@ -144,7 +146,7 @@ func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err er
 		}
 		published := in.published
 		in.mu.Unlock()
-		place, found, err := in.index.FindIn(ctx, in.domain, id)
+		place, found, err := in.find(ctx, id)
 		in.mu.Lock()
 		if err != nil {
 			return false, err
@@ -160,9 +162,18 @@ func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err er
 	}
 }
 
+// find finds an id in the domain, or among what was measured.
+func (in *Ingest) find(ctx context.Context, id format.ID) (index.Place, bool, error) {
+	place, found, err := in.index.FindIn(ctx, in.domain, id)
+	if !found && err == nil && in.measure != nil {
+		return in.measure.known.FindIn(ctx, in.domain, id)
+	}
+	return place, found, err
+}
+
 // stored is true if the domain has the id, and notes that it is relied on.
 func (in *Ingest) stored(ctx context.Context, id format.ID) (bool, error) {
-	place, found, err := in.index.FindIn(ctx, in.domain, id)
+	place, found, err := in.find(ctx, id)
 	if found {
 		in.mu.Lock()
 		in.relied[place.Pack] = true
@@ -201,9 +212,12 @@ func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) erro
 
 func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
 	id := format.RandomName()
-	created, err := in.repo.store.Create(in.ctx, pack.ObjectName(id))
-	if err != nil {
-		return nil, err
+	created := storage.Writer(nowhere{})
+	if in.measure == nil {
+		var err error
+		if created, err = in.repo.store.Create(in.ctx, pack.ObjectName(id)); err != nil {
+			return nil, err
+		}
 	}
 	out := newPackOut(created)
 	header := pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain}

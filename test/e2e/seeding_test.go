@@ -1,0 +1,177 @@
+//go:build integration
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// missingReport is what job missing prints.
+type missingReport struct {
+	NewBytes, StoredBytes, WrittenBytes int64
+	Points                              []struct {
+		Machine                                     struct{ ID, Name string }
+		Point                                       string
+		ReadBytes, NewBytes, StoredBytes, NodeBytes int64
+		Error                                       string
+	}
+}
+
+// copiedPoint is a point of a session.
+type copiedPoint struct {
+	Point, Action, Outcome           string
+	ReadBytes, NewBytes, StoredBytes int64
+}
+
+type copiedReport struct {
+	Result string
+	Tasks  []struct{ Points []copiedPoint }
+}
+
+// copies are the points that a session copied, by id.
+func (s copiedReport) copies() map[string]copiedPoint {
+	copies := map[string]copiedPoint{}
+	for _, task := range s.Tasks {
+		for _, p := range task.Points {
+			if p.Action == "copy" && p.Outcome == "copied" {
+				copies[p.Point] = p
+			}
+		}
+	}
+	return copies
+}
+
+// bytesOf is what the files below a folder take.
+func bytesOf(t *testing.T, folder string) int64 {
+	t.Helper()
+	sum := int64(0)
+	err := filepath.WalkDir(folder, func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			var info fs.FileInfo
+			if info, err = entry.Info(); err == nil {
+				sum += info.Size()
+			}
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing was stored yet
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// misses asks a job what is missing, runs it, and compares: what blocks hold to the byte, what they take within 1 % if the
+// target knows the machines, and what packs and points' files have grown by within 1 %.
+func (u *user) misses(what, file, target string) missingReport {
+	u.t.Helper()
+	written := func() int64 {
+		return bytesOf(u.t, filepath.Join(target, "packs")) + bytesOf(u.t, filepath.Join(target, "points"))
+	}
+	tree := sumTree(u.t, target)
+	missing := decode[missingReport](u.t, u.want(0, "job", "missing", "-f", file, "--json"))
+	if after := sumTree(u.t, target); len(after) != len(tree) {
+		u.t.Errorf("%s: asking what is missing has written", what)
+	}
+	before := written()
+	session := decode[copiedReport](u.t, u.want(0, "job", "run", "--once", "-f", file, "--json"))
+	copies := session.copies()
+	if len(copies) != len(missing.Points) {
+		u.t.Errorf("%s: %d points copied, %d missing", what, len(copies), len(missing.Points))
+	}
+	stored := int64(0)
+	for _, p := range missing.Points {
+		c := copies[p.Point]
+		stored += c.StoredBytes
+		if p.Error != "" || p.NewBytes != c.NewBytes || p.ReadBytes < c.ReadBytes {
+			u.t.Errorf("%s: missing %+v, copied %+v", what, p, c)
+		}
+	}
+	grown := written() - before
+	within := func(name string, said, did int64) {
+		if math.Abs(float64(said-did)) > 0.01*float64(did) {
+			u.t.Errorf("%s: %s: said %d, did %d", what, name, said, did)
+		}
+	}
+	within("stored", missing.StoredBytes, stored)
+	within("written", missing.WrittenBytes, grown)
+	u.t.Logf("%s: %d points, new %d, stored %d (said %d), written %d (said %d)", what, len(copies), missing.NewBytes, stored, missing.StoredBytes, grown, missing.WrittenBytes)
+	if again := decode[missingReport](u.t, u.want(0, "job", "missing", "-f", file, "--json")); len(again.Points) > 0 || again.WrittenBytes != 0 {
+		u.t.Errorf("%s: something is missing still: %+v", what, again)
+	}
+	return missing
+}
+
+// link puts a file of the samples at a place, as its source would have left it at a time.
+func link(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, content, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is missing equals what the next interval writes: for archives that come one after the other, images that change, and
+// chains of increments.
+func TestMissingOnRealBackups(t *testing.T) {
+	folder := t.TempDir()
+	target := filepath.Join(folder, "vault")
+	archives, err := filepath.Glob(filepath.Join(golden(t, "vzdump"), "*.vma.[zgl]*[toz]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := filepath.Join(folder, "states")
+	unpack(t, filepath.Join(golden(t, "ref"), "ref.tar.zst"), raw)
+	text := `{kind: Repository, name: pve, location: dump}
+---
+{kind: Repository, name: pictures, location: images}
+---
+{kind: Repository, name: chains, location: %q}
+---
+{kind: Repository, name: vault, location: vault}
+---
+kind: Job
+name: offsite
+source: {repositories: [%s]}
+backfill: all
+target: {repository: vault}
+`
+	write := func(name, sources string) string {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, fmt.Appendf(nil, text, golden(t, "virtnbdbackup"), sources), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	two, all := write("two.yaml", "pve, pictures"), write("all.yaml", "pve, pictures, chains")
+	u := newUser(t)
+	u.want(0, "repo", "init", target)
+	at := time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
+	for k, archive := range archives {
+		link(t, archive, filepath.Join(folder, "dump", filepath.Base(archive)))
+		image := filepath.Join(folder, "images", "db.raw")
+		link(t, filepath.Join(raw, fmt.Sprintf("disk.%d.raw", k)), image)
+		if err := os.Chtimes(image, at, at.AddDate(0, 0, k)); err != nil {
+			t.Fatal(err)
+		}
+		if found := u.misses(fmt.Sprint("state ", k), two, target); len(found.Points) != 2 {
+			t.Errorf("state %d: %+v", k, found)
+		}
+	}
+	if found := u.misses("chains", all, target); len(found.Points) != 6 || !strings.HasPrefix(found.Points[0].Machine.ID, "libvirt/") {
+		t.Errorf("chains: %+v", found)
+	}
+}
