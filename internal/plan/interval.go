@@ -278,6 +278,7 @@ func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []Offe
 	if s.Retention != nil {
 		m.rules = s.Retention(m.plan.Machine)
 	}
+	m.index()
 	switch refused := mapped.refused[key]; {
 	case !selected:
 		m.plan.Reason = "the job does not copy it"

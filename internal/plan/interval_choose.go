@@ -12,11 +12,9 @@ import (
 // choose asks the lookup, and adds what the target has and cannot read whole.
 func (m *machinePlanner) choose() {
 	lookup := policy.Machine{Has: func(id backup.PointID) bool {
-		for _, o := range m.offers {
-			if o.ID == id {
-				if _, gone := m.forgotten(o.Point); gone || m.twin(o.Point) {
-					return true
-				}
+		if o, offered := m.offer(id); offered {
+			if _, gone := m.forgotten(o.Point); gone || m.twin(o.Point) {
+				return true
 			}
 		}
 		return m.mine(id) || m.damaged(id)
@@ -38,7 +36,9 @@ func (m *machinePlanner) choose() {
 			m.remember(&lookup, h.Point)
 		}
 	}
-	slices.SortStableFunc(lookup.Pinned, func(a, b backup.PointID) int { return m.offer(a).Created.Compare(m.offer(b).Created) })
+	slices.SortStableFunc(lookup.Pinned, func(a, b backup.PointID) int {
+		return m.offers[m.offeredAs[a]].Created.Compare(m.offers[m.offeredAs[b]].Created)
+	})
 	lookup.Stored, m.newest = m.s.Stored[m.plan.Machine.Key], lookup.Newest
 	m.notKept = map[backup.PointID]bool{}
 	if m.s.Full {
@@ -76,11 +76,6 @@ func (m *machinePlanner) arrivals() []policy.Arrival {
 		}
 	}
 	return arrivals
-}
-
-// offer is the offer of a point, which is there.
-func (m *machinePlanner) offer(id backup.PointID) Offer {
-	return m.offers[slices.IndexFunc(m.offers, func(o Offer) bool { return o.ID == id })]
 }
 
 // remember makes the lookup count a point among those that the job has held.
@@ -130,10 +125,11 @@ func (m *machinePlanner) takeKept(choice policy.Choice) {
 	for _, id := range choice.Take {
 		m.take[id] = true
 	}
-	for id, verdict := range m.decide() {
-		if m.take[id] && !verdict.Keep {
-			delete(m.take, id)
-			m.notKept[id] = true
+	candidates, verdicts := m.decide()
+	for i, c := range candidates {
+		if m.take[c.ID] && !verdicts[i].Keep {
+			delete(m.take, c.ID)
+			m.notKept[c.ID] = true
 		}
 	}
 }

@@ -19,6 +19,11 @@ type machinePlanner struct {
 	held   []Held
 	rules  policy.Retention
 	frozen string
+	// offeredAs and heldAt are the places of points in offers and held, heldOf those of the points created at an instant, in ns.
+	offeredAs, heldAt map[backup.PointID]int
+	heldOf            map[int64][]int
+	// own are the points that the job holds, or is given by target.map.
+	own []policy.Candidate
 
 	choice policy.Choice
 	// newest is when the newest point was created that the job has held.
@@ -33,13 +38,36 @@ type machinePlanner struct {
 	plan     MachinePlan
 }
 
-func (m *machinePlanner) heldAs(id backup.PointID) (Held, bool) {
-	for _, h := range m.held {
-		if h.ID == id {
-			return h, true
-		}
+// index notes where points are. There are thousands where a machine is copied every hour.
+func (m *machinePlanner) index() {
+	m.offeredAs, m.heldAt, m.heldOf = map[backup.PointID]int{}, map[backup.PointID]int{}, map[int64][]int{}
+	for i, o := range m.offers {
+		m.offeredAs[o.ID] = i
 	}
-	return Held{}, false
+	for i, h := range m.held {
+		m.heldAt[h.ID] = i
+		at := h.Created.UnixNano()
+		m.heldOf[at] = append(m.heldOf[at], i)
+	}
+	m.own = m.candidates()
+}
+
+// offer is the offer of a point.
+func (m *machinePlanner) offer(id backup.PointID) (Offer, bool) {
+	i, there := m.offeredAs[id]
+	if !there {
+		return Offer{}, false
+	}
+	return m.offers[i], true
+}
+
+// heldAs is what the target has of a point.
+func (m *machinePlanner) heldAs(id backup.PointID) (Held, bool) {
+	i, there := m.heldAt[id]
+	if !there {
+		return Held{}, false
+	}
+	return m.held[i], true
 }
 
 // mine is true if the job holds the point whole, or is given it.
@@ -73,7 +101,7 @@ func (m *machinePlanner) forgotten(p backup.Point) (string, bool) {
 
 // wouldKeep is true if the rules keep the point beside those that the job holds.
 func (m *machinePlanner) wouldKeep(p backup.Point) bool {
-	candidates := append(m.candidates(), policy.Candidate{ID: p.ID, Created: p.Created, Good: true})
+	candidates := append(slices.Clip(m.own), policy.Candidate{ID: p.ID, Created: p.Created, Good: true})
 	verdicts := m.rules.Decide(candidates, m.s.Now)
 	return verdicts[len(verdicts)-1].Keep
 }
@@ -99,27 +127,19 @@ func (m *machinePlanner) candidates() []policy.Candidate {
 
 // mends is true for a point that the job holds damaged, and that is copied again in this interval.
 func (m *machinePlanner) mends(id backup.PointID) bool {
-	return m.plan.Selected && m.damaged(id) && slices.ContainsFunc(m.offers, func(o Offer) bool {
-		return o.ID == id && o.State == backup.StateComplete && !m.comesBack(o)
-	})
+	o, offered := m.offer(id)
+	return offered && m.plan.Selected && m.damaged(id) && o.State == backup.StateComplete && !m.comesBack(o)
 }
 
 // decide applies the rules to what the job holds and takes.
-func (m *machinePlanner) decide() map[backup.PointID]policy.Verdict {
-	candidates := m.candidates()
+func (m *machinePlanner) decide() ([]policy.Candidate, []policy.Verdict) {
+	candidates := slices.Clip(m.own)
 	for _, o := range m.offers {
 		if h, there := m.heldAs(o.ID); m.take[o.ID] && (!there || !m.holds(h)) {
 			candidates = append(candidates, policy.Candidate{ID: o.ID, Created: o.Created, Good: true})
 		}
 	}
-	verdicts := m.rules.Decide(candidates, m.s.Now)
-	outlooks := m.rules.Outlook(candidates, verdicts)
-	of := map[backup.PointID]policy.Verdict{}
-	m.outlooks = map[backup.PointID]policy.Outlook{}
-	for i, c := range candidates {
-		of[c.ID], m.outlooks[c.ID] = verdicts[i], outlooks[i]
-	}
-	return of
+	return candidates, m.rules.Decide(candidates, m.s.Now)
 }
 
 // missing notes since when no source has the machine.
@@ -145,7 +165,12 @@ func (m *machinePlanner) purged() bool {
 
 // judge applies the rules.
 func (m *machinePlanner) judge() {
-	m.verdicts = m.decide()
+	candidates, verdicts := m.decide()
+	outlooks := m.rules.Outlook(candidates, verdicts)
+	m.verdicts, m.outlooks = map[backup.PointID]policy.Verdict{}, map[backup.PointID]policy.Outlook{}
+	for i, c := range candidates {
+		m.verdicts[c.ID], m.outlooks[c.ID] = verdicts[i], outlooks[i]
+	}
 	suspended := false
 	for _, h := range m.held {
 		suspended = suspended || m.holds(h) && m.isFuture(h.Point)

@@ -264,7 +264,8 @@ func idsOf(machines []*seen) string {
 // twin is true if the job holds, or is given, the same state under another machine's id: one that target.map links with this
 // one, created at the same time.
 func (m *machinePlanner) twin(p backup.Point) bool {
-	return slices.ContainsFunc(m.held, func(h Held) bool {
+	return slices.ContainsFunc(m.heldOf[p.Created.UnixNano()], func(i int) bool {
+		h := m.held[i]
 		return m.holds(h) && h.State == backup.StateComplete && h.Machine.Key != p.Machine.Key && h.Created.Equal(p.Created)
 	})
 }
