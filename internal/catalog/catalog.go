@@ -38,6 +38,8 @@ type Catalog struct {
 type Options struct {
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
+	// Asked, if not nil, is told of each query that only reads, and what it is for.
+	Asked func(doing string)
 }
 
 // Open opens the catalog at location, a path or a URL that begins with postgres://, and makes it if there is none. Errors wrap
@@ -54,7 +56,7 @@ func Open(ctx context.Context, location string, options Options) (*Catalog, erro
 		}
 		return nil, explain("opening", err)
 	}
-	db.now = options.Now
+	db.now, db.asked = options.Now, options.Asked
 	if db.now == nil {
 		db.now = time.Now
 	}

@@ -17,6 +17,8 @@ type database struct {
 	// lockSection makes other transactions that lock the same section wait until this one has ended.
 	lockSection func(ctx context.Context, tx *sql.Tx, section section) error
 	now         func() time.Time
+	// asked, if not nil, is told of each call of read.
+	asked func(doing string)
 }
 
 // section is a part of the catalog in which one transaction at a time decides.
@@ -65,6 +67,9 @@ func (d *database) writeOnce(ctx context.Context, change func(tx *sql.Tx) error)
 
 // read reads all rows of a query.
 func (d *database) read(ctx context.Context, doing string, row func(rows *sql.Rows) error, query string, args ...any) error {
+	if d.asked != nil {
+		d.asked(doing)
+	}
 	err := each(ctx, d.reader, row, query, args...)
 	if err == nil || isOurs(err) {
 		return err

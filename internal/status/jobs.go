@@ -1,0 +1,266 @@
+package status
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/internal/api"
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/policy"
+)
+
+const (
+	// lookedBack is how many of a job's sessions are looked at: for the last that ran, and since when it has been failing.
+	lookedBack = 10
+	// grace is how late an interval may begin before that is an alarm.
+	grace = 10 * time.Minute
+)
+
+// past is what a job's last sessions came to.
+type past struct {
+	// last is the newest session that has ended, ran the newest that ran; nil: there is none.
+	last, ran *catalog.Session
+	// failing counts the sessions in a row, up to ran, that ended as it did, since the first of them ended.
+	failing int
+	since   time.Time
+	// report is that of ran; nil: there is none.
+	report *report
+}
+
+// report is what is read of a session's report.
+type report struct {
+	Ended   time.Time         `json:"ended"`
+	Result  job.Result        `json:"result"`
+	Reason  string            `json:"reason"`
+	Target  job.TargetState   `json:"target"`
+	Sources []job.SourceState `json:"sources"`
+	Alarms  []string          `json:"alarms"`
+	Tasks   []struct {
+		Machine job.TaskMachine `json:"machine"`
+		Behind  string          `json:"behind"`
+	} `json:"tasks"`
+}
+
+// behind says by machine's id what helps those that are always one interval behind.
+func (r *report) behind() map[string]string {
+	behind := map[string]string{}
+	if r != nil {
+		for _, task := range r.Tasks {
+			behind[task.Machine.ID] = task.Behind
+		}
+	}
+	return behind
+}
+
+// past looks at a job's last sessions.
+func (l *looker) past(ctx context.Context, name string) (p past, err error) {
+	sessions, err := l.catalog.Sessions.Of(ctx, name, 0, lookedBack)
+	if err != nil {
+		return p, err
+	}
+	for _, session := range sessions {
+		if session.Ended.IsZero() {
+			continue
+		}
+		if p.last == nil {
+			p.last = &session
+		}
+		switch {
+		case session.State == catalog.SessionNotRun:
+			continue
+		case p.ran == nil:
+			p.ran = &session
+		case p.ran.State != session.State:
+			return l.reported(ctx, p)
+		}
+		p.failing++
+		p.since = session.Ended
+	}
+	return l.reported(ctx, p)
+}
+
+// reported is the past with its report.
+func (l *looker) reported(ctx context.Context, p past) (past, error) {
+	if p.ran == nil {
+		return p, nil
+	}
+	text, err := l.catalog.Sessions.Report(ctx, p.ran.ID)
+	if err != nil || len(text) == 0 {
+		return p, err
+	}
+	p.report = &report{}
+	if err := json.Unmarshal(text, p.report); err != nil {
+		return p, fmt.Errorf("the report of session %d: %w", p.ran.ID, err)
+	}
+	return p, nil
+}
+
+// lastOf is the newest session of a job that has ended; nil: none has.
+func (l *looker) lastOf(ctx context.Context, name string) (*catalog.Session, error) {
+	sessions, err := l.catalog.Sessions.Of(ctx, name, 0, 2) // one of them may not have ended
+	if err != nil {
+		return nil, err
+	}
+	for _, session := range sessions {
+		if !session.Ended.IsZero() {
+			return &session, nil
+		}
+	}
+	return nil, nil
+}
+
+// job is where a job stands.
+func (l *looker) job(j policy.Job, p past) api.Job {
+	state := l.states[j.Name]
+	described := api.Job{Name: j.Name, Enabled: state.Enabled, Schedule: j.Schedule.String(), Target: j.Target.Repository, Next: state.Next}
+	if p.last != nil {
+		last := Session(*p.last)
+		described.Last = &last
+	}
+	live, running := l.live[j.Name]
+	if running {
+		described.Running = live.ID
+	}
+	switch {
+	case !state.Enabled:
+		described.Next, described.Waits = time.Time{}, "to be enabled"
+	case running && live.State == catalog.SessionWaiting:
+		described.Waits = live.Reason
+	case running:
+	default:
+		decision := j.Schedule.Due(history(state), l.now)
+		if described.Next.IsZero() {
+			described.Next = decision.Look
+		}
+		if described.Next.IsZero() {
+			described.Waits = strings.TrimPrefix(decision.Reason, "waits for ")
+		}
+	}
+	return described
+}
+
+func history(state catalog.JobState) policy.History {
+	return policy.History{Start: state.Start, Last: state.Last, Asked: state.Asked}
+}
+
+// judgeJob raises the alarms of a job's sessions.
+func (l *looker) judgeJob(j policy.Job, p past) {
+	l.judgeSchedule(j, p)
+	if p.ran == nil {
+		return
+	}
+	result, reason := resultOf(p)
+	alarm := api.Alarm{Kind: "failed", Job: j.Name, Since: p.since, Text: fmt.Sprintf("the last session %s: %s", result, cmp.Or(reason, "no reason was given"))}
+	if p.failing > 1 {
+		alarm.Text = fmt.Sprintf("the last %s sessions %s; the last: %s", numbered(p.failing), result, cmp.Or(reason, "no reason was given"))
+	}
+	ofTarget := p.report != nil && (p.report.Result == job.ResultWaits || p.report.Result == job.ResultRefused) && p.report.Target.State != job.StateReady
+	switch {
+	case ofTarget: // which is an alarm of its own
+	case p.ran.State == catalog.SessionFailed:
+		l.alarm(critical, alarm)
+	case p.ran.State == catalog.SessionPartial:
+		l.alarm(warning, alarm)
+	}
+	if p.report != nil {
+		l.judgeReport(j, p)
+	}
+}
+
+// numbered is how many sessions in a row were looked at, which may be all that were.
+func numbered(n int) string {
+	if n == lookedBack {
+		return fmt.Sprint(n, " or more")
+	}
+	return fmt.Sprint(n)
+}
+
+// resultOf is how the last session that ran ended, in words that follow its name.
+func resultOf(p past) (result, reason string) {
+	result, reason = "failed", p.ran.Reason
+	if p.ran.State == catalog.SessionPartial {
+		result = "did not succeed with all machines"
+	}
+	if p.report == nil {
+		return result, reason
+	}
+	switch p.report.Result {
+	case job.ResultRefused:
+		result = "was refused"
+	case job.ResultAborted:
+		result = "was aborted"
+	case job.ResultDone, job.ResultPartly, job.ResultFailed, job.ResultWaits, job.ResultInterrupted:
+	}
+	return result, cmp.Or(reason, p.report.Reason)
+}
+
+// judgeSchedule raises an alarm if the job has not run when it should have.
+func (l *looker) judgeSchedule(j policy.Job, p past) {
+	state := l.states[j.Name]
+	if _, running := l.live[j.Name]; !running && state.Enabled {
+		if d := j.Schedule.Due(history(state), l.now); d.Action == policy.Begin {
+			due := d.Begins
+			if d.Missed.Count > 0 {
+				due = d.Missed.First
+			}
+			if l.now.Sub(due) > grace {
+				l.alarm(critical, api.Alarm{Kind: "not-run", Job: j.Name, Since: due.UTC(), Text: "its interval has not begun"})
+				return
+			}
+		}
+	}
+	if p.last != nil && p.last.State == catalog.SessionNotRun {
+		l.alarm(warning, api.Alarm{Kind: "not-run", Job: j.Name, Since: p.last.Boundary, Text: "its last interval was not run: " + p.last.Reason})
+	}
+}
+
+// judgeReport raises what the last session found. What it said of ages is left out: they are counted as of now.
+func (l *looker) judgeReport(j policy.Job, p past) {
+	r := p.report
+	if t := r.Target; t.State != job.StateReady && t.State != "" {
+		l.alarm(critical, api.Alarm{Kind: "target", Job: j.Name, Since: p.since, Text: fmt.Sprintf("target %s is %s: %s", t.Name, t.State, t.Reason)})
+	}
+	for _, s := range r.Sources {
+		if s.State != job.StateReady {
+			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: r.Ended, Text: fmt.Sprintf("source %s is %s: %s", s.Name, s.State, s.Reason)})
+		}
+	}
+	for _, text := range r.Alarms {
+		alarm := api.Alarm{Kind: "session", Job: j.Name, Since: r.Ended, Text: text}
+		switch job.AboutOf(text) {
+		case job.AboutAge:
+		case job.AboutDamage:
+			alarm.Kind = "damage"
+			l.alarm(critical, alarm)
+		case job.AboutOther:
+			l.alarm(warning, alarm)
+		}
+	}
+}
+
+// The levels of alarms.
+const (
+	warning  = "warning"
+	critical = "critical"
+)
+
+func (l *looker) alarm(level string, alarm api.Alarm) {
+	alarm.Level = level
+	l.status.Alarms = append(l.status.Alarms, alarm)
+}
+
+// kinds of alarms, those first that say most of what is wrong.
+var kinds = map[string]int{"rpo": 0, "not-run": 1, "failed": 2, "target": 3, "damage": 4, "space": 5, "source": 6, "session": 7}
+
+// rank is the place of an alarm's group.
+func rank(a api.Alarm) int {
+	if a.Level == critical {
+		return kinds[a.Kind]
+	}
+	return len(kinds) + kinds[a.Kind]
+}

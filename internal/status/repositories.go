@@ -1,0 +1,91 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ferry/internal/api"
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+)
+
+// When a repository that fills up is an alarm.
+const (
+	fullWarning  = 14 * 24 * time.Hour
+	fullCritical = 3 * 24 * time.Hour
+)
+
+// place is a repository as a session found it.
+type place struct {
+	state  job.PlaceState
+	reason string
+	id     string
+	seen   time.Time
+}
+
+// places are the repositories by name, as the newest session found each.
+type places map[string]place
+
+func (p places) add(r *report) {
+	if r == nil {
+		return
+	}
+	p.put(r.Target.Name, place{r.Target.State, r.Target.Reason, r.Target.ID, r.Ended})
+	for _, s := range r.Sources {
+		p.put(s.Name, place{s.State, s.Reason, "", r.Ended})
+	}
+}
+
+func (p places) put(name string, found place) {
+	if had := p[name]; found.state != "" && found.seen.After(had.seen) {
+		if found.id == "" {
+			found.id = had.id
+		}
+		p[name] = found
+	}
+}
+
+// repositories says how each repository stands.
+func (l *looker) repositories(ctx context.Context, found places) error {
+	for _, r := range l.resources.Repositories {
+		at := found[r.Name]
+		described := api.Repository{
+			Name: r.Name, Location: r.Location, ID: at.id, State: string(at.state), Reason: at.reason, Seen: at.seen,
+			Points: api.Unknown, Machines: api.Unknown, Logical: api.Unknown, Stored: api.Unknown, Free: api.Unknown,
+		}
+		head, err := l.catalog.Mirror.Head(ctx, r.Name)
+		switch {
+		case err == nil && described.ID == "":
+			described.ID = head.RepositoryID
+		case err != nil && !errors.Is(err, catalog.ErrNotFound):
+			return err
+		}
+		figures, err := l.catalog.Figures.Since(ctx, r.Name, l.now.Add(-forecastFrom))
+		if err != nil {
+			return err
+		}
+		if n := len(figures); n > 0 {
+			last := figures[n-1]
+			described.Points, described.Machines = last.Points, last.Machines
+			described.Logical, described.Stored, described.Free = last.LogicalBytes, last.StoredBytes, last.FreeBytes
+			described.Full, described.Forecast = forecast(figures, l.now)
+			l.judgeSpace(described)
+		}
+		l.status.Repositories = append(l.status.Repositories, described)
+	}
+	return nil
+}
+
+// judgeSpace raises an alarm if a repository will be full soon.
+func (l *looker) judgeSpace(r api.Repository) {
+	left := r.Full.Sub(l.now)
+	if r.Full.IsZero() || left > fullWarning {
+		return
+	}
+	level := warning
+	if left <= fullCritical {
+		level = critical
+	}
+	l.alarm(level, api.Alarm{Kind: "space", Since: l.now.UTC(), Text: "repository " + r.Name + ": " + r.Forecast})
+}

@@ -1,0 +1,172 @@
+// Package status says how everything stands, from what the catalog knows: which machines' copies are too old, what runs, what
+// waits and for what, what begins next, how full repositories are, and what a person has to look at. It opens no repository.
+//
+// What it asks the catalog is so many questions for each job and each repository, whatever there is of machines and points; the
+// answers are in proportion to the machines.
+package status
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"ferry/internal/api"
+	"ferry/internal/catalog"
+	"ferry/internal/policy"
+)
+
+// Options of a look.
+type Options struct {
+	// Version of the server.
+	Version string
+	// Machines is how many are listed at most; those whose copies are too old always are. 0 lists no others, less than 0 all.
+	Machines int
+}
+
+// What is listed of work at most.
+const (
+	runningLimit = 200
+	waitsLimit   = 100
+)
+
+// looker is one look at everything.
+type looker struct {
+	catalog   *catalog.Catalog
+	resources policy.Resources
+	now       time.Time
+	// states of the jobs that were ever enabled, and the sessions that have not ended, by job.
+	states map[string]catalog.JobState
+	live   map[string]catalog.Session
+	status api.Status
+}
+
+// Of says how everything stands at a time. Resources are those that hold.
+func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now time.Time, o Options) (api.Status, error) {
+	l := &looker{catalog: c, resources: resources, now: now, status: api.Status{
+		At: now.UTC(), Version: o.Version,
+		Alarms: []api.Alarm{}, Machines: []api.Copy{}, Sessions: []api.Session{}, Running: []api.Task{}, Waiting: []api.Wait{}, Jobs: []api.Job{}, Repositories: []api.Repository{},
+	}}
+	if err := l.readStates(ctx); err != nil {
+		return api.Status{}, err
+	}
+	places := places{}
+	for _, job := range resources.Jobs {
+		job = job.Effective()
+		past, err := l.past(ctx, job.Name)
+		if err != nil {
+			return api.Status{}, err
+		}
+		places.add(past.report)
+		l.status.Jobs = append(l.status.Jobs, l.job(job, past))
+		l.judgeJob(job, past)
+		if err := l.copies(ctx, job, past); err != nil {
+			return api.Status{}, err
+		}
+	}
+	if err := l.repositories(ctx, places); err != nil {
+		return api.Status{}, err
+	}
+	if err := l.work(ctx); err != nil {
+		return api.Status{}, err
+	}
+	l.sort(o.Machines)
+	return l.status, nil
+}
+
+// Jobs says where the jobs stand, sorted as they are in Of.
+func Jobs(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now time.Time) ([]api.Job, error) {
+	l := &looker{catalog: c, resources: resources, now: now}
+	if err := l.readStates(ctx); err != nil {
+		return nil, err
+	}
+	jobs := []api.Job{}
+	for _, job := range resources.Jobs {
+		last, err := l.lastOf(ctx, job.Name)
+		if err != nil {
+			return nil, err
+		}
+		jobs = append(jobs, l.job(job.Effective(), past{last: last}))
+	}
+	sortJobs(jobs)
+	return jobs, nil
+}
+
+func (l *looker) readStates(ctx context.Context) error {
+	l.states, l.live = map[string]catalog.JobState{}, map[string]catalog.Session{}
+	states, err := l.catalog.Jobs.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, state := range states {
+		l.states[state.Job] = state
+	}
+	live, err := l.catalog.Sessions.Live(ctx)
+	if err != nil {
+		return err
+	}
+	for _, session := range live {
+		l.live[session.Job] = session
+	}
+	return nil
+}
+
+// work is what runs and what waits.
+func (l *looker) work(ctx context.Context) error {
+	for _, session := range l.live {
+		l.status.Sessions = append(l.status.Sessions, Session(session))
+	}
+	slices.SortFunc(l.status.Sessions, func(a, b api.Session) int { return cmp.Compare(a.ID, b.ID) })
+	running, err := l.catalog.Status.Running(ctx, runningLimit)
+	if err != nil {
+		return err
+	}
+	for _, task := range running {
+		l.status.Running = append(l.status.Running, Task(task))
+	}
+	waits, err := l.catalog.Status.Waits(ctx, waitsLimit)
+	for _, wait := range waits {
+		l.status.Waiting = append(l.status.Waiting, api.Wait{Job: wait.Job, Reason: cmp.Or(wait.Reason, "a free slot"), Tasks: wait.Tasks, Until: wait.Next})
+	}
+	return err
+}
+
+// sort puts first what has to be looked at first, and leaves out machines beyond a number whose copies are not too old.
+func (l *looker) sort(machines int) {
+	s := &l.status
+	slices.SortStableFunc(s.Alarms, func(a, b api.Alarm) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Since.Compare(b.Since))
+	})
+	slices.SortStableFunc(s.Machines, func(a, b api.Copy) int {
+		return cmp.Or(cmp.Compare(order(a), order(b)), a.Created.Compare(b.Created), strings.Compare(a.Machine.Name, b.Machine.Name))
+	})
+	if most := max(machines, s.TooOld); machines >= 0 && len(s.Machines) > most {
+		s.Machines = s.Machines[:most:most]
+	}
+	sortJobs(s.Jobs)
+}
+
+// sortJobs puts first the job whose turn comes next, and those without a turn last.
+func sortJobs(jobs []api.Job) {
+	slices.SortStableFunc(jobs, func(a, b api.Job) int {
+		if a.Next.IsZero() != b.Next.IsZero() {
+			if a.Next.IsZero() {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(a.Next.Compare(b.Next), strings.Compare(a.Name, b.Name))
+	})
+}
+
+// order is the place of a copy's group: too old, none, then the others.
+func order(c api.Copy) int {
+	switch {
+	case c.TooOld:
+		return 0
+	case c.Point == "":
+		return 1
+	}
+	return 2
+}
