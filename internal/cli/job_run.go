@@ -32,10 +32,10 @@ func (a *app) jobRunCommand() *cobra.Command {
 due, copies, retention and reclaim, compact if it is due, post-job script
 (docs/job-run.md). NAME is not needed where the file has one job.
 
-A machine whose point is locked by the program that makes it, or a window that is
-closed, is not waited for unless --wait says how long; it is reported, and the
-others are copied. A target that is not there, or is another repository, is never
-made; nothing is removed while a source cannot be read.`,
+What is not ready is not waited for unless --wait says how long: a machine whose
+point is locked by the program that makes it, while others are copied; a window that
+is closed; a target or sources that are not there or cannot be read. A target that
+is not there is never made; nothing is removed while a source cannot be read.`,
 		Example: `  ferry job run --once -f offsite.yaml
   ferry job run --once -f offsite.yaml --wait 4h --quiet    for cron
   ferry job run --once -f jobs.yaml offsite --json`,
@@ -62,7 +62,7 @@ func (a *app) addSession(command *cobra.Command, full bool) {
 	var f jobRunFlags
 	jobFileFlag(command, &f.file)
 	command.Flags().BoolVar(&f.once, "once", false, "run one interval now, without a server")
-	command.Flags().Var((*span)(&f.wait), "wait", "wait up to this `TIME`, such as 2h, for locks and for the job's window")
+	command.Flags().Var((*span)(&f.wait), "wait", "wait up to this `TIME`, such as 2h, for locks, the job's window, its target and its sources")
 	command.Args = cobra.ArbitraryArgs
 	command.ValidArgsFunction = nothingToComplete
 	command.RunE = func(cmd *cobra.Command, args []string) error {

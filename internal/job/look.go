@@ -29,15 +29,33 @@ var ErrNoKey = errors.New("a key cannot be read")
 // ErrMapLocked: target.map names backups in a target that is encrypted, and no key given opens it.
 var ErrMapLocked = errors.New("target.map cannot be followed: the backups that it names are encrypted")
 
+// awaitTarget opens the target. One that is not ready is looked at again while it is waited for, but for another repository.
+func (r *runner) awaitTarget(ctx context.Context) error {
+	for {
+		err := r.openTarget(ctx)
+		left := r.until.Sub(r.Now())
+		if err == nil || ctx.Err() != nil || r.session.Target.State == StateOther || left <= 0 {
+			return err
+		}
+		r.close()
+		if err := r.Pause(ctx, min(lookAgain, left)); err != nil {
+			return err
+		}
+	}
+}
+
 // openTarget opens the target and makes sure that it is the one that the job is for. Nothing is made there.
 func (r *runner) openTarget(ctx context.Context) error {
 	state := &r.session.Target
+	state.ID, state.State, state.Reason = "", "", ""
 	target, err := r.Target.Open(ctx)
+	if err == nil {
+		r.target = target
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err == nil {
-		r.target = target
 		state.ID, state.State = target.ID(), StateReady
 		if r.Target.ID != "" && r.Target.ID != target.ID() {
 			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), r.Target.ID)
@@ -131,10 +149,10 @@ func (r *runner) list(ctx context.Context, v *view) error {
 	var offers []policy.Offer
 	for i, place := range r.Sources {
 		opened, state := r.openSource(ctx, place)
+		v.opened = append(v.opened, opened)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		v.opened = append(v.opened, opened)
 		if opened != nil {
 			offered := place.offers(i, opened)
 			for _, o := range offered {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -48,7 +49,7 @@ func (r *runner) recall(ctx context.Context) error {
 		return err
 	}
 	for _, problem := range unreadable {
-		r.warn("what the last session left in the target cannot be read: %v", problem)
+		r.warnOnce(fmt.Sprintf("what the last session left in the target cannot be read: %v", problem))
 	}
 	if len(records) == 1 && json.Unmarshal(records[0].Memory, &r.memory) != nil {
 		r.memory = memory{}

@@ -164,6 +164,7 @@ func newRunner(setup Setup) *runner {
 func (r *runner) close() {
 	if r.target != nil {
 		r.target.Close()
+		r.target = nil
 	}
 }
 
@@ -178,7 +179,7 @@ func (r *runner) phases(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.openTarget(ctx); err != nil {
+	if err := r.awaitTarget(ctx); err != nil {
 		return err
 	}
 	// A second copy is worth more than a check of the first ones: what fails beside the copies does not keep from them.

@@ -340,7 +340,7 @@ func TestTargetStates(t *testing.T) {
 	} {
 		l := newLab(t, day("a", 1))
 		before := len(l.store.Names(""))
-		l.setup.Target.ID = c.id
+		l.setup.Target.ID, l.setup.Wait = c.id, 150*time.Second
 		if c.open != nil {
 			l.setup.Target.Open = func(context.Context) (*repo.Repository, error) { return nil, c.open(l) }
 		}
@@ -348,6 +348,39 @@ func TestTargetStates(t *testing.T) {
 		if s.Target.State != want || s.Target.Reason == "" || len(l.store.Names("")) != before {
 			t.Errorf("%s: %+v, %d files instead of %d", want, s.Target, len(l.store.Names("")), before)
 		}
+		if waits := slices.Equal(l.pauses, []time.Duration{time.Minute, time.Minute, 30 * time.Second}); waits == (want == job.StateOther) || !waits && len(l.pauses) > 0 {
+			t.Errorf("%s: pauses %v", want, l.pauses)
+		}
+	}
+}
+
+// With --wait a target is waited for: a disk that is plugged in, or is mounted anew for writing, is copied to.
+func TestTargetIsWaitedFor(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Wait = time.Hour
+	opens := 0
+	l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
+		l.store.SetFault(nil)
+		if opens++; opens == 1 {
+			return nil, repo.ErrNoRepository
+		}
+		target, err := l.openTarget(ctx)
+		if opens == 2 { // opened, and its memory cannot be read
+			l.store.SetFault(func(memory.Op, string) error { return errors.New("input/output error") })
+		}
+		return target, err
+	}
+	s := l.run(job.ResultDone)
+	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+	if s.Target.State != job.StateReady || s.Target.Reason != "" || opens != 3 || len(l.pauses) != 2 {
+		t.Errorf("%+v, opened %d times, pauses %v", s.Target, opens, l.pauses)
+	}
+	l.setup.Target.Open = func(context.Context) (*repo.Repository, error) { return nil, repo.ErrNoRepository }
+	l.onPause = nil
+	ctx, cancel := context.WithCancel(t.Context())
+	l.setup.Pause = func(ctx context.Context, _ time.Duration) error { cancel(); return ctx.Err() }
+	if s = job.Run(ctx, l.setup); s.Result != job.ResultInterrupted {
+		t.Errorf("%s: %s", s.Result, s.Reason)
 	}
 }
 
