@@ -11,8 +11,10 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/plan"
+	"ferry/internal/policy"
 	"ferry/internal/policy/simulate"
 	"ferry/internal/repo"
+	"ferry/internal/storage/s3"
 )
 
 // maxSimulatedDays is how far ahead a job is simulated at most: ten years.
@@ -75,12 +77,35 @@ func (a *app) foresee(ctx context.Context, c chosenJob, setup job.Setup, days in
 	for _, m := range e.Plan.Machines {
 		known = append(known, knownMachine(c, m, uses))
 	}
-	simulated := simulate.Job{Name: c.Name, Schedule: c.Schedule, Lookup: c.Lookup, Window: c.Window, Bandwidth: c.Bandwidth, Retention: c.Retention}
+	simulated := simulate.Job{Name: c.Name, Schedule: c.Schedule, Lookup: c.Lookup, Window: c.Window, Bandwidth: c.limits(), Retention: c.Retention}
 	now := time.Now
 	if setup.Now != nil {
 		now = setup.Now
 	}
 	return describeFuture(c, e.Plan, known, simulate.Foresee(simulated, known, now(), days, c.Schedule.Zone)), nil
+}
+
+// limits are what slows the job's copies down: its own limits and those of its buckets. Without a bucket nothing does.
+func (c chosenJob) limits() policy.Bandwidth {
+	var repositories []policy.Repository
+	for _, origin := range c.resources.Origins(c.Job) {
+		repositories = append(repositories, origin.Repository)
+	}
+	if target, there := c.resources.Repository(c.Target.Repository); there {
+		repositories = append(repositories, target)
+	}
+	var limits policy.Bandwidth
+	far := false
+	for _, r := range repositories {
+		if s3.IsLocation(r.Location) {
+			far = true
+			limits = append(limits, r.Bandwidth...)
+		}
+	}
+	if far {
+		limits = append(limits, c.Bandwidth...)
+	}
+	return limits
 }
 
 // machineUses is what each machine's points need in the target.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/job"
+	"ferry/internal/policy"
 )
 
 // dailyJob has the job without the settings that a test wants.
@@ -173,5 +174,32 @@ func TestSimulateNeedsNoData(t *testing.T) {
 	}
 	if _, stored := d.target(); stored != want {
 		t.Errorf("%d bytes are needed, and without the pack %d", want, stored)
+	}
+}
+
+// What is to come goes by the limits that sessions keep to: of buckets, and none between folders.
+func TestFutureIsSlowedByBucketsOnly(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "job.yaml")
+	for _, c := range []struct {
+		source, target string
+		slowest        policy.Rate
+	}{
+		{"images", "vault", 0},
+		{"images", "s3://backups/vault", 1e6},
+		{"s3://backups/images", "vault", 2e6},
+		{"s3://backups/images", "s3://backups/vault", 1e6},
+	} {
+		text := strings.NewReplacer("location: images", "location: "+c.source+"\nbandwidth: [{limit: 2MB/s}]", "location: vault", "location: "+c.target+"\nbandwidth: [{limit: 1MB/s}]").
+			Replace(dailyJob) + "bandwidth: [{limit: 3MB/s}]\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		chosen, err := (&app{}).readJob(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if limit := chosen.limits().LimitAt(time.Now()); limit != c.slowest {
+			t.Errorf("from %s to %s: %v, want %v", c.source, c.target, limit, c.slowest)
+		}
 	}
 }
