@@ -181,12 +181,6 @@ type repositoryInfoJSON struct {
 	LastCopy *lastRunJSON `json:"lastCopy,omitempty"`
 }
 
-// adoptJSON is the output of adopt.
-type adoptJSON struct {
-	Repository placeJSON `json:"repository"`
-	Adopted    bool      `json:"adopted"`
-}
-
 // printJSON prints a value as the command's only output.
 func (a *app) printJSON(value any) error {
 	encoder := json.NewEncoder(a.out)

@@ -109,7 +109,8 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	note("repo locks", string(problem))
-	note("adopt", ferry(ExitDone, "adopt", in("vault")))
+	note("adopt", ferry(ExitDone, "adopt", in("vault"), "--as", "vault", "--also"))
+	note("repo rescan", ferry(ExitDone, "repo", "rescan", in("vault")))
 	note("repo reindex", ferry(ExitDone, "repo", "reindex", in("vault"), "--all"))
 	note("demo", ferry(ExitDone, "demo", "--keep=false", "--temp-dir", dir))
 
@@ -192,7 +193,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 24 {
+	if len(examples) != 25 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }

@@ -100,6 +100,7 @@ func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository
 		}
 		return nil, err
 	}
+	a.rememberPlace(opened.ID(), path)
 	if diverged := opened.Diverged(); diverged != nil {
 		a.warnings([]string{diverged.Error()})
 	}
@@ -189,8 +190,10 @@ func (a *app) createRepository(ctx context.Context, path string, options repo.Op
 	made, err := repo.Init(ctx, store, a.environment(), options)
 	if err != nil {
 		store.Close()
+		return nil, err
 	}
-	return made, err
+	a.rememberPlace(made.ID(), path)
+	return made, nil
 }
 
 // makeStore opens the folder, which is made if needed, or the bucket, which must be there.

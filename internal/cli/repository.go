@@ -88,7 +88,7 @@ with whatever keys: docs/s3.md#locks.`,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.repoInfo(cmd.Context(), args[0], analyze) },
 	}
 	info.Flags().BoolVar(&analyze, "analyze", false, "find out what of it is needed, in all and by machine, and how the newest points lie in it: reads all tree nodes")
-	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRecoverCommand(), a.repoLocksCommand(), a.repoJobsCommand())
+	command.AddCommand(initCommand, info, a.repoReindexCommand(), a.repoRescanCommand(), a.repoRecoverCommand(), a.repoLocksCommand(), a.repoJobsCommand())
 	return command
 }
 
@@ -203,42 +203,4 @@ func (a *app) machinesAndSize(ctx context.Context, repository *repo.Repository) 
 		logical += p.Header.Size()
 	}
 	return len(seen), logical, nil
-}
-
-func (a *app) adoptCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "adopt REPOSITORY",
-		Short: "Go on with a repository whose history is not the one seen before",
-		Long: `This machine remembers the last state of every repository it has used. One that
-was rolled back to an older state, or that is another copy with a history of its
-own, can be read, but is not written to: something may be lost. After adopt this
-machine goes on with the repository as it is.`,
-		Example:           "  ferry adopt /mnt/usb/vault",
-		Args:              arguments("REPOSITORY"),
-		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.adopt(cmd.Context(), args[0]) },
-	}
-}
-
-func (a *app) adopt(ctx context.Context, path string) error {
-	repository, err := a.openRepository(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer repository.Close()
-	diverged := repository.Diverged() != nil
-	if diverged {
-		if err := repository.Adopt(); err != nil {
-			return err
-		}
-	}
-	switch {
-	case a.json:
-		return a.printJSON(adoptJSON{Repository: describePlace(repository), Adopted: diverged})
-	case diverged:
-		a.say("adopted %s as it is", path)
-	default:
-		a.say("nothing to do: %s has the history that was seen before", path)
-	}
-	return nil
 }

@@ -1,0 +1,115 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
+)
+
+// Survey compares a repository's files with what its log names. No content is read.
+type Survey struct {
+	// Entries of the log, Named files that it names and that are there, with the bytes that they take.
+	Entries int64
+	Named   int
+	Bytes   int64
+	// Missing are files that the log names and that are not there, Other packs that have another size than it says.
+	Missing, Other []string
+	// LostIndex counts index segments that are not there: Reindex makes them again.
+	LostIndex int
+	// Unnamed are files that no log entry names: of a copy that runs or was killed, or put there by hand.
+	Unnamed []storage.Info
+	// Detached are log entries that do not follow on the last one: those between are missing.
+	Detached []uint64
+}
+
+// Oldest is when the first of the unnamed files was written, by the storage's clock; zero if there are none.
+func (s *Survey) Oldest() time.Time {
+	var oldest time.Time
+	for _, info := range s.Unnamed {
+		if oldest.IsZero() || info.Modified.Before(oldest) {
+			oldest = info.Modified
+		}
+	}
+	return oldest
+}
+
+// UnnamedBytes is what the unnamed files take.
+func (s *Survey) UnnamedBytes() int64 {
+	var sum int64
+	for _, info := range s.Unnamed {
+		sum += info.Size
+	}
+	return sum
+}
+
+// entryOf is the number of the log entry that a file is.
+func entryOf(name string) (uint64, bool) {
+	digits, below := strings.CutPrefix(name, "log/")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	return n, below && err == nil && commitlog.EntryName(n) == name
+}
+
+// Survey lists the files, reads the log on, and compares: a file that the log does not name was not named when it was listed.
+func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
+	listing := map[string]storage.Info{}
+	for _, folder := range append([]string{"log/"}, reclaimed...) {
+		for info, err := range r.store.List(ctx, folder) {
+			if err != nil {
+				return nil, fmt.Errorf("listing %s: %w", folder, err)
+			}
+			listing[info.Name] = info
+		}
+	}
+	if err := r.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	state := r.snapshot()
+	s := &Survey{Entries: int64(state.Head.N)}
+	sizes := map[string]int64{}
+	for id, p := range state.Packs {
+		sizes[pack.ObjectName(id)] = p.Size
+	}
+	for _, name := range lockedFiles(state, false) {
+		info, listed := listing[name]
+		if !listed { // listings may lag
+			var err error
+			if info, err = r.store.Stat(ctx, name); errors.Is(err, storage.ErrNotExist) {
+				s.Missing = append(s.Missing, name)
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		s.Named++
+		s.Bytes += info.Size
+		if size, isPack := sizes[name]; isPack && size != info.Size {
+			s.Other = append(s.Other, name)
+		}
+	}
+	for id := range state.Index {
+		if _, listed := listing[segmentName(id)]; !listed {
+			s.LostIndex++
+		}
+	}
+	named := namedBy(state)
+	for name, info := range listing {
+		if n, isEntry := entryOf(name); isEntry && n > state.Head.N {
+			s.Detached = append(s.Detached, n)
+		} else if !isEntry && !named[name] {
+			s.Unnamed = append(s.Unnamed, info)
+		}
+	}
+	slices.Sort(s.Missing)
+	slices.Sort(s.Other)
+	slices.Sort(s.Detached)
+	slices.SortFunc(s.Unnamed, func(a, b storage.Info) int { return strings.Compare(a.Name, b.Name) })
+	return s, nil
+}
