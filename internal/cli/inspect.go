@@ -142,9 +142,6 @@ func (i *inspection) files() []string {
 	}
 	list("MISSING, though the log names them", i.survey.Missing)
 	list("of another size than the log says", i.survey.Other)
-	if n := len(i.survey.Detached); n > 0 {
-		lines = append(lines, fmt.Sprintf("%s do not follow on entry %d, which is the last one: what lies between is missing", counted(n, "log entry"), i.survey.Entries))
-	}
 	if n := len(i.survey.Unnamed); n > 0 {
 		lines = append(lines, fmt.Sprintf("%s, %s, are named by no log entry, and so not part of the repository: of a copy that runs or was killed, or put there by hand",
 			counted(n, "file"), size(i.survey.UnnamedBytes())))
@@ -159,7 +156,7 @@ func (i *inspection) files() []string {
 
 // whole is false if files that the log names are missing or others.
 func (i *inspection) whole() bool {
-	return len(i.survey.Missing)+len(i.survey.Other)+len(i.survey.Detached) == 0
+	return len(i.survey.Missing)+len(i.survey.Other) == 0
 }
 
 // exit is the exit code of what was found.
@@ -174,18 +171,17 @@ func (i *inspection) exit() error {
 type inspectionJSON struct {
 	Encrypted bool `json:"encrypted"`
 	// Locked is true if no key given opens the repository.
-	Locked   bool         `json:"locked"`
-	Points   int          `json:"points"`
-	Damaged  int          `json:"damagedPoints"`
-	Entries  int64        `json:"logEntries"`
-	Files    int          `json:"files"`
-	Bytes    int64        `json:"bytes"`
-	Backups  []backupJSON `json:"backups"`
-	Missing  []string     `json:"missingFiles"`
-	Other    []string     `json:"otherFiles"`
-	Detached []int64      `json:"detachedEntries"`
-	Unnamed  []fileJSON   `json:"unnamedFiles"`
-	Reindex  reindexJSON  `json:"reindexed"`
+	Locked  bool         `json:"locked"`
+	Points  int          `json:"points"`
+	Damaged int          `json:"damagedPoints"`
+	Entries int64        `json:"logEntries"`
+	Files   int          `json:"files"`
+	Bytes   int64        `json:"bytes"`
+	Backups []backupJSON `json:"backups"`
+	Missing []string     `json:"missingFiles"`
+	Other   []string     `json:"otherFiles"`
+	Unnamed []fileJSON   `json:"unnamedFiles"`
+	Reindex reindexJSON  `json:"reindexed"`
 }
 
 type backupJSON struct {
@@ -207,13 +203,10 @@ func (i *inspection) describe() inspectionJSON {
 	described := inspectionJSON{
 		Encrypted: i.repository.Description().Encrypted, Locked: i.locked != nil, Points: i.repository.Usage().Points, Damaged: i.damaged,
 		Entries: s.Entries, Files: s.Named, Bytes: s.Bytes, Backups: []backupJSON{}, Missing: append([]string{}, s.Missing...), Other: append([]string{}, s.Other...),
-		Detached: []int64{}, Unnamed: []fileJSON{}, Reindex: reindexJSON{i.reindexed.Packs, i.reindexed.Segments, i.reindexed.Bytes},
+		Unnamed: []fileJSON{}, Reindex: reindexJSON{i.reindexed.Packs, i.reindexed.Segments, i.reindexed.Bytes},
 	}
 	for _, b := range i.backups {
 		described.Backups = append(described.Backups, backupJSON{printable(b.job), b.machine, b.id, b.points, b.newest.UTC()})
-	}
-	for _, n := range s.Detached {
-		described.Detached = append(described.Detached, int64(n))
 	}
 	for _, info := range s.Unnamed {
 		described.Unnamed = append(described.Unnamed, fileJSON{info.Name, info.Size})

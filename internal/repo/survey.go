@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,14 +19,12 @@ type Survey struct {
 	Entries int64
 	Named   int
 	Bytes   int64
-	// Missing are files that the log names and that are not there, Other packs that have another size than it says.
+	// Missing are files that the log names and that are not there, and entries of its own; Other are packs that have another size than it says.
 	Missing, Other []string
 	// LostIndex counts index segments that are not there: Reindex makes them again.
 	LostIndex int
 	// Unnamed are files that no log entry names: of a copy that runs or was killed, or put there by hand.
 	Unnamed []storage.Info
-	// Detached are log entries that do not follow on the last one: those between are missing.
-	Detached []uint64
 }
 
 // Oldest is when the first of the unnamed files was written, by the storage's clock; zero if there are none.
@@ -48,13 +45,6 @@ func (s *Survey) UnnamedBytes() int64 {
 		sum += info.Size
 	}
 	return sum
-}
-
-// entryOf is the number of the log entry that a file is.
-func entryOf(name string) (uint64, bool) {
-	digits, below := strings.CutPrefix(name, "log/")
-	n, err := strconv.ParseUint(digits, 10, 64)
-	return n, below && err == nil && commitlog.EntryName(n) == name
 }
 
 // Survey lists the files, reads the log on, and compares: a file that the log does not name was not named when it was listed.
@@ -94,6 +84,15 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 			s.Other = append(s.Other, name)
 		}
 	}
+	for n := uint64(1); n <= state.Head.N; n++ {
+		if _, listed := listing[commitlog.EntryName(n)]; !listed {
+			if _, err := r.store.Stat(ctx, commitlog.EntryName(n)); errors.Is(err, storage.ErrNotExist) {
+				s.Missing = append(s.Missing, commitlog.EntryName(n))
+			} else if err != nil {
+				return nil, err
+			}
+		}
+	}
 	for id := range state.Index {
 		if _, listed := listing[segmentName(id)]; !listed {
 			s.LostIndex++
@@ -101,15 +100,12 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 	}
 	named := namedBy(state)
 	for name, info := range listing {
-		if n, isEntry := entryOf(name); isEntry && n > state.Head.N {
-			s.Detached = append(s.Detached, n)
-		} else if !isEntry && !named[name] {
+		if !named[name] && !strings.HasPrefix(name, "log/") {
 			s.Unnamed = append(s.Unnamed, info)
 		}
 	}
 	slices.Sort(s.Missing)
 	slices.Sort(s.Other)
-	slices.Sort(s.Detached)
 	slices.SortFunc(s.Unnamed, func(a, b storage.Info) int { return strings.Compare(a.Name, b.Name) })
 	return s, nil
 }
