@@ -28,7 +28,7 @@ type Apply struct {
 	// Documents is YAML, documents parted by lines of "---". Relative paths in it are refused: the server has a folder of its own.
 	Documents string `json:"documents"`
 	// DryRun only checks.
-	DryRun bool `json:"dryRun"`
+	DryRun bool `json:"dryRun" required:"false"`
 }
 
 // Applied says what became of each resource.
@@ -63,9 +63,9 @@ type Job struct {
 // Start asks for an interval of a job now.
 type Start struct {
 	// Full reads the newest point of each machine whole from its source.
-	Full bool `json:"full"`
+	Full bool `json:"full" required:"false"`
 	// Retry begins one only if the last session left machines failed or waiting.
-	Retry bool `json:"retry"`
+	Retry bool `json:"retry" required:"false"`
 }
 
 // Started names the session that was begun or will begin.
@@ -75,7 +75,7 @@ type Started struct {
 
 // Stop asks a job's session to end: after a checkpoint, or with Now at once.
 type Stop struct {
-	Now bool `json:"now"`
+	Now bool `json:"now" required:"false"`
 }
 
 // Session is the record of one interval of a job.
@@ -148,6 +148,15 @@ type Event struct {
 	Phase   *Phase   `json:"phase,omitempty"`
 	Task    *Task    `json:"task,omitempty"`
 }
+
+// The kinds of events. The first of a stream is EventSession with all phases and tasks; later ones have what is new. EventEnd is
+// the last: the session has ended.
+const (
+	EventSession = "session"
+	EventPhase   = "phase"
+	EventTask    = "task"
+	EventEnd     = "end"
+)
 
 // Status answers what people look at first.
 type Status struct {
@@ -241,7 +250,7 @@ type Health struct {
 
 // Rebuild asks for the mirror of a repository's points to be made anew; empty: of all.
 type Rebuild struct {
-	Repository string `json:"repository"`
+	Repository string `json:"repository" required:"false"`
 }
 
 // Rebuilt says what that came to.

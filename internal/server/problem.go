@@ -13,6 +13,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/catalog"
 	"ferry/internal/policy"
+	"ferry/internal/scheduler"
 )
 
 // problem is the error of a request, with all that its client is told.
@@ -104,7 +105,15 @@ func explain(err error) *problem {
 			p.etag = etag(conflict.Current)
 		}
 		return p
-	case errors.Is(err, catalog.ErrNotFound):
+	case errors.Is(err, scheduler.ErrRunning):
+		return newProblem(http.StatusConflict, api.CodeRunning, "%v", err)
+	case errors.Is(err, scheduler.ErrNotRunning):
+		return newProblem(http.StatusConflict, api.CodeNotRunning, "%v", err)
+	case errors.Is(err, scheduler.ErrNothingToRetry):
+		return newProblem(http.StatusConflict, api.CodeNothingToRetry, "%v", err)
+	case errors.Is(err, scheduler.ErrNotReady):
+		return newProblem(http.StatusServiceUnavailable, api.CodeNotReady, "%v", err)
+	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, scheduler.ErrUnknownJob), errors.Is(err, scheduler.ErrUnknownRepository):
 		return newProblem(http.StatusNotFound, api.CodeNotFound, "%v", err)
 	case errors.Is(err, catalog.ErrTooLarge), errors.Is(err, catalog.ErrInvalid):
 		return newProblem(http.StatusUnprocessableEntity, api.CodeInvalid, "%v", err)

@@ -1,8 +1,16 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"ferry/internal/api"
+	"ferry/internal/catalog"
+	"ferry/internal/policy"
 )
 
 // The kinds of resources.
@@ -14,5 +22,201 @@ const (
 // describe names a resource for a person.
 func describe(kind, name string) string { return strings.ToLower(kind) + " " + name }
 
+// resourceAddress is where a resource is. Of what else is written there is no resource.
+type resourceAddress struct {
+	Kind string `path:"kind" enum:"Job,Repository"`
+	Name string `path:"name" maxLength:"255"`
+}
+
+// changeInput is what every change of one resource says.
+type changeInput struct {
+	resourceAddress
+	IfMatch string `header:"If-Match" doc:"The ETag that the resource must still have; or *, whichever."`
+}
+
+type putInput struct {
+	changeInput
+	IfNoneMatch string `header:"If-None-Match" doc:"*: the resource must not be there."`
+	Body        api.Document
+}
+
+type deleteInput struct {
+	changeInput
+	Release bool `query:"release" doc:"Withdraw the claims of a job: its points go, unless another job or a hold keeps them."`
+}
+
+// resourceAnswer is a resource with its version as ETag.
+type resourceAnswer struct {
+	Status int
+	ETag   string `header:"ETag"`
+	Body   api.Resource
+}
+
+func (s *Server) resourceOperations(described huma.API) {
+	tags := []string{"resources"}
+	operate(s, described, huma.Operation{
+		OperationID: "apply", Method: http.MethodPost, Path: api.PathApply, Tags: tags,
+		Summary: "Make and change resources, all of them or none",
+	}, func(ctx context.Context, input *struct{ Body api.Apply }) (*answer[api.Applied], error) {
+		applied, err := s.apply(ctx, input.Body)
+		return reply(applied), err
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "list-resources", Method: http.MethodGet, Path: api.PathResources, Summary: "All resources, by kind and name", Tags: tags,
+	}, func(ctx context.Context, input *struct {
+		Kind string `query:"kind" enum:"Job,Repository" doc:"Only those of this kind."`
+	}) (*answer[[]api.Resource], error) {
+		list := []api.Resource{}
+		err := s.eachStored(ctx, func(r catalog.Resource) {
+			if input.Kind == "" || input.Kind == r.Kind {
+				list = append(list, resourceOf(r))
+			}
+		})
+		return reply(list), err
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "get-resource", Method: http.MethodGet, Path: api.PathResource, Tags: tags,
+		Summary: "A resource; 304 if it is the one that If-None-Match names",
+	}, s.getResource)
+	operate(s, described, huma.Operation{
+		OperationID: "put-resource", Method: http.MethodPut, Path: api.PathResource, Tags: tags,
+		Summary: "Make a resource (If-None-Match: *, 201) or change it (If-Match, 200)",
+	}, s.putResource)
+	operate(s, described, huma.Operation{
+		OperationID: "delete-resource", Method: http.MethodDelete, Path: api.PathResource, DefaultStatus: http.StatusNoContent, Tags: tags,
+		Summary: "Delete a resource that no other refers to (If-Match)",
+		Description: "The points of a deleted job stay, under its last policy, unless release is true. " +
+			"A job whose session has not ended is not deleted.",
+	}, func(ctx context.Context, input *deleteInput) (*struct{}, error) {
+		return nil, s.deleteResource(ctx, input)
+	})
+}
+
+func (s *Server) getResource(ctx context.Context, input *struct {
+	resourceAddress
+	IfNoneMatch string `header:"If-None-Match"`
+}) (*resourceAnswer, error) {
+	stored, err := s.Catalog.Resources.Get(ctx, input.Kind, input.Name)
+	if err != nil {
+		return nil, err
+	}
+	found := answerResource(http.StatusOK, stored)
+	if matches(input.IfNoneMatch, stored.Version) {
+		found.Status = http.StatusNotModified
+	}
+	return found, nil
+}
+
+func (s *Server) putResource(ctx context.Context, input *putInput) (*resourceAnswer, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	was, err := s.required(ctx, input.changeInput, input.IfNoneMatch)
+	if err != nil {
+		return nil, err
+	}
+	documents := policy.Split([]byte(input.Body.Document))
+	if err := s.check(ctx, input.Body.Document, documents); err != nil {
+		return nil, err
+	}
+	if d := documents[0]; len(documents) != 1 || d.Kind != input.Kind || d.Name != input.Name {
+		return nil, newProblem(http.StatusUnprocessableEntity, api.CodeInvalid, "the document is not just %s", describe(input.Kind, input.Name)).
+			hint(api.PathApply + " takes any number of resources")
+	}
+	put, err := s.Catalog.Resources.Put(ctx, input.Kind, input.Name, documents[0].Text, was)
+	if err != nil {
+		return nil, err
+	}
+	s.changed("put", []string{describe(put.Kind, put.Name)})
+	status := http.StatusOK
+	if was == 0 {
+		status = http.StatusCreated
+	}
+	return answerResource(status, put), nil
+}
+
+// required is the version at which the resource must be that is to be changed, and is; 0 if it must not be there, and is not.
+func (s *Server) required(ctx context.Context, of changeInput, ifNoneMatch string) (int64, error) {
+	current, err := s.version(ctx, of.Kind, of.Name)
+	switch {
+	case err != nil:
+		return 0, err
+	case of.IfMatch != "" && ifNoneMatch != "":
+		return 0, newProblem(http.StatusBadRequest, api.CodeInvalid, "If-Match and If-None-Match exclude each other")
+	case of.IfMatch == "" && ifNoneMatch != "*":
+		return 0, newProblem(http.StatusPreconditionRequired, api.CodeCondition, "the request does not say which version it changes").
+			hint("If-Match with the ETag of the version that you know, or If-None-Match: * for a new resource")
+	case ifNoneMatch == "*" && current != 0:
+		return 0, &catalog.ConflictError{Kind: of.Kind, Name: of.Name, Current: current}
+	case of.IfMatch != "" && (current == 0 || !matches(of.IfMatch, current)):
+		p := explain(&catalog.ConflictError{Kind: of.Kind, Name: of.Name, Expected: -1, Current: current})
+		if current != 0 {
+			p.Detail = fmt.Sprintf("%s is at version %s, not %s", describe(of.Kind, of.Name), etag(current), of.IfMatch)
+		}
+		return 0, p
+	}
+	return current, nil
+}
+
+// version is that of a resource, or 0 if it is not there.
+func (s *Server) version(ctx context.Context, kind, name string) (version int64, err error) {
+	err = s.eachStored(ctx, func(r catalog.Resource) {
+		if r.Kind == kind && r.Name == name {
+			version = r.Version
+		}
+	})
+	return version, err
+}
+
+// eachStored hands out the resources, by kind and name.
+func (s *Server) eachStored(ctx context.Context, each func(catalog.Resource)) error {
+	for _, kind := range []string{kindJob, kindRepository} {
+		list, err := s.Catalog.Resources.List(ctx, kind, false)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			each(r)
+		}
+	}
+	return nil
+}
+
+// parsed are the resources that hold.
+func (s *Server) parsed(ctx context.Context) (policy.Resources, error) {
+	var files []policy.File
+	err := s.eachStored(ctx, func(r catalog.Resource) { files = append(files, fileOf(r)) })
+	if err != nil || len(files) == 0 {
+		return policy.Resources{}, err
+	}
+	resources, err := policy.Parse(files...)
+	if err != nil { // another version of the program took it, or another server changed it
+		return policy.Resources{}, withCause(http.StatusInternalServerError, api.CodeNotReady, "the stored resources have mistakes; apply them anew: "+err.Error(), err)
+	}
+	return resources, nil
+}
+
+// fileOf is a stored resource as a file whose mistakes name it.
+func fileOf(r catalog.Resource) policy.File {
+	return policy.File{Name: describe(r.Kind, r.Name), Content: []byte(r.Document)}
+}
+
+func resourceOf(r catalog.Resource) api.Resource {
+	return api.Resource{Kind: r.Kind, Name: r.Name, Version: r.Version, Document: r.Document, Changed: r.Changed}
+}
+
+func answerResource(status int, r catalog.Resource) *resourceAnswer {
+	return &resourceAnswer{Status: status, ETag: etag(r.Version), Body: resourceOf(r)}
+}
+
 // etag is a version as an entity tag.
-func etag(version int64) string { return fmt.Sprintf("%q", fmt.Sprint(version)) }
+func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
+
+// matches is true if a list of entity tags has that of a version, or is "*".
+func matches(list string, version int64) bool {
+	for _, tag := range strings.Split(list, ",") {
+		if tag = strings.TrimSpace(tag); tag == "*" || tag == etag(version) {
+			return true
+		}
+	}
+	return false
+}

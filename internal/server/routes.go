@@ -12,11 +12,14 @@ import (
 	"ferry/internal/api"
 )
 
-// answer is a body, and the status if it is not the usual one.
+// answer is a body with a status.
 type answer[T any] struct {
 	Status int
 	Body   T
 }
+
+// reply is the usual answer.
+func reply[T any](body T) *answer[T] { return &answer[T]{Status: http.StatusOK, Body: body} }
 
 // routes builds all that the server answers to.
 func (s *Server) routes() http.Handler {
@@ -45,7 +48,10 @@ func (s *Server) operations(router chi.Router) []byte {
 		},
 		Formats: huma.DefaultFormats, DefaultFormat: "application/json", RejectUnknownQueryParameters: true,
 	})
-	s.healthOperations(described)
+	s.resourceOperations(described)
+	s.jobOperations(described)
+	s.sessionOperations(described)
+	s.serverOperations(described)
 	content, err := json.MarshalIndent(described.OpenAPI(), "", "  ")
 	if err != nil {
 		panic(err) // built from types
@@ -67,31 +73,4 @@ func operate[I, O any](s *Server, described huma.API, operation huma.Operation, 
 		}
 		return output, nil
 	})
-}
-
-func (s *Server) healthOperations(described huma.API) {
-	operate(s, described, huma.Operation{
-		OperationID: "live", Method: http.MethodGet, Path: api.PathLive, Summary: "Whether the server lives", Tags: []string{"server"},
-	}, func(context.Context, *struct{}) (*answer[api.Health], error) {
-		return &answer[api.Health]{Body: api.Health{OK: true, Checks: []string{}}}, nil
-	})
-	operate(s, described, huma.Operation{
-		OperationID: "ready", Method: http.MethodGet, Path: api.PathReady, Summary: "Whether it is ready to work; 503 if not", Tags: []string{"server"},
-	}, func(ctx context.Context, _ *struct{}) (*answer[api.Health], error) {
-		health := s.health(ctx)
-		if !health.OK {
-			return &answer[api.Health]{Status: http.StatusServiceUnavailable, Body: health}, nil
-		}
-		return &answer[api.Health]{Body: health}, nil
-	})
-}
-
-// health says what keeps the server from working.
-func (s *Server) health(ctx context.Context) api.Health {
-	checks := append([]string{}, s.Scheduler.Ready()...)
-	if _, err := s.Catalog.Jobs.List(ctx); err != nil {
-		checks = append(checks, "the catalog cannot be read")
-		s.Log.Error("the catalog cannot be read", "error", err)
-	}
-	return api.Health{OK: len(checks) == 0, Checks: checks}
 }

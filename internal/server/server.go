@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/policy"
 )
 
 // What a client may take its time for. What it may send is in middleware.go.
@@ -28,10 +30,14 @@ const (
 // headerLimit is the largest header of a request, in bytes.
 const headerLimit = 32 << 10
 
-// Options of a server. Catalog and Scheduler are needed.
+// Options of a server. Catalog, Scheduler and Explanation are needed.
 type Options struct {
 	Catalog   *catalog.Catalog
 	Scheduler Scheduler
+	// Explanation is what a job would do as JSON, in the form that the command line prints.
+	Explanation func(policy.Job, *job.Explanation) any
+	// Release withdraws the claims that a job has in its target; nil: this cannot be done.
+	Release func(ctx context.Context, resources policy.Resources, job string) error
 	// Allowed are the folders in which files and programs may lie that resources name.
 	Allowed Allowed
 	// Version is the program's.
@@ -48,8 +54,10 @@ type Options struct {
 type Server struct {
 	Options
 	handler http.Handler
-	// resources is held while resources are checked and changed: what was checked is what is stored.
-	resources sync.Mutex
+	// changing is held while resources are checked and changed: what was checked is what is stored.
+	changing sync.Mutex
+	// leaving are the resources that are being deleted, by what describe calls them. For who holds changing.
+	leaving map[string]bool
 	// ending is closed when the server ends: what follows a session hangs up then.
 	ending chan struct{}
 }
@@ -62,7 +70,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{Options: o, ending: make(chan struct{})}
+	s := &Server{Options: o, leaving: map[string]bool{}, ending: make(chan struct{})}
 	s.handler = s.routes()
 	return s
 }

@@ -1,0 +1,153 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+
+	"ferry/internal/api"
+	"ferry/internal/catalog"
+	"ferry/internal/policy"
+)
+
+// deleteResource deletes a resource that nothing refers to.
+//
+//  1. With the lock held: it is what the client thinks it is, nothing refers to it, and no session of a job runs. The job is
+//     switched off and nothing begins any more.
+//  2. Without the lock, since a target may take its time: its claims are withdrawn, if that is wanted. Where that fails, the
+//     job is there as before.
+//  3. With the lock: it is deleted, if nothing refers to it by now.
+func (s *Server) deleteResource(ctx context.Context, input *deleteInput) error {
+	name := describe(input.Kind, input.Name)
+	if input.Release && input.Kind != kindJob {
+		return newProblem(http.StatusUnprocessableEntity, api.CodeInvalid, "only jobs have claims to withdraw, not %s", name)
+	}
+	version, switchOn, err := s.beginLeaving(ctx, input)
+	if err != nil {
+		return err
+	}
+	if input.Release {
+		err = s.release(ctx, input.Name)
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	delete(s.leaving, name)
+	if err == nil {
+		err = s.unused(ctx, input.Kind, input.Name)
+	}
+	if err == nil {
+		err = s.Catalog.Resources.Delete(ctx, input.Kind, input.Name, version)
+	}
+	if err != nil {
+		switchOn()
+		return err
+	}
+	s.changed("delete", []string{name})
+	return nil
+}
+
+// beginLeaving is the first step. switchOn takes back that the job was switched off.
+func (s *Server) beginLeaving(ctx context.Context, input *deleteInput) (version int64, switchOn func(), err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	name := describe(input.Kind, input.Name)
+	if s.leaving[name] {
+		return 0, nil, newProblem(http.StatusConflict, api.CodeUsed, "%s is being deleted", name)
+	}
+	if version, err = s.required(ctx, input.changeInput, ""); err != nil {
+		return 0, nil, err
+	}
+	if err := s.unused(ctx, input.Kind, input.Name); err != nil {
+		return 0, nil, err
+	}
+	switchOn = func() {}
+	if input.Kind == kindJob {
+		if switchOn, err = s.switchOff(ctx, input.Name); err != nil {
+			return 0, nil, err
+		}
+	}
+	s.leaving[name] = true
+	return version, switchOn, nil
+}
+
+// switchOff sees to it that no session of a job runs or begins by itself. on takes that back.
+func (s *Server) switchOff(ctx context.Context, job string) (on func(), err error) {
+	state, err := s.Catalog.Jobs.State(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	on = func() {}
+	if state.Enabled {
+		if err := s.Scheduler.Disable(ctx, job); err != nil {
+			return nil, err
+		}
+		on = func() {
+			if err := s.Scheduler.Enable(context.WithoutCancel(ctx), job); err != nil {
+				s.Log.Error("a job could not be enabled again", "job", job, "error", err)
+			}
+		}
+	}
+	live, err := s.Catalog.Sessions.Live(ctx)
+	if err == nil && slices.ContainsFunc(live, func(session catalog.Session) bool { return session.Job == job }) {
+		err = newProblem(http.StatusConflict, api.CodeRunning, "a session of job %s has not ended", job).hint("stop it first")
+	}
+	if err != nil {
+		on()
+		return nil, err
+	}
+	return on, nil
+}
+
+// release withdraws the claims of a job.
+func (s *Server) release(ctx context.Context, job string) error {
+	if s.Release == nil {
+		return newProblem(http.StatusNotImplemented, "", "this server withdraws no claims")
+	}
+	resources, err := s.parsed(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.Release(ctx, resources, job); err != nil {
+		p := newProblem(http.StatusConflict, api.CodeNotReady, "the claims of job %s cannot be withdrawn, so it stays: %v", job, err)
+		p.cause = err
+		return p
+	}
+	s.Log.Info("the claims of a job were withdrawn", "job", job)
+	return nil
+}
+
+// unused returns an error if a stored resource refers to one. What else is wrong with them is no reason to keep it.
+func (s *Server) unused(ctx context.Context, kind, name string) error {
+	var with, without []policy.File
+	if err := s.eachStored(ctx, func(r catalog.Resource) {
+		with = append(with, fileOf(r))
+		if r.Kind != kind || r.Name != name {
+			without = append(without, fileOf(r))
+		}
+	}); err != nil {
+		return err
+	}
+	before := problemsOf(with)
+	var users []string
+	for _, p := range problemsOf(without) {
+		known := slices.ContainsFunc(before, func(b policy.Problem) bool { return b.File == p.File && b.Path == p.Path })
+		if !known && !slices.Contains(users, p.File) {
+			users = append(users, p.File)
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	return newProblem(http.StatusConflict, api.CodeUsed, "%s is in use by %s", describe(kind, name), strings.Join(users, ", ")).
+		hint("change or delete what uses it first")
+}
+
+func problemsOf(files []policy.File) policy.Problems {
+	if len(files) == 0 {
+		return nil
+	}
+	_, err := policy.Parse(files...)
+	problems, _ := err.(policy.Problems) //nolint:errorlint // Parse gives this type and no other
+	return problems
+}

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"ferry/internal/api"
+	"ferry/internal/backup"
+	"ferry/internal/scheduler"
+	"ferry/internal/status"
+)
+
+type jobInput struct {
+	Name string `path:"name" maxLength:"255"`
+}
+
+func (s *Server) jobOperations(described huma.API) {
+	tags := []string{"jobs"}
+	operate(s, described, huma.Operation{
+		OperationID: "list-jobs", Method: http.MethodGet, Path: api.PathJobs, Summary: "Where all jobs stand, the one whose turn comes next first", Tags: tags,
+	}, func(ctx context.Context, _ *struct{}) (*answer[[]api.Job], error) {
+		jobs, err := s.jobs(ctx)
+		return reply(jobs), err
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "get-job", Method: http.MethodGet, Path: api.PathJob, Summary: "Where a job stands", Tags: tags,
+	}, func(ctx context.Context, input *jobInput) (*answer[api.Job], error) {
+		jobs, err := s.jobs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		at := slices.IndexFunc(jobs, func(j api.Job) bool { return j.Name == input.Name })
+		if at < 0 {
+			return nil, fmt.Errorf("job %s: %w", input.Name, scheduler.ErrUnknownJob)
+		}
+		return reply(jobs[at]), nil
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "explain-job", Method: http.MethodGet, Path: api.PathJobExplain, Tags: tags,
+		Summary:     "What a session that began now would do with every point, and why",
+		Description: "The form is that of ferry job explain --json. Sources and target are looked at, which takes its time.",
+	}, func(ctx context.Context, input *jobInput) (*answer[any], error) {
+		explanation, job, err := s.Scheduler.Explain(ctx, input.Name)
+		if err != nil {
+			return nil, notNow(err, fmt.Sprintf("job %s cannot be explained now", input.Name))
+		}
+		return reply(s.Explanation(job, explanation)), nil
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "run-job", Method: http.MethodPost, Path: api.PathJobRun, DefaultStatus: http.StatusAccepted, Summary: "Begin a session of a job now", Tags: tags,
+	}, func(ctx context.Context, input *struct {
+		jobInput
+		Body *api.Start
+	}) (*answer[api.Started], error) {
+		var how scheduler.Start
+		if input.Body != nil {
+			how = scheduler.Start{Full: input.Body.Full, Retry: input.Body.Retry}
+		}
+		session, err := s.Scheduler.Start(ctx, input.Name, how)
+		return &answer[api.Started]{Status: http.StatusAccepted, Body: api.Started{Session: session}}, err
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "stop-job", Method: http.MethodPost, Path: api.PathJobStop, DefaultStatus: http.StatusAccepted, Tags: tags,
+		Summary: "Ask a job's session to end: after a checkpoint, or now. It has not ended when this is answered",
+	}, func(ctx context.Context, input *struct {
+		jobInput
+		Body *api.Stop
+	}) (*struct{}, error) {
+		return nil, s.Scheduler.Stop(ctx, input.Name, input.Body != nil && input.Body.Now)
+	})
+	s.switchOperation(described, "enable-job", api.PathJobEnable, "Have a job's intervals begin by themselves", s.Scheduler.Enable)
+	s.switchOperation(described, "disable-job", api.PathJobDisable, "Let nothing of a job begin by itself; a session goes on", s.Scheduler.Disable)
+}
+
+func (s *Server) switchOperation(described huma.API, id, path, summary string, change func(context.Context, string) error) {
+	operate(s, described, huma.Operation{
+		OperationID: id, Method: http.MethodPost, Path: path, DefaultStatus: http.StatusNoContent, Summary: summary, Tags: []string{"jobs"},
+	}, func(ctx context.Context, input *jobInput) (*struct{}, error) { return nil, change(ctx, input.Name) })
+}
+
+func (s *Server) jobs(ctx context.Context) ([]api.Job, error) {
+	resources, err := s.parsed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return status.Jobs(ctx, s.Catalog, resources, s.Now())
+}
+
+// notNow is the problem of something outside the server that is not as it must be, such as a target that is offline: its
+// person is told all of it. Errors that mean something else keep their meaning.
+func notNow(err error, what string) error {
+	if p := explain(err); p.Status != http.StatusInternalServerError {
+		return p
+	}
+	p := newProblem(http.StatusServiceUnavailable, api.CodeNotReady, "%s: %v", what, err).hint(backup.Hint(err))
+	p.cause = err
+	return p
+}
