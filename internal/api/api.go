@@ -56,8 +56,8 @@ type Job struct {
 	Waits string    `json:"waits"`
 	// Running is the number of the session that has not ended; 0: none.
 	Running int64 `json:"running"`
-	// Last is its newest session that has ended; nil: none has.
-	Last *Session `json:"last"`
+	// Last is its newest session that has ended; left out if none has.
+	Last *Session `json:"last,omitempty"`
 }
 
 // Start asks for an interval of a job now.

@@ -324,8 +324,11 @@ func (s *Sessions) Live(ctx context.Context) ([]Session, error) {
 	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE ended_at = 0 ORDER BY id`)
 }
 
-// Of returns the sessions of a job before another (0: from the last on), newest first, at most limit.
+// Of returns the sessions of a job, or of all jobs without one, before another (0: from the last on), newest first, at most limit.
 func (s *Sessions) Of(ctx context.Context, job string, before int64, limit int) ([]Session, error) {
+	if job == "" {
+		return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE ($1 = 0 OR id < $1) ORDER BY id DESC LIMIT $2`, before, limit)
+	}
 	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, job, before, limit)
 }
 

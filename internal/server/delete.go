@@ -55,7 +55,7 @@ func (s *Server) beginLeaving(ctx context.Context, input *deleteInput) (version 
 	if s.leaving[name] {
 		return 0, nil, newProblem(http.StatusConflict, api.CodeUsed, "%s is being deleted", name)
 	}
-	if version, err = s.required(ctx, input.changeInput, ""); err != nil {
+	if version, err = s.required(ctx, input.Kind, input.Name, input.IfMatch, ""); err != nil {
 		return 0, nil, err
 	}
 	if err := s.unused(ctx, input.Kind, input.Name); err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,10 +23,7 @@ const (
 	lookAgain = time.Second
 )
 
-var (
-	eventType  = reflect.TypeFor[api.Event]()
-	errTooSlow = errors.New("events came faster than they were read")
-)
+var errTooSlow = errors.New("events came faster than they were read")
 
 // follower is who follows a session.
 type follower struct {
@@ -45,7 +41,7 @@ func (s *Server) eventsOperation(described huma.API, tags []string) {
 			"Where nothing happens a comment is sent now and then.",
 		Responses: map[string]*huma.Response{"200": {
 			Description: "The events",
-			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: described.OpenAPI().Components.Schemas.Schema(eventType, true, "Event")}},
+			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: schemaOf[api.Event](described)}},
 		}},
 	}, func(ctx context.Context, input *sessionInput) (*huma.StreamResponse, error) {
 		if _, err := s.Catalog.Sessions.Get(ctx, input.ID); err != nil {

@@ -53,7 +53,7 @@ func (s *Server) jobOperations(described huma.API) {
 	operate(s, described, huma.Operation{
 		OperationID: "run-job", Method: http.MethodPost, Path: api.PathJobRun, DefaultStatus: http.StatusAccepted, Summary: "Begin a session of a job now", Tags: tags,
 	}, func(ctx context.Context, input *struct {
-		jobInput
+		Name string `path:"name" maxLength:"255"`
 		Body *api.Start
 	}) (*answer[api.Started], error) {
 		var how scheduler.Start
@@ -67,7 +67,7 @@ func (s *Server) jobOperations(described huma.API) {
 		OperationID: "stop-job", Method: http.MethodPost, Path: api.PathJobStop, DefaultStatus: http.StatusAccepted, Tags: tags,
 		Summary: "Ask a job's session to end: after a checkpoint, or now. It has not ended when this is answered",
 	}, func(ctx context.Context, input *struct {
-		jobInput
+		Name string `path:"name" maxLength:"255"`
 		Body *api.Stop
 	}) (*struct{}, error) {
 		return nil, s.Scheduler.Stop(ctx, input.Name, input.Body != nil && input.Body.Now)

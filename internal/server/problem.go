@@ -64,9 +64,10 @@ func (p *problem) hint(text string) *problem {
 	return p
 }
 
-// init has huma's own refusals, of parameters and bodies, in the form of all others. The library has this for the whole
-// program only.
+// init has huma's own refusals, of parameters and bodies, in the form of all others, and lists never null. The library has both
+// for the whole program only.
 func init() {
+	huma.DefaultArrayNullable = false
 	huma.NewError = func(status int, message string, details ...error) huma.StatusError {
 		code := ""
 		switch status {

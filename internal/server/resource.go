@@ -22,27 +22,25 @@ const (
 // describe names a resource for a person.
 func describe(kind, name string) string { return strings.ToLower(kind) + " " + name }
 
-// resourceAddress is where a resource is. Of what else is written there is no resource.
-type resourceAddress struct {
-	Kind string `path:"kind" enum:"Job,Repository"`
-	Name string `path:"name" maxLength:"255"`
-}
-
-// changeInput is what every change of one resource says.
-type changeInput struct {
-	resourceAddress
-	IfMatch string `header:"If-Match" doc:"The ETag that the resource must still have; or *, whichever."`
+type getInput struct {
+	Kind        string `path:"kind" enum:"Job,Repository"`
+	Name        string `path:"name" maxLength:"255"`
+	IfNoneMatch string `header:"If-None-Match" doc:"The ETag of the version that is known already."`
 }
 
 type putInput struct {
-	changeInput
+	Kind        string `path:"kind" enum:"Job,Repository"`
+	Name        string `path:"name" maxLength:"255"`
+	IfMatch     string `header:"If-Match" doc:"The ETag that the resource must still have; or *, whichever."`
 	IfNoneMatch string `header:"If-None-Match" doc:"*: the resource must not be there."`
 	Body        api.Document
 }
 
 type deleteInput struct {
-	changeInput
-	Release bool `query:"release" doc:"Withdraw the claims of a job: its points go, unless another job or a hold keeps them."`
+	Kind    string `path:"kind" enum:"Job,Repository"`
+	Name    string `path:"name" maxLength:"255"`
+	IfMatch string `header:"If-Match" doc:"The ETag that the resource must still have; or *, whichever."`
+	Release bool   `query:"release" doc:"Withdraw the claims of a job: its points go, unless another job or a hold keeps them."`
 }
 
 // resourceAnswer is a resource with its version as ETag.
@@ -76,11 +74,13 @@ func (s *Server) resourceOperations(described huma.API) {
 	})
 	operate(s, described, huma.Operation{
 		OperationID: "get-resource", Method: http.MethodGet, Path: api.PathResource, Tags: tags,
-		Summary: "A resource; 304 if it is the one that If-None-Match names",
+		Summary:   "A resource; 304 if it is the one that If-None-Match names",
+		Responses: map[string]*huma.Response{"304": {Description: "It is"}},
 	}, s.getResource)
 	operate(s, described, huma.Operation{
 		OperationID: "put-resource", Method: http.MethodPut, Path: api.PathResource, Tags: tags,
-		Summary: "Make a resource (If-None-Match: *, 201) or change it (If-Match, 200)",
+		Summary:   "Make a resource (If-None-Match: *, 201) or change it (If-Match, 200)",
+		Responses: map[string]*huma.Response{"201": {Description: "Created", Content: jsonOf[api.Resource](described)}},
 	}, s.putResource)
 	operate(s, described, huma.Operation{
 		OperationID: "delete-resource", Method: http.MethodDelete, Path: api.PathResource, DefaultStatus: http.StatusNoContent, Tags: tags,
@@ -92,10 +92,7 @@ func (s *Server) resourceOperations(described huma.API) {
 	})
 }
 
-func (s *Server) getResource(ctx context.Context, input *struct {
-	resourceAddress
-	IfNoneMatch string `header:"If-None-Match"`
-}) (*resourceAnswer, error) {
+func (s *Server) getResource(ctx context.Context, input *getInput) (*resourceAnswer, error) {
 	stored, err := s.Catalog.Resources.Get(ctx, input.Kind, input.Name)
 	if err != nil {
 		return nil, err
@@ -110,7 +107,7 @@ func (s *Server) getResource(ctx context.Context, input *struct {
 func (s *Server) putResource(ctx context.Context, input *putInput) (*resourceAnswer, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	was, err := s.required(ctx, input.changeInput, input.IfNoneMatch)
+	was, err := s.required(ctx, input.Kind, input.Name, input.IfMatch, input.IfNoneMatch)
 	if err != nil {
 		return nil, err
 	}
@@ -135,22 +132,22 @@ func (s *Server) putResource(ctx context.Context, input *putInput) (*resourceAns
 }
 
 // required is the version at which the resource must be that is to be changed, and is; 0 if it must not be there, and is not.
-func (s *Server) required(ctx context.Context, of changeInput, ifNoneMatch string) (int64, error) {
-	current, err := s.version(ctx, of.Kind, of.Name)
+func (s *Server) required(ctx context.Context, kind, name, ifMatch, ifNoneMatch string) (int64, error) {
+	current, err := s.version(ctx, kind, name)
 	switch {
 	case err != nil:
 		return 0, err
-	case of.IfMatch != "" && ifNoneMatch != "":
+	case ifMatch != "" && ifNoneMatch != "":
 		return 0, newProblem(http.StatusBadRequest, api.CodeInvalid, "If-Match and If-None-Match exclude each other")
-	case of.IfMatch == "" && ifNoneMatch != "*":
+	case ifMatch == "" && ifNoneMatch != "*":
 		return 0, newProblem(http.StatusPreconditionRequired, api.CodeCondition, "the request does not say which version it changes").
 			hint("If-Match with the ETag of the version that you know, or If-None-Match: * for a new resource")
 	case ifNoneMatch == "*" && current != 0:
-		return 0, &catalog.ConflictError{Kind: of.Kind, Name: of.Name, Current: current}
-	case of.IfMatch != "" && (current == 0 || !matches(of.IfMatch, current)):
-		p := explain(&catalog.ConflictError{Kind: of.Kind, Name: of.Name, Expected: -1, Current: current})
+		return 0, &catalog.ConflictError{Kind: kind, Name: name, Current: current}
+	case ifMatch != "" && (current == 0 || !matches(ifMatch, current)):
+		p := explain(&catalog.ConflictError{Kind: kind, Name: name, Expected: -1, Current: current})
 		if current != 0 {
-			p.Detail = fmt.Sprintf("%s is at version %s, not %s", describe(of.Kind, of.Name), etag(current), of.IfMatch)
+			p.Detail = fmt.Sprintf("%s is at version %s, not %s", describe(kind, name), etag(current), ifMatch)
 		}
 		return 0, p
 	}

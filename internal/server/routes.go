@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -30,13 +31,16 @@ func (s *Server) routes() http.Handler {
 	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, newProblem(http.StatusMethodNotAllowed, api.CodeInvalid, "%s does not take %s", r.URL.Path, r.Method))
 	})
-	description := s.operations(router)
+	s.description = s.operations(router)
 	router.Get(api.PathDescription, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+json")
-		_, _ = w.Write(description)
+		_, _ = w.Write(s.description)
 	})
 	return s.guarded(router)
 }
+
+// isRequest names the types that clients send.
+var isRequest = map[string]bool{"Apply": true, "Document": true, "Start": true, "Stop": true, "Rebuild": true}
 
 // operations registers the operations and returns their description, OpenAPI 3.1.
 func (s *Server) operations(router chi.Router) []byte {
@@ -52,6 +56,12 @@ func (s *Server) operations(router chi.Router) []byte {
 	s.jobOperations(described)
 	s.sessionOperations(described)
 	s.serverOperations(described)
+	s.metricsOperation(router, described)
+	for name, schema := range described.OpenAPI().Components.Schemas.Map() {
+		if !isRequest[name] { // answers may have more one day; what requests have more is a mistake
+			schema.AdditionalProperties = nil
+		}
+	}
 	content, err := json.MarshalIndent(described.OpenAPI(), "", "  ")
 	if err != nil {
 		panic(err) // built from types
@@ -73,4 +83,14 @@ func operate[I, O any](s *Server, described huma.API, operation huma.Operation, 
 		}
 		return output, nil
 	})
+}
+
+// jsonOf describes a body of a type.
+func jsonOf[T any](described huma.API) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/json": {Schema: schemaOf[T](described)}}
+}
+
+func schemaOf[T any](described huma.API) *huma.Schema {
+	of := reflect.TypeFor[T]()
+	return described.OpenAPI().Components.Schemas.Schema(of, true, of.Name())
 }

@@ -54,6 +54,8 @@ type Options struct {
 type Server struct {
 	Options
 	handler http.Handler
+	// description is the interface in OpenAPI 3.1.
+	description []byte
 	// changing is held while resources are checked and changed: what was checked is what is stored.
 	changing sync.Mutex
 	// leaving are the resources that are being deleted, by what describe calls them. For who holds changing.

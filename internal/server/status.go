@@ -42,10 +42,7 @@ func (s *Server) serverOperations(described huma.API) {
 	})
 	operate(s, described, huma.Operation{
 		OperationID: "ready", Method: http.MethodGet, Path: api.PathReady, Summary: "Whether it is ready to work; 503 with what is not", Tags: tags,
-		Responses: map[string]*huma.Response{"503": {
-			Description: "Not ready",
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Health"}}},
-		}},
+		Responses: map[string]*huma.Response{"503": {Description: "Not ready", Content: jsonOf[api.Health](described)}},
 	}, func(ctx context.Context, _ *struct{}) (*answer[api.Health], error) {
 		ready := reply(s.health(ctx))
 		if !ready.Body.OK {

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"ferry/internal/api"
+)
+
+// descriptionFile is the committed description, which clients are written by.
+const descriptionFile = "../../docs/openapi.json"
+
+// TestDescription: the committed description is that of the code. UPDATE=1 writes it.
+func TestDescription(t *testing.T) {
+	f := newFixture(t)
+	got := f.expect(http.StatusOK, http.MethodGet, api.PathDescription, "")
+	if got.header.Get("Content-Type") != "application/openapi+json" {
+		t.Errorf("it is of type %s", got.header.Get("Content-Type"))
+	}
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(descriptionFile, []byte(got.body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(descriptionFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.body != string(want) {
+		t.Error("docs/openapi.json is not what the code answers to: UPDATE=1 go test ./internal/server -run TestDescription writes it; " +
+			"what clients rely on must not change or go")
+	}
+}
+
+// TestEveryPathIsDescribed: of the paths of package api, all but those that are no JSON.
+func TestEveryPathIsDescribed(t *testing.T) {
+	paths := described(t).Paths
+	for _, path := range []string{
+		api.PathStatus, api.PathResources, api.PathResource, api.PathApply, api.PathJobs, api.PathJob, api.PathJobRun, api.PathJobStop, api.PathJobEnable,
+		api.PathJobDisable, api.PathJobExplain, api.PathSessions, api.PathSession, api.PathEvents, api.PathRebuild, api.PathLive, api.PathReady, api.PathMetrics,
+	} {
+		if paths[path] == nil {
+			t.Errorf("%s is not described", path)
+		}
+	}
+	for path, operations := range paths {
+		for method, o := range operations {
+			if o.Summary == "" || o.OperationID == "" || len(o.Responses) < 2 {
+				t.Errorf("%s %s: %+v", method, path, o)
+			}
+		}
+	}
+}
+
+// description is what tests need of it.
+type description struct {
+	Paths map[string]map[string]struct {
+		Summary, OperationID string
+		Responses            map[string]struct {
+			Content map[string]struct{ Schema json.RawMessage }
+		}
+	}
+	compiler *jsonschema.Compiler
+}
+
+var theDescription = sync.OnceValue(func() *description {
+	content := New(Options{Scheduler: &double{}}).description
+	d := &description{compiler: jsonschema.NewCompiler()}
+	if err := json.Unmarshal(content, d); err != nil {
+		panic(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(content))
+	if err != nil {
+		panic(err)
+	}
+	d.compiler.DefaultDraft(jsonschema.Draft2020)
+	d.compiler.AssertFormat()
+	if err := d.compiler.AddResource("openapi.json", document); err != nil {
+		panic(err)
+	}
+	return d
+})
+
+func described(t testing.TB) *description {
+	t.Helper()
+	return theDescription()
+}
+
+// checkDescribed fails if an answer is not one that the description has.
+func checkDescribed(t testing.TB, method, target string, a answered) {
+	t.Helper()
+	path, _, _ := strings.Cut(target, "?")
+	d := described(t)
+	for template, operations := range d.Paths {
+		operation, there := operations[strings.ToLower(method)]
+		if !there || !fits(path, template) || template == api.PathMetrics {
+			continue
+		}
+		key := strings.NewReplacer("~", "~0", "/", "~1").Replace(template)
+		status := http.StatusText(a.status)
+		response, there := operation.Responses[itoa(a.status)]
+		code := itoa(a.status)
+		if !there {
+			response, code = operation.Responses["default"], "default"
+		}
+		media, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
+		if a.body == "" && len(response.Content) == 0 || a.status == http.StatusNotModified || media == "text/event-stream" {
+			return
+		}
+		if _, there := response.Content[media]; !there {
+			t.Errorf("%s %s: no answer %d %s of type %q is described", method, target, a.status, status, media)
+			return
+		}
+		schema, err := d.compiler.Compile("openapi.json#/paths/" + key + "/" + strings.ToLower(method) + "/responses/" + code + "/content/" +
+			strings.ReplaceAll(media, "/", "~1") + "/schema")
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err := jsonschema.UnmarshalJSON(strings.NewReader(a.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(value); err != nil {
+			t.Errorf("%s %s: not as described: %v\n%s", method, target, err, a.body)
+		}
+		return
+	}
+}
+
+// fits is true if a path is of a template.
+func fits(path, template string) bool {
+	have, want := strings.Split(path, "/"), strings.Split(template, "/")
+	if len(have) != len(want) {
+		return false
+	}
+	for i := range have {
+		if have[i] != want[i] && !strings.HasPrefix(want[i], "{") {
+			return false
+		}
+	}
+	return true
+}
