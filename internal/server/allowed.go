@@ -106,23 +106,25 @@ func (a Allowed) file(name string) error {
 	if slices.Contains(strings.Split(name, "/"), "..") {
 		return fmt.Errorf("a server takes no path with .. in it: behind a link, %s is another place than it seems", name)
 	}
+	seems := slices.ContainsFunc(a, func(dir string) bool { return isBelow(filepath.Clean(name), filepath.Clean(dir)) })
 	real, err := resolve(name)
-	if err != nil {
+	if err == nil && slices.ContainsFunc(a, func(dir string) bool {
+		within, err := resolve(dir)
+		return err == nil && isBelow(real, within) // a folder that cannot be looked at allows nothing
+	}) {
+		return nil
+	}
+	switch {
+	case !seems: // of other places nothing is told: neither what is there, nor where it leads
+		return fmt.Errorf("%s is in no allowed folder", name)
+	case err != nil:
 		return err
 	}
-	for _, dir := range a {
-		within, err := resolve(dir)
-		if err != nil {
-			continue // a folder that cannot be looked at allows nothing
-		}
-		if within != real && strings.HasPrefix(real, strings.TrimSuffix(within, "/")+"/") {
-			return nil
-		}
-	}
-	if real != filepath.Clean(name) {
-		return fmt.Errorf("%s leads to %s, which is in no allowed folder", name, real)
-	}
-	return fmt.Errorf("%s is in no allowed folder", name)
+	return fmt.Errorf("%s leads to %s, which is in no allowed folder", name, real)
+}
+
+func isBelow(name, dir string) bool {
+	return name != dir && strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // resolve follows the links of a path as far as it is there. A link that leads nowhere is an error: what it will lead to is

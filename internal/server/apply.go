@@ -80,8 +80,8 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 		lines[files[i].Name] = d.Line - 1
 	}
 	for name := range given {
-		if s.leaving[name] {
-			return newProblem(http.StatusConflict, api.CodeUsed, "%s is being deleted", name)
+		if err := s.notLeavingNow(name); err != nil {
+			return err
 		}
 	}
 	if err := s.eachStored(ctx, func(r catalog.Resource) {

@@ -52,8 +52,8 @@ func (s *Server) beginLeaving(ctx context.Context, input *deleteInput) (version 
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	name := describe(input.Kind, input.Name)
-	if s.leaving[name] {
-		return 0, nil, newProblem(http.StatusConflict, api.CodeUsed, "%s is being deleted", name)
+	if err := s.notLeavingNow(name); err != nil {
+		return 0, nil, err
 	}
 	if version, err = s.required(ctx, input.Kind, input.Name, input.IfMatch, ""); err != nil {
 		return 0, nil, err
@@ -69,6 +69,21 @@ func (s *Server) beginLeaving(ctx context.Context, input *deleteInput) (version 
 	}
 	s.leaving[name] = true
 	return version, switchOn, nil
+}
+
+// notLeaving returns an error if a resource is being deleted.
+func (s *Server) notLeaving(name string) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.notLeavingNow(name)
+}
+
+// notLeavingNow is notLeaving for who holds changing.
+func (s *Server) notLeavingNow(name string) error {
+	if s.leaving[name] {
+		return newProblem(http.StatusConflict, api.CodeUsed, "%s is being deleted", name)
+	}
+	return nil
 }
 
 // switchOff sees to it that no session of a job runs or begins by itself. on takes that back.

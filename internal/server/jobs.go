@@ -60,6 +60,9 @@ func (s *Server) jobOperations(described huma.API) {
 		if input.Body != nil {
 			how = scheduler.Start{Full: input.Body.Full, Retry: input.Body.Retry}
 		}
+		if err := s.notLeaving(describe(kindJob, input.Name)); err != nil {
+			return nil, err
+		}
 		session, err := s.Scheduler.Start(ctx, input.Name, how)
 		return &answer[api.Started]{Status: http.StatusAccepted, Body: api.Started{Session: session}}, err
 	})
@@ -72,7 +75,12 @@ func (s *Server) jobOperations(described huma.API) {
 	}) (*struct{}, error) {
 		return nil, s.Scheduler.Stop(ctx, input.Name, input.Body != nil && input.Body.Now)
 	})
-	s.switchOperation(described, "enable-job", api.PathJobEnable, "Have a job's intervals begin by themselves", s.Scheduler.Enable)
+	s.switchOperation(described, "enable-job", api.PathJobEnable, "Have a job's intervals begin by themselves", func(ctx context.Context, job string) error {
+		if err := s.notLeaving(describe(kindJob, job)); err != nil {
+			return err
+		}
+		return s.Scheduler.Enable(ctx, job)
+	})
 	s.switchOperation(described, "disable-job", api.PathJobDisable, "Let nothing of a job begin by itself; a session goes on", s.Scheduler.Disable)
 }
 
