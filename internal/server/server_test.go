@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -361,13 +360,3 @@ func TestHealth(t *testing.T) {
 }
 
 var _ Scheduler = (*scheduler.Scheduler)(nil)
-
-// within fails a test that waits for what does not come.
-func within(t testing.TB, what string, done <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("%s did not happen", what)
-	}
-}
