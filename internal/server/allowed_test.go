@@ -121,7 +121,9 @@ func TestResourcesNameOnlyWhatIsAllowed(t *testing.T) {
 		}
 	}
 	for _, when := range []string{"pre", "post"} {
-		job := func(run string) string { return pair + "---\n" + jobYAML("j", "pve", "vault", "scripts: {"+when+": {run: ["+run+"]}}\n") }
+		job := func(run string) string {
+			return pair + "---\n" + jobYAML("j", "pve", "vault", "scripts: {"+when+": {run: ["+run+"]}}\n")
+		}
 		bad := f.do("POST", api.PathApply, asJSON(api.Apply{Documents: job("/bin/sh, -c, id")}))
 		if bad.status != 422 || len(bad.problem.Mistakes) != 1 || bad.problem.Mistakes[0].Path != "scripts."+when+".run" {
 			t.Errorf("%d %s", bad.status, bad.body)
