@@ -97,7 +97,7 @@ func TestResourcesNameOnlyWhatIsAllowed(t *testing.T) {
 	pair := repositoryYAML("pve") + "---\n" + repositoryYAML("vault")
 	for _, c := range []struct{ setting, good, bad string }{
 		{"passphrase.file", "passphrase: {file: " + secret + "}", "passphrase: {file: /etc/shadow}"},
-		{"identity.file", "identity: {file: " + secret + "}", "identity: {file: /root/.ssh/id_ed25519}"},
+		{"identity.file", "identity: {file: " + secret + "}", "identity: {file: /etc/ssh/ssh_host_ed25519_key}"},
 		{"credentials.file", "credentials: {file: " + secret + "}", "credentials: {file: /proc/self/environ}"},
 		{"passphrase.command", "passphrase: {command: " + script + " --of vault}", "passphrase: {command: cat /etc/shadow}"},
 		{"passphrase.command", "passphrase: {command: " + script + "}", "passphrase: {command: " + script + " $(cat /etc/shadow)}"},
