@@ -171,6 +171,11 @@ func (m *Mirror) Point(ctx context.Context, repository string, id backup.PointID
 	return list[0], nil
 }
 
+// All returns all points that a repository has, by id.
+func (m *Mirror) All(ctx context.Context, repository string) ([]MirrorPoint, error) {
+	return m.points(ctx, pointQuery+`ORDER BY p.id`, repository)
+}
+
 // Where returns the repositories that have a point, by name.
 func (m *Mirror) Where(ctx context.Context, id backup.PointID) (repositories []string, err error) {
 	err = m.db.read(ctx, "looking for a point", func(rows *sql.Rows) error {

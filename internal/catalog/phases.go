@@ -17,6 +17,9 @@ const (
 	// PhaseSkipped: there was nothing to do, or it was not due.
 	PhaseSkipped PhaseState = "skipped"
 	PhaseFailed  PhaseState = "failed"
+	// PhaseWarned: it was done, with something to be looked at. PhaseWaited: it ended while something was waited for.
+	PhaseWarned PhaseState = "warning"
+	PhaseWaited PhaseState = "waiting"
 	// PhaseInterrupted: whoever ran it ended before it did.
 	PhaseInterrupted PhaseState = "interrupted"
 )

@@ -204,7 +204,8 @@ func (s *Sessions) Wait(ctx context.Context, lease SessionLease, reason string) 
 		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4`, state, reason); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE tasks SET reason = $2 WHERE session = $1 AND state = 'waiting'`, lease.ID, reason)
+		// One that failed keeps saying why.
+		_, err := tx.ExecContext(ctx, `UPDATE tasks SET reason = $2 WHERE session = $1 AND state = 'waiting' AND attempts = 0`, lease.ID, reason)
 		return err
 	})
 }

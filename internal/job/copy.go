@@ -51,8 +51,10 @@ type Report struct {
 	// take. In bytes.
 	New, Stored, Nodes int64
 	Packs              int64
-	Took               time.Duration
-	Warnings           []string
+	// NoSlot counts the steps at the end of the plan that were not begun because Enter said so.
+	NoSlot   int
+	Took     time.Duration
+	Warnings []string
 }
 
 // Failed counts steps that failed, and those whose plan says that not copying them is a failure.
@@ -105,6 +107,9 @@ type Options struct {
 	// be called from another goroutine.
 	Started  func(source.Point, *mover.Progress)
 	Finished func(StepReport)
+	// Enter is asked before a point is read, and gives what is called when it has been. If it is not ok the copy ends before
+	// this point as if there were no more; nil: all is.
+	Enter func(source.Point) (leave func(), ok bool)
 }
 
 // attempts that a point gets when another writer gave up blocks that it relied on.
@@ -166,7 +171,10 @@ func (c *copier) run(ctx context.Context) error {
 	for attempt := 1; len(todo) > 0; attempt++ {
 		c.again = nil
 		for _, together := range c.groups(todo) {
-			if err := c.pass(ctx, together, attempt == attempts); err != nil {
+			if attempt == 1 && c.report.NoSlot > 0 {
+				break
+			}
+			if err := c.pass(ctx, together, attempt); err != nil {
 				return err
 			}
 		}
@@ -184,7 +192,7 @@ func (c *copier) groups(todo []int) [][]int {
 }
 
 // pass copies points through one ingest.
-func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
+func (c *copier) pass(ctx context.Context, todo []int, attempt int) error {
 	ingest, err := c.to.NewIngest(ctx, repo.IngestOptions{Sealed: c.options.Full, Plain: c.options.Plain})
 	if err != nil {
 		return err
@@ -197,12 +205,26 @@ func (c *copier) pass(ctx context.Context, todo []int, last bool) error {
 		points[p.ID] = p
 	}
 	for _, i := range todo {
-		c.copyPoint(ctx, mover, points[c.report.Steps[i].Point.ID], i, last)
+		p := points[c.report.Steps[i].Point.ID]
+		leave, ok := func() {}, true
+		if c.options.Enter != nil && attempt == 1 { // what a commit had to give up is copied again at once
+			leave, ok = c.options.Enter(p)
+		}
+		if !ok {
+			c.report.NoSlot = len(c.report.Steps) - i
+			break
+		}
+		c.copyPoint(ctx, mover, p, i, attempt == attempts)
+		leave()
 		if err = errors.Join(ctx.Err(), ingest.Failed()); err != nil {
 			break
 		}
 	}
-	closeErr := ingest.Close(context.WithoutCancel(ctx), ingest.Failed())
+	closing := context.WithoutCancel(ctx)
+	if errors.Is(context.Cause(ctx), ErrStopNow) {
+		closing = ctx
+	}
+	closeErr := ingest.Close(closing, ingest.Failed())
 	stats := ingest.Stats()
 	c.report.New += stats.NewBytes.Load()
 	c.report.Stored += stats.Stored.Load()

@@ -38,7 +38,7 @@ func (r *runner) awaitTarget(ctx context.Context) error {
 			return err
 		}
 		r.close()
-		if err := r.Pause(ctx, min(lookAgain, left)); err != nil {
+		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetReason()); err != nil {
 			return err
 		}
 	}
@@ -56,15 +56,20 @@ func (r *runner) openTarget(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil {
+		want := cmp.Or(r.Target.ID, r.met) // one that comes back is the one that went
 		state.ID, state.State = target.ID(), StateReady
-		if r.Target.ID != "" && r.Target.ID != target.ID() {
-			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), r.Target.ID)
+		if want != "" && want != target.ID() {
+			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), want)
 			return errNotReady
 		}
 		err = errors.Join(target.NeedsKey(), target.Writable())
 	}
-	if err == nil {
+	if err == nil && !r.recalled { // what this session has noted since is not in the target yet
 		err = r.recall(ctx)
+		r.recalled = err == nil
+	}
+	if err == nil {
+		r.met = target.ID()
 	}
 	if err == nil {
 		r.session.Nominal = r.interval().Begins.UTC()
@@ -102,10 +107,21 @@ func stateOf(err error) PlaceState {
 	return StateUnreadable
 }
 
+// intervals are those of the job's schedule.
+func (r *runner) intervals() policy.Intervals {
+	if !r.Host.Start.IsZero() {
+		return r.Job.Schedule.From(r.Host.Start)
+	}
+	return r.Job.Schedule.From(r.memory.started())
+}
+
 // interval is the one that the session is of.
 func (r *runner) interval() policy.Interval {
+	if !r.Host.Interval.Begins.IsZero() {
+		return r.Host.Interval
+	}
 	began := r.session.Began
-	intervals := r.Job.Schedule.From(r.memory.started())
+	intervals := r.intervals()
 	if !intervals.Periodic() {
 		return policy.Interval{Begins: began}
 	}
@@ -169,19 +185,65 @@ func (r *runner) list(ctx context.Context, v *view) error {
 		states = append(states, state)
 	}
 	r.session.Sources = states
-	for _, m := range r.Job.Choose(offers, r.target.ID()).Machines {
+	r.session.Selected = []backup.Machine{}
+	for _, m := range r.Job.Choose(offers, r.targetID()).Machines {
 		if m.In {
 			r.selected = append(r.selected, m.Machine.Key)
+			r.session.Selected = append(r.session.Selected, m.Machine)
 		}
 	}
+	r.session.Listings, r.session.Seen = r.listings(v.opened, states), r.complete()
 	return nil
+}
+
+// complete are the complete points of the machines that are selected.
+func (r *runner) complete() map[backup.PointID]bool {
+	selected := map[backup.MachineKey]bool{}
+	for _, key := range r.selected {
+		selected[key] = true
+	}
+	points := map[backup.PointID]bool{}
+	for _, o := range r.offers {
+		if o.State == backup.StateComplete && selected[o.Machine.Key] {
+			points[o.ID] = true
+		}
+	}
+	return points
+}
+
+// listings are what the sources have, one for each repository.
+func (r *runner) listings(opened []*registry.Source, states []SourceState) []Listing {
+	var list []Listing
+	for i, state := range states {
+		if opened[i] == nil || slices.ContainsFunc(list, func(l Listing) bool { return l.Repository == state.Name }) {
+			continue
+		}
+		l := Listing{Repository: state.Name, Complete: state.State == StateReady}
+		seen := map[backup.MachineKey]int{}
+		var newest []backup.Point
+		for _, p := range opened[i].Points {
+			at, known := seen[p.Machine.Key]
+			if !known {
+				at = len(newest)
+				seen[p.Machine.Key], newest = at, append(newest, p.Point)
+			}
+			if policy.MoreTelling(p.Point, newest[at]) {
+				newest[at] = p.Point
+			}
+		}
+		for _, p := range newest {
+			l.Machines = append(l.Machines, p.Machine)
+		}
+		list = append(list, l)
+	}
+	return list
 }
 
 // situation is what is planned from: what the sources offered when they were listed last, and what the target has now.
 func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
-		Intervals: r.Job.Schedule.From(r.memory.started()), Turns: map[backup.MachineKey][]policy.Turn{},
+		Intervals: r.intervals(), Turns: map[backup.MachineKey][]policy.Turn{},
 		Offers: r.offers, Doubt: r.doubt, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},

@@ -30,7 +30,7 @@ type Setup struct {
 	Document string
 	// Full reads the newest point of each machine whole from its source, into a domain of its own.
 	Full bool
-	// Wait is how long the session waits for locks and for its window; 0 does not.
+	// Wait is how long the session waits for locks and for its window; 0 does not. It has no meaning if Host.Interval ends.
 	Wait time.Duration
 	// Hidden are variables of this process's environment that scripts do not get, beside those that are secret everywhere.
 	Hidden []string
@@ -39,6 +39,8 @@ type Setup struct {
 	// Phase, if not nil, is told of each phase when it begins, and Checking of a health check's counters.
 	Phase    func(PhaseName)
 	Checking func(*repo.VerifyProgress)
+	// Host is the process that carries out many sessions.
+	Host Host
 	// Now is the clock and Pause waits; nil means the system's.
 	Now   func() time.Time
 	Pause func(context.Context, time.Duration) error
@@ -70,10 +72,14 @@ type runner struct {
 	session *Session
 	target  *repo.Repository
 	memory  memory
+	// recalled is true once the memory was read from the target, met is the target's id since it was ready.
+	recalled bool
+	met      string
 	// preDone is true once the script before the job has run, or there is none.
 	preDone bool
-	// until is when waiting ends.
-	until time.Time
+	// until is when waiting ends, waitsFor what the host was told of it last.
+	until    time.Time
+	waitsFor string
 	// offers are what the sources offered when they were listed last, doubt is why that is no evidence of what has gone, and
 	// selected are the machines that the job copies of it.
 	offers   []plan.Offer
@@ -123,16 +129,22 @@ func Run(ctx context.Context, setup Setup) *Session {
 	r := newRunner(setup)
 	defer r.close()
 	s := r.session
-	err := r.phases(ctx)
+	err := r.untilReady(ctx)
+	r.waits("")
 	began := r.target != nil // after an abort it is opened only for the alarms, and nothing is left in it
 	r.finish(ctx, err)
 	if began && s.Target.State == StateReady {
 		if err := r.remember(context.WithoutCancel(ctx)); err != nil {
 			r.warn("what the next session goes by could not be left in the target: %v", err)
 		}
+		if r.Host.Leaving != nil {
+			r.Host.Leaving(context.WithoutCancel(ctx), r.target)
+		}
 	}
 	s.Ended = r.Now().UTC() // for the script; its own time counts too afterwards
-	r.script(context.WithoutCancel(ctx), PhasePostScript, r.Job.Scripts.Post)
+	if cause := context.Cause(ctx); !errors.Is(cause, ErrLeft) && !errors.Is(cause, ErrStopNow) {
+		r.script(context.WithoutCancel(ctx), PhasePostScript, r.Job.Scripts.Post)
+	}
 	s.Ended = r.Now().UTC()
 	return s
 }
@@ -145,16 +157,23 @@ func newRunner(setup Setup) *runner {
 		setup.Pause = storage.Sleep
 	}
 	now := setup.Now()
-	var id [8]byte
-	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	if setup.Host.ID == "" {
+		var id [8]byte
+		rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+		setup.Host.ID = hex.EncodeToString(id[:])
+	}
+	until := now.Add(setup.Wait)
+	if ends := setup.Host.Interval.Ends; !ends.IsZero() {
+		until = ends
+	}
 	r := &runner{
-		Setup: setup, until: now.Add(setup.Wait), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
+		Setup: setup, until: until, tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
 		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
 	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags, r.Copy.Seeded = setup.Job.Name, setup.Full, false, false, r.flags, r.seeded
 	r.session = &Session{
-		ID: hex.EncodeToString(id[:]), Job: setup.Job.Name, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
+		ID: setup.Host.ID, Job: setup.Job.Name, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
 		Target:  TargetState{Name: setup.Target.Name, Location: setup.Target.Location},
 		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []string{}, Warnings: []string{},
 	}
@@ -213,6 +232,7 @@ func (r *runner) before(ctx context.Context) error {
 		return nil
 	}
 	r.preDone = true
+	r.waits("")
 	if r.script(ctx, PhasePreScript, r.Job.Scripts.Pre) {
 		return nil
 	}
@@ -225,6 +245,10 @@ func (r *runner) before(ctx context.Context) error {
 // script runs a script as a phase. It returns false if its failure ends the session.
 func (r *runner) script(ctx context.Context, name PhaseName, script policy.Script) bool {
 	if len(script.Run) == 0 {
+		return true
+	}
+	if r.Host.Ran[name] {
+		r.skip(name, "it was run before the session was interrupted")
 		return true
 	}
 	err := r.during(name, func(phase *Phase) error {
@@ -279,14 +303,26 @@ func (r *runner) during(name PhaseName, run func(*Phase) error) error {
 		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
 	}
 	phase.Ended = r.Now().UTC()
-	r.session.Phases = append(r.session.Phases, phase)
+	r.keepPhase(phase)
 	return err
 }
 
 // skip notes a phase that was not run, and why.
 func (r *runner) skip(name PhaseName, reason string) {
 	now := r.Now().UTC()
-	r.session.Phases = append(r.session.Phases, Phase{Name: name, State: PhaseSkipped, Reason: reason, Began: now, Ended: now, Counts: map[string]int64{}})
+	r.keepPhase(Phase{Name: name, State: PhaseSkipped, Reason: reason, Began: now, Ended: now, Counts: map[string]int64{}})
+}
+
+func (r *runner) keepPhase(phase Phase) {
+	r.session.Phases = append(r.session.Phases, phase)
+	if r.Host.PhaseEnded != nil {
+		r.Host.PhaseEnded(phase)
+	}
+}
+
+// targetReason says that the target is not ready, and why.
+func (r *runner) targetReason() string {
+	return fmt.Sprintf("target %s: %s", r.session.Target.State, r.session.Target.Reason)
 }
 
 // finish draws the sum of the session. err is what ended it.
@@ -314,7 +350,7 @@ func (r *runner) finish(ctx context.Context, err error) {
 	case s.Target.State == StateOther:
 		s.Result, s.Reason = ResultRefused, s.Target.Reason
 	case s.Target.State != StateReady:
-		s.Result, s.Reason = ResultWaits, fmt.Sprintf("target %s: %s", s.Target.State, s.Target.Reason)
+		s.Result, s.Reason = ResultWaits, r.targetReason()
 	case err != nil:
 		s.Result, s.Reason = ResultFailed, backup.SafeText(err.Error())
 	case failed > 0 && well == 0 && s.Copied()+s.Claimed() == 0:

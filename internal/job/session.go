@@ -51,6 +51,12 @@ type Session struct {
 
 	// Err is the error behind the result, for an exit code; nil if there is none.
 	Err error `json:"-"`
+	// Listings are what the sources had when they were listed last, one for each repository, and Selected the machines that the
+	// job copies of it, in the order of processing; nil: they were not listed.
+	Listings []Listing        `json:"-"`
+	Selected []backup.Machine `json:"-"`
+	// Seen are the complete points that the sources had then of the machines selected.
+	Seen map[backup.PointID]bool `json:"-"`
 }
 
 // Damage is what of the target is known to be damaged, and not healed, as the session ends.

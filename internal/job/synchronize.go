@@ -89,10 +89,11 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 		if err != nil {
 			return r.targetTrouble(err)
 		}
-		if again == never {
+		if again == never || r.expired() && again != afterPause {
 			return nil
 		}
 		var wait time.Duration
+		reason := "trouble that may pass"
 		switch again {
 		case never, atOnce:
 			continue
@@ -103,9 +104,9 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 			if left <= 0 {
 				return nil
 			}
-			wait = min(lookAgain, left)
+			wait, reason = min(lookAgain, left), cmp.Or(phase.Reason, r.locks())
 		}
-		if err := r.Pause(ctx, wait); err != nil {
+		if err := r.pauseFor(ctx, wait, reason); err != nil {
 			return err
 		}
 	}
@@ -145,6 +146,9 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	if len(todo) == 0 {
 		return r.next(v.plan), nil
 	}
+	if r.Host.Planned != nil {
+		r.Host.Planned(r.plannedCopies(todo))
+	}
 	if open, until := r.window(); !open {
 		phase.State, phase.Reason = PhaseWaits, "the window is closed until "+r.show(until)
 		r.waitAll(todo, phase.Reason)
@@ -160,6 +164,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		return atOnce, err
 	}
 	phase.State, phase.Reason = PhaseDone, ""
+	r.waits("")
 	then, err := r.transfer(ctx, v, todo, phase)
 	return then, r.withRoom(ctx, err, todo)
 }
@@ -337,6 +342,17 @@ func (r *runner) next(p plan.IntervalPlan) again {
 		}
 	}
 	return never
+}
+
+// locks says which machines' points are locked.
+func (r *runner) locks() string {
+	var names []string
+	for _, key := range r.order {
+		if task := r.tasks[key]; task.State == TaskWaits {
+			names = append(names, nameOf(task.Machine)+": "+task.Reason)
+		}
+	}
+	return firstFew(names)
 }
 
 // waitAll makes the tasks of copies wait that are not done.

@@ -8,6 +8,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
+	"ferry/internal/source"
 	"ferry/internal/source/registry"
 )
 
@@ -26,7 +27,23 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 			r.attempts[step.Point.ID]++
 			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point, Action: plan.ActionCopy})
 		}
+		first, err := r.slot(ctx, todo[0], true)
+		if err != nil {
+			return retry, err
+		}
+		r.waits("")
+		options.Enter = func(p source.Point) (leave func(), ok bool) {
+			if leave = first; leave != nil {
+				first = nil
+				return leave, true
+			}
+			leave, err := r.slot(ctx, todo[slices.IndexFunc(todo, func(s plan.IntervalStep) bool { return s.Point.ID == p.ID })], false)
+			return leave, err == nil && leave != nil
+		}
 		report, err := Copy(ctx, opened[todo[0].Source], r.target, steps, options)
+		if first != nil {
+			first()
+		}
 		for _, text := range report.Warnings {
 			r.warnOnce(text)
 		}
@@ -36,7 +53,7 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 		if err != nil {
 			return retry, err
 		}
-		todo = todo[n:]
+		todo = todo[n-report.NoSlot:]
 	}
 	return retry, nil
 }

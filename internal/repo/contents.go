@@ -62,6 +62,13 @@ type Usage struct {
 	Entries uint64
 }
 
+// Head is the state of the log that the repository was last seen in: the number of its last entry, and that entry's checksum.
+func (r *Repository) Head() (number uint64, checksum string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Head.N, r.state.Head.Checksum.String()
+}
+
 // Usage of the repository, from the log alone.
 func (r *Repository) Usage() Usage {
 	r.mu.Lock()

@@ -1,0 +1,143 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+)
+
+// Why a session is interrupted, as the cause of its context. Any other cause is a person's wish that it end after a checkpoint.
+var (
+	// ErrLeft: the process ends, and another one carries the session on: there is a checkpoint, and no script after the job.
+	ErrLeft = errors.New("the process ends, and another one goes on")
+	// ErrStopNow: a person wants it to end at once. What was not committed is not kept, and no script after the job is run.
+	ErrStopNow = errors.New("stopped at once")
+)
+
+// Host is what a session is given by the process that carries out many of them, and what it tells it. The zero value is that of
+// a session which is the only one.
+type Host struct {
+	// ID names the session in its record and for scripts; empty: a random one.
+	ID string
+	// Start is when the job was first enabled: its intervals count from there. Zero: from when it first ran.
+	Start time.Time
+	// Interval that the session is of; the zero value: the one in which it begins. Once it has ended nothing is waited for any
+	// more, and no points are looked for beyond those that were chosen. Until then a target that is not ready is waited for too.
+	Interval policy.Interval
+	// Ran are scripts that a process has run for this session before it went. They are not run again.
+	Ran map[PhaseName]bool
+
+	// PhaseEnded is told of each phase when it has ended, or was skipped.
+	PhaseEnded func(Phase)
+	// Planned is told which points are to be copied, in their order, before the first of them is.
+	Planned func([]PlannedCopy)
+	// Slot gives a slot for a copy, and what gives it back; nil if there is none now and wait is false. With wait it returns
+	// when there is one, or ctx ends. What was copied before is committed before anything is waited for.
+	Slot func(ctx context.Context, c PlannedCopy, wait bool) (release func(), err error)
+	// Waits is told what the session waits for; empty: it no longer does.
+	Waits func(reason string)
+	// Leaving is given the target at the end of the work on it, if it is ready.
+	Leaving func(context.Context, *repo.Repository)
+}
+
+// PlannedCopy is a point that is to be copied, and the names of the repositories that it is copied between.
+type PlannedCopy struct {
+	Machine        backup.Machine
+	Point          backup.PointID
+	Created        time.Time
+	Source, Target string
+}
+
+// Listing is what a source had when it was listed last.
+type Listing struct {
+	Repository string
+	// Complete: all of it could be listed, and it has something. Only then does what is not there mean anything.
+	Complete bool
+	Machines []backup.Machine
+}
+
+// Look lists the sources of a job and returns the complete points that they have of the machines selected. It neither opens the
+// target nor changes anything. Sources that are not ready have none.
+func Look(ctx context.Context, setup Setup) (map[backup.PointID]bool, error) {
+	r := newRunner(setup)
+	v := &view{}
+	defer v.close()
+	if err := r.list(ctx, v); err != nil {
+		return nil, err
+	}
+	return r.session.Seen, nil
+}
+
+// targetID is the target's id as far as it is known.
+func (r *runner) targetID() string {
+	if r.target != nil {
+		return r.target.ID()
+	}
+	return r.Target.ID
+}
+
+// expired is true once the interval has ended that whoever keeps the schedule gave.
+func (r *runner) expired() bool {
+	ends := r.Host.Interval.Ends
+	return !ends.IsZero() && !r.Now().Before(ends)
+}
+
+// planned copies are told as the host knows repositories.
+func (r *runner) plannedCopies(todo []plan.IntervalStep) []PlannedCopy {
+	copies := make([]PlannedCopy, len(todo))
+	for i, step := range todo {
+		copies[i] = r.plannedCopy(step)
+	}
+	return copies
+}
+
+func (r *runner) plannedCopy(step plan.IntervalStep) PlannedCopy {
+	return PlannedCopy{
+		Machine: step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created,
+		Source: r.Sources[step.Source].Origin.Repository.Name, Target: r.Target.Name,
+	}
+}
+
+// slot is a slot for a copy, and what gives it back. It is nil if there is none and wait is false.
+func (r *runner) slot(ctx context.Context, step plan.IntervalStep, wait bool) (release func(), err error) {
+	if r.Host.Slot == nil {
+		return func() {}, nil
+	}
+	return r.Host.Slot(ctx, r.plannedCopy(step), wait)
+}
+
+// waits tells what the session waits for; empty: it no longer does.
+func (r *runner) waits(reason string) {
+	if r.Host.Waits != nil && reason != r.waitsFor {
+		r.waitsFor = reason
+		r.Host.Waits(reason)
+	}
+}
+
+// pauseFor waits for a time, and tells for what.
+func (r *runner) pauseFor(ctx context.Context, wait time.Duration, reason string) error {
+	r.waits(backup.SafeText(reason))
+	err := r.Pause(ctx, wait)
+	return err
+}
+
+// untilReady runs the phases, and again when a target that was not ready may be, for as long as the interval goes on.
+func (r *runner) untilReady(ctx context.Context) error {
+	for {
+		err := r.phases(ctx)
+		state := r.session.Target.State
+		left := r.until.Sub(r.Now())
+		if err == nil || ctx.Err() != nil || r.Host.Interval.Begins.IsZero() || state == StateReady || state == StateOther || state == "" || left <= 0 {
+			return err
+		}
+		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetReason()); err != nil {
+			return err
+		}
+		r.close()
+	}
+}

@@ -1,0 +1,126 @@
+package job_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"ferry/internal/job"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+)
+
+// What was copied is committed before a slot is waited for, and each slot is given back.
+func TestSlots(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1), day("c", 1), day("d", 1))
+	free, held, waited := 1, 0, 0
+	var planned []string
+	l.setup.Host = job.Host{
+		Planned: func(copies []job.PlannedCopy) {
+			for _, c := range copies {
+				planned = append(planned, c.Machine.Name+" from "+c.Source+" to "+c.Target)
+			}
+		},
+		Slot: func(_ context.Context, c job.PlannedCopy, wait bool) (func(), error) {
+			if c.Machine.Name == "c" && !wait { // somebody else has it
+				return nil, nil
+			}
+			if c.Machine.Name == "c" {
+				waited++
+				if n := len(l.target().Entries()); n != 2 {
+					t.Errorf("while a slot is waited for the target has %d points", n)
+				}
+			}
+			if free == 0 {
+				t.Fatal("more slots than there are")
+			}
+			free--
+			held++
+			return func() { free++ }, nil
+		},
+	}
+	l.wantCounts(l.run(job.ResultDone), "4 copied, 0 claimed, 0 failed, 0 removed")
+	if free != 1 || held != 4 || waited != 1 {
+		t.Errorf("%d free, %d were had, %d waited", free, held, waited)
+	}
+	if !slices.Equal(planned[:4], []string{"a from pve to vault", "b from pve to vault", "c from pve to vault", "d from pve to vault"}) {
+		t.Errorf("planned %q", planned)
+	}
+}
+
+// Scripts that a process has run before it went are not run again for the same session; a session that is left to another
+// process runs none after the job.
+func TestScriptsOfASessionThatWasInterrupted(t *testing.T) {
+	folder := t.TempDir()
+	script := func(name string) policy.Script {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\necho x >>"+path+".ran\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return policy.Script{Run: []string{path}, Timeout: time.Minute, OnFailure: policy.FailureAborts}
+	}
+	ran := func(name string) int {
+		content, _ := os.ReadFile(filepath.Join(folder, name+".ran"))
+		return len(content) / 2
+	}
+	l := newLab(t, day("a", 1))
+	l.setup.Job.Scripts = policy.Scripts{Pre: script("pre"), Post: script("post")}
+	l.setup.Host.ID = "17"
+	ctx, leave := context.WithCancelCause(t.Context())
+	l.points[0].OnRead = func(int, int64, int) (int, error) {
+		leave(job.ErrLeft)
+		return 0, ctx.Err()
+	}
+	if s := job.Run(ctx, l.setup); s.Result != job.ResultInterrupted || s.ID != "17" || ran("pre") != 1 || ran("post") != 0 {
+		t.Errorf("left: %s %s, %d before, %d after", s.ID, s.Result, ran("pre"), ran("post"))
+	}
+	l.points[0].OnRead = nil
+	l.setup.Host.Ran = map[job.PhaseName]bool{job.PhasePreScript: true}
+	s := l.run(job.ResultDone)
+	if ran("pre") != 1 || ran("post") != 1 || s.Phase(job.PhasePreScript).State != job.PhaseSkipped || s.Copied() != 1 {
+		t.Errorf("gone on: %d before, %d after\n%s", ran("pre"), ran("post"), l.describe(s))
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	l.points = append(l.points, day("a", 2))
+	l.points[1].OnRead = func(int, int64, int) (int, error) {
+		stop(job.ErrStopNow)
+		return 0, ctx.Err()
+	}
+	if s := job.Run(ctx, l.setup); s.Result != job.ResultInterrupted || ran("post") != 1 {
+		t.Errorf("stopped at once: %s, %d after", s.Result, ran("post"))
+	}
+}
+
+// The interval is the one that whoever keeps the schedule gives. When its end comes what was chosen is copied, and nothing more
+// is looked for; the target is given away at the end, with what the sources have.
+func TestIntervalOfTheHost(t *testing.T) {
+	l := newLab(t, day("a", 1), day("b", 1))
+	begins := l.now.Add(-3 * time.Hour)
+	left := 0
+	l.setup.Host = job.Host{
+		Interval: policy.Interval{Begins: begins, Ends: l.now.Add(time.Minute)},
+		Leaving:  func(_ context.Context, r *repo.Repository) { left = len(r.Entries()) },
+	}
+	l.points[0].OnRead = func(_ int, _ int64, n int) (int, error) {
+		l.now = l.now.Add(2 * time.Hour)
+		if len(l.points) == 2 {
+			l.points = append(l.points, day("c", 1))
+		}
+		return n, nil
+	}
+	s := l.run(job.ResultDone)
+	l.wantCounts(s, "2 copied, 0 claimed, 0 failed, 0 removed")
+	if !s.Nominal.Equal(begins) || left != 2 {
+		t.Errorf("nominal %s, %d points at the end", s.Nominal, left)
+	}
+	if len(s.Selected) != 2 || len(s.Listings) != 1 || !s.Listings[0].Complete || len(s.Listings[0].Machines) != 2 || len(s.Seen) != 2 {
+		t.Errorf("selected %v, listings %+v", s.Selected, s.Listings)
+	}
+	seen, err := job.Look(t.Context(), l.setup)
+	if err != nil || len(seen) != 3 {
+		t.Errorf("looked: %v, %v", seen, err)
+	}
+}
