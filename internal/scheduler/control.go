@@ -141,8 +141,3 @@ func (s *Scheduler) resourcesWith(ctx context.Context, of string) (policy.Resour
 	}
 	return resources, nil
 }
-
-// Rebuild makes the mirror of a repository's points anew, and returns how many points it has.
-func (s *Scheduler) Rebuild(context.Context, string) (points int64, err error) {
-	return 0, errors.ErrUnsupported
-}

@@ -82,6 +82,13 @@ func (b *broker) publish(session int64, e Event) {
 	}
 }
 
+// wanted is true if somebody subscribed to a session.
+func (b *broker) wanted(session int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.subscribers[session]) > 0
+}
+
 // end closes the channels of a session.
 func (b *broker) end(session int64) {
 	b.mu.Lock()

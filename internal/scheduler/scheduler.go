@@ -51,7 +51,7 @@ type Options struct {
 	Owner string
 	// Sole: no other process works on the catalog, so that sessions of former ones are taken over at once.
 	Sole bool
-	// Slots is how many machines are copied at once in all; 0: as many as there are jobs.
+	// Slots is how many machines are copied at once in all, 0: any number. A job copies one at a time.
 	Slots int
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
@@ -62,9 +62,11 @@ type Options struct {
 }
 
 const (
-	// leaseLength is how long work is this process's without being renewed, renewEvery how often it is.
+	// leaseLength is how long work is this process's without being renewed. How far copies are is told every tellEvery, and noted,
+	// with their leases renewed, every so many times.
 	leaseLength = time.Minute
-	renewEvery  = 5 * time.Second
+	tellEvery   = 5 * time.Second
+	renewEvery  = 4
 	// longestSleep is how long the loop sleeps at most: the clock may be set, or the machine have been asleep.
 	longestSleep = 30 * time.Second
 )
@@ -75,10 +77,13 @@ type Scheduler struct {
 	options Options
 	log     *slog.Logger
 	events  broker
+	slots   *slots
 	// wake makes the loop look again.
 	wake chan struct{}
-	// sessions are the goroutines that carry sessions out. Run waits for them.
-	sessions sync.WaitGroup
+	// work are the goroutines that carry sessions out and look at sources. Run waits for them.
+	work sync.WaitGroup
+	// pruned is when the history was pruned last; only the loop knows it.
+	pruned time.Time
 
 	mu sync.Mutex
 	// base is what sessions' contexts come from; nil while Run does not run, or begins nothing any more.
@@ -87,6 +92,8 @@ type Scheduler struct {
 	known *policy.Resources
 	// running are the sessions that this process carries out, by job.
 	running map[string]*run
+	// watches are what is known of the sources of jobs that run when these have something new.
+	watches map[string]*watch
 	// troubles are what keeps the scheduler from its work, by what cannot be done.
 	troubles map[string]string
 }
@@ -100,7 +107,8 @@ func New(c *catalog.Catalog, o Options) *Scheduler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Scheduler{
-		catalog: c, options: o, log: o.Log, wake: make(chan struct{}, 1), running: map[string]*run{}, troubles: map[string]string{notStarted: notStarted},
+		catalog: c, options: o, log: o.Log, slots: newSlots(o.Slots), wake: make(chan struct{}, 1),
+		running: map[string]*run{}, watches: map[string]*watch{}, troubles: map[string]string{notStarted: notStarted},
 	}
 }
 
@@ -119,8 +127,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.base = nil
 		s.mu.Unlock()
 		s.trouble(notStarted, errors.New(notStarted))
-		leave(errLeaving)
-		s.sessions.Wait()
+		leave(job.ErrLeft)
+		s.work.Wait()
 	}()
 	if s.options.Sole {
 		if _, err := s.catalog.Tasks.ExpireOthers(ctx, s.options.Owner); err != nil {

@@ -1,24 +1,29 @@
 package scheduler
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
 	"ferry/internal/policy"
+	"ferry/internal/repo"
 )
 
-// Why a session's context ends.
-var (
-	errLeaving  = errors.New("the server ends")
-	errStopped  = errors.New("a person stopped it")
-	errLostHold = errors.New("another process has taken it over")
-)
+// errLostHold ends a session that another process has taken over.
+var errLostHold = errors.New("another process has taken it over")
+
+// errStopped ends a session after a checkpoint.
+var errStopped = errors.New("a person stopped it")
+
+// patience is how long a session waits that no boundary ends. After that it ends, and one that something asks for begins anew.
+const patience = 24 * time.Hour
 
 // run is a session that this process carries out.
 type run struct {
@@ -44,14 +49,14 @@ func (s *Scheduler) begin(session catalog.Session, lease catalog.SessionLease, r
 	r := &run{session: session, lease: lease, resources: resources}
 	r.context, r.stop = context.WithCancelCause(s.base)
 	s.running[session.Job] = r
-	s.sessions.Add(1)
+	s.work.Add(1)
 	return r
 }
 
 // launch carries a session out in a goroutine of its own, which Run waits for.
 func (s *Scheduler) launch(r *run) {
 	go func() {
-		defer s.sessions.Done()
+		defer s.work.Done()
 		defer s.lookAgain()
 		defer s.forget(r)
 		s.carryOut(r)
@@ -66,54 +71,19 @@ func (s *Scheduler) forget(r *run) {
 	s.events.end(r.session.ID)
 }
 
-// cancel ends a session's work.
+// cancel ends a session's work. To end at once is stronger than to end after a checkpoint, as long as that has not ended it.
 func (r *run) cancel(how catalog.Cancel) {
 	r.mu.Lock()
-	stronger := how > r.how
-	r.how = max(r.how, how)
-	r.mu.Unlock()
-	if stronger {
+	defer r.mu.Unlock()
+	if how <= r.how {
+		return
+	}
+	r.how = how
+	if how == catalog.CancelNow {
+		r.stop(job.ErrStopNow)
+	} else {
 		r.stop(errStopped)
 	}
-}
-
-// carryOut runs a session and ends it, unless the process ends before.
-func (s *Scheduler) carryOut(r *run) {
-	defer s.keep(r)()
-	if r.session.Cancel != catalog.CancelNone { // asked of the process that had it
-		r.cancel(r.session.Cancel)
-	}
-	setup, err := s.options.Prepare(r.context, r.resources, r.session.Job)
-	if err != nil {
-		s.end(r, catalog.SessionFailed, err.Error(), nil)
-		return
-	}
-	setup.Now, setup.Full = s.options.Now, r.session.Full
-	session := job.Run(r.context, setup)
-	cause := context.Cause(r.context)
-	if session.Result == job.ResultInterrupted && (errors.Is(cause, errLeaving) || errors.Is(cause, errLostHold)) {
-		return // whoever takes it over goes on
-	}
-	report, err := json.Marshal(session)
-	if err == nil {
-		err = s.catalog.Sessions.SetReport(context.WithoutCancel(r.context), r.held(), report)
-	}
-	if err != nil {
-		s.log.Error("the report of a session cannot be kept", "job", r.session.Job, "session", r.session.ID, "error", err)
-	}
-	s.end(r, endState(session), session.Reason, countsOf(session))
-}
-
-// end ends a session in the catalog.
-func (s *Scheduler) end(r *run, state catalog.SessionState, reason string, counts catalog.Counts) {
-	if err := s.catalog.Sessions.End(context.WithoutCancel(r.context), r.held(), state, reason, counts); err != nil {
-		s.log.Error("the end of a session cannot be noted", "job", r.session.Job, "session", r.session.ID, "error", err)
-		return
-	}
-	if ended, err := s.catalog.Sessions.Get(context.WithoutCancel(r.context), r.session.ID); err == nil {
-		s.events.publish(r.session.ID, Event{Kind: EventSession, Session: &ended})
-	}
-	s.log.Info("session ended", "job", r.session.Job, "session", r.session.ID, "state", state, "reason", reason)
 }
 
 func (r *run) held() catalog.SessionLease {
@@ -122,19 +92,144 @@ func (r *run) held() catalog.SessionLease {
 	return r.lease
 }
 
-// keep renews a session's lease until the function that it returns is called.
-func (s *Scheduler) keep(r *run) (end func()) {
+// carryOut runs a session and ends it, unless the process ends before.
+func (s *Scheduler) carryOut(r *run) {
+	n := &record{Scheduler: s, run: r, tasks: map[backup.PointID]*task{}}
+	defer s.keep(n)()
+	if r.takenUp {
+		n.resume()
+	}
+	if r.session.Cancel != catalog.CancelNone { // asked of the process that had it
+		r.cancel(r.session.Cancel)
+	}
+	ended, held := s.runJob(n)
+	cause := context.Cause(r.context)
+	if errors.Is(cause, errLostHold) {
+		return
+	}
+	if ended.Result == job.ResultInterrupted && errors.Is(cause, job.ErrLeft) {
+		n.leave()
+		s.log.Info("session left for the next server", "job", r.session.Job, "session", r.session.ID)
+		return
+	}
+	if ended.Result == job.ResultInterrupted {
+		ended.Reason = errStopped.Error()
+	}
+	n.close(ended, held)
+	s.noteSession(n, ended)
+	report, err := json.Marshal(ended)
+	if err == nil {
+		err = s.catalog.Sessions.SetReport(n.context(), r.held(), report)
+	}
+	n.note(err)
+	counts := countsOf(ended, n.stored)
+	s.ask(n, ended, counts)
+	s.end(n, endState(ended), ended.Reason, counts)
+}
+
+// runJob runs the interval of a session. held are the points that the job has in its target at the end, as far as it was looked at.
+func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.PointID]bool) {
+	r := n.run
+	fail := func(err error) *job.Session {
+		now := s.options.Now().UTC()
+		return &job.Session{
+			ID: strconv.FormatInt(r.session.ID, 10), Job: r.session.Job, Began: now, Nominal: now, Ended: now, Result: job.ResultFailed, Reason: backup.SafeText(err.Error()),
+			Sources: []job.SourceState{}, Phases: []job.Phase{}, Tasks: []job.Task{}, Alarms: []string{}, Warnings: []string{}, Err: err,
+		}
+	}
+	of, there := r.resources.Job(r.session.Job)
+	if !there {
+		return fail(ErrUnknownJob), nil
+	}
+	setup, err := s.options.Prepare(r.context, r.resources, r.session.Job)
+	if err != nil {
+		if context.Cause(r.context) != nil {
+			ended = fail(context.Cause(r.context))
+			ended.Result = job.ResultInterrupted
+			return ended, nil
+		}
+		return fail(err), nil
+	}
+	state, err := s.catalog.Jobs.State(n.context(), of.Name)
+	if err != nil {
+		return fail(err), nil
+	}
+	s.host(n, &setup, of.Effective().Schedule, state.Start)
+	setup.Host.Leaving = func(ctx context.Context, target *repo.Repository) {
+		held = claimed(target, of.Name)
+		n.note(s.noteTarget(ctx, setup.Target.Name, target))
+	}
+	ended = job.Run(r.context, setup)
+	if r.takenUp {
+		ended.Warnings = append(ended.Warnings, fmt.Sprintf("the session was interrupted and taken up again at %s; points copied before that: %d",
+			ended.Began.Format(time.RFC3339), n.before))
+	}
+	return ended, held
+}
+
+// host tells a session what it is, and has it tell what it does.
+func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, start time.Time) {
+	session := n.run.session
+	if start.IsZero() {
+		start = session.Started
+	}
+	interval := policy.Interval{Begins: session.Boundary}
+	in := schedule.From(start)
+	switch {
+	case !session.Boundary.IsZero():
+		interval.Ends = in.Next(session.Boundary)
+	case in.Periodic(): // asked for, within the interval that is in progress
+		interval = policy.Interval{Begins: in.Current(session.Started), Ends: in.Next(session.Started)}
+	default:
+		interval.Begins = session.Started
+		setup.Wait = max(0, patience-s.options.Now().Sub(session.Started))
+	}
+	setup.Now, setup.Full = s.options.Now, session.Full
+	setup.Host = job.Host{
+		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval,
+		PhaseEnded: n.phaseEnded, Planned: n.planned, Slot: n.slot, Waits: n.waits,
+	}
+	if n.run.takenUp {
+		setup.Host.Ran = n.ran()
+	}
+	setup.Phase = n.phaseBegan
+	setup.Copy.Started, setup.Copy.Finished = n.started, n.finished
+}
+
+// end ends a session in the catalog.
+func (s *Scheduler) end(n *record, state catalog.SessionState, reason string, counts catalog.Counts) {
+	session := n.run.session
+	if err := s.catalog.Sessions.End(n.context(), n.run.held(), state, reason, counts); err != nil {
+		n.note(err)
+		s.log.Error("the end of a session cannot be noted", "job", session.Job, "session", session.ID, "error", err)
+		return
+	}
+	n.tellSession()
+	level := s.log.Info
+	if state != catalog.SessionDone {
+		level = s.log.Warn
+	}
+	level("session ended", "job", session.Job, "session", session.ID, "state", state, "reason", reason,
+		"copied", counts["copied"], "failed", counts["failed"], "removed", counts["removed"])
+}
+
+// keep renews a session's leases until the function that it returns is called.
+func (s *Scheduler) keep(n *record) (end func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(renewEvery)
+		tick := time.NewTicker(tellEvery)
 		defer tick.Stop()
-		for {
+		for count := 1; ; count++ {
 			select {
 			case <-done:
 				return
 			case <-tick.C:
-				s.renew(r)
+			}
+			renew := count%renewEvery == 0
+			n.progress(renew)
+			if renew {
+				n.run.renew(n)
 			}
 		}
 	}()
@@ -144,13 +239,10 @@ func (s *Scheduler) keep(r *run) (end func()) {
 	}
 }
 
-func (s *Scheduler) renew(r *run) {
+func (r *run) renew(n *record) {
 	lease := r.held()
-	cancel, err := s.catalog.Sessions.Renew(context.WithoutCancel(r.context), &lease, leaseLength)
-	if errors.Is(err, catalog.ErrLostLease) {
-		r.stop(errLostHold)
-	}
-	s.trouble("the lease of a session cannot be renewed", err)
+	cancel, err := n.catalog.Sessions.Renew(n.context(), &lease, leaseLength)
+	n.note(err)
 	if err == nil {
 		r.mu.Lock()
 		r.lease = lease
@@ -169,7 +261,7 @@ func endState(s *job.Session) catalog.SessionState {
 	case job.ResultInterrupted:
 		return catalog.SessionStopped
 	case job.ResultWaits: // what it waited for did not come in its time
-		if s.Target.State == job.StateReady && anyReady(s.Sources) {
+		if s.Target.State == job.StateReady && !s.SourcesWait() {
 			return catalog.SessionPartial
 		}
 	case job.ResultFailed, job.ResultRefused, job.ResultAborted:
@@ -177,26 +269,16 @@ func endState(s *job.Session) catalog.SessionState {
 	return catalog.SessionFailed
 }
 
-func anyReady(sources []job.SourceState) bool {
-	for _, source := range sources {
-		if source.State == job.StateReady {
-			return true
-		}
-	}
-	return false
-}
-
-// countsOf are the figures of a session, by the names that phases use.
-func countsOf(s *job.Session) catalog.Counts {
+// countsOf are the figures of a session. stored counts the points copied by all processes that had it.
+func countsOf(s *job.Session, stored int) catalog.Counts {
 	counts := catalog.Counts{
-		"machines": int64(len(s.Tasks)), "copied": int64(s.Copied()), "claimed": int64(s.Claimed()), "failed": int64(s.Failed()), "removed": int64(s.Removed()),
+		"machines": int64(len(s.Tasks)), "copied": int64(stored), "claimed": int64(s.Claimed()), "failed": int64(s.Failed()), "removed": int64(s.Removed()),
 		"alarms": int64(len(s.Alarms)), "warnings": int64(len(s.Warnings)), "damagedPoints": int64(s.Damage.Points), "damagedPlaces": int64(s.Damage.Places),
 	}
-	for _, phase := range s.Phases {
-		for _, name := range []string{"readBytes", "storedBytes", "deletedBytes"} {
-			if n := phase.Counts[name]; n > 0 && phase.Name != job.PhaseCompact {
-				counts[name] = cmp.Or(counts[name], 0) + n
-			}
+	for _, of := range s.Tasks {
+		for _, p := range of.Points {
+			counts["readBytes"] += p.ReadBytes
+			counts["storedBytes"] += p.StoredBytes
 		}
 	}
 	return counts

@@ -37,6 +37,9 @@ func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
 			}
 		}
 	}
+	if err == nil {
+		err = s.prune(ctx)
+	}
 	if ctx.Err() == nil {
 		s.trouble("the jobs cannot be looked at", err)
 	}
@@ -136,7 +139,12 @@ func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of p
 		}
 	}
 	if !d.Look.Equal(state.Next) {
-		return d.Look, s.catalog.Jobs.SetNext(ctx, of.Name, d.Look)
+		if err := s.catalog.Jobs.SetNext(ctx, of.Name, d.Look); err != nil {
+			return d.Look, err
+		}
+	}
+	if of.Schedule.Mode == policy.Immediate && d.Action == policy.Wait && !history.Running && history.Asked.IsZero() {
+		return s.look(resources, of), nil
 	}
 	return d.Look, nil
 }
@@ -187,6 +195,26 @@ func (s *Scheduler) recordMissed(ctx context.Context, of policy.Job, d policy.De
 		reason += fmt.Sprintf("; %d before these are not listed", more)
 	}
 	return s.catalog.Sessions.RecordNotRun(ctx, of.Name, boundaries, reason)
+}
+
+// historyKept is how long ended sessions and figures are kept, pruneEvery how often older ones are removed.
+const (
+	historyKept = 366 * 24 * time.Hour
+	pruneEvery  = 24 * time.Hour
+)
+
+// prune removes history that is old.
+func (s *Scheduler) prune(ctx context.Context) error {
+	now := s.options.Now()
+	if since := now.Sub(s.pruned); since >= 0 && since < pruneEvery {
+		return nil
+	}
+	s.pruned = now
+	pruned, err := s.catalog.PruneHistory(ctx, now.Add(-historyKept))
+	if err == nil && pruned.Sessions > 0 {
+		s.log.Info("old history removed", "sessions", pruned.Sessions, "figures", pruned.Figures)
+	}
+	return err
 }
 
 func (s *Scheduler) isRunning(of string) bool {

@@ -1,0 +1,250 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+
+	"ferry/internal/backup"
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+)
+
+// noteSession brings up what the catalog knows of machines.
+func (s *Scheduler) noteSession(n *record, ended *job.Session) {
+	ctx := n.context()
+	for _, listing := range ended.Listings {
+		if listing.Complete {
+			n.note(s.catalog.Machines.Saw(ctx, listing.Repository, listing.Machines))
+		}
+	}
+	if ended.Selected != nil && !ended.SourcesWait() {
+		n.note(s.catalog.Jobs.Select(ctx, ended.Job, ended.Selected))
+	}
+}
+
+// ask asks the jobs to run that come after a session which stored a point, and the session's own job again if it is one that no
+// schedule brings back and that waited in vain.
+func (s *Scheduler) ask(n *record, ended *job.Session, counts catalog.Counts) {
+	for _, of := range n.run.resources.Jobs {
+		follows := of.Schedule.Mode == policy.After && of.Schedule.After == ended.Job && counts["copied"]+counts["claimed"] > 0
+		again := of.Name == ended.Job && of.Schedule.Mode == policy.After && ended.Result == job.ResultWaits
+		if follows || again {
+			n.note(s.catalog.Jobs.Ask(n.context(), of.Name))
+		}
+	}
+	s.watched(ended)
+}
+
+// noteTarget brings up what the catalog knows of a repository: its points and how full it is.
+func (s *Scheduler) noteTarget(ctx context.Context, name string, target *repo.Repository) error {
+	known, err := s.catalog.Mirror.All(ctx, name)
+	if err != nil {
+		return err
+	}
+	head := headOf(target)
+	at, err := s.catalog.Mirror.Head(ctx, name)
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	there := err == nil && at.RepositoryID == head.RepositoryID
+	if !there {
+		known = nil
+	}
+	points := known
+	if !there || at != head {
+		if points, err = pointsOf(ctx, target, known); err != nil {
+			return err
+		}
+		if !there {
+			err = s.catalog.Mirror.Replace(ctx, name, head, all(points))
+		} else {
+			changes := between(known, points)
+			if err = s.catalog.Mirror.Apply(ctx, name, at, head, changes); errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
+				err = s.catalog.Mirror.Replace(ctx, name, head, all(points))
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("what repository %s has: %w", name, err)
+		}
+	}
+	return s.catalog.Figures.Record(ctx, name, s.figure(ctx, target, points))
+}
+
+func headOf(of *repo.Repository) catalog.Head {
+	number, checksum := of.Head()
+	return catalog.Head{RepositoryID: of.ID(), Number: number, Checksum: checksum}
+}
+
+// figure is how full a repository is that has these points.
+func (s *Scheduler) figure(ctx context.Context, target *repo.Repository, points []catalog.MirrorPoint) catalog.Figure {
+	use := target.Usage()
+	figure := catalog.Figure{At: s.options.Now(), Points: int64(len(points)), StoredBytes: use.PackBytes + use.ParityBytes, FreeBytes: catalog.Unknown}
+	machines := map[string]bool{}
+	for _, p := range points {
+		machines[p.Pseudonym] = true
+		figure.LogicalBytes += p.Size
+	}
+	figure.Machines = int64(len(machines))
+	if free, known, err := target.Free(ctx); err == nil && known {
+		figure.FreeBytes = free
+	}
+	return figure
+}
+
+// pointsOf are the points that a repository has, sorted by id. What never changes of those that are known already is taken from
+// there: of the others each file is read.
+func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPoint) ([]catalog.MirrorPoint, error) {
+	sizes := map[backup.PointID]int64{}
+	for _, p := range known {
+		sizes[p.ID] = p.Size
+	}
+	newest, err := of.ReadNewest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	machines := map[string]backup.Machine{}
+	for _, read := range newest {
+		if read.Err == nil {
+			machines[read.Entry.Machine.String()] = read.Point.Machine
+			sizes[read.Entry.ID] = sizeOf(read.Point)
+		}
+	}
+	entries := of.Entries()
+	var unread []repo.Entry
+	for _, entry := range entries {
+		if _, is := sizes[entry.ID]; !is {
+			unread = append(unread, entry)
+		}
+	}
+	for some := range slices.Chunk(unread, readAtOnce) {
+		read, err := of.ReadPoints(ctx, some)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range read {
+			if p.Err == nil { // of the others the size is not known, and their damage is found by verification
+				sizes[p.Entry.ID] = sizeOf(p.Point)
+			}
+		}
+	}
+	points := make([]catalog.MirrorPoint, 0, len(entries))
+	for _, entry := range entries {
+		pseudonym := entry.Machine.String()
+		p := catalog.MirrorPoint{ID: entry.ID, Pseudonym: pseudonym, Created: entry.Created.UTC(), State: backup.StateComplete, Size: sizes[entry.ID]}
+		if machine, is := machines[pseudonym]; is {
+			p.Machine = &machine
+		}
+		if damage, is := of.DamageOf(entry.ID); is {
+			p.Damaged, p.Reason = true, damage.String()
+		}
+		for _, claim := range of.Claims(entry.ID) {
+			p.Claims = append(p.Claims, catalog.MirrorClaim{Job: claim.Job, Reason: claim.Reason, Flags: claim.Flags})
+		}
+		slices.SortFunc(p.Claims, func(a, b catalog.MirrorClaim) int { return cmp.Compare(a.Job, b.Job) })
+		points = append(points, p)
+	}
+	slices.SortFunc(points, func(a, b catalog.MirrorPoint) int { return cmp.Compare(a.ID.String(), b.ID.String()) })
+	return points, nil
+}
+
+// readAtOnce is how many points' files are held at once.
+const readAtOnce = 1000
+
+func sizeOf(p *repo.Point) int64 {
+	var size int64
+	for _, o := range p.Objects {
+		size += max(0, o.Size)
+	}
+	return size
+}
+
+// between are the changes from one state of a repository's points to another.
+func between(before, after []catalog.MirrorPoint) catalog.Changes {
+	var changes catalog.Changes
+	was := map[backup.PointID]catalog.MirrorPoint{}
+	for _, p := range before {
+		was[p.ID] = p
+	}
+	for _, p := range after {
+		if old, there := was[p.ID]; !there || !samePoint(old, p) {
+			changes.Put = append(changes.Put, p)
+		}
+		delete(was, p.ID)
+	}
+	for id := range was {
+		changes.Removed = append(changes.Removed, id)
+	}
+	return changes
+}
+
+// samePoint compares what changes of a point: its claims and its damage, and whether its machine is known by now.
+func samePoint(a, b catalog.MirrorPoint) bool {
+	return a.Damaged == b.Damaged && a.Reason == b.Reason && (a.Machine == nil) == (b.Machine == nil) && len(a.Claims) == len(b.Claims) &&
+		slices.EqualFunc(a.Claims, b.Claims, func(x, y catalog.MirrorClaim) bool {
+			return x.Job == y.Job && x.Reason == y.Reason && (len(x.Flags) == 0 && len(y.Flags) == 0 || reflect.DeepEqual(x.Flags, y.Flags))
+		})
+}
+
+func all(points []catalog.MirrorPoint) iter.Seq2[catalog.MirrorPoint, error] {
+	return func(yield func(catalog.MirrorPoint, error) bool) {
+		for _, p := range points {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// claimed are the points of a repository that a job claims.
+func claimed(of *repo.Repository, by string) map[backup.PointID]bool {
+	points := map[backup.PointID]bool{}
+	for _, entry := range of.Entries() {
+		if _, mine := job.ClaimOf(of, by, entry.ID); mine {
+			points[entry.ID] = true
+		}
+	}
+	return points
+}
+
+// Rebuild makes the mirror of a repository's points anew, from all of its points, and returns how many there are. The repository
+// is one that a job has as its target.
+func (s *Scheduler) Rebuild(ctx context.Context, repository string) (points int64, err error) {
+	resources, err := s.resources(ctx)
+	if err != nil {
+		return 0, err
+	}
+	at := slices.IndexFunc(resources.Jobs, func(of policy.Job) bool { return of.Target.Repository == repository })
+	if at < 0 {
+		return 0, fmt.Errorf("repository %s: %w", repository, ErrUnknownRepository)
+	}
+	setup, err := s.options.Prepare(ctx, resources, resources.Jobs[at].Name)
+	if err != nil {
+		return 0, err
+	}
+	target, err := setup.Target.Open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer target.Close()
+	if setup.Target.ID != "" && target.ID() != setup.Target.ID {
+		return 0, fmt.Errorf("the repository at %s is %s, and the resource is for %s", setup.Target.Location, target.ID(), setup.Target.ID)
+	}
+	if err := target.NeedsKey(); err != nil {
+		return 0, err
+	}
+	list, err := pointsOf(ctx, target, nil)
+	if err == nil {
+		err = s.catalog.Mirror.Replace(ctx, repository, headOf(target), all(list))
+	}
+	if err == nil {
+		err = s.catalog.Figures.Record(ctx, repository, s.figure(ctx, target, list))
+	}
+	return int64(len(list)), err
+}

@@ -1,0 +1,315 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/mover"
+	"ferry/internal/source"
+)
+
+// record notes in the catalog what a session does, while it does it. What cannot be noted is logged and keeps no copy from being
+// made; only that another process has taken the session over ends it.
+type record struct {
+	*Scheduler
+	run *run
+
+	mu sync.Mutex
+	// open are the phases that have begun and not ended. One within another has no number: the catalog has them one after the other.
+	open []openPhase
+	// tasks are the session's that have not ended, by point.
+	tasks map[backup.PointID]*task
+	// stored counts the points that were copied, by this process or one before it.
+	stored int
+	// before is how many of these it were when this process took the session up.
+	before int
+}
+
+type openPhase struct {
+	name   job.PhaseName
+	number int64
+	began  time.Time
+}
+
+// task is a row of the catalog, and while it is worked on its lease and counters.
+type task struct {
+	id       int64
+	row      catalog.Task
+	lease    *catalog.TaskLease
+	progress *mover.Progress
+}
+
+// took is what a task's counters say.
+func (t *task) took() catalog.Progress {
+	if t.progress == nil {
+		return catalog.Progress{}
+	}
+	return catalog.Progress{Done: t.progress.Done.Load(), Total: t.progress.Total.Load()}
+}
+
+// context is for what is noted: it is noted also when the session is being stopped.
+func (n *record) context() context.Context { return context.WithoutCancel(n.run.context) }
+
+// note says of an error of noting something what it means.
+func (n *record) note(err error) {
+	if errors.Is(err, catalog.ErrLostLease) {
+		n.run.stop(errLostHold)
+	}
+	n.trouble("what sessions do cannot be noted", err)
+}
+
+// resume brings the tasks of a session that another process had into the state that nobody works on them.
+func (n *record) resume() {
+	rows, err := n.catalog.Tasks.Of(n.context(), n.run.session.ID)
+	n.note(err)
+	for _, row := range rows {
+		if row.Point != nil && (row.State == catalog.TaskWaiting || row.State == catalog.TaskRunning) {
+			n.tasks[*row.Point] = &task{id: row.ID}
+		}
+		switch row.State {
+		case catalog.TaskDone:
+			n.stored++
+		case catalog.TaskRunning:
+			claimed, err := n.catalog.Tasks.Take(n.context(), row.ID, n.options.Owner, leaseLength)
+			if err == nil && claimed != nil {
+				err = n.catalog.Tasks.Postpone(n.context(), claimed.Lease, "interrupted; it goes on from what was stored", time.Time{}, false)
+			}
+			n.note(err)
+		case catalog.TaskWaiting, catalog.TaskFailed, catalog.TaskStopped:
+		}
+	}
+	n.before = n.stored
+}
+
+// ran are the scripts that the session has run.
+func (n *record) ran() map[job.PhaseName]bool {
+	phases, err := n.catalog.Sessions.Phases(n.context(), n.run.session.ID)
+	n.note(err)
+	ran := map[job.PhaseName]bool{}
+	for _, phase := range phases {
+		if phase.State == catalog.PhaseDone || phase.State == catalog.PhaseWarned {
+			ran[job.PhaseName(phase.Name)] = true
+		}
+	}
+	return ran
+}
+
+func (n *record) phaseBegan(name job.PhaseName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	phase := openPhase{name: name, began: n.options.Now()}
+	if len(n.open) == 0 {
+		number, err := n.catalog.Sessions.Enter(n.context(), n.run.held(), string(name))
+		n.note(err)
+		phase.number = number
+		n.tell(Event{Kind: EventPhase, Phase: &catalog.Phase{Number: number, Name: string(name), Started: phase.began, State: catalog.PhaseRunning}})
+	}
+	n.open = append(n.open, phase)
+	n.log.Debug("phase begins", "job", n.run.session.Job, "session", n.run.session.ID, "phase", name)
+}
+
+func (n *record) phaseEnded(ended job.Phase) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var number int64
+	if last := len(n.open) - 1; last >= 0 && n.open[last].name == ended.Name {
+		number = n.open[last].number
+		n.open = n.open[:last]
+	} else if len(n.open) == 0 { // it was skipped
+		var err error
+		number, err = n.catalog.Sessions.Enter(n.context(), n.run.held(), string(ended.Name))
+		n.note(err)
+	}
+	if number == 0 {
+		return
+	}
+	state := catalog.PhaseState(ended.State)
+	n.note(n.catalog.Sessions.Leave(n.context(), n.run.held(), number, state, ended.Reason, ended.Counts))
+	n.tell(Event{Kind: EventPhase, Phase: &catalog.Phase{
+		Number: number, Name: string(ended.Name), Started: ended.Began, Ended: ended.Ended, State: state, Reason: ended.Reason, Counts: ended.Counts,
+	}})
+	if ended.State == job.PhaseFailed || ended.State == job.PhaseWarned {
+		n.log.Warn("phase ended", "job", n.run.session.Job, "session", n.run.session.ID, "phase", ended.Name, "state", ended.State, "reason", ended.Reason)
+	}
+}
+
+// waits notes what the session waits for; empty: it no longer does.
+func (n *record) waits(reason string) {
+	n.note(n.catalog.Sessions.Wait(n.context(), n.run.held(), reason))
+	if reason != "" {
+		n.log.Info("session waits", "job", n.run.session.Job, "session", n.run.session.ID, "for", reason)
+	}
+	n.tellSession()
+}
+
+// planned makes the tasks of what is to be copied.
+func (n *record) planned(copies []job.PlannedCopy) {
+	var rows []catalog.NewTask
+	for i, c := range copies {
+		rows = append(rows, catalog.NewTask{Machine: c.Machine, Point: &c.Point, Created: c.Created, Source: c.Source, Target: c.Target, Order: int64(i)})
+	}
+	_, err := n.catalog.Tasks.Enqueue(n.context(), n.run.held(), rows)
+	n.note(err)
+	there, err := n.catalog.Tasks.Of(n.context(), n.run.session.ID)
+	n.note(err)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, row := range there {
+		if row.Point != nil && row.State == catalog.TaskWaiting && n.tasks[*row.Point] == nil {
+			n.tasks[*row.Point] = &task{id: row.ID}
+		}
+	}
+}
+
+// slot is a slot for a copy.
+func (n *record) slot(ctx context.Context, c job.PlannedCopy, wait bool) (release func(), err error) {
+	limits := map[string]int{c.Source: 0, c.Target: 0}
+	for name := range limits {
+		if r, there := n.run.resources.Repository(name); there {
+			limits[name] = r.Slots
+		}
+	}
+	if !wait {
+		return n.slots.take(ctx, n.run.session.Job, limits, nil)
+	}
+	waited := false
+	release, err = n.slots.take(ctx, n.run.session.Job, limits, func(reason string) {
+		waited = true
+		n.waits(reason)
+	})
+	if waited {
+		n.waits("")
+	}
+	return release, err
+}
+
+// started notes that a point is being copied.
+func (n *record) started(p source.Point, progress *mover.Progress) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.tasks[p.ID]
+	if t == nil {
+		return
+	}
+	claimed, err := n.catalog.Tasks.Take(n.context(), t.id, n.options.Owner, leaseLength)
+	n.note(err)
+	if claimed != nil {
+		t.lease, t.progress, t.row = &claimed.Lease, progress, claimed.Task
+		row := t.row
+		n.tell(Event{Kind: EventTask, Task: &row})
+	}
+}
+
+// finished notes what became of a point that was being copied. One that failed may be tried again, and waits.
+func (n *record) finished(step job.StepReport) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.tasks[step.Point.ID]
+	if step.Err == nil {
+		n.stored++
+	}
+	if t == nil || t.lease == nil {
+		return
+	}
+	var err error
+	if step.Err != nil {
+		err = n.catalog.Tasks.Postpone(n.context(), *t.lease, job.Reason(step.Err), time.Time{}, true)
+	} else {
+		progress := t.took()
+		progress.Read, progress.Written = step.Result.Read, step.Result.Stored
+		err = n.catalog.Tasks.Finish(n.context(), *t.lease, catalog.TaskDone, "", progress)
+		delete(n.tasks, step.Point.ID)
+	}
+	n.note(err)
+	t.lease, t.progress = nil, nil
+	n.tellTask(t.id)
+}
+
+// progress tells how far what is being worked on is, and with renew notes it and renews the leases.
+func (n *record) progress(renew bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, t := range n.tasks {
+		if t.lease == nil {
+			continue
+		}
+		row := t.row
+		row.Progress = t.took()
+		n.tell(Event{Kind: EventTask, Task: &row})
+		if renew {
+			_, err := n.catalog.Tasks.Renew(n.context(), t.lease, leaseLength, row.Progress)
+			n.note(err)
+		}
+	}
+}
+
+// leave gives back the tasks that were being worked on: whoever takes the session over goes on with them.
+func (n *record) leave() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, t := range n.tasks {
+		if t.lease != nil {
+			n.note(n.catalog.Tasks.Postpone(n.context(), *t.lease, "the server ended; it goes on from what was stored", time.Time{}, false))
+			t.lease = nil
+		}
+	}
+}
+
+// close ends the tasks that have not ended, by what the session says of their points and by what its target holds now.
+func (n *record) close(s *job.Session, held map[backup.PointID]bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	reports := map[string]job.TaskPoint{}
+	reasons := map[string]string{}
+	for _, of := range s.Tasks {
+		for _, p := range of.Points {
+			reports[p.Point], reasons[p.Point] = p, of.Reason
+		}
+	}
+	for id, t := range n.tasks {
+		if t.lease == nil {
+			claimed, err := n.catalog.Tasks.Take(n.context(), t.id, n.options.Owner, leaseLength)
+			n.note(err)
+			if claimed == nil {
+				continue
+			}
+			t.lease = &claimed.Lease
+		}
+		state, reason := catalog.TaskStopped, s.Reason
+		switch p := reports[id.String()]; {
+		case p.Outcome == job.OutcomeFailed:
+			state, reason = catalog.TaskFailed, p.Error
+		case held[id]:
+			state, reason = catalog.TaskDone, "it was stored before the session was interrupted"
+			n.stored++
+		case reasons[id.String()] != "":
+			reason = reasons[id.String()]
+		}
+		n.note(n.catalog.Tasks.Finish(n.context(), *t.lease, state, reason, t.took()))
+		n.tellTask(t.id)
+	}
+	clear(n.tasks)
+}
+
+func (n *record) tell(e Event) { n.events.publish(n.run.session.ID, e) }
+
+func (n *record) tellTask(id int64) {
+	if n.events.wanted(n.run.session.ID) {
+		if row, err := n.catalog.Tasks.Get(n.context(), id); err == nil {
+			n.tell(Event{Kind: EventTask, Task: &row})
+		}
+	}
+}
+
+func (n *record) tellSession() {
+	if n.events.wanted(n.run.session.ID) {
+		if session, err := n.catalog.Sessions.Get(n.context(), n.run.session.ID); err == nil {
+			n.tell(Event{Kind: EventSession, Session: &session})
+		}
+	}
+}

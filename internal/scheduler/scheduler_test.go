@@ -1,0 +1,516 @@
+package scheduler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/repo"
+	"ferry/internal/scheduler"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
+)
+
+// A periodic job begins a session at each boundary and at no other time, copies once what is new, and the catalog says what
+// there is then.
+func TestPeriodicJobRunsAtItsBoundaries(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		start := time.Now()
+		l.pass(time.Minute)
+		l.add("b")
+		l.pass(24 * time.Hour)
+		sessions := l.sessions("offsite")
+		if len(sessions) != 7 {
+			l.t.Fatalf("%d sessions in a day and a minute", len(sessions))
+		}
+		copied := int64(0)
+		for i, session := range sessions {
+			copied += session.Counts["copied"]
+			if at := start.Add(time.Duration(i) * 4 * time.Hour); session.State != catalog.SessionDone || !session.Boundary.Equal(at) || !session.Started.Equal(at) {
+				l.t.Errorf("session %d: %s at %s of %s, want %s", i, session.State, session.Started, session.Boundary, at)
+			}
+		}
+		if copied != 2 || sessions[1].Counts["copied"] != 1 {
+			l.t.Errorf("copied %d in all, %v in the second session", copied, sessions[1].Counts)
+		}
+		ctx := l.t.Context()
+		selected, err := l.catalog.Jobs.Selected(ctx, "offsite")
+		l.must(err)
+		sightings, err := l.catalog.Machines.Sightings(ctx, "pve")
+		l.must(err)
+		if len(selected) != 2 || len(sightings) != 2 {
+			l.t.Errorf("selected %v, seen %v", selected, sightings)
+		}
+		points, err := l.catalog.Mirror.All(ctx, "vault")
+		l.must(err)
+		if len(points) != 2 || points[0].Size != 20_000 || points[0].Machine == nil || len(points[0].Claims) != 1 || points[0].Claims[0].Job != "offsite" {
+			l.t.Errorf("mirror %+v", points)
+		}
+		figures, err := l.catalog.Figures.Since(ctx, "vault", time.Time{})
+		l.must(err)
+		if f := figures[len(figures)-1]; len(figures) != 7 || f.Points != 2 || f.Machines != 2 || f.LogicalBytes != 40_000 || f.StoredBytes <= 0 {
+			l.t.Errorf("figures %+v", figures)
+		}
+		if report := l.report(sessions[1]); report.ID != fmt.Sprint(sessions[1].ID) || report.Copied() != 1 || !report.Nominal.Equal(sessions[1].Boundary) {
+			l.t.Errorf("report %+v", report)
+		}
+		tasks, err := l.catalog.Tasks.Of(ctx, sessions[1].ID)
+		l.must(err)
+		if len(tasks) != 1 || tasks[0].State != catalog.TaskDone || tasks[0].Machine.Name != "b" || tasks[0].Progress.Read == 0 || tasks[0].Source != "pve" || tasks[0].Target != "vault" {
+			l.t.Errorf("tasks %+v", tasks)
+		}
+		phases, err := l.catalog.Sessions.Phases(ctx, sessions[1].ID)
+		l.must(err)
+		var names []string
+		for _, phase := range phases {
+			names = append(names, fmt.Sprint(phase.Name, " ", phase.State))
+		}
+		if got := strings.Join(names, ", "); got != "health check skipped, synchronize done, transform done, compact skipped" {
+			l.t.Errorf("phases %s", got)
+		}
+		if state, err := l.catalog.Jobs.State(ctx, "offsite"); err != nil || !state.Next.Equal(start.Add(28*time.Hour)) {
+			l.t.Errorf("next %+v, %v", state, err)
+		}
+	})
+}
+
+// Boundaries that pass while no server runs are recorded as not run, and one interval catches up.
+func TestMissedBoundariesAreCaughtUpOnce(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		start := time.Now()
+		l.end()
+		l.pass(13 * time.Hour)
+		l.add("a")
+		l.begin()
+		l.pass(time.Minute)
+		var got []string
+		for _, session := range l.sessions("offsite") {
+			got = append(got, fmt.Sprintf("%s %s", session.Boundary.Sub(start), session.State))
+		}
+		if text := strings.Join(got, ", "); text != "0s done, 8h0m0s not run, 4h0m0s not run, 12h0m0s done" {
+			l.t.Errorf("sessions %s", text)
+		}
+		if last := l.last("offsite", catalog.SessionDone); last.Counts["copied"] != 1 {
+			l.t.Errorf("the one that catches up: %v", last.Counts)
+		}
+		l.pass(3 * time.Hour) // the boundary to come stands
+		if last := l.last("offsite", catalog.SessionDone); !last.Boundary.Equal(start.Add(16 * time.Hour)) {
+			l.t.Errorf("the next one is of %s", last.Boundary)
+		}
+	})
+}
+
+// A session that waits ends at its boundary, as the next interval begins, and what it waited for is that one's business.
+func TestBoundaryEndsWaiting(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.add("b")
+		unlock := l.lock("a")
+		l.job("offsite", "schedule: {every: 2h}")
+		start := time.Now()
+		l.begin()
+		l.pass(time.Hour)
+		waits := l.last("offsite", catalog.SessionWaiting)
+		if !strings.Contains(waits.Reason, "locked") {
+			l.t.Errorf("waits for %q", waits.Reason)
+		}
+		if points, err := l.catalog.Mirror.All(l.t.Context(), "vault"); err != nil || len(points) != 0 {
+			l.t.Errorf("the mirror before the end: %v, %v", points, err) // b is in the target; the catalog hears of it at the end
+		}
+		l.pass(2 * time.Hour)
+		sessions := l.sessions("offsite")
+		if len(sessions) != 2 || sessions[0].State != catalog.SessionPartial || !sessions[0].Ended.Equal(start.Add(2*time.Hour)) || sessions[1].State != catalog.SessionWaiting {
+			l.t.Fatalf("sessions %+v", sessions)
+		}
+		unlock()
+		l.pass(2 * time.Minute)
+		if last := l.last("offsite", catalog.SessionDone); last.ID != sessions[1].ID || last.Counts["copied"] != 1 {
+			l.t.Errorf("after the lock had gone: %+v", last)
+		}
+	})
+}
+
+// A job whose target is offline waits with its reason, and goes on by itself when the target is back. It makes nothing where the
+// target was, and takes no other repository for it.
+func TestOfflineTargetRecoversWithoutHands(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {every: 1d, at: \"00:00\"}")
+		l.targetErr = fmt.Errorf("no Ferry repository at memory: %w", repo.ErrNoRepository)
+		l.begin()
+		l.pass(3 * time.Hour)
+		waits := l.last("offsite", catalog.SessionWaiting)
+		if !strings.Contains(waits.Reason, "offline") {
+			l.t.Errorf("waits for %q", waits.Reason)
+		}
+		l.with(func() { l.targetErr = nil })
+		l.pass(time.Minute)
+		if last := l.last("offsite", catalog.SessionDone); last.ID != waits.ID || last.Counts["copied"] != 1 || last.Reason != "" {
+			l.t.Errorf("after it is back: %+v", last)
+		}
+		// It goes while it is written to, and another one comes in its place.
+		l.pass(20*time.Hour + 58*time.Minute)
+		p := l.add("a")
+		whole, once := l.targets["vault"], true
+		replaced := func(_ int, _ int64, n int) (int, error) {
+			if once {
+				once = false
+				other := memory.New()
+				r, err := repo.Init(context.Background(), other, repo.Environment{}, repo.Options{BlockSize: 4096})
+				l.must(err)
+				l.must(r.Close())
+				whole.SetFault(func(memory.Op, string) error { return repo.ErrNoRepository })
+				l.with(func() { l.targets["vault"] = other })
+			}
+			return n, nil
+		}
+		l.with(func() { p.OnRead = replaced })
+		l.pass(3 * time.Hour)
+		if last := l.last("offsite", catalog.SessionFailed); !strings.Contains(last.Reason, "and the job is for") {
+			l.t.Errorf("with another repository in its place: %q", last.Reason)
+		}
+		whole.SetFault(nil)
+		l.with(func() { l.targets["vault"] = whole })
+		l.pass(24 * time.Hour)
+		if last := l.last("offsite", catalog.SessionDone); last.Counts["copied"] != 1 {
+			l.t.Errorf("a day later: %+v", last)
+		}
+	})
+}
+
+// A job of mode immediate runs when a source has a new point, and looks at its sources only while its window is open.
+func TestImmediateJobRunsWhenThereIsANewPoint(t *testing.T) {
+	inBubble(t, func(l *lab) { // it begins at midnight in UTC
+		l.add("a")
+		l.job("offsite", "schedule: {mode: immediate}\nwindow: {allow: [\"00:00-06:00\"]}")
+		l.begin()
+		l.pass(time.Minute)
+		if first := l.last("offsite", catalog.SessionDone); first.Counts["copied"] != 1 {
+			l.t.Errorf("the first: %+v", first)
+		}
+		l.pass(2 * time.Hour)
+		if n := len(l.sessions("offsite")); n != 1 {
+			l.t.Errorf("%d sessions while there was nothing new", n)
+		}
+		l.add("a")
+		l.pass(2 * time.Minute)
+		if second := l.last("offsite", catalog.SessionDone); second.Counts["copied"] != 1 || len(l.sessions("offsite")) != 2 {
+			l.t.Errorf("the second: %+v", second)
+		}
+		l.pass(5 * time.Hour)
+		l.add("a")
+		before := l.looks
+		l.pass(12 * time.Hour)
+		if len(l.sessions("offsite")) != 2 || l.looks != before {
+			l.t.Errorf("while the window is closed: %d sessions, %d looks", len(l.sessions("offsite")), l.looks-before)
+		}
+		l.pass(5 * time.Hour)
+		if third := l.last("offsite", catalog.SessionDone); third.Counts["copied"] != 1 || len(l.sessions("offsite")) != 3 {
+			l.t.Errorf("when it was open again: %+v", third)
+		}
+		// A session that leaves something undone is followed by another one.
+		bad := l.add("a")
+		l.with(func() { bad.OpenError = fmt.Errorf("%w: it is cut off", backup.ErrBroken) })
+		l.pass(2 * time.Minute)
+		l.last("offsite", catalog.SessionFailed)
+		l.pass(5 * time.Minute)
+		if n := len(l.sessions("offsite")); n != 4 {
+			l.t.Errorf("%d sessions at once", n)
+		}
+		l.with(func() { bad.OpenError = nil })
+		l.pass(20 * time.Minute)
+		if n := len(l.sessions("offsite")); n != 5 {
+			l.t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+// A job that comes after another one runs when that has stored a point, and not when it has not; also if it was in progress then.
+func TestJobAfterAnother(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.target("second")
+		l.job("offsite", "schedule: {every: 1h}")
+		l.put("Job", "further", "kind: Job\nname: further\nsource: {repositories: [pve]}\ntarget: {repository: second}\nschedule: {after: offsite}\n")
+		l.begin()
+		l.pass(90 * time.Minute)
+		if n := len(l.sessions("further")); n != 0 {
+			l.t.Fatalf("%d sessions though nothing was stored", n)
+		}
+		l.add("a")
+		l.pass(time.Hour)
+		if last := l.last("further", catalog.SessionDone); last.Counts["copied"] != 1 {
+			l.t.Errorf("after a point was stored: %+v", last)
+		}
+		// The other one waits for a lock while the first stores another point.
+		unlock := l.lock("b")
+		l.add("b")
+		l.add("a")
+		l.pass(2 * time.Hour) // the first waits for it too, to its boundary
+		waiting := l.last("further", catalog.SessionWaiting)
+		l.add("a")
+		l.pass(time.Hour)
+		l.last("further", catalog.SessionWaiting)
+		unlock()
+		l.pass(2 * time.Minute)
+		if last := l.last("further", catalog.SessionDone); last.ID == waiting.ID {
+			l.t.Errorf("what was stored while it was in progress asked for nothing: %+v", last)
+		}
+	})
+}
+
+// Two jobs share a slot: one machine is copied at a time, whoever waits says so, and they take turns.
+func TestTwoJobsShareASlot(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.slots = 1
+		l.target("second")
+		gate := make(chan struct{})
+		inside, most := 0, 0
+		for _, name := range []string{"a", "b"} {
+			p := l.add(name)
+			p.OnRead = func(_ int, offset int64, n int) (int, error) {
+				if offset == 0 {
+					l.with(func() { inside++; most = max(most, inside) })
+					<-gate
+					l.with(func() { inside-- })
+				}
+				return n, nil
+			}
+		}
+		l.job("first", "schedule: {every: 1d, at: \"00:00\"}")
+		l.put("Job", "other", "kind: Job\nname: other\nsource: {repositories: [pve]}\ntarget: {repository: second}\nschedule: {every: 1d, at: \"00:00\"}\n")
+		l.begin()
+		l.pass(time.Minute)
+		var waits []string
+		for _, name := range []string{"first", "other"} {
+			s := l.sessions(name)[0]
+			waits = append(waits, string(s.State))
+			if s.State == catalog.SessionWaiting && !strings.Contains(s.Reason, "no slot") {
+				l.t.Errorf("job %s waits for %q", name, s.Reason)
+			}
+		}
+		if text := strings.Join(waits, " "); text != "running waiting" && text != "waiting running" {
+			l.t.Errorf("the sessions are %s", text)
+		}
+		for range 4 {
+			gate <- struct{}{}
+			synctest.Wait()
+		}
+		l.pass(time.Minute)
+		for _, name := range []string{"first", "other"} {
+			if last := l.last(name, catalog.SessionDone); last.Counts["copied"] != 2 {
+				l.t.Errorf("job %s: %+v", name, last)
+			}
+		}
+		if most != 1 {
+			l.t.Errorf("%d at once", most)
+		}
+	})
+}
+
+// What was stored when a person stops a session is kept, or with now what was committed; the next session goes on from there.
+func TestStop(t *testing.T) {
+	for _, now := range []bool{false, true} {
+		inBubble(t, func(l *lab) {
+			l.job("offsite", "schedule: {mode: manual}")
+			l.begin()
+			if err := l.Stop(l.t.Context(), "offsite", now); !errors.Is(err, scheduler.ErrNotRunning) {
+				l.t.Errorf("nothing runs: %v", err)
+			}
+			p, blocked := l.slow("a")
+			id, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+			l.must(err)
+			synctest.Wait()
+			if _, err := l.Start(l.t.Context(), "offsite", scheduler.Start{}); !errors.Is(err, scheduler.ErrRunning) {
+				l.t.Errorf("a second one: %v", err)
+			}
+			events, cancel := l.Subscribe(id)
+			defer cancel()
+			l.must(l.Stop(l.t.Context(), "offsite", now))
+			close(blocked)
+			l.pass(time.Minute)
+			last := l.last("offsite", catalog.SessionStopped)
+			if last.ID != id || last.Counts["copied"] != 0 || last.Reason != "a person stopped it" {
+				l.t.Errorf("stopped: %+v", last)
+			}
+			heard := 0
+			for range events {
+				heard++
+			}
+			if heard == 0 {
+				l.t.Error("nothing was told before the end")
+			}
+			tasks, err := l.catalog.Tasks.Of(l.t.Context(), id)
+			l.must(err)
+			if len(tasks) != 1 || tasks[0].State != catalog.TaskStopped {
+				l.t.Errorf("tasks %+v", tasks)
+			}
+			p.Read.Store(0)
+			_, err = l.Start(l.t.Context(), "offsite", scheduler.Start{Retry: true})
+			l.must(err)
+			l.pass(time.Minute)
+			if again := l.last("offsite", catalog.SessionDone); again.Counts["copied"] != 1 {
+				l.t.Errorf("again: %+v", again)
+			}
+			if read := p.Read.Load(); !now && read >= slowSize {
+				l.t.Errorf("after a checkpoint %d bytes are read again", read)
+			}
+			if _, err := l.Start(l.t.Context(), "offsite", scheduler.Start{Retry: true}); !errors.Is(err, scheduler.ErrNothingToRetry) {
+				l.t.Errorf("nothing is left to be done: %v", err)
+			}
+		})
+	}
+}
+
+// A session that is in progress when the server ends is left with a checkpoint, and the next server goes on with it at once,
+// under the same boundary and from what was stored. So it is when the server ends without a word.
+func TestSessionIsTakenUp(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		done := l.add("a")
+		p, blocked := l.slow("b")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		l.pass(time.Minute)
+		before := l.last("offsite", catalog.SessionRunning)
+		go func() {
+			time.Sleep(time.Second)
+			close(blocked)
+		}()
+		l.end()
+		if left := l.last("offsite", catalog.SessionRunning); left.ID != before.ID {
+			l.t.Errorf("left behind: %+v", left)
+		}
+		done.Read.Store(0)
+		p.Read.Store(0)
+		l.pass(10 * time.Second)
+		l.begin()
+		l.pass(time.Minute)
+		after := l.last("offsite", catalog.SessionDone)
+		if after.ID != before.ID || !after.Boundary.Equal(before.Boundary) || after.Counts["copied"] != 2 || after.Owner != "server 2" {
+			l.t.Errorf("taken up: %+v", after)
+		}
+		if done.Read.Load() != 0 || p.Read.Load() == 0 || p.Read.Load() >= slowSize {
+			l.t.Errorf("read again: %d of what was stored, %d of what was not", done.Read.Load(), p.Read.Load())
+		}
+		report := l.report(after)
+		if !strings.Contains(strings.Join(report.Warnings, " "), "taken up again") || !report.Nominal.Equal(before.Boundary) {
+			l.t.Errorf("report %+v", report)
+		}
+		tasks, err := l.catalog.Tasks.Of(l.t.Context(), after.ID)
+		l.must(err)
+		for _, task := range tasks {
+			if task.State != catalog.TaskDone {
+				l.t.Errorf("%+v", task)
+			}
+		}
+	})
+}
+
+// A job is enabled when it is new, and not when a person has switched it off; and when it has gone nothing of it begins.
+func TestJobsComeAndGo(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.begin()
+		if _, err := l.Start(l.t.Context(), "offsite", scheduler.Start{}); !errors.Is(err, scheduler.ErrUnknownJob) {
+			l.t.Errorf("an unknown job: %v", err)
+		}
+		l.job("offsite", "schedule: {every: 1h}")
+		l.Changed()
+		l.pass(time.Minute)
+		l.last("offsite", catalog.SessionDone)
+		l.must(l.Disable(l.t.Context(), "offsite"))
+		l.Changed()
+		l.pass(3 * time.Hour)
+		if n := len(l.sessions("offsite")); n != 1 {
+			l.t.Errorf("%d sessions after it was disabled", n)
+		}
+		full, err := l.Start(l.t.Context(), "offsite", scheduler.Start{Full: true})
+		l.must(err)
+		l.pass(time.Minute)
+		if byHand := l.last("offsite", catalog.SessionDone); byHand.ID != full || !byHand.Full || !byHand.Boundary.IsZero() {
+			l.t.Errorf("by hand: %+v", byHand)
+		}
+		l.must(l.Enable(l.t.Context(), "offsite"))
+		l.pass(time.Minute)
+		if n := len(l.sessions("offsite")); n != 5 { // the first, the one by hand, two that were not run, and one that catches up
+			l.t.Errorf("%d sessions after it was enabled", n)
+		}
+		resource, err := l.catalog.Resources.Get(l.t.Context(), "Job", "offsite")
+		l.must(err)
+		l.must(l.catalog.Resources.Delete(l.t.Context(), "Job", "offsite", resource.Version))
+		l.Changed()
+		l.pass(3 * time.Hour)
+		if n := len(l.sessions("offsite")); n != 5 {
+			l.t.Errorf("%d sessions after it had gone", n)
+		}
+	})
+}
+
+// What the mirror says comes from the repository alone: made anew it is what it was.
+func TestRebuildMakesTheMirrorAnew(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.add("b")
+		l.job("offsite", "schedule: {mode: manual}")
+		l.begin()
+		_, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+		l.must(err)
+		l.pass(time.Minute)
+		before, err := l.catalog.Mirror.All(l.t.Context(), "vault")
+		l.must(err)
+		l.must(l.catalog.Mirror.Drop(l.t.Context(), "vault"))
+		if n, err := l.Rebuild(l.t.Context(), "vault"); err != nil || n != 2 {
+			l.t.Errorf("rebuilt %d, %v", n, err)
+		}
+		after, err := l.catalog.Mirror.All(l.t.Context(), "vault")
+		l.must(err)
+		if fmt.Sprintf("%+v", deref(after)) != fmt.Sprintf("%+v", deref(before)) {
+			l.t.Errorf("before %+v\nafter %+v", deref(before), deref(after))
+		}
+		if _, err := l.Rebuild(l.t.Context(), "pve"); !errors.Is(err, scheduler.ErrUnknownRepository) {
+			l.t.Errorf("a source: %v", err)
+		}
+		explanation, of, err := l.Explain(l.t.Context(), "offsite")
+		if err != nil || of.Name != "offsite" || len(explanation.Plan.Machines) != 2 || explanation.Target.State != job.StateReady {
+			l.t.Errorf("explained: %+v, %v", explanation, err)
+		}
+	})
+}
+
+// slowSize is the size of a slow point's disk.
+const slowSize = 24 << 20
+
+// slow adds a point whose second half is not read before the channel is closed.
+func (l *lab) slow(machine string) (*sourcetest.Point, chan struct{}) {
+	p, blocked := l.addSized(machine, slowSize), make(chan struct{})
+	l.with(func() {
+		p.OnRead = func(_ int, offset int64, n int) (int, error) {
+			if offset >= slowSize/2 {
+				<-blocked
+			}
+			return n, nil
+		}
+	})
+	return p, blocked
+}
+
+func deref(points []catalog.MirrorPoint) (list []any) {
+	for _, p := range points {
+		machine := *p.Machine
+		p.Machine = nil
+		list = append(list, p, machine)
+	}
+	return list
+}

@@ -1,0 +1,100 @@
+package scheduler
+
+import (
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/job"
+	"ferry/internal/policy"
+)
+
+// Jobs of mode immediate have no boundaries: a new point in a source asks for an interval. Sources do not tell, so they are
+// listed again and again, as `ferry points` does it, by names and headers:
+//
+//  1. Only while the job is enabled, no session of it runs, and its window is open.
+//  2. lookEvery after the last time, and no more than a share of the time is spent on it: a source that takes long to list is
+//     listed less often.
+//  3. A complete point of a machine selected which the last listing did not have asks for an interval. After the server's start,
+//     and retryAfter after a session that left something undone, there is no last listing, and an interval begins.
+const (
+	lookEvery  = time.Minute
+	lookShare  = 50
+	retryAfter = 15 * time.Minute
+)
+
+// watch is what is known of the sources of a job.
+type watch struct {
+	// seen are the points of the last listing; nil: there is none.
+	seen map[backup.PointID]bool
+	// next is when the sources are listed again, looking is true while they are.
+	next    time.Time
+	looking bool
+}
+
+// watched notes what a session saw of the sources of its job.
+func (s *Scheduler) watched(ended *job.Session) {
+	now := s.options.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ended.Result == job.ResultDone {
+		s.watches[ended.Job] = &watch{seen: ended.Seen, next: now.Add(lookEvery)}
+	} else {
+		s.watches[ended.Job] = &watch{next: now.Add(retryAfter)}
+	}
+}
+
+// look has the sources of a job looked at if it is time, and returns when it is next.
+func (s *Scheduler) look(resources policy.Resources, of policy.Job) (next time.Time) {
+	now := s.options.Now()
+	if !of.Window.Open(now) {
+		opens, _ := of.Window.Change(now)
+		return opens
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[of.Name]
+	if w == nil {
+		w = &watch{next: now}
+		s.watches[of.Name] = w
+	}
+	if w.looking || s.base == nil {
+		return now.Add(lookEvery)
+	}
+	if late := w.next.Sub(now); late > 0 && late <= retryAfter { // further away only by a clock that was wrong
+		return w.next
+	}
+	w.looking = true
+	s.work.Add(1)
+	base := s.base
+	go func() {
+		defer s.work.Done()
+		defer s.lookAgain()
+		ask := w.seen == nil
+		var seen map[backup.PointID]bool
+		if !ask {
+			setup, err := s.options.Prepare(base, resources, of.Name)
+			if err == nil {
+				setup.Now = s.options.Now
+				seen, err = job.Look(base, setup)
+			}
+			if base.Err() != nil {
+				return
+			}
+			s.trouble("the sources of job "+of.Name+" cannot be looked at", err)
+		}
+		ended := s.options.Now()
+		s.mu.Lock()
+		for id := range seen {
+			ask = ask || !w.seen[id]
+		}
+		for id := range seen { // what a source that was offline for a while has is not new when it is back
+			w.seen[id] = true
+		}
+		w.looking, w.next = false, ended.Add(max(lookEvery, lookShare*ended.Sub(now)))
+		s.mu.Unlock()
+		if ask {
+			s.trouble("job "+of.Name+" cannot be asked to run", s.catalog.Jobs.Ask(base, of.Name))
+		}
+	}()
+	return now.Add(lookEvery)
+}
