@@ -122,8 +122,7 @@ func (r *runner) waits(reason string) {
 // pauseFor waits for a time, and tells for what.
 func (r *runner) pauseFor(ctx context.Context, wait time.Duration, reason string) error {
 	r.waits(backup.SafeText(reason))
-	err := r.Pause(ctx, wait)
-	return err
+	return r.Pause(ctx, wait)
 }
 
 // untilReady runs the phases, and again when a target that was not ready may be, for as long as the interval goes on.

@@ -70,8 +70,7 @@ func (r *runner) openTarget(ctx context.Context) error {
 	}
 	if err == nil {
 		r.met = target.ID()
-	}
-	if err == nil {
+		r.waits("")
 		r.session.Nominal = r.interval().Begins.UTC()
 		return nil
 	}
