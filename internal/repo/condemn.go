@@ -35,7 +35,7 @@ func (c *reclaimer) condemnDead(ctx context.Context) error {
 func (c *reclaimer) condemn(ctx context.Context, payload *commitlog.Payload, packs []format.Name) error {
 	for {
 		var late *commitlog.State
-		err := c.repo.commit(ctx, payload, func(state *commitlog.State) error {
+		err := c.commit(ctx, payload, func(state *commitlog.State) error {
 			if c.stale(state) {
 				return errStale
 			}
@@ -88,6 +88,13 @@ func (c *reclaimer) rotten(state *commitlog.State) bool {
 		}
 	}
 	return false
+}
+
+// rottenNow is true if damage was noted between the mark and the last entry that was read.
+func (c *reclaimer) rottenNow() bool {
+	c.repo.mu.Lock()
+	defer c.repo.mu.Unlock()
+	return c.rotten(c.repo.state)
 }
 
 // lacks is true if a state has points or unfinished copies that are not marked.
@@ -172,7 +179,7 @@ func (c *reclaimer) condemnGarbage(ctx context.Context) error {
 	slices.Sort(garbage)
 	for some := range slices.Chunk(garbage, condemnedAtOnce) {
 		payload := &commitlog.Payload{}
-		err := c.repo.commit(ctx, payload, func(state *commitlog.State) error {
+		err := c.commit(ctx, payload, func(state *commitlog.State) error {
 			payload.Condemned, payload.CondemnedFiles = nil, nil
 			named := namedBy(state)
 			for _, name := range some {

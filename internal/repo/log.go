@@ -154,6 +154,28 @@ func (r *Repository) Refresh(ctx context.Context) error {
 	return r.follow(ctx, nil)
 }
 
+// snapshot returns the state as it is now, for reading. It copies all of it.
+func (r *Repository) snapshot() *commitlog.State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Clone()
+}
+
+// hasPack is true if the log has the pack.
+func (r *Repository) hasPack(id format.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known := r.state.Packs[id]
+	return known
+}
+
+// isLive is true if the log has the pack and it is not given up.
+func (r *Repository) isLive(id format.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Live(id)
+}
+
 // commit appends an entry to the log. Everything the payload names must be durable already. If another writer was
 // first, its entries are read and it is tried again behind them. check, if not nil, looks before each try whether the
 // payload still holds in the state that it would follow, and may change it; its error ends the commit, and nothing was

@@ -81,19 +81,8 @@ type ReclaimReport struct {
 //     are condemned. What only packs have that were condemned before is stored again first (rescue.go).
 //
 // It refuses to act with an error wrapping backup.ErrDamaged if packs that the log names are missing, unless the log also
-// says that nothing in them is relied on. A storage that is full lets it use the reserve.
-func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (report *ReclaimReport, err error) {
-	if options.DryRun {
-		return r.reclaim(ctx, options)
-	}
-	err = r.withReserve(ctx, func() error {
-		report, err = r.reclaim(ctx, options)
-		return err
-	})
-	return report, err
-}
-
-func (r *Repository) reclaim(ctx context.Context, options ReclaimOptions) (*ReclaimReport, error) {
+// says that nothing in them is relied on. Each write that a storage has no space for may use the reserve.
+func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (*ReclaimReport, error) {
 	if err := r.Writable(); err != nil && !options.DryRun {
 		return nil, err
 	}
@@ -102,7 +91,8 @@ func (r *Repository) reclaim(ctx context.Context, options ReclaimOptions) (*Recl
 	}
 	c := &reclaimer{repo: r, options: options, report: &ReclaimReport{}, run: format.RandomName(), started: r.env.now(), spared: map[format.Name]bool{}}
 	if !options.DryRun {
-		release, err := r.lease(ctx, c.run, "reclaim")
+		var release func()
+		err := r.withReserve(ctx, func() (err error) { release, err = r.lease(ctx, c.run, "reclaim"); return err })
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +115,7 @@ type reclaimer struct {
 	moved int64
 
 	listing map[string]storage.Info
-	// state is the log's when the mark began, with what this run condemned and found damaged since.
+	// state is the log's when the mark began, with what this run condemned since, and what it found damaged of condemned packs.
 	state   *commitlog.State
 	marker  *marker
 	placing map[format.Name]placing
@@ -165,7 +155,7 @@ func (c *reclaimer) reclaim(ctx context.Context) error {
 	if c.options.DryRun || c.report.Frozen != "" {
 		return c.retire(ctx)
 	}
-	// What gives space back at once comes before what needs some.
+	// What gives space back at once comes before what needs some, but for what is about to go for good.
 	for _, step := range []func(context.Context) error{c.rescue, c.retire, c.condemnGarbage, c.giveUp, c.retire, c.remember} {
 		if err := step(ctx); err != nil {
 			return err
@@ -191,23 +181,16 @@ func (c *reclaimer) giveUp(ctx context.Context) error {
 	}
 	switch {
 	case errors.Is(err, errStale), errors.Is(err, errRot), errors.Is(err, ErrCondemned): // or another run took for garbage what this one has just moved
-		c.report.Stopped = err.Error() + ": the next run goes on"
+		c.stop(err.Error() + ": the next run goes on")
 		return nil
 	case errors.Is(err, errLies):
-		c.report.Stopped = err.Error() + ": ferry verify --heal makes it anew"
+		c.stop(err.Error() + ": ferry verify --heal makes it anew")
 		return nil
 	case errors.Is(err, storage.ErrFull), err == nil && full:
-		c.report.Stopped = "what is needed could not be moved, because the storage is full: delete first, by running it again"
+		c.stop("what is needed could not be moved, because the storage is full: delete first, by running it again")
 		return nil
 	}
 	return err
-}
-
-// snapshot returns the state as it is now, for reading.
-func (r *Repository) snapshot() *commitlog.State {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.state.Clone()
 }
 
 // reclaimed are the folders whose files reclaim looks after.
@@ -249,7 +232,7 @@ func (c *reclaimer) list(ctx context.Context) error {
 			if err := r.Refresh(ctx); err != nil {
 				return err
 			}
-			if !r.snapshot().Live(id) {
+			if !r.isLive(id) {
 				continue // condemned and deleted just now
 			}
 			missing = append(missing, name)
@@ -301,11 +284,38 @@ func (c *reclaimer) markAll(ctx context.Context) error {
 	return nil
 }
 
+// stop notes why the run does not do all of its work: the first reason, which others follow from.
+func (c *reclaimer) stop(reason string) {
+	if c.report.Stopped == "" {
+		c.report.Stopped = reason
+	}
+}
+
 // outOfTime is true, and noted, once the run's time is used up.
 func (c *reclaimer) outOfTime() bool {
 	if c.options.MaxTime > 0 && c.repo.env.now().Sub(c.started) >= c.options.MaxTime {
-		c.report.Stopped = "the time given is used up"
+		c.stop("the time given is used up")
 		return true
 	}
 	return false
+}
+
+// mayMove is true if the time and the bytes given allow to move frames of so many bytes. If not, that is noted.
+func (c *reclaimer) mayMove(live int64) bool {
+	if c.options.MaxBytes > 0 && c.moved+2*live > c.options.MaxBytes {
+		c.stop("the bytes given are used up")
+		return false
+	}
+	return !c.outOfTime()
+}
+
+// commit is the repository's, with the reserve.
+func (c *reclaimer) commit(ctx context.Context, payload *commitlog.Payload, check func(*commitlog.State) error) error {
+	return c.repo.withReserve(ctx, func() error { return c.repo.commit(ctx, payload, check) })
+}
+
+// storageTime is the repository's, with the reserve.
+func (c *reclaimer) storageTime(ctx context.Context) (now time.Time, err error) {
+	err = c.repo.withReserve(ctx, func() error { now, err = c.repo.storageTime(ctx); return err })
+	return now, err
 }

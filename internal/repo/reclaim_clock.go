@@ -16,7 +16,7 @@ func (c *reclaimer) readClock(ctx context.Context) error {
 	r := c.repo
 	c.now = c.started
 	if !c.options.DryRun {
-		now, err := r.storageTime(ctx)
+		now, err := c.storageTime(ctx)
 		if err != nil {
 			return err
 		}

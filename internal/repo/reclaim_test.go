@@ -395,5 +395,8 @@ func TestReclaimWaitsForLocks(t *testing.T) {
 	if report.Moved.Packs > 0 || report.Deleted.Packs > 0 || report.Locked.Packs == 0 || report.LockedUntil.IsZero() || len(store.Names("packs/")) != packs {
 		t.Errorf("%+v", report)
 	}
+	if condemned := len(r.State().Condemned); report.Locked.Packs > condemned {
+		t.Errorf("%d locked packs of %d that are given up", report.Locked.Packs, condemned)
+	}
 	check(t, r, points[3])
 }

@@ -43,21 +43,20 @@ func (c *reclaimer) repackAll(ctx context.Context) error {
 		}
 	}
 	for _, group := range all {
-		cost := int64(0)
+		live := int64(0)
 		for _, step := range group {
-			cost += 2 * step.LiveBytes
+			live += step.LiveBytes
 		}
-		if c.options.MaxBytes > 0 && c.moved+cost > c.options.MaxBytes {
-			c.report.Stopped = "the bytes given are used up"
+		if !c.mayMove(live) {
 			return nil
 		}
-		if c.outOfTime() {
-			return nil
-		}
-		if err := errors.Join(ctx.Err(), c.repack(ctx, group, keepers)); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c.moved += cost
+		if err := c.repo.moveWithReserve(ctx, func() error { return c.repack(ctx, group, keepers) }); err != nil {
+			return err
+		}
+		c.moved += 2 * live
 	}
 	return nil
 }
@@ -85,13 +84,13 @@ func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map
 	}
 	var err error
 	if len(mover.bad) > 0 {
-		err = c.repo.commit(ctx, payload, ofNamedPacks(payload)) // what was moved stays moved: the next run finds its old places dead
+		// What was moved stays moved: the next run finds its old places dead. The damage is not added to c.state, so that this run
+		// deletes nothing more: what was condemned earlier may be what is left.
+		err = c.commit(ctx, payload, ofNamedPacks(payload))
 	} else {
 		err = c.condemn(ctx, payload, sources)
 	}
-	if refused(err) {
-		mover.drop(ctx) // nothing names the new pack, and nobody else will
-	}
+	mover.dropUnnamed(ctx, err)
 	if errors.Is(err, errNothing) {
 		return nil
 	}
@@ -110,8 +109,7 @@ func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map
 	return nil
 }
 
-// refused is true for errors that a commit's own check gave: nothing was written to the log. After any other the entry may
-// be there, whatever the storage answered, and what it names must stay: the next run finds what is garbage.
+// refused is true for errors that a commit's own check gave: nothing was written to the log.
 func refused(err error) bool {
 	return errors.Is(err, errNothing) || errors.Is(err, errStale) || errors.Is(err, ErrCondemned)
 }
@@ -144,7 +142,7 @@ func newFrameMover(r *Repository, from commitlog.Pack) *frameMover {
 // pack has no frames there.
 func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint32) (whole bool, err error) {
 	reader, err := m.repo.store.Open(ctx, pack.ObjectName(p.ID))
-	if errors.Is(err, storage.ErrNotExist) && m.repo.Refresh(ctx) == nil && !m.repo.snapshot().Live(p.ID) {
+	if errors.Is(err, storage.ErrNotExist) && m.repo.Refresh(ctx) == nil && !m.repo.isLive(p.ID) {
 		return false, errStale
 	}
 	if err != nil {
@@ -236,7 +234,9 @@ func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) err
 	}
 	if err == nil {
 		m.out = nil
-		err = m.repo.protect(ctx, m.id, size)
+		if err = m.repo.protect(ctx, m.id, size); err != nil {
+			m.drop(ctx)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", m.id, err)
@@ -247,10 +247,19 @@ func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) err
 	return nil
 }
 
+// dropUnnamed removes the new pack if the commit that was to name it failed so that no entry does, and nobody else will: its
+// own check refused it, or there was no space, and the log read on does not have it. The space it takes may be all that is left for
+// entries. After any other error the entry may be there, whatever the storage answered: the next run finds what is garbage.
+func (m *frameMover) dropUnnamed(ctx context.Context, err error) {
+	if refused(err) || errors.Is(err, storage.ErrFull) && m.repo.Refresh(ctx) == nil {
+		m.drop(ctx)
+	}
+}
+
 // drop removes the new pack, unless an entry names it after all: the commit's own, met again after its answer was lost. If
 // that fails it is garbage, which the next run finds.
 func (m *frameMover) drop(ctx context.Context) {
-	if _, named := m.repo.snapshot().Packs[m.id]; !named && m.writer != nil && m.out == nil {
+	if m.writer != nil && m.out == nil && !m.repo.hasPack(m.id) {
 		_ = m.repo.deletePack(context.WithoutCancel(ctx), m.id)
 	}
 }

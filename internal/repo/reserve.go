@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"ferry/internal/storage"
@@ -49,31 +51,46 @@ func (r *Repository) Reserve(ctx context.Context) error {
 
 // ReleaseReserve gives the reserve's space back to the storage, and returns false if there was none.
 func (r *Repository) ReleaseReserve(ctx context.Context) (bool, error) {
+	return r.releaseReserve(ctx, 0)
+}
+
+// releaseReserve leaves so many pieces of the reserve as they are, and returns false if there were no more.
+func (r *Repository) releaseReserve(ctx context.Context, leave int) (bool, error) {
 	if err := r.Writable(); err != nil {
 		return false, err
 	}
 	there, err := r.reserved(ctx)
-	if err != nil {
+	if err != nil || len(there) <= leave {
 		return false, err
 	}
-	for name := range there {
+	for _, name := range slices.Sorted(maps.Keys(there))[leave:] {
 		if err := r.store.Delete(ctx, name); err != nil {
 			return false, err
 		}
 	}
-	return len(there) > 0, nil
+	return true, nil
 }
 
-// withReserve runs what gives space back. If there is no space even for that, the reserve is released, and it runs again.
-func (r *Repository) withReserve(ctx context.Context, run func() error) error {
-	err := run()
+// withReserve writes what gives space back. If there is no space even for that, the reserve is released, and it is written again:
+// that alone, so that what a run has done and seen until then stays one run's.
+func (r *Repository) withReserve(ctx context.Context, write func() error) error {
+	return r.withReserveBut(ctx, 0, write)
+}
+
+// moveWithReserve is withReserve for a pack, which may be as large as the reserve: a piece is left for log entries.
+func (r *Repository) moveWithReserve(ctx context.Context, write func() error) error {
+	return r.withReserveBut(ctx, 1, write)
+}
+
+func (r *Repository) withReserveBut(ctx context.Context, leave int, write func() error) error {
+	err := write()
 	if !errors.Is(err, storage.ErrFull) {
 		return err
 	}
-	if released, releaseErr := r.ReleaseReserve(ctx); releaseErr != nil || !released {
+	if released, releaseErr := r.releaseReserve(ctx, leave); releaseErr != nil || !released {
 		return err
 	}
-	return run()
+	return write()
 }
 
 // reserved are the files of the reserve that are there.

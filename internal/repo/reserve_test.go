@@ -2,12 +2,25 @@ package repo_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
+
+// fullBut lets a store have no space to create files of a folder for as long as more pieces of the reserve than so many are there.
+func fullBut(store *memory.Store, folder string, leave int) {
+	store.SetFault(func(op memory.Op, name string) error {
+		if (op == memory.OpCreate || op == memory.OpPut) && strings.HasPrefix(name, folder) && len(store.Names("marks/reserve-")) > leave {
+			return fmt.Errorf("writing %s: %w", name, storage.ErrFull)
+		}
+		return nil
+	})
+}
 
 // Points are given up, and space given back, in a storage without a byte left, if there is a reserve.
 func TestGivingUpWithoutSpace(t *testing.T) {
@@ -64,5 +77,84 @@ func TestReserveIsWhereStorageEnds(t *testing.T) {
 		if there := len(memories[i].Names("marks/reserve-")); there > 0 != c.want {
 			t.Errorf("%T: %d files in reserve", c.store, there)
 		}
+	}
+}
+
+// What is needed is moved with the space of the reserve, in the run that found no other. A piece is left for log entries.
+func TestMovingUsesTheReserve(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	kept, shared := onePoint("b", "b", content(2, 3*smallBlock)), onePoint("c", "c", content(3, 60*smallBlock))
+	mustCopyAll(t, r, kept, shared)
+	forget(t, r, shared)
+	if err := r.Reserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fullBut(store, "packs/", 1)
+	report := reclaim(t, r, atOnce())
+	if report.Moved.Packs == 0 || report.Written.Packs == 0 || report.Stopped != "" {
+		t.Errorf("%+v", report)
+	}
+	if left := store.Names("marks/reserve-"); len(left) != 1 {
+		t.Errorf("%v are left of the reserve", left)
+	}
+	reclaim(t, r, atOnce())
+	check(t, r, kept)
+}
+
+// A run that needs the reserve for its log entries is one run: what was given up before waits for the next.
+func TestTheReserveMakesNoSecondRun(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	goes, stays := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 20*smallBlock))
+	mustCopyAll(t, r, goes)
+	before := packsOf(r)
+	mustCopyAll(t, r, stays)
+	forget(t, r, goes)
+	condemn(t, store, commitlog.Payload{Condemned: before})
+	garbage := "packs/00/00112233445566778899aabbccddeeff"
+	if err := errors.Join(r.Reserve(t.Context()), store.Put(t.Context(), garbage, []byte("left over"))); err != nil {
+		t.Fatal(err)
+	}
+	fullBut(store, "log/", 0)
+	report := reclaim(t, r, atOnce())
+	if report.Deleted.Packs > 0 || report.Waiting.Packs != len(before)+1 || report.Garbage.Packs != 1 || report.Stopped != "" {
+		t.Errorf("%+v", report)
+	}
+	if left := store.Names("marks/reserve-"); len(left) > 0 {
+		t.Errorf("%v are left of the reserve", left)
+	}
+	if report = reclaim(t, r, atOnce()); report.Deleted.Packs == 0 {
+		t.Errorf("the next run deleted nothing: %+v", report)
+	}
+	check(t, r, stays)
+}
+
+// What two runs have to see to delete anything is remembered with the space of the reserve, too.
+func TestRunsRememberWithTheReserve(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	goes := onePoint("a", "a", content(1, 20*smallBlock))
+	mustCopyAll(t, r, goes)
+	forget(t, r, goes)
+	reclaim(t, r, atOnce())
+	if err := r.Reserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOverwrite && name == "marks/reclaim" && len(store.Names("marks/reserve-")) > 0 {
+			return storage.ErrFull
+		}
+		return nil
+	})
+	deleted := 0
+	for range 2 {
+		deleted += reclaim(t, r, atOnce()).Deleted.Packs
+	}
+	if deleted == 0 || len(r.Warnings()) > 0 {
+		t.Errorf("%d packs deleted, warnings %q", deleted, r.Warnings())
 	}
 }

@@ -65,8 +65,9 @@ type condemnedFile struct {
 // retire deletes what was condemned, once two runs found that the grace has passed since. Then the log says so.
 func (c *reclaimer) retire(ctx context.Context) error {
 	c.report.Waiting, c.report.Until = Amount{}, time.Time{}
-	if !c.options.DryRun { // time has passed since the run began
-		now, err := c.repo.storageTime(ctx)
+	c.report.Locked, c.report.LockedUntil = Amount{}, time.Time{} // it is tried again
+	if !c.options.DryRun {                                        // time has passed since the run began
+		now, err := c.storageTime(ctx)
 		if err != nil {
 			return err
 		}
@@ -114,8 +115,8 @@ func (c *reclaimer) retire(ctx context.Context) error {
 	if err := c.repo.Refresh(ctx); err != nil {
 		return err
 	}
-	if c.rotten(c.repo.snapshot()) { // then what is condemned may be what is left
-		c.report.Stopped = errStale.Error() + ": the next run goes on"
+	if c.rottenNow() { // then what is condemned may be what is left
+		c.stop(errStale.Error() + ": the next run goes on")
 		c.wait(ready, time.Time{})
 		return nil
 	}
@@ -161,7 +162,8 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 	return byEntry
 }
 
-// needed says why a condemned pack must not be deleted. No rule lets that happen; it guards against what no rule foresaw.
+// needed says why a condemned pack must not be deleted yet (docs/format.md section 14, rule 5): what took its place was found
+// damaged, and it could not be stored again in this run (rescue.go), or nobody knows.
 func (c *reclaimer) needed(state *commitlog.State, id format.Name) string {
 	p, named := state.Packs[id]
 	if !named {
@@ -207,7 +209,7 @@ func (c *reclaimer) deleteSome(ctx context.Context, files []condemnedFile) error
 	if len(payload.Deleted)+len(payload.DeletedFiles) == 0 {
 		return nil
 	}
-	return r.commit(ctx, payload, nil)
+	return c.commit(ctx, payload, nil)
 }
 
 // deletePack deletes a pack, and its parity before: a parity file without a pack would be nobody's.
@@ -237,7 +239,8 @@ func (c *reclaimer) saveRecord(ctx context.Context, change func(*reclaimRecord))
 	if err != nil {
 		return err
 	}
-	if err := c.repo.store.Overwrite(ctx, reclaimMark, content); err != nil {
+	err = c.repo.withReserve(ctx, func() error { return c.repo.store.Overwrite(ctx, reclaimMark, content) })
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

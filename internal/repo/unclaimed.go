@@ -15,13 +15,12 @@ import (
 // removeUnclaimed removes points that nothing claims or holds, and ends unfinished copies that nobody will go on with:
 // those whose point is there, and those of which nothing was heard for a long time.
 func (c *reclaimer) removeUnclaimed(ctx context.Context) error {
-	r := c.repo
 	old, err := c.oldTasks(ctx)
 	if err != nil {
 		return err
 	}
 	payload := &commitlog.Payload{}
-	err = r.commit(ctx, payload, func(state *commitlog.State) error {
+	err = c.commit(ctx, payload, func(state *commitlog.State) error {
 		payload.PointsRemoved, payload.PartialsEnded = nil, nil
 		for id := range state.Points {
 			if len(state.Claims[id]) == 0 && len(holding(state, id, c.now)) == 0 {

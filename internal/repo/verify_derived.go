@@ -56,21 +56,6 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// hasPack is true if the log has the pack.
-func (r *Repository) hasPack(id format.Name) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, known := r.state.Packs[id]
-	return known
-}
-
-// isLive is true if the log has the pack and it is not given up.
-func (r *Repository) isLive(id format.Name) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.state.Live(id)
-}
-
 // verifySegment reads an index segment from front to back, and compares it with the tables of its packs.
 func (v *verifier) verifySegment(ctx context.Context, segment commitlog.Segment) error {
 	r := v.repo
