@@ -21,10 +21,11 @@ type packUse struct {
 	// only counts frames known to be damaged of ids that points need and that have no good place: the pack stays, perhaps
 	// they can be healed.
 	only int
-	// needed counts frames of a condemned pack that points need and that are nowhere else. It must not be deleted.
+	// needed counts frames of a condemned pack that points need and that are in no pack that stays. It must not be deleted.
 	needed int
-	// rescued are the offsets of those of them that are copied from here.
-	rescued []uint32
+	// rescued are the offsets of those of them that are to be copied from here, rescuedBytes what they take.
+	rescued      []uint32
+	rescuedBytes int64
 	// listed counts the pack's frames that the index has.
 	listed int
 }
@@ -165,6 +166,7 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 		use.needed++
 		if !rescued && !isDamaged(damaged, p) {
 			use.rescued, rescued = append(use.rescued, p.Offset), true
+			use.rescuedBytes += frameSize(p)
 		}
 	}
 }

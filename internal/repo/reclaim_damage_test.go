@@ -227,6 +227,44 @@ func TestDamageFoundWhileMovingKeepsTheOtherCopies(t *testing.T) {
 	}
 }
 
+// Damage found while moving also keeps what earlier runs condemned, and is what the report says.
+func TestDamageFoundWhileMovingKeepsWhatWasCondemned(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	small := onePoint("c", "c", content(3, 2*smallBlock))
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	mustCopyAll(t, r, small)
+	a, b := onePoint("a", "a", content(1, 3*smallBlock)), onePoint("b", "b", content(1, 3*smallBlock))
+	condemned, rotten := twins(t, store, a, b)
+	reclaim(t, r, atOnce())
+	if filesOf(r, "data")[condemned] || !filesOf(r, "data")[rotten] {
+		t.Fatalf("condemned %v", r.State().Condemned)
+	}
+	tamper(t, store, rotten, func(b []byte) []byte { b[64+200] ^= 1; return b })
+	moving := false
+	store.SetFault(func(op memory.Op, name string) error {
+		moving = moving || op == memory.OpCreate && strings.HasPrefix(name, "packs/")
+		if op == memory.OpDelete && !moving { // locked until then
+			return &storage.LockedError{Name: name}
+		}
+		return nil
+	})
+	policy := atOnce()
+	policy.MergeAtLeast, policy.SmallShare = 2, 1
+	report := reclaim(t, r, policy)
+	if !moving || report.Deleted.Packs > 0 || !strings.Contains(report.Stopped, "damage was found in what was to be moved") {
+		t.Errorf("%+v", report)
+	}
+	store.SetFault(nil)
+	for range 4 {
+		reclaim(t, r, policy)
+		check(t, r, small, a, b)
+	}
+	if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 {
+		t.Errorf("bad %v, condemned %v", state.Bad, state.Condemned)
+	}
+}
+
 // What only a pack still has that was given up is stored again, and then the pack goes.
 func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
 	store := initialized(t, repo.Options{})
@@ -243,9 +281,22 @@ func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
 	if found := must(r.Verify(t.Context(), nil))(t); len(found.Damage) == 0 {
 		t.Fatal("what is only in a pack that is given up is not called damaged")
 	}
+	bounded := must(openSmall(t.Context(), store.Clone(), ""))(t)
+	defer closeRepo(t, bounded)
+	if report := must(bounded.Reclaim(t.Context(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch, MaxBytes: 1}))(t); report.Written.Packs > 0 || report.Stopped == "" {
+		t.Errorf("with one byte to move: %+v", report)
+	}
+	before := len(r.Warnings())
+	if err := r.Reserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fullBut(store, "packs/", 1)
 	report := reclaim(t, r, atOnce())
 	if report.Written.Packs != 1 || report.Deleted.Packs > 0 || !slices.Contains(store.Names("packs/"), condemned) {
 		t.Errorf("%+v", report)
+	}
+	if warnings := r.Warnings()[before:]; len(warnings) != 1 || !strings.Contains(warnings[0], "stored again") {
+		t.Errorf("warnings %q", warnings)
 	}
 	for range 4 {
 		reclaim(t, r, atOnce())

@@ -15,15 +15,35 @@ func (c *reclaimer) rescue(ctx context.Context) error {
 	if c.repo.Locked() {
 		return nil
 	}
-	for _, found := range c.placing {
+	for name, found := range c.placing {
+		written := false
 		for id, use := range found.use {
-			if _, there := c.listing[pack.ObjectName(id)]; !there || len(use.rescued) == 0 {
+			if _, there := c.listing[pack.ObjectName(id)]; !there || len(use.rescued) == 0 || !c.mayMove(use.rescuedBytes) {
 				continue
 			}
-			if err := errors.Join(ctx.Err(), c.rescueFrom(ctx, c.state.Packs[id], use.rescued)); err != nil {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
+			err := c.repo.moveWithReserve(ctx, func() error { return c.rescueFrom(ctx, c.state.Packs[id], use.rescued) })
+			switch {
+			case errors.Is(err, errStale), errors.Is(err, errLies), errors.Is(err, ErrCondemned), errors.Is(err, storage.ErrFull):
+				c.repo.warn("pack %s is given up, and what is needed of it could not be stored again: %v", id, err)
+				continue
+			case err != nil:
+				return err
+			}
+			written = true
+			c.moved += 2 * use.rescuedBytes
 		}
+		if !written {
+			continue
+		}
+		// What was rescued from one pack is needed of no other any more.
+		again, err := c.marker.place(ctx, name, c.repo.snapshot(), nil)
+		if err != nil {
+			return err
+		}
+		c.placing[name] = again
 	}
 	return nil
 }
@@ -33,22 +53,16 @@ func (c *reclaimer) rescueFrom(ctx context.Context, p commitlog.Pack, offsets []
 	mover := newFrameMover(c.repo, p)
 	defer mover.abort()
 	payload := &commitlog.Payload{}
-	_, err := mover.move(ctx, p, offsets)
-	if err == nil {
-		err = mover.finish(ctx, payload)
+	if _, err := mover.move(ctx, p, offsets); err != nil {
+		return err
 	}
-	if err == nil && len(mover.bad)+len(payload.Packs) > 0 {
-		payload.Bad = mover.bad
-		err = c.repo.commit(ctx, payload, ofNamedPacks(payload))
+	if err := mover.finish(ctx, payload); err != nil || len(mover.bad)+len(payload.Packs) == 0 {
+		return err
 	}
-	if refused(err) {
-		mover.drop(ctx)
-	}
-	switch {
-	case errors.Is(err, errStale), errors.Is(err, errLies), errors.Is(err, ErrCondemned), errors.Is(err, storage.ErrFull):
-		c.repo.warn("pack %s is given up, and what is needed of it could not be stored again: %v", p.ID, err)
-		return nil
-	case err != nil:
+	payload.Bad = mover.bad
+	err := c.commit(ctx, payload, ofNamedPacks(payload))
+	mover.dropUnnamed(ctx, err)
+	if err != nil {
 		return err
 	}
 	for _, bad := range mover.bad {
