@@ -89,7 +89,10 @@ func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (*Recl
 	if err := errors.Join(r.Diverged(), r.Refresh(ctx)); err != nil {
 		return nil, err
 	}
-	c := &reclaimer{repo: r, options: options, report: &ReclaimReport{}, run: format.RandomName(), started: r.env.now(), spared: map[format.Name]bool{}}
+	c := &reclaimer{
+		repo: r, options: options, report: &ReclaimReport{}, run: format.RandomName(), started: r.env.now(),
+		spared: map[format.Name]bool{}, rescued: map[format.Name]bool{},
+	}
 	if !options.DryRun {
 		var release func()
 		err := r.withReserve(ctx, func() (err error) { release, err = r.lease(ctx, c.run, "reclaim"); return err })
@@ -121,6 +124,8 @@ type reclaimer struct {
 	placing map[format.Name]placing
 	// doomed are the packs that the plan gives up, spared those of them that live after all.
 	doomed, spared map[format.Name]bool
+	// rescued are the packs from which this run has stored something again: the next one deletes them, which has seen that it is there.
+	rescued map[format.Name]bool
 }
 
 var (

@@ -3,6 +3,7 @@ package repo_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -281,10 +282,13 @@ func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
 	if found := must(r.Verify(t.Context(), nil))(t); len(found.Damage) == 0 {
 		t.Fatal("what is only in a pack that is given up is not called damaged")
 	}
-	bounded := must(openSmall(t.Context(), store.Clone(), ""))(t)
-	defer closeRepo(t, bounded)
-	if report := must(bounded.Reclaim(t.Context(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch, MaxBytes: 1}))(t); report.Written.Packs > 0 || report.Stopped == "" {
-		t.Errorf("with one byte to move: %+v", report)
+	for _, options := range []repo.ReclaimOptions{{MaxBytes: 1}, {MaxTime: 1}} {
+		bounded := must(openSmall(t.Context(), store.Clone(), ""))(t)
+		options.Policy, options.TempDir = atOnce(), scratch
+		if report := must(bounded.Reclaim(t.Context(), options))(t); report.Written.Packs > 0 || !strings.Contains(report.Stopped, "used up") {
+			t.Errorf("with one byte to move, or a nanosecond: %+v", report)
+		}
+		closeRepo(t, bounded)
 	}
 	before := len(r.Warnings())
 	if err := r.Reserve(t.Context()); err != nil {
@@ -305,6 +309,62 @@ func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
 	if names := store.Names("packs/"); slices.Contains(names, condemned) || slices.Contains(names, rotten) || len(names) != len(r.State().Packs) {
 		t.Errorf("%s and %s are to go: %v", condemned, rotten, names)
 	}
+	if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 {
+		t.Errorf("bad %v, condemned %v", state.Bad, state.Condemned)
+	}
+}
+
+// What several packs have that were given up is stored again in one, with one entry; that one of them cannot be opened costs
+// the others nothing.
+func TestWhatCondemnedPacksHaveIsStoredAgainTogether(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	var points []*sourcetest.Point
+	var condemned []string
+	for n := range 3 {
+		data := content(uint64(n), 3*smallBlock)
+		a, b := onePoint(fmt.Sprint("a", n), fmt.Sprint("a", n), data), onePoint(fmt.Sprint("b", n), fmt.Sprint("b", n), data)
+		first, rotten := twins(t, store, a, b)
+		tamper(t, store, rotten, func(b []byte) []byte { b[64+200] ^= 1; return b })
+		points, condemned = append(points, a, b), append(condemned, first)
+	}
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	var ids []format.Name
+	for id := range r.State().Packs {
+		if slices.ContainsFunc(condemned, func(name string) bool { return strings.HasSuffix(name, id.String()) }) {
+			ids = append(ids, id)
+		}
+	}
+	condemn(t, store, commitlog.Payload{Condemned: ids})
+	must(r.Verify(t.Context(), nil))(t)
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOpen && name == condemned[1] {
+			return storage.ErrNotExist
+		}
+		return nil
+	})
+	if report := reclaim(t, r, atOnce()); report.Written.Packs != 1 || report.Stopped != "" {
+		t.Errorf("%+v", report)
+	}
+	store.SetFault(nil)
+	reclaim(t, r, atOnce())
+	if !slices.Contains(store.Names("packs/"), condemned[1]) {
+		t.Errorf("%s was deleted by the run that stored again what was needed of it", condemned[1])
+	}
+	var told []string
+	for _, warning := range r.Warnings() {
+		if frames, what, _ := strings.Cut(warning, " "); strings.HasSuffix(what, "they are stored again") {
+			told = append(told, frames)
+		}
+	}
+	if !slices.Equal(told, []string{"2", "1"}) {
+		t.Errorf("%q: %q", told, r.Warnings())
+	}
+	for range 4 {
+		check(t, r, points...)
+		reclaim(t, r, atOnce())
+	}
+	check(t, r, points...)
 	if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 {
 		t.Errorf("bad %v, condemned %v", state.Bad, state.Condemned)
 	}

@@ -43,10 +43,7 @@ func (c *reclaimer) repackAll(ctx context.Context) error {
 		}
 	}
 	for _, group := range all {
-		live := int64(0)
-		for _, step := range group {
-			live += step.LiveBytes
-		}
+		live := liveBytes(group)
 		if !c.mayMove(live) {
 			return nil
 		}
@@ -59,6 +56,15 @@ func (c *reclaimer) repackAll(ctx context.Context) error {
 		c.moved += 2 * live
 	}
 	return nil
+}
+
+// liveBytes is what is to be moved of a group of packs.
+func liveBytes(group []ReclaimStep) int64 {
+	live := int64(0)
+	for _, step := range group {
+		live += step.LiveBytes
+	}
+	return live
 }
 
 // repack moves a group's live frames to one new pack, names it and condemns the others in one entry.
@@ -248,10 +254,12 @@ func (m *frameMover) finish(ctx context.Context, payload *commitlog.Payload) err
 }
 
 // dropUnnamed removes the new pack if the commit that was to name it failed so that no entry does, and nobody else will: its
-// own check refused it, or there was no space, and the log read on does not have it. The space it takes may be all that is left for
-// entries. After any other error the entry may be there, whatever the storage answered: the next run finds what is garbage.
+// own check refused it, or a medium had no space for the entry, and the log read on does not have it. The space the pack takes may be
+// all that is left for entries. After any other error, as of a bucket whose answer to an earlier try was lost, the entry may still come to be
+// there: the next run finds what is garbage.
 func (m *frameMover) dropUnnamed(ctx context.Context, err error) {
-	if refused(err) || errors.Is(err, storage.ErrFull) && m.repo.Refresh(ctx) == nil {
+	full := errors.Is(err, storage.ErrFull) && !storage.GrowsOnDemand(m.repo.store)
+	if refused(err) || full && m.repo.Refresh(ctx) == nil {
 		m.drop(ctx)
 	}
 }

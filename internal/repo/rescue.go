@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/pack"
@@ -16,26 +17,27 @@ func (c *reclaimer) rescue(ctx context.Context) error {
 		return nil
 	}
 	for name, found := range c.placing {
-		written := false
-		for id, use := range found.use {
-			if _, there := c.listing[pack.ObjectName(id)]; !there || len(use.rescued) == 0 || !c.mayMove(use.rescuedBytes) {
+		stored := false
+		for _, group := range groups(c.toRescue(found), c.repo.fullPack) {
+			live := liveBytes(group)
+			if !c.mayMove(live) {
 				continue
 			}
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			err := c.repo.moveWithReserve(ctx, func() error { return c.rescueFrom(ctx, c.state.Packs[id], use.rescued) })
+			err := c.repo.moveWithReserve(ctx, func() error { return c.rescueFrom(ctx, group, found) })
 			switch {
-			case errors.Is(err, errStale), errors.Is(err, errLies), errors.Is(err, ErrCondemned), errors.Is(err, storage.ErrFull):
-				c.repo.warn("pack %s is given up, and what is needed of it could not be stored again: %v", id, err)
+			case errors.Is(err, ErrCondemned), errors.Is(err, storage.ErrFull):
+				c.repo.warn("what is needed of %d packs that are given up could not be stored again: %v", len(group), err)
 				continue
 			case err != nil:
 				return err
 			}
-			written = true
-			c.moved += 2 * use.rescuedBytes
+			stored = true
+			c.moved += 2 * live
 		}
-		if !written {
+		if !stored {
 			continue
 		}
 		// What was rescued from one pack is needed of no other any more.
@@ -48,14 +50,33 @@ func (c *reclaimer) rescue(ctx context.Context) error {
 	return nil
 }
 
-// rescueFrom copies the frames at the offsets to a new pack.
-func (c *reclaimer) rescueFrom(ctx context.Context, p commitlog.Pack, offsets []uint32) error {
-	mover := newFrameMover(c.repo, p)
-	defer mover.abort()
-	payload := &commitlog.Payload{}
-	if _, err := mover.move(ctx, p, offsets); err != nil {
-		return err
+// toRescue are the packs of a domain that something is to be copied from, as steps: many may have a little each.
+func (c *reclaimer) toRescue(found placing) []ReclaimStep {
+	var steps []ReclaimStep
+	for id, use := range found.use {
+		if _, there := c.listing[pack.ObjectName(id)]; there && len(use.rescued) > 0 {
+			p := c.state.Packs[id]
+			steps = append(steps, ReclaimStep{Action: ReclaimRepack, Pack: id, Kind: p.Kind, LiveBytes: use.rescuedBytes, domain: p.Domain})
+		}
 	}
+	slices.SortFunc(steps, func(a, b ReclaimStep) int { return compareNames(a.Pack, b.Pack) })
+	return steps
+}
+
+// rescueFrom copies what is to be rescued from a group of packs to a new one.
+func (c *reclaimer) rescueFrom(ctx context.Context, group []ReclaimStep, found placing) error {
+	mover := newFrameMover(c.repo, c.state.Packs[group[0].Pack])
+	defer mover.abort()
+	for _, step := range group {
+		_, err := mover.move(ctx, c.state.Packs[step.Pack], found.use[step.Pack].rescued)
+		switch {
+		case errors.Is(err, errStale), errors.Is(err, errLies): // the others need not suffer for it
+			c.repo.warn("pack %s is given up, and not all that is needed of it could be stored again: %v", step.Pack, err)
+		case err != nil:
+			return err
+		}
+	}
+	payload := &commitlog.Payload{}
 	if err := mover.finish(ctx, payload); err != nil || len(mover.bad)+len(payload.Packs) == 0 {
 		return err
 	}
@@ -65,11 +86,14 @@ func (c *reclaimer) rescueFrom(ctx context.Context, p commitlog.Pack, offsets []
 	if err != nil {
 		return err
 	}
+	for _, step := range group {
+		c.rescued[step.Pack] = true
+	}
 	for _, bad := range mover.bad {
 		c.state.Bad[bad] = true
 	}
 	for _, written := range payload.Packs {
-		c.repo.warn("pack %s was given up, and %d blocks or nodes that points need had no other good copy: they are stored again", p.ID, written.Frames)
+		c.repo.warn("%d blocks or nodes that points need had no good copy but in packs that are given up: they are stored again", written.Frames)
 		c.report.Written.add(true, written.Size)
 	}
 	return nil

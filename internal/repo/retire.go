@@ -64,9 +64,10 @@ type condemnedFile struct {
 
 // retire deletes what was condemned, once two runs found that the grace has passed since. Then the log says so.
 func (c *reclaimer) retire(ctx context.Context) error {
+	// It is done twice in a run: what was locked is tried again, and time has passed.
 	c.report.Waiting, c.report.Until = Amount{}, time.Time{}
-	c.report.Locked, c.report.LockedUntil = Amount{}, time.Time{} // it is tried again
-	if !c.options.DryRun {                                        // time has passed since the run began
+	c.report.Locked, c.report.LockedUntil = Amount{}, time.Time{}
+	if !c.options.DryRun {
 		now, err := c.storageTime(ctx)
 		if err != nil {
 			return err
@@ -147,8 +148,11 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 	for id := range state.Condemned {
 		name := pack.ObjectName(id)
 		f := condemnedFile{file: name, pack: id, size: max(state.Packs[id].Size, c.listing[name].Size)}
-		if reason := c.needed(state, id); reason != "" {
+		reason := c.needed(state, id)
+		if reason != "" {
 			c.repo.warn("pack %s is condemned and not deleted: %s", id, reason)
+		}
+		if reason != "" || c.rescued[id] {
 			c.report.Waiting.add(true, f.size)
 			continue
 		}
