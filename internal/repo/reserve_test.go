@@ -103,6 +103,44 @@ func TestMovingUsesTheReserve(t *testing.T) {
 	check(t, r, kept)
 }
 
+// A pack that no entry could name for want of space takes none: it may be all that is left for entries. In a bucket the entry
+// may still come to be there, so the pack waits for a run that finds nobody names it.
+func TestWhatCannotBeNamedTakesNoSpace(t *testing.T) {
+	for bucket, left := range map[bool]int{false: 0, true: 1} {
+		store := initialized(t, repo.Options{})
+		var medium storage.Store = store
+		if bucket {
+			medium = growing{store}
+		}
+		r := must(openSmall(t.Context(), medium, ""))(t)
+		kept, shared := onePoint("b", "b", content(2, 3*smallBlock)), onePoint("c", "c", content(3, 60*smallBlock))
+		mustCopyAll(t, r, kept, shared)
+		forget(t, r, shared)
+		before := len(store.Names("packs/"))
+		moving := false
+		store.SetFault(func(op memory.Op, name string) error {
+			moving = moving || op == memory.OpCreate && strings.HasPrefix(name, "packs/")
+			if moving && strings.HasPrefix(name, "log/") && op == memory.OpPut {
+				return storage.ErrFull
+			}
+			return nil
+		})
+		report := reclaim(t, r, atOnce())
+		if added := len(store.Names("packs/")) - before; added != left || report.Written.Packs > 0 || !strings.Contains(report.Stopped, "full") {
+			t.Errorf("bucket %v: %d packs more, %+v", bucket, added, report)
+		}
+		store.SetFault(nil)
+		for range 3 {
+			reclaim(t, r, atOnce())
+			check(t, r, kept)
+		}
+		if files := len(store.Names("packs/")); files != len(r.State().Packs) {
+			t.Errorf("bucket %v: %d packs of %d", bucket, len(r.State().Packs), files)
+		}
+		closeRepo(t, r)
+	}
+}
+
 // A run that needs the reserve for its log entries is one run: what was given up before waits for the next.
 func TestTheReserveMakesNoSecondRun(t *testing.T) {
 	store := initialized(t, repo.Options{})
