@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,9 +106,9 @@ func (a *app) keyAddCommand() *cobra.Command {
 	var f newKeyFlags
 	command := &cobra.Command{
 		Use: "add REPOSITORY", Short: "Let a passphrase or an age key open a repository",
-		Long: `Let a new passphrase or an age key open a repository as well. Nothing but its
-folder keys/ is written. Without a flag that says otherwise, a new passphrase is
-asked for. A key that opens the repository already is needed too.`,
+		Long: `Let a new passphrase or an age key open a repository as well. Nothing that is
+stored is touched. Without a flag that says otherwise, a new passphrase is asked
+for. A key that opens the repository already is needed too.`,
 		Example: `  ferry key add /mnt/usb/vault --label "night shift"
   ferry key add /mnt/usb/vault --recipient age1pq1… --identity admin.key`,
 		Args:              arguments("REPOSITORY"),
@@ -216,11 +217,12 @@ func (a *app) keyRotate(ctx context.Context, path string, drop []string) error {
 		}
 		list, err = repository.RotateKeys(ctx, repo.RotateOptions{Passphrases: a.keys.passphrases, Drop: drop})
 	}
-	if err != nil {
+	var late *repo.LateKeysError
+	if err != nil && !errors.As(err, &late) {
 		return keyError(err)
 	}
 	if a.json {
-		return a.printJSON(describeKeys(repository, list))
+		return cmp.Or(a.printJSON(describeKeys(repository, list)), keyError(err))
 	}
 	a.say("made data key generation %d; it opens with", repository.KeyGeneration())
 	for _, key := range list {
@@ -228,7 +230,7 @@ func (a *app) keyRotate(ctx context.Context, path string, drop []string) error {
 	}
 	a.say("Recovery kits made before do not open the repository any more. Make a new one now:")
 	a.say("ferry key export %s FILE", path)
-	return nil
+	return keyError(err)
 }
 
 // askPassphrases asks for the passphrases of keys that have one.
@@ -279,14 +281,14 @@ func kitError(err error, path string) error {
 // keyError says what a person can do about an error of the key commands.
 func keyError(err error) error {
 	var cannot *repo.CannotRotateError
+	var late *repo.LateKeysError
 	switch {
 	case errors.As(err, &cannot):
-		var names []string
-		for _, key := range cannot.Keys {
-			names = append(names, strings.TrimSpace(fmt.Sprintf("%s (%s) %s", key.ID[:shownKeyID], opensWith(key), printable(key.Label))))
-		}
-		return hinted(exitWith(ExitKey, "the new data key cannot be given to %s", strings.Join(names, ", ")),
+		return hinted(exitWith(ExitKey, "the new data key cannot be given to %s", nameKeys(cannot.Keys)),
 			"give their passphrases (--passphrase-file, --passphrase-command), or take their access away with --drop KEY; nothing was changed")
+	case errors.As(err, &late):
+		return hinted(exitWith(ExitKey, "added while the keys were rotated, and without the new data key: %s", nameKeys(late.Keys)),
+			"the rotation is done; add them again: ferry key add")
 	case errors.Is(err, repo.ErrNoSuchKey), errors.Is(err, repo.ErrSameKey), errors.Is(err, repo.ErrNotEncrypted):
 		return usage("%w", err)
 	case errors.Is(err, repo.ErrLastRecipient):
@@ -295,4 +297,13 @@ func keyError(err error) error {
 		return &exitError{code: ExitKey, err: hinted(err, "give a key that opens the newest generation, or remove that file if nobody can say whose it is")}
 	}
 	return err
+}
+
+// nameKeys names keys for people.
+func nameKeys(keys []repo.Key) string {
+	var names []string
+	for _, key := range keys {
+		names = append(names, strings.TrimSpace(fmt.Sprintf("%s (%s) %s", key.ID[:shownKeyID], opensWith(key), printable(key.Label))))
+	}
+	return strings.Join(names, ", ")
 }

@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,12 +50,15 @@ func TestInitFailingAtEveryCall(t *testing.T) {
 	}
 }
 
-// Making a repository where there is one leaves no key files in it.
+// Making a repository where there is one leaves no key files in it. Lists of them may stay: their numbers are never used again.
 func TestInitOverAnother(t *testing.T) {
+	filesOf := func(store *memory.Store) string {
+		return strings.Join(slices.DeleteFunc(store.Names(""), func(name string) bool { return strings.HasPrefix(name, "marks/keys-") }), " ")
+	}
 	for _, there := range []repo.Options{{BlockSize: smallBlock}, encryptedOptions(repo.Options{BlockSize: smallBlock})} {
 		store := memory.New()
 		closeRepo(t, must(repo.Init(t.Context(), store, repo.Environment{}, there))(t))
-		before := strings.Join(store.Names(""), " ")
+		before := filesOf(store)
 		for _, lost := range []bool{false, true} { // another process may be just as fast
 			store.SetFault(func(op memory.Op, name string) error {
 				if lost && op == memory.OpStat && name == format.DescriptionName {
@@ -66,7 +70,7 @@ func TestInitOverAnother(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			store.SetFault(nil)
-			if after := strings.Join(store.Names(""), " "); after != before {
+			if after := filesOf(store); after != before {
 				t.Errorf("left behind: %s, before %s", after, before)
 			}
 		}

@@ -1,7 +1,6 @@
 package repo_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -232,8 +231,13 @@ func TestTwoRotationsAtOnce(t *testing.T) {
 	first, second := newHolder(t, "first"), newHolder(t, "second")
 	store := encryptedFor(t, first, second)
 	other := openAs(t, store, second)
-	between := &beforePut{Store: store, prefix: "keys/000002-", do: func() { must(other.RotateKeys(t.Context(), repo.RotateOptions{}))(t) }}
-	r := openAs(t, between, first)
+	r := openAs(t, &between{
+		Store: store,
+		when: func(op memory.Op, name string) bool {
+			return op == memory.OpPut && strings.HasPrefix(name, "keys/000002-")
+		},
+		do: func() { must(other.RotateKeys(t.Context(), repo.RotateOptions{}))(t) },
+	}, first)
 	if _, err := r.RotateKeys(t.Context(), repo.RotateOptions{}); err == nil || !strings.Contains(err.Error(), "at the same time") {
 		t.Fatalf("the second of two rotations: %v", err)
 	}
@@ -249,19 +253,4 @@ func TestTwoRotationsAtOnce(t *testing.T) {
 	if left := keyFilesOf(store); len(left) != 2 || !strings.HasPrefix(left[0], "keys/000004-") {
 		t.Errorf("left are %q", left)
 	}
-}
-
-// beforePut does something once, before the first object below a prefix is put.
-type beforePut struct {
-	*memory.Store
-	prefix string
-	do     func()
-}
-
-func (s *beforePut) Put(ctx context.Context, name string, content []byte) error {
-	if do := s.do; do != nil && strings.HasPrefix(name, s.prefix) {
-		s.do = nil
-		do()
-	}
-	return s.Store.Put(ctx, name, content)
 }

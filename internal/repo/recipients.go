@@ -137,9 +137,12 @@ func (r *Repository) mustHaveRing() error {
 	return r.locked
 }
 
-// AddKey lets a recipient open the repository. Nothing but keys/ is written.
+// AddKey lets a recipient open the repository. Nothing but keys/ is written, and a list of what is there.
 func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, error) {
 	if err := r.mustHaveRing(); err != nil {
+		return Key{}, err
+	}
+	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated
 		return Key{}, err
 	}
 	present, err := r.ListKeys(ctx)
@@ -152,10 +155,19 @@ func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, e
 		}
 	}
 	added, err := keyring.Add(ctx, r.store, r.ring(), recipient.To, keyring.Recipient{PublicKey: recipient.PublicKey, Label: recipient.Label, Added: r.env.now()})
-	return describeKey(added), err
+	if err != nil {
+		return Key{}, err
+	}
+	if err := r.Refresh(ctx); err != nil { // and so they may have meanwhile, without having seen it
+		return Key{}, err
+	}
+	if _, leftover := r.ring().Leftovers([]keyring.Recipient{added}, r.keys.rotated.Load()); len(leftover) > 0 {
+		return Key{}, errRotatedMeanwhile
+	}
+	return describeKey(added), nil
 }
 
-// RemoveKey deletes the key file whose id begins with what is given. Nothing but keys/ is written. Whoever opened the
+// RemoveKey deletes the key file whose id begins with what is given. Nothing but keys/ is written, and such a list. Whoever opened the
 // repository with it may have kept the keys: RotateKeys makes new ones for what is written from then on.
 //
 // The last key file is not removed, nor the last one that something is known of: the others may be anybody's.
@@ -218,8 +230,9 @@ func findKey(keys []Key, id string) (found Key, err error) {
 	return found, fmt.Errorf("%w: %d keys begin with %s", ErrNoSuchKey, n, id)
 }
 
-// errRotatedMeanwhile: two rotations at once, and this one was second. Its key files do no harm.
-var errRotatedMeanwhile = errors.New("somebody else rotated the keys at the same time: look at who has them, and rotate again")
+// errRotatedMeanwhile: somebody else rotated the keys while they were rotated or one was added, and may not have seen the key
+// files that were made for that. They do no harm.
+var errRotatedMeanwhile = errors.New("somebody else rotated the keys at the same time: look at who has them (ferry key list), and try again")
 
 // RotateOptions say what a rotation is given.
 type RotateOptions struct {
@@ -237,8 +250,17 @@ func (e *CannotRotateError) Error() string {
 	return fmt.Sprintf("the new data key cannot be given to %d of the recipients", len(e.Keys))
 }
 
+// LateKeysError: the rotation is done, and these keys were added while it ran: they do not have the new data key.
+type LateKeysError struct{ Keys []Key }
+
+// Error counts them; the caller names them.
+func (e *LateKeysError) Error() string {
+	return fmt.Sprintf("%d keys were added while the keys were rotated, and do not have the new data key", len(e.Keys))
+}
+
 // RotateKeys makes a new generation of the data key for new packs, and gives it to all recipients that are not dropped. What
-// is stored stays as it is, and readable. The error may be a CannotRotateError: then nothing was done.
+// is stored stays as it is, and readable. The error may be a CannotRotateError: then nothing was done; or a LateKeysError beside
+// the result.
 func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]Key, error) {
 	if err := errors.Join(r.mustHaveRing(), r.Writable()); err != nil {
 		return nil, err
@@ -273,6 +295,10 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 	var cannot *keyring.CannotWrapError
 	if errors.As(err, &cannot) {
 		return nil, &CannotRotateError{Keys: describeKeys(cannot.Recipients)}
+	}
+	var late *keyring.LateError
+	if errors.As(err, &late) {
+		err = &LateKeysError{Keys: describeKeys(late.Recipients)}
 	}
 	return describeKeys(list), err
 }

@@ -30,7 +30,7 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 			leftover[one.File] = true
 		}
 	}
-	good := map[keyring.File]bool{}
+	good, there := map[keyring.File]bool{}, false
 	for _, file := range files {
 		content, err := storage.ReadAll(ctx, r.store, file.Path(), keyring.MaxFile)
 		if err == nil {
@@ -43,8 +43,9 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 			v.damage(Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
 		}
 		good[file] = err == nil
+		there = there || !errors.Is(err, storage.ErrNotExist)
 	}
-	if len(files) == 0 {
+	if !there {
 		v.damage(Damage{File: keyring.Folder, Reason: "there is no key file left: only the recovery kit opens the repository"})
 	}
 	for _, recipient := range recipients {

@@ -89,16 +89,12 @@ func CheckFile(name File, content []byte) error {
 	return nil
 }
 
-// Files lists the key files, the newest generation first.
+// Files lists the key files, the newest generation first, also those that listings do not show yet. It may be that one is not
+// there any more.
 func Files(ctx context.Context, store storage.Store) ([]File, error) {
-	var files []File
-	for info, err := range store.List(ctx, Folder) {
-		if err != nil {
-			return nil, err
-		}
-		if f, ok := ParseFile(info.Name); ok {
-			files = append(files, f)
-		}
+	files, _, err := look(ctx, store)
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(files, func(a, b File) int {
 		return cmp.Or(cmp.Compare(b.Generation, a.Generation), slices.Compare(a.ID[:], b.ID[:]))
@@ -152,10 +148,14 @@ func (l *loader) read(ctx context.Context) error {
 		return err
 	}
 	l.files = map[uint32][]keyFile{}
-	for _, name := range names[:min(len(names), maxRead)] {
+	read := 0
+	for _, name := range names {
 		g := name.Generation
 		if len(l.files[g]) == maxFiles {
 			continue
+		}
+		if read == maxRead {
+			break
 		}
 		content, err := storage.ReadAll(ctx, l.store, name.Path(), MaxFile)
 		if errors.Is(err, storage.ErrNotExist) {
@@ -164,6 +164,7 @@ func (l *loader) read(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		read++
 		if err != nil {
 			l.failed = err
 		} else {

@@ -248,6 +248,22 @@ func TestManyPassphrases(t *testing.T) {
 	}
 }
 
+// However many key files there are, not all of them are read.
+func TestManyKeyFiles(t *testing.T) {
+	store, ring := memory.New(), New(format.RandomName(), made)
+	for i := range 2 * maxRead {
+		content := []byte{byte(i), byte(i >> 8)}
+		put(t, store, FileOf(uint32(1+i/maxFiles), content).Path(), content)
+	}
+	store.ResetCounts()
+	if _, _, err := load(t, store, ring, x25519(t)); !errors.Is(err, ErrWrongKey) {
+		t.Error(err)
+	}
+	if read := store.Calls(memory.OpRead); read != maxRead {
+		t.Errorf("%d were read", read)
+	}
+}
+
 // Key files of others: swapped in from another repository, made by somebody who knows a public key, damaged. They are named
 // and passed over.
 func TestLoadPassesOver(t *testing.T) {

@@ -58,36 +58,61 @@ type noteJSON struct {
 // Add makes a key file that wraps the ring for a recipient, and the note about it. ID, PublicKey, Label and Added are taken
 // from what; a zero ID gets a fresh one.
 func Add(ctx context.Context, store storage.Store, ring *Ring, to age.Recipient, what Recipient) (Recipient, error) {
-	files, err := Files(ctx, store)
+	added, err := addAll(ctx, store, ring, []wrapping{{to, what}})
 	if err != nil {
 		return Recipient{}, err
 	}
-	same := 0
-	for _, f := range files {
-		if f.Generation == ring.Newest() {
-			same++
+	return added[0], nil
+}
+
+// addAll makes key files, one after the other, when they are in the newest list.
+func addAll(ctx context.Context, store storage.Store, ring *Ring, wrappings []wrapping) ([]Recipient, error) {
+	there, list, err := look(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	older := slices.DeleteFunc(slices.Clone(there), func(f File) bool { return f.Generation == ring.Newest() })
+	if len(there)-len(older)+len(wrappings) > maxFiles {
+		return nil, ErrTooMany
+	}
+	var added []Recipient
+	var names []File
+	var contents, notes [][]byte
+	for _, w := range wrappings {
+		recipient, content, note, err := wrap(ring, w)
+		if err != nil {
+			return nil, err
+		}
+		added, names = append(added, recipient), append(names, recipient.File)
+		contents, notes = append(contents, content), append(notes, note)
+	}
+	if err := list.change(ctx, store, with(names)); err != nil {
+		return nil, err
+	}
+	for i, file := range names {
+		if err := store.Put(ctx, file.NotePath(), notes[i]); err != nil {
+			return nil, err
+		}
+		if err := store.Put(ctx, file.Path(), contents[i]); err != nil {
+			return nil, err
 		}
 	}
-	if same >= maxFiles {
-		return Recipient{}, ErrTooMany
+	return added, nil
+}
+
+// wrap makes the contents of a key file and of its note.
+func wrap(ring *Ring, w wrapping) (recipient Recipient, content, note []byte, err error) {
+	if content, err = Seal(ring, w.to); err != nil {
+		return Recipient{}, nil, nil, err
 	}
-	content, err := Seal(ring, to)
-	if err != nil {
-		return Recipient{}, err
+	recipient = w.what
+	if recipient.ID.IsZero() {
+		recipient.ID = format.RandomName()
 	}
-	if what.ID.IsZero() {
-		what.ID = format.RandomName()
-	}
-	what.File, what.Kind, what.Known, what.whole = FileOf(ring.Newest(), content), KindOf(content), true, true
-	what.Added = what.Added.UTC().Truncate(time.Second)
-	note, err := sealNote(ring, what)
-	if err != nil {
-		return Recipient{}, err
-	}
-	if err := store.Put(ctx, what.File.NotePath(), note); err != nil {
-		return Recipient{}, err
-	}
-	return what, store.Put(ctx, what.File.Path(), content)
+	recipient.File, recipient.Kind, recipient.Known, recipient.whole = FileOf(ring.Newest(), content), KindOf(content), true, true
+	recipient.Added = recipient.Added.UTC().Truncate(time.Second)
+	note, err = sealNote(ring, recipient)
+	return recipient, content, note, err
 }
 
 // Remove deletes a key file and its note, for good: a power cut does not bring them back.
@@ -95,7 +120,7 @@ func Remove(ctx context.Context, store storage.Store, file File) error {
 	if err := remove(ctx, store, file); err != nil {
 		return err
 	}
-	return storage.SyncDeletes(ctx, store, Folder)
+	return settle(ctx, store, func(other File) bool { return other == file })
 }
 
 // remove deletes a key file and its note. They may come back until the folder is synced.

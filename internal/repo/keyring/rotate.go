@@ -37,6 +37,14 @@ func (e *CannotWrapError) Error() string {
 	return fmt.Sprintf("the new key cannot be given to %d of the recipients", len(e.Recipients))
 }
 
+// LateError: the rotation is done, and recipients were added while it ran, who do not have the new data key.
+type LateError struct{ Recipients []Recipient }
+
+// Error counts them; the caller names them.
+func (e *LateError) Error() string {
+	return fmt.Sprintf("%d key files were made while the keys were rotated, and do not hold the new data key", len(e.Recipients))
+}
+
 // ErrLastRecipient: nobody would be left who can open the repository.
 var ErrLastRecipient = errors.New("nobody would be left who can open the repository")
 
@@ -50,7 +58,8 @@ type wrapping struct {
 }
 
 // Rotate makes a new generation of data keys, which all recipients get that are not dropped. It returns the new ring and
-// its recipients. The error may be a CannotWrapError, ErrLastRecipient or ErrOutdated: then nothing was done.
+// its recipients. The error may be a CannotWrapError, ErrLastRecipient or ErrOutdated: then nothing was done. With a LateError
+// all was done.
 //
 // New files are durable before old ones go, and data keys are never taken back: a writer may use them as soon as one
 // file is there. So a rotation that was interrupted leaves files of both generations, and is done by another one. Only who
@@ -74,16 +83,12 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 	if err != nil {
 		return nil, nil, err
 	}
-	var added []Recipient
-	for _, w := range wrappings {
-		recipient, err := Add(ctx, store, next, w.to, w.what)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(added) == 0 && own {
-			next.from = recipient.File
-		}
-		added = append(added, recipient)
+	added, err := addAll(ctx, store, next, wrappings)
+	if err != nil {
+		return nil, nil, err
+	}
+	if own {
+		next.from = added[0].File
 	}
 	if err := rotation.Commit(next); err != nil {
 		return nil, nil, err
@@ -95,7 +100,28 @@ func Rotate(ctx context.Context, store storage.Store, ring *Ring, rotation Rotat
 			return nil, nil, err
 		}
 	}
-	return next, added, storage.SyncDeletes(ctx, store, Folder)
+	missed, err := addedMeanwhile(ctx, store, next, ring.Newest(), old, rotation.Rotated)
+	if err := errors.Join(err, settle(ctx, store, func(file File) bool { return file.Generation < generation })); err != nil {
+		return nil, nil, err
+	}
+	if len(missed) > 0 {
+		return next, added, &LateError{missed}
+	}
+	return next, added, nil
+}
+
+// addedMeanwhile finds key files of generations up to one that were not there when a rotation to the next ring found the old
+// ones. Who makes a key file reads the log afterwards (docs/format.md, section 10.2). So whoever is left out is found here, or
+// is told there.
+func addedMeanwhile(ctx context.Context, store storage.Store, next *Ring, upTo uint32, old []Recipient, rotated uint32) ([]Recipient, error) {
+	now, err := Recipients(ctx, store, next)
+	if err != nil {
+		return nil, err
+	}
+	list, _ := next.Leftovers(now, rotated) // by the rotation before: by this one, all of them are
+	return slices.DeleteFunc(list, func(r Recipient) bool {
+		return r.File.Generation > upTo || slices.ContainsFunc(old, func(o Recipient) bool { return o.File == r.File })
+	}), nil
 }
 
 // wrappingsFor decides whom a new ring goes to: each recipient once, whichever of its key files are there.

@@ -164,7 +164,7 @@ func TestRotateInterrupted(t *testing.T) {
 			}
 		}
 		if err == nil {
-			if calls != 13 { // a claim, then a note and a key file each, then both of the old ones
+			if calls != 14 { // a claim, a list, then a note and a key file each, then both of the old ones
 				t.Errorf("only %d calls", calls)
 			}
 			return
@@ -320,5 +320,38 @@ func TestWhoeverRotatesCanDoItAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// Who is added while a rotation runs is told of, and nobody else: not what an older rotation left over and is back.
+func TestAddedWhileRotating(t *testing.T) {
+	store, ring, p, late := memory.New(), New(format.RandomName(), made), x25519(t), x25519(t)
+	add(t, store, ring, p, "p")
+	before := store.Clone()
+	second, _, err := Rotate(t.Context(), store, ring, rotation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := rotation()
+	asked.Reached, asked.Rotated = 2, 2
+	var added Recipient
+	asked.Commit = func(*Ring) error {
+		for _, name := range before.Names("keys/000001-") {
+			put(t, store, name, must(storage.ReadAll(t.Context(), before, name, MaxFile))(t))
+		}
+		added = add(t, store, second, late, "late")
+		return nil
+	}
+	next, list, err := Rotate(t.Context(), store, second, asked)
+	var told *LateError
+	if !errors.As(err, &told) || len(told.Recipients) != 1 || told.Recipients[0] != added || next == nil || len(list) != 1 {
+		t.Errorf("%v, went to %+v", err, list)
+	}
+	// All that was to be done is done.
+	if left := store.Names("keys/000002-"); len(left) != 2 || left[0] != added.File.Path() {
+		t.Errorf("left are %q", left)
+	}
+	if got, _, err := load(t, store, ring, p); err != nil || got.Newest() != 3 {
+		t.Errorf("%v", err)
 	}
 }

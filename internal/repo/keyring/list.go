@@ -1,0 +1,141 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ferry/internal/storage"
+)
+
+// A listing may lag behind what was written, and key files have names that nobody can guess. So each change of what key files
+// there are makes a list of them under the next number (docs/format.md, section 13): a name that can be guessed, is read as soon
+// as it was written, and is created only if absent, so that no change is lost. Lists are hints all the same: a key file is one by
+// what is in it.
+//
+//  1. Begin with the greatest number that a listing shows, or with 1.
+//  2. Read by name from there on, until there is no such list. The last one counts.
+//  3. To change it, create the next number. If it is taken meanwhile, go on from 2 and change that.
+type keyList struct {
+	// number of the newest list; 0: there is none.
+	number int
+	// files that it names, those written last at the end. They may not be there.
+	files []File
+}
+
+const (
+	marks      = "marks/"
+	listPrefix = marks + "keys-"
+	listDigits = 6
+	lastList   = 999999
+	// maxNamed is how many key files a list names.
+	maxNamed = maxRead
+	// maxList bounds what is read of a list, in bytes.
+	maxList = 64 * maxNamed
+	// maxLists is how many are tried behind those that a listing shows.
+	maxLists = 4096
+)
+
+func listName(number int) string { return fmt.Sprintf("%s%0*d", listPrefix, listDigits, number) }
+
+// parseList reads the path of a list; false for other files.
+func parseList(name string) (int, bool) {
+	digits, is := strings.CutPrefix(name, listPrefix)
+	number, err := strconv.Atoi(digits)
+	return number, is && err == nil && number > 0 && number <= lastList && listName(number) == name
+}
+
+// look finds the key files, those that a listing shows and those that the newest list names, in no order, and that list.
+func look(ctx context.Context, store storage.Store) ([]File, keyList, error) {
+	var files []File
+	var newest keyList
+	for info, err := range store.List(ctx, Folder) {
+		if err != nil {
+			return nil, keyList{}, err
+		}
+		if f, ok := ParseFile(info.Name); ok {
+			files = append(files, f)
+		}
+	}
+	for info, err := range store.List(ctx, marks) {
+		if number, ok := parseList(info.Name); ok && err == nil { // an error ends it: some may be missing
+			newest.number = max(newest.number, number)
+		}
+	}
+	newest = newest.forward(ctx, store)
+	for _, f := range newest.files {
+		if !slices.Contains(files, f) {
+			files = append(files, f)
+		}
+	}
+	return files, newest, ctx.Err()
+}
+
+// forward goes on to the newest list from the number of one that exists. One that cannot be read is passed over.
+func (l keyList) forward(ctx context.Context, store storage.Store) keyList {
+	first := max(1, l.number)
+	for number := first; number <= min(first+maxLists, lastList); number++ {
+		content, err := storage.ReadAll(ctx, store, listName(number), maxList)
+		if err != nil && number > l.number {
+			break
+		}
+		if err == nil {
+			l = keyList{number, parseNames(content)}
+		}
+	}
+	return l
+}
+
+func parseNames(content []byte) (files []File) {
+	for line := range strings.Lines(string(content)) {
+		if file, is := ParseFile(Folder + strings.TrimSuffix(line, "\n")); is && len(files) < maxNamed {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// change makes the next list of what change makes of the newest one.
+func (l keyList) change(ctx context.Context, store storage.Store, change func([]File) []File) error {
+	for {
+		files := change(slices.Clone(l.files))
+		if slices.Equal(files, l.files) || l.number >= lastList { // somebody made that one to do harm
+			return nil
+		}
+		next := keyList{l.number + 1, files[max(0, len(files)-maxNamed):]}
+		var text strings.Builder
+		for _, file := range next.files {
+			fmt.Fprintln(&text, file.base())
+		}
+		if err := store.Put(ctx, listName(next.number), []byte(text.String())); !errors.Is(err, storage.ErrExists) {
+			return err
+		}
+		l = keyList{next.number, l.files}.forward(ctx, store)
+	}
+}
+
+// with adds files that are not there yet.
+func with(files []File) func([]File) []File {
+	return func(there []File) []File {
+		for _, file := range files {
+			if !slices.Contains(there, file) {
+				there = append(there, file)
+			}
+		}
+		return there
+	}
+}
+
+// settle makes it last that key files were deleted. That a list still names them costs a try to read them.
+func settle(ctx context.Context, store storage.Store, deleted func(File) bool) error {
+	if err := storage.SyncDeletes(ctx, store, Folder); err != nil {
+		return err
+	}
+	if _, l, err := look(ctx, store); err == nil {
+		_ = l.change(ctx, store, func(files []File) []File { return slices.DeleteFunc(files, deleted) })
+	}
+	return nil
+}

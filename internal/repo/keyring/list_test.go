@@ -1,0 +1,146 @@
+package keyring
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/storage/memory"
+)
+
+// lagging is a store whose listings show nothing.
+func lagging() *memory.Store {
+	store := memory.New()
+	store.SetListingLag(-1)
+	return store
+}
+
+// Several add and remove keys at once on a storage whose listings lag: no change is lost.
+func TestListsAtOnce(t *testing.T) {
+	const people = 8
+	store, ring := lagging(), New(format.RandomName(), made)
+	goes := add(t, store, ring, x25519(t), "goes").File
+	made := make([]File, people)
+	errs := make([]error, people+1)
+	var done sync.WaitGroup
+	for i := range people {
+		p := x25519(t)
+		done.Go(func() {
+			var added Recipient
+			added, errs[i] = Add(t.Context(), store, ring, p.to, Recipient{})
+			made[i] = added.File
+		})
+	}
+	done.Go(func() { errs[people] = Remove(t.Context(), store, goes) })
+	done.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	files := must(Files(t.Context(), store))(t)
+	for _, file := range made {
+		if !slices.Contains(files, file) {
+			t.Errorf("%s is not found", file.Path())
+		}
+	}
+	if len(files) != people {
+		t.Errorf("%d key files are found, want %d", len(files), people)
+	}
+	if lists := len(store.Names(listPrefix)); lists != people+2 {
+		t.Errorf("%d lists, want one for each change", lists)
+	}
+}
+
+// A list that is lost, damaged or made up leaves what the listing shows, keeps nobody out, and nothing from being changed.
+func TestBadLists(t *testing.T) {
+	var madeUp strings.Builder
+	for i := range maxNamed + 10 {
+		fmt.Fprintln(&madeUp, File{MaxGeneration, format.Name{byte(i), byte(i >> 8), 1}}.base())
+	}
+	for what, content := range map[string][]byte{
+		"empty": nil, "no names": []byte("\x00\n\n../log/000000000001\n000001\n"), "too large": bytes.Repeat([]byte("x"), maxList+1), "names of nothing": []byte(madeUp.String()),
+	} {
+		for _, number := range []int{3, lastList - 1, lastList} {
+			store, ring, p := memory.New(), New(format.RandomName(), made), x25519(t)
+			add(t, store, ring, p, "p")
+			add(t, store, ring, x25519(t), "other")
+			put(t, store, listName(number), content)
+			for range 2 {
+				add(t, store, ring, x25519(t), "more")
+			}
+			for _, name := range store.Names(listPrefix) {
+				if _, is := parseList(name); !is {
+					t.Errorf("%s, %d: %s was made", what, number, name)
+				}
+			}
+			if list := must(Recipients(t.Context(), store, ring))(t); len(list) != 4 {
+				t.Errorf("%s, %d: %d recipients", what, number, len(list))
+			}
+			if _, l, err := look(t.Context(), store); err != nil || l.number > lastList || len(l.files) > maxNamed {
+				t.Errorf("%s, %d: list %d of %d names, %v", what, number, l.number, len(l.files), err)
+			}
+			if _, warnings, err := load(t, store, ring, p); err != nil || len(warnings) > 0 {
+				t.Errorf("%s, %d: %v, %q", what, number, err, warnings)
+			}
+		}
+	}
+
+	// One that the storage does not give is passed over.
+	store, ring := lagging(), New(format.RandomName(), made)
+	for _, label := range []string{"one", "two"} {
+		add(t, store, ring, x25519(t), label)
+	}
+	store.Settle() // from now on a listing shows the second list
+	broken := errors.New("broken")
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOpen && name == listName(2) {
+			return broken
+		}
+		return nil
+	})
+	add(t, store, ring, x25519(t), "three")
+	if list := must(Recipients(t.Context(), store, ring))(t); len(list) != 3 {
+		t.Errorf("%d recipients", len(list))
+	}
+}
+
+// The newest names stay in a list that would be too long.
+func TestLongList(t *testing.T) {
+	store := lagging()
+	var l keyList
+	for i := range maxNamed + 3 {
+		_, found, err := look(t.Context(), store)
+		if err != nil || found.number != l.number {
+			t.Fatalf("list %d: %d, %v", i, found.number, err)
+		}
+		if err := found.change(t.Context(), store, with([]File{{1, format.Name{byte(i), byte(i >> 8), 1}}})); err != nil {
+			t.Fatal(err)
+		}
+		l.number++
+		store.Settle()
+	}
+	files := must(Files(t.Context(), store))(t)
+	if len(files) != maxNamed || slices.Contains(files, File{1, format.Name{2, 0, 1}}) || !slices.Contains(files, File{1, format.Name{3, 0, 1}}) {
+		t.Errorf("%d names", len(files))
+	}
+}
+
+func TestListNames(t *testing.T) {
+	for _, name := range []string{"", "marks/keys-", "marks/keys-000000", "marks/keys-1", "marks/keys-0000001", "marks/keys-1000000", "marks/keys-+00001", "marks/keys--00001", "marks/keys-00000a", "keys-000001", "marks/keys-000001.recipient"} {
+		if number, is := parseList(name); is {
+			t.Errorf("%q is list %d", name, number)
+		}
+	}
+	for _, number := range []int{1, 42, lastList} {
+		if got, is := parseList(listName(number)); !is || got != number {
+			t.Errorf("%s: %d, %v", listName(number), got, is)
+		}
+		if _, is := ParseFile(listName(number)); is {
+			t.Errorf("%s is a key file", listName(number))
+		}
+	}
+}
