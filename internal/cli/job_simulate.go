@@ -140,13 +140,20 @@ func knownMachine(c chosenJob, m plan.MachinePlan, uses map[backup.MachineKey]re
 	k := simulate.Known{Name: m.Machine.Key.String(), Retention: &rules}
 	for _, step := range m.Steps {
 		held := step.Action == plan.ActionKeep || step.Action == plan.ActionRemove
+		given := step.Action == plan.ActionClaim && step.Given // in the first session, before anything is looked up
 		k.Points = append(k.Points, simulate.KnownPoint{
 			ID: step.Point.ID, Created: step.Point.Created, State: step.Point.State,
-			Source: step.Source >= 0 && m.Selected && step.Action != plan.ActionNotBack, Held: held, Forgotten: step.Action == plan.ActionForgotten,
-			Flags: step.Slots, Flagged: held,
+			Source: step.Source >= 0 && m.Selected && step.Action != plan.ActionNotBack && (!step.Given || given), Held: held || given,
+			Forgotten: step.Action == plan.ActionForgotten, Flags: step.Slots, Flagged: held || given,
 		})
 	}
-	if use, there := uses[m.Machine.Key]; there {
+	use, there := uses[m.Machine.Key]
+	for _, mapped := range m.Mapped { // under another id, as long as there is nothing under its own
+		if !there {
+			use, there = uses[mapped.Machine.Key]
+		}
+	}
+	if there {
 		k.Whole, k.Changed = wholeAndChanged(use)
 	} else if n := len(m.Steps); n > 0 {
 		for _, object := range m.Steps[n-1].Point.Objects {

@@ -114,6 +114,9 @@ type IntervalStep struct {
 	Stays string
 	// Failure is true if not copying the point is a failure of its machine.
 	Failure bool
+	// Given is true if the job has the state by target.map: as this point, or, where the target does not have it, as that of
+	// another machine.
+	Given bool
 }
 
 // MachinePlan is what an interval does with one machine.

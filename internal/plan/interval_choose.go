@@ -112,7 +112,7 @@ func (m *machinePlanner) mayBeReadWhole(o Offer) bool {
 	if o.State != backup.StateComplete || m.isFuture(o.Point) || m.comesBack(o) {
 		return false
 	}
-	if m.mine(o.ID) || m.damaged(o.ID) {
+	if m.mine(o.ID) || m.damaged(o.ID) || m.twin(o.Point) {
 		return true
 	}
 	_, gone := m.forgotten(o.Point)

@@ -342,7 +342,7 @@ func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time)
 	case m.s.Mode == policy.Periodic && m.s.Lookup.Direction == policy.Forward && o.Created.Before(m.s.Interval.Begins):
 		step.Action, step.Reasons = ActionOlder, []string{"it was created before the interval began, at " + m.s.show(m.s.Interval.Begins)}
 	case m.twin(o.Point):
-		step.Action, step.Reasons = ActionOlder, []string{"target.map: the job has the point of this time already"}
+		step.Action, step.Reasons, step.Given = ActionOlder, []string{"target.map: the job has the point of this time already"}, true
 	case !o.Created.After(newest):
 		step.Action, step.Reasons = ActionOlder, []string{"older than the newest that the job has"}
 	default:

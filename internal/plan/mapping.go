@@ -264,7 +264,7 @@ func idsOf(machines []*seen) string {
 // twin is true if the job holds, or is given, the same state under another machine's id: one that target.map links with this
 // one, created at the same time.
 func (m *machinePlanner) twin(p backup.Point) bool {
-	return slices.ContainsFunc(m.heldOf[p.Created.UnixNano()], func(i int) bool {
+	return len(m.mapped.of) > 0 && slices.ContainsFunc(m.heldOf[p.Created.UnixNano()], func(i int) bool {
 		h := m.held[i]
 		return m.holds(h) && h.State == backup.StateComplete && h.Machine.Key != p.Machine.Key && h.Created.Equal(p.Created)
 	})
@@ -288,6 +288,7 @@ func (m *machinePlanner) given(h Held) (backup string, ok bool) {
 // taking describes a point that is the job's by target.map from now on, or would be.
 func (m *machinePlanner) taking(step *IntervalStep, h Held) {
 	of, _ := m.given(h)
+	step.Given = true
 	switch {
 	case m.verdicts[h.ID].Keep:
 		step.Action, step.Reasons = ActionClaim, []string{"target.map: it is in the backup " + of}

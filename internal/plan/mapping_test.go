@@ -83,6 +83,13 @@ func TestMapLinksAMachineWithAnotherId(t *testing.T) {
 	wantPlan(t, "without map", s, "a2 older, a3 keep, a4 copy")
 }
 
+// Who asks for a point whole from the source gets it, though its state is there under the other id.
+func TestMapAndWholePoints(t *testing.T) {
+	s := mapped("a", "manual", "a", []backup.Point{moved("a", 1), moved("a", 2)}, made("a", 1), made("a", 2))
+	s.Full = true
+	wantPlan(t, "the newest", s, "a1 older, a1 claim, a2 copy, a2 claim")
+}
+
 // In immediate mode too, no state is copied that is there under the other id.
 func TestMapInImmediateMode(t *testing.T) {
 	s := mapped("a", "manual", "a", []backup.Point{moved("a", 1), moved("a", 2), moved("a", 3)}, made("a", 1), made("a", 2))
