@@ -43,6 +43,8 @@ type app struct {
 	send, receive s3.Pace
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
+	// unattended is true for what a server does: nobody is asked.
+	unattended bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
 	live io.Writer
 	// interrupted says what to do after an interruption of the command that runs; empty if nothing is left to do.
@@ -107,7 +109,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
 	return root
 }
 

@@ -46,7 +46,7 @@ func (a *app) jobExplain(ctx context.Context, file string, names []string) error
 		return err
 	}
 	if a.json {
-		return a.printJSON(describeExplanation(chosen, setup, e))
+		return a.printJSON(describeExplanation(chosen.Job, e))
 	}
 	a.printExplanation(chosen, e)
 	return nil
@@ -199,9 +199,9 @@ type goesJSON struct {
 	Points int        `json:"points"`
 }
 
-func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) explanationJSON {
+func describeExplanation(of policy.Job, e *job.Explanation) explanationJSON {
 	described := explanationJSON{
-		Job: printable(c.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: readableList(e.Plan.Alarms),
+		Job: printable(of.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: readableList(e.Plan.Alarms),
 		Warnings: readableList(e.Plan.Warnings), Machines: []explainedJSON{}, Copies: len(e.Plan.Steps(plan.ActionCopy)), Claims: len(e.Plan.Steps(plan.ActionClaim)), Removals: len(e.Plan.Steps(plan.ActionRemove)),
 	}
 	for _, m := range e.Plan.Machines {
@@ -214,20 +214,20 @@ func describeExplanation(c chosenJob, setup job.Setup, e *job.Explanation) expla
 			row.MissingSince = &missing
 		}
 		for _, step := range m.Steps {
-			row.Points = append(row.Points, describeIntervalStep(setup, step))
+			row.Points = append(row.Points, describeIntervalStep(e, step))
 		}
 		described.Machines = append(described.Machines, row)
 	}
 	return described
 }
 
-func describeIntervalStep(setup job.Setup, step plan.IntervalStep) explainedStepJSON {
+func describeIntervalStep(e *job.Explanation, step plan.IntervalStep) explainedStepJSON {
 	described := explainedStepJSON{
 		Point: step.Point.ID.String(), Created: step.Point.Created.UTC(), OnTarget: step.OnTarget, Action: step.Action, Reasons: readableList(step.Reasons),
 		Slots: append([]string{}, step.Slots...), Stays: readable(step.Stays), Failure: step.Failure,
 	}
 	if step.Source >= 0 {
-		described.Source = printable(setup.Sources[step.Source].Origin.Repository.Name)
+		described.Source = printable(e.Sources[step.Source].Name)
 	}
 	if o := step.Outlook; o.Never || o.Points > 0 {
 		described.Goes = &goesJSON{Never: o.Never, Points: o.Points}

@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/job"
 	"ferry/internal/plan"
+	"ferry/internal/policy"
 )
 
 // What a source calls its machines may be meant for the terminal of the one who looks at the JSON.
@@ -20,7 +21,7 @@ func TestExplanationInJSONIsSafeToPrint(t *testing.T) {
 			Steps: []plan.IntervalStep{{Source: -1, Reasons: hostile, Stays: hostile[0]}},
 		}},
 	}}
-	written, err := json.Marshal(describeExplanation(chosenJob{}, job.Setup{}, e))
+	written, err := json.Marshal(describeExplanation(policy.Job{}, e))
 	if err != nil {
 		t.Fatal(err)
 	}

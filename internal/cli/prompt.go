@@ -18,7 +18,7 @@ const promptWait = 100
 
 // canPrompt is true if a person is there to be asked.
 func (a *app) canPrompt() bool {
-	return !a.json && isTerminal(os.Stdin) && isTerminal(a.errOut)
+	return !a.json && !a.unattended && isTerminal(os.Stdin) && isTerminal(a.errOut)
 }
 
 // prompt asks for a passphrase, which the terminal does not show. It is empty if none was typed.

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ferry/internal/catalog"
@@ -69,6 +70,8 @@ const (
 	renewEvery  = 4
 	// longestSleep is how long the loop sleeps at most: the clock may be set, or the machine have been asleep.
 	longestSleep = 30 * time.Second
+	// aliveFor is how long one look at all jobs may take before the scheduler counts as stuck.
+	aliveFor = 5 * time.Minute
 )
 
 // Scheduler runs the jobs of a catalog.
@@ -84,6 +87,9 @@ type Scheduler struct {
 	work sync.WaitGroup
 	// pruned is when the history was pruned last; only the loop knows it.
 	pruned time.Time
+
+	// turned is when the loop looked at the jobs last, by the clock of the process.
+	turned atomic.Pointer[time.Time]
 
 	mu sync.Mutex
 	// base is what sessions' contexts come from; nil while Run does not run, or begins nothing any more.
@@ -138,6 +144,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.trouble(notStarted, nil)
 	for {
 		next := s.turn(ctx)
+		now := time.Now()
+		s.turned.Store(&now)
 		sleep := time.NewTimer(min(max(next.Sub(s.options.Now()), 0), longestSleep))
 		select {
 		case <-ctx.Done():
@@ -148,6 +156,12 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		sleep.Stop()
 	}
+}
+
+// Alive is true as long as the scheduler looks at its jobs again and again.
+func (s *Scheduler) Alive() bool {
+	last := s.turned.Load()
+	return last == nil || time.Since(*last) < aliveFor
 }
 
 // Changed says that resources or jobs were changed: the scheduler looks at them again.

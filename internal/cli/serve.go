@@ -1,0 +1,270 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"ferry/internal/catalog"
+	"ferry/internal/job"
+	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/scheduler"
+	"ferry/internal/server"
+	"ferry/internal/source/registry"
+)
+
+type serveFlags struct {
+	state, socket string
+	allow         []string
+	slots         int
+}
+
+// defaultSlots is how many machines are copied at once if nothing else is said: one job's processor work beside another's waiting.
+const defaultSlots = 2
+
+func (a *app) serveCommand() *cobra.Command {
+	var f serveFlags
+	command := &cobra.Command{
+		Use: "serve", Short: "Keep second copies on its own: run jobs when they are due",
+		Long: `Run the jobs that were applied, each when it is due, and answer the other commands
+on a Unix socket (docs/server.md). It needs no other service, and goes on until it
+is told to end: then copies in progress write a checkpoint, and go on from there
+when it starts again. So they do after it was killed.
+
+What resources name of files and programs (passphrases, keys, credentials,
+scripts) must lie in /etc/ferry, in the folder secrets of the state folder, or in
+the folders that --allow names instead.`,
+		Example: `  ferry serve
+  ferry serve --state /srv/ferry --slots 4 --allow /etc/ferry --allow /usr/local/lib/ferry`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), f) },
+	}
+	flags := command.Flags()
+	flags.StringVar(&f.state, "state", "", "`DIR` for the server's catalog (default /var/lib/ferry for root, else ~/.local/state/ferry)")
+	flags.StringVar(&f.socket, "socket", "", "`PATH` of the socket (default $FERRY_SOCKET, else /run/ferry/ferry.sock for root, $XDG_RUNTIME_DIR/ferry.sock for others)")
+	flags.StringArrayVar(&f.allow, "allow", nil, "`DIR` in which files and programs may lie that resources name; repeatable")
+	flags.IntVar(&f.slots, "slots", defaultSlots, "`NUMBER` of machines that are copied at once, over all jobs; 0 is any number")
+	completeFolders(command, "state", "allow")
+	register(command, "socket", completeFile)
+	command.ValidArgsFunction = nothingToComplete
+	return command
+}
+
+// serve runs the server until ctx ends.
+func (a *app) serve(ctx context.Context, f serveFlags) error {
+	if f.slots < 0 {
+		return usage("--slots %d is less than none", f.slots)
+	}
+	state, err := filepath.Abs(f.state)
+	if f.state == "" {
+		state = defaultStateDir()
+	}
+	if err != nil {
+		return usage("%w", err)
+	}
+	socket := f.socket
+	if socket == "" {
+		socket = defaultSocket()
+	}
+	allowed := server.Allowed(f.allow)
+	if len(allowed) == 0 {
+		allowed = server.Allowed{"/etc/ferry", filepath.Join(state, "secrets")}
+	}
+	release, err := lockState(state)
+	if err != nil {
+		return err
+	}
+	defer release()
+	known, err := catalog.Open(ctx, filepath.Join(state, "catalog.db"), catalog.Options{})
+	if err != nil {
+		return err
+	}
+	defer known.Close()
+	log := slog.New(slog.NewTextHandler(a.errOut, nil))
+	s := &service{app: a, allowed: allowed, log: log}
+	runs := scheduler.New(known, scheduler.Options{
+		Prepare: s.prepare, Owner: ownerName(), Sole: true, Slots: f.slots, Version: Version, Log: log,
+	})
+	s.scheduler = runs
+	return s.run(ctx, known, state, socket)
+}
+
+// service is the server as the command line makes it.
+type service struct {
+	app       *app
+	allowed   server.Allowed
+	log       *slog.Logger
+	scheduler *scheduler.Scheduler
+}
+
+// run answers requests and runs jobs until ctx ends, or one of both fails.
+func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket string) error {
+	notify := notifierOf()
+	listening := make(chan struct{})
+	group, within := errgroup.WithContext(ctx)
+	answers := server.New(server.Options{
+		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Version: Version, Log: s.log,
+		Explanation: func(j policy.Job, e *job.Explanation) any { return describeExplanation(j, e) },
+		Release:     s.release,
+		Listening:   func() { close(listening) },
+	})
+	group.Go(func() error { return answers.Serve(within, socket) })
+	group.Go(func() error {
+		select {
+		case <-listening: // nothing is begun before it is certain that this is the one server
+			return s.scheduler.Run(within)
+		case <-within.Done():
+			return nil
+		}
+	})
+	group.Go(func() error {
+		select {
+		case <-listening:
+			s.log.Info("serving", "version", Version, "state", state, "socket", socket, "allowed", strings.Join(s.allowed, ", "))
+			notify.tell("READY=1")
+			notify.watchdog(within, s.scheduler.Alive)
+		case <-within.Done():
+		}
+		<-within.Done()
+		notify.tell("STOPPING=1\nSTATUS=copies in progress write a checkpoint")
+		s.log.Info("ending: copies in progress write a checkpoint")
+		return nil
+	})
+	err := group.Wait()
+	switch {
+	case errors.Is(err, server.ErrRunning):
+		return exitWith(ExitInUse, "%w", err)
+	case err == nil:
+		s.log.Info("ended")
+	}
+	return err
+}
+
+// lockState makes sure that one server at a time uses a state folder, until release is called.
+func lockState(state string) (release func(), err error) {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, usage("the state folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(state, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, usage("the state folder: %w", err)
+	}
+	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		lock.Close()
+		return nil, exitWith(ExitInUse, "a server uses the state folder %s already", printable(state))
+	case err != nil:
+		lock.Close()
+		return nil, fmt.Errorf("the state folder %s cannot be locked: %w", printable(state), err)
+	}
+	return func() { lock.Close() }, nil
+}
+
+// ownerName names this process: each that starts is another one.
+func ownerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return fmt.Sprintf("%.64s:%d:%s", printable(host), os.Getpid(), rand.Text()[:8])
+}
+
+// prepare is what a session of a job needs of this machine. Nothing is asked on a terminal, and what the resources name is
+// looked at again: where links lead may have changed since they were applied.
+func (s *service) prepare(ctx context.Context, resources policy.Resources, name string) (job.Setup, error) {
+	of, there := resources.Job(name)
+	if !there {
+		return job.Setup{}, fmt.Errorf("job %s: %w", name, scheduler.ErrUnknownJob)
+	}
+	if problems := s.allowed.Job(of); len(problems) > 0 {
+		return job.Setup{}, policy.Problems(problems)
+	}
+	setup, err := s.unattended(name).setup(chosenJob{Job: of.Effective(), resources: resources, folder: "/"})
+	if err != nil {
+		return setup, err
+	}
+	for i := range setup.Sources {
+		place := &setup.Sources[i]
+		open := place.Open
+		place.Open = func(ctx context.Context) (*registry.Source, error) {
+			if err := s.check(place.Origin.Repository); err != nil {
+				return nil, err
+			}
+			return open(ctx)
+		}
+	}
+	target, _ := resources.Repository(of.Target.Repository)
+	open := setup.Target.Open
+	setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
+		if err := s.check(target); err != nil {
+			return nil, err
+		}
+		return open(ctx)
+	}
+	return setup, ctx.Err()
+}
+
+// check is an error if a repository names what is not allowed: it cannot be opened then, as without a key.
+func (s *service) check(r policy.Repository) error {
+	if problems := s.allowed.Repository(r); len(problems) > 0 {
+		return fmt.Errorf("%w: %w", job.ErrNoKey, policy.Problems(problems))
+	}
+	return nil
+}
+
+// unattended is the program as one job of a server uses it: it asks nobody, and what it says goes to the log.
+func (s *service) unattended(name string) *app {
+	with := *s.app
+	to := &logLines{log: s.log.With("job", name)}
+	with.out, with.errOut, with.json, with.quiet, with.unattended = to, to, false, true, true
+	with.buckets, with.live, with.whole = nil, nil, nil
+	with.keys = &keys{app: &with, secrets: s.app.keys.secrets, identityFiles: slices.Clone(s.app.keys.identityFiles)}
+	return &with
+}
+
+// release withdraws what a job claims in its target: its points go when nobody else claims them.
+func (s *service) release(ctx context.Context, resources policy.Resources, name string) error {
+	setup, err := s.prepare(ctx, resources, name)
+	if err != nil {
+		return err
+	}
+	target, err := setup.Target.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if setup.Target.ID != "" && target.ID() != setup.Target.ID {
+		return fmt.Errorf("the repository at %s is %s, and the job is for %s", setup.Target.Location, target.ID(), setup.Target.ID)
+	}
+	var points []repo.Forgetting
+	for _, entry := range target.Entries() {
+		if _, mine := job.ClaimOf(target, name, entry.ID); mine {
+			points = append(points, repo.Forgetting{Point: entry.ID, Reason: "released with its job"})
+		}
+	}
+	_, err = target.Forget(ctx, name, points, nil)
+	return err
+}
+
+// logLines logs what is written to it, a line at a time.
+type logLines struct{ log *slog.Logger }
+
+func (l *logLines) Write(text []byte) (int, error) {
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" {
+			l.log.Warn(strings.TrimPrefix(line, "warning: "))
+		}
+	}
+	return len(text), nil
+}
