@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/pack"
@@ -25,17 +24,6 @@ type Survey struct {
 	LostIndex int
 	// Unnamed are files that no log entry names: of a copy that runs or was killed, or put there by hand.
 	Unnamed []storage.Info
-}
-
-// Oldest is when the first of the unnamed files was written, by the storage's clock; zero if there are none.
-func (s *Survey) Oldest() time.Time {
-	var oldest time.Time
-	for _, info := range s.Unnamed {
-		if oldest.IsZero() || info.Modified.Before(oldest) {
-			oldest = info.Modified
-		}
-	}
-	return oldest
 }
 
 // UnnamedBytes is what the unnamed files take.
