@@ -62,27 +62,6 @@ func (a Allowed) Job(j policy.Job) []policy.Problem {
 	return problems
 }
 
-// Check returns an error, of type policy.Problems, if any of the resources names a file or a program that is not allowed.
-func (a Allowed) Check(resources policy.Resources) error {
-	var problems policy.Problems
-	add := func(kind, name string, found []policy.Problem) {
-		for _, p := range found {
-			p.File = describe(kind, name)
-			problems = append(problems, p)
-		}
-	}
-	for _, r := range resources.Repositories {
-		add(kindRepository, r.Name, a.Repository(r))
-	}
-	for _, j := range resources.Jobs {
-		add(kindJob, j.Name, a.Job(j))
-	}
-	if len(problems) > 0 {
-		return problems
-	}
-	return nil
-}
-
 // check adds a problem if a file is not in an allowed folder.
 func (a Allowed) check(problems []policy.Problem, path, file string) []policy.Problem {
 	if err := a.file(file); err != nil {

@@ -30,7 +30,7 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 // names that people or sources gave.
 var (
 	metricInfo = gauge("info", "1, with the version of the server.", "version")
-	metricUp   = gauge("catalog_up", "1 if the catalog could be read for these metrics, else 0, and the others that begin with ferry_ are left out.")
+	metricUp   = gauge("catalog_up", "1 if the catalog could be read for these metrics, else 0, and the others of this table and those above are left out.")
 
 	metricCopyAge   = gauge("machine_copy_age_seconds", "Age of the newest good copy that a job has of a machine, from when its source made it. Left out if there is none.", "job", "machine", "name")
 	metricTooOld    = gauge("machine_copy_too_old", "1 if the newest copy of a machine is older than its job's rpo allows, or if there is none for that long, else 0.", "job", "machine", "name")
@@ -45,7 +45,10 @@ var (
 	metricEnded    = gauge("job_last_session_end_timestamp_seconds", "When it ended.", "job")
 	metricDuration = gauge("job_last_session_duration_seconds", "How long it took.", "job")
 	metricState    = gauge("job_last_session_state", "1, with how it ended: done, partial, failed, stopped or not run.", "job", "state")
-	metricCount    = gauge("job_last_session_count", "What it came to, by the names of its counts, such as copied, failed, readBytes and storedBytes.", "job", "count")
+	metricOutcome  = gauge("job_last_session_points", "Points that it copied, claimed, failed to copy, and gave up.", "job", "outcome")
+	metricDamaged  = gauge("job_last_session_damaged_points", "Points of the job that cannot be restored whole, as it found them.", "job")
+	metricRead     = gauge("job_last_session_read_bytes", "What it read from sources.", "job")
+	metricWritten  = gauge("job_last_session_stored_bytes", "What it added to the target.", "job")
 	metricPhase    = gauge("job_last_session_phase_duration_seconds", "How long its phases took.", "job", "phase")
 
 	metricTasksRunning = gauge("tasks_running", "Machines that are worked on now.")
@@ -66,7 +69,10 @@ var (
 // metricsOperation serves what is known of everything, and of this process, to Prometheus.
 func (s *Server) metricsOperation(router chi.Router, described huma.API) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{look: s.look}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(&collector{look: s.look})
+	// With names of our own: where they are handed on by another program, that has the usual ones itself.
+	prometheus.WrapRegistererWithPrefix("ferry_", registry).
+		MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	router.Method(http.MethodGet, api.PathMetrics, promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	described.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "metrics", Method: http.MethodGet, Path: api.PathMetrics, Summary: "Metrics in the text format of Prometheus", Tags: []string{"server"},
@@ -206,9 +212,12 @@ func (m metrics) job(j api.Job, phases []api.Phase) {
 	m.time(metricEnded, j.Last.Ended, j.Name)
 	m.gauge(metricDuration, j.Last.Ended.Sub(j.Last.Began).Seconds(), j.Name)
 	m.gauge(metricState, 1, j.Name, j.Last.State)
-	for name, n := range j.Last.Counts {
-		m.gauge(metricCount, float64(n), j.Name, name)
+	for _, outcome := range []string{"copied", "claimed", "failed", "removed"} {
+		m.gauge(metricOutcome, float64(j.Last.Counts[outcome]), j.Name, outcome)
 	}
+	m.gauge(metricDamaged, float64(j.Last.Counts["damagedPoints"]), j.Name)
+	m.gauge(metricRead, float64(j.Last.Counts["readBytes"]), j.Name)
+	m.gauge(metricWritten, float64(j.Last.Counts["storedBytes"]), j.Name)
 	took := map[string]time.Duration{} // a phase that was interrupted and entered again is there twice
 	for _, phase := range phases {
 		if !phase.Ended.IsZero() {

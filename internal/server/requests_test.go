@@ -367,8 +367,15 @@ func FuzzApply(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what is stored does not hold: %v", err)
 		}
-		if err := server.Allowed.Check(resources); err != nil {
-			t.Fatalf("what is not allowed was stored: %v", err)
+		for _, r := range resources.Repositories {
+			if problems := server.Allowed.Repository(r); len(problems) > 0 {
+				t.Fatalf("what is not allowed was stored: %v", problems)
+			}
+		}
+		for _, j := range resources.Jobs {
+			if problems := server.Allowed.Job(j); len(problems) > 0 {
+				t.Fatalf("what is not allowed was stored: %v", problems)
+			}
 		}
 		var list []catalog.Resource
 		if err := server.eachStored(t.Context(), func(r catalog.Resource) { list = append(list, r) }); err != nil {

@@ -71,7 +71,7 @@ func listen(path string) (made *socket, err error) {
 	if s.made, err = os.Lstat(path); err != nil {
 		return nil, err
 	}
-	return s, share(path)
+	return s, share(path, Group)
 }
 
 // removeStale removes the socket of a server that has gone.
@@ -110,14 +110,14 @@ func listenPrivately(path string) (net.Listener, error) {
 }
 
 // share opens the socket to the group. Without the group, or the right to give to it, the socket stays its owner's.
-func share(path string) error {
-	group, err := user.LookupGroup(Group)
+func share(path, name string) error {
+	group, err := user.LookupGroup(name)
 	if err != nil {
 		return nil // there is none
 	}
 	id, err := strconv.Atoi(group.Gid)
 	if err != nil {
-		return fmt.Errorf("group %s: %w", Group, err)
+		return fmt.Errorf("group %s: %w", name, err)
 	}
 	switch err := os.Lchown(path, -1, id); {
 	case errors.Is(err, fs.ErrPermission):
