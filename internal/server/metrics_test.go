@@ -108,7 +108,9 @@ func TestMetricsAreInProportionToMachines(t *testing.T) {
 			end()
 		}
 		body := f.expect(200, "GET", api.PathMetrics, "").body
-		return len(slices.DeleteFunc(series(body), func(line string) bool { return strings.HasPrefix(line, "ferry_go_") || strings.HasPrefix(line, "ferry_process_") }))
+		return len(slices.DeleteFunc(series(body), func(line string) bool {
+			return strings.HasPrefix(line, "ferry_go_") || strings.HasPrefix(line, "ferry_process_")
+		}))
 	}
 	few, more, later := count(3, 0), count(13, 0), count(3, 10)
 	if each := (more - few) / 10; each < 2 || each > 5 || (more-few)%10 != 0 {
