@@ -73,7 +73,8 @@ var floors = map[string][]string{
 	"internal/layering": {},
 }
 
-// private import paths, as prefixes, may be imported only from the folders named, by tests too.
+// private import paths, with what lies below them or, with "/" at their end, only that, may be imported only from the folders
+// named, by tests too.
 var private = map[string][]string{
 	"internal/cli":   {"internal/cli", "cmd/ferry", "test"},
 	"internal/repo/": {"internal/repo"},
@@ -176,8 +177,9 @@ func mayImport(importer, imported string) bool {
 
 // mayReach is true unless imported is private to folders that importer is not in.
 func mayReach(importer, imported string) bool {
-	for prefix, folders := range private {
-		if strings.HasPrefix(imported, prefix) && !slices.ContainsFunc(folders, func(folder string) bool { return within(importer, folder) }) {
+	for folder, folders := range private {
+		hidden := strings.HasPrefix(imported+"/", strings.TrimSuffix(folder, "/")+"/") && imported+"/" != folder
+		if hidden && !slices.ContainsFunc(folders, func(folder string) bool { return within(importer, folder) }) {
 			return false
 		}
 	}
@@ -232,6 +234,8 @@ func TestRules(t *testing.T) {
 		{"internal/cli", "internal/source/ferry", true},
 		{"internal/cli", "internal/repo/pack", false},
 		{"internal/demo", "internal/cli", false},
+		{"internal/cli", "internal/client", true},
+		{"internal/server", "internal/client", false},
 		{"cmd/ferry", "internal/cli", true},
 		{"cmd/ferry", "internal/repo", false},
 		{"test/integration", "internal/cli", true},
@@ -239,6 +243,23 @@ func TestRules(t *testing.T) {
 	} {
 		if got := mayImport(c.importer, c.imported); got != c.want {
 			t.Errorf("mayImport(%q, %q) = %v", c.importer, c.imported, got)
+		}
+	}
+}
+
+func TestPrivatePackages(t *testing.T) {
+	for _, c := range []struct {
+		importer, imported string
+		want               bool
+	}{
+		{"internal/demo", "internal/cli", false},
+		{"internal/server", "internal/client", true}, // its tests may
+		{"internal/mover", "internal/repo", true},
+		{"internal/mover", "internal/repo/pack", false},
+		{"internal/repo/pack", "internal/repo/format", true},
+	} {
+		if got := mayReach(c.importer, c.imported); got != c.want {
+			t.Errorf("mayReach(%q, %q) = %v", c.importer, c.imported, got)
 		}
 	}
 }
