@@ -38,6 +38,9 @@ func TestMappedPointsAreTheJobs(t *testing.T) {
 	e := l.explain()
 	s := l.run(job.ResultDone)
 	l.wantCounts(s, "1 copied, 2 claimed, 0 failed, 0 removed")
+	if newest := s.Tasks[0].Mapped; newest == nil || newest.Created.Day() != 10 {
+		t.Errorf("mapped %+v", newest)
+	}
 	if len(s.Tasks) != 1 || s.Tasks[0].Machine.Name != "a" || len(s.Alarms) != 0 {
 		t.Errorf("%v\n%s", s.Alarms, l.describe(s))
 	}

@@ -167,8 +167,17 @@ type Task struct {
 	Reason  string      `json:"reason"`
 	// Behind says that the machine is always one interval behind, and what helps; empty if it is not.
 	Behind string `json:"behind"`
+	// Mapped is the newest point that the job holds of the machine, if target.map links it with another one, under whose id that
+	// may be; nil for others.
+	Mapped *MappedCopy `json:"mapped,omitempty"`
 	// Points that something was done with, or that failed: those that stay as they are, are not among them.
 	Points []TaskPoint `json:"points"`
+}
+
+// MappedCopy is a point of a machine that target.map links with another one.
+type MappedCopy struct {
+	Point   string    `json:"point"`
+	Created time.Time `json:"created"`
 }
 
 // TaskMachine is a machine in a report, its names encoded.

@@ -245,6 +245,9 @@ func (r *runner) describe(p plan.IntervalPlan) {
 		}
 		task := r.task(m.Machine)
 		task.Behind = cmp.Or(backup.SafeText(m.Behind), task.Behind) // before the copies, or after them
+		if r.seeded(m.Machine.Key) {
+			task.Mapped = mappedCopy(m)
+		}
 		for _, warning := range m.Warnings {
 			r.warnOnce(nameOf(describeMachine(m.Machine)) + ": " + warning)
 		}
@@ -257,6 +260,18 @@ func (r *runner) describe(p plan.IntervalPlan) {
 			}
 		}
 	}
+}
+
+// mappedCopy is the newest point that the job has of a machine; nil if it has none.
+func mappedCopy(m plan.MachinePlan) *MappedCopy {
+	var newest *MappedCopy
+	for _, step := range m.Steps { // oldest first
+		if step.OnTarget && (step.Action == plan.ActionKeep || step.Action == plan.ActionClaim) {
+			created, _ := backup.BoundTime(step.Point.Created)
+			newest = &MappedCopy{Point: step.Point.ID.String(), Created: created}
+		}
+	}
+	return newest
 }
 
 // alarmsOf raises the alarms of a plan.

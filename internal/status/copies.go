@@ -32,7 +32,7 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 	if err != nil {
 		return err
 	}
-	behind := p.report.behind()
+	behind, mapped := p.report.behind(), p.report.mapped()
 	for _, age := range ages {
 		held := api.Copy{
 			Job: j.Name, Machine: Machine(age.Machine.Machine), Created: age.Created, RPO: int64(j.RPO / time.Second),
@@ -44,6 +44,10 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 		if lags != nil {
 			lag := lags[age.Machine.Key]
 			held.LagPoints, held.LagBytes = lag.Points, lag.Bytes
+		}
+		if copied, linked := mapped[held.Machine.ID]; linked && copied.Created.After(age.Created) { // under another id, which the catalog has for another machine
+			age.Created, held.Created, held.Point = copied.Created, copied.Created, copied.Point
+			held.LagPoints, held.LagBytes = api.Unknown, api.Unknown
 		}
 		if cure := behind[held.Machine.ID]; cure != "" {
 			held.Note = "always one interval behind: " + cure

@@ -43,6 +43,7 @@ type report struct {
 	Tasks   []struct {
 		Machine job.TaskMachine `json:"machine"`
 		Behind  string          `json:"behind"`
+		Mapped  *job.MappedCopy `json:"mapped"`
 	} `json:"tasks"`
 }
 
@@ -55,6 +56,19 @@ func (r *report) behind() map[string]string {
 		}
 	}
 	return behind
+}
+
+// mapped says by machine's id which copies machines have that target.map links with others.
+func (r *report) mapped() map[string]job.MappedCopy {
+	mapped := map[string]job.MappedCopy{}
+	if r != nil {
+		for _, task := range r.Tasks {
+			if task.Mapped != nil {
+				mapped[task.Machine.ID] = *task.Mapped
+			}
+		}
+	}
+	return mapped
 }
 
 // past looks at a job's last sessions.

@@ -291,6 +291,21 @@ func TestLastSession(t *testing.T) {
 	}
 }
 
+// A copy that a machine has under another id, by target.map, is one: the catalog has it for the other machine.
+func TestMappedCopies(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.selects("offsite", day(8, 22), 2)
+	s.mirror("vault", point(5, day(9, 21), "offsite"))
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Tasks: []job.Task{
+		{Machine: job.TaskMachine{ID: machine(0).Key.String()}, Mapped: &job.MappedCopy{Point: "4711", Created: day(9, 21)}},
+	}})
+	for _, held := range s.status().Machines {
+		if mapped := held.Machine.ID == machine(0).Key.String(); mapped != (held.Point == "4711") || mapped == held.TooOld {
+			t.Errorf("%+v", held)
+		}
+	}
+}
+
 // A machine is missing if no source has it any more, since the last of them lacked it.
 func TestMissingMachines(t *testing.T) {
 	s := newSite(t, strings.Replace(siteYAML, "{repositories: [pve]}", "{repositories: [pve, xen]}", 1)+"---\n{kind: Repository, name: xen, location: /mnt/xen}\n")
