@@ -1,0 +1,288 @@
+//go:build integration
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ferry/internal/repo"
+	"ferry/internal/storage/fs"
+
+	_ "modernc.org/sqlite"
+)
+
+// served is a place with a source, a target, and a server's state.
+type served struct {
+	t                    *testing.T
+	u                    *user
+	source, vault, state string
+	socket               string
+	scripts              string
+	want                 map[string]string
+	server               *running
+}
+
+// newServed makes a site whose job's health check and compact are due: it has run before, long ago.
+func newServed(t *testing.T, machines int, size int64) *served {
+	t.Helper()
+	root := t.TempDir()
+	s := &served{
+		t: t, u: newUser(t), source: filepath.Join(root, "src"), vault: filepath.Join(root, "vault"), state: filepath.Join(root, "state"),
+		socket: filepath.Join(root, "sock"), scripts: filepath.Join(root, "scripts"), want: map[string]string{},
+	}
+	s.u.untidy = true // a server that is killed leaves a temporary file
+	for _, dir := range []string{s.source, s.scripts} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range machines {
+		s.machine(n, size)
+	}
+	for _, name := range []string{"pre", "post"} {
+		text := fmt.Sprintf("#!/bin/sh\necho $FERRY_SESSION >>%s/%s.ran\nexec sleep 0.2\n", s.scripts, name)
+		if err := os.WriteFile(filepath.Join(s.scripts, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.u.want(0, "repo", "init", s.vault)
+	s.remember(time.Now().Add(-48 * time.Hour))
+	return s
+}
+
+func (s *served) machine(n int, size int64) {
+	name := fmt.Sprint("vm", n)
+	path := filepath.Join(s.source, name+".raw")
+	contentFile(s.t, path, uint64(100+n), size)
+	s.want[name] = sumFile(s.t, path)
+}
+
+// remember leaves in the target that the job first ran at a time.
+func (s *served) remember(began time.Time) {
+	s.t.Helper()
+	store, err := fs.Open(s.vault)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	target, err := repo.Open(s.t.Context(), store, repo.Environment{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer target.Close()
+	memory, err := json.Marshal(map[string]any{"started": began})
+	if err == nil {
+		err = target.WriteJob(s.t.Context(), repo.JobRecord{Job: "offsite", Memory: memory})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *served) resources() string {
+	return fmt.Sprintf(`kind: Repository
+name: src
+location: %s
+---
+kind: Repository
+name: vault
+location: %s
+---
+kind: Job
+name: offsite
+source: {repositories: [src]}
+target: {repository: vault}
+schedule: {every: 30d, at: "00:00"}
+retention: {points: 2}
+healthCheck: {every: 1m}
+compact: {every: 1m}
+scripts:
+  pre: {run: [%s/pre], timeout: 1m, onFailure: abort}
+  post: {run: [%s/post], timeout: 1m, onFailure: warn}
+`, s.source, s.vault, s.scripts, s.scripts)
+}
+
+// serve starts the server and waits until it answers.
+func (s *served) serve() {
+	s.t.Helper()
+	s.server = s.u.start("serve", "--state", s.state, "--socket", s.socket, "--allow", s.scripts)
+	s.until("the server answers", func() bool {
+		answer, err := s.client().Get("http://ferry/health/ready")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+}
+
+func (s *served) client() *http.Client {
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", s.socket)
+		},
+	}}
+}
+
+// until waits until something is so, without a pause of its own: what is looked at is a file, or a server that works.
+func (s *served) until(what string, is func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(runLimit); !is(); time.Sleep(300 * time.Microsecond) {
+		if time.Now().After(end) || s.server != nil && zombie(s.server) {
+			s.t.Fatalf("not so: %s\n%s", what, s.server.err.String())
+		}
+	}
+}
+
+// post asks the server for something, and reads its answer into value.
+func (s *served) post(path string, body, value any) {
+	s.t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	answer, err := s.client().Post("http://ferry"+path, "application/json", bytes.NewReader(text))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	content, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode >= 300 {
+		s.t.Fatalf("%s: %s %s %v", path, answer.Status, content, err)
+	}
+	if err := json.Unmarshal(content, value); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// catalog reads the server's catalog beside it.
+func (s *served) catalog() *sql.DB {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.state, "catalog.db")+"?_pragma=busy_timeout(5000)&_pragma=query_only(1)")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return db
+}
+
+func column(t *testing.T, db *sql.DB, query string, args ...any) (text string) {
+	t.Helper()
+	err := db.QueryRow(query, args...).Scan(&text)
+	if err != nil && err != sql.ErrNoRows {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// kill ends the server without a word while its session is in a phase, and returns the session. The catalog says afterwards
+// whether it was: if the phase was over by then, another session is tried.
+func (s *served) kill(phase string) (session int64) {
+	s.t.Helper()
+	for range 20 {
+		var started struct{ Session int64 }
+		s.post("/v1/jobs/offsite/run", map[string]any{}, &started)
+		db := s.catalog()
+		inPhase := func() bool {
+			return column(s.t, db, `SELECT name FROM phases WHERE session = $1 AND ended_at = 0`, started.Session) == phase
+		}
+		s.until("the session is in "+phase+", or over", func() bool {
+			return inPhase() || column(s.t, db, `SELECT state FROM sessions WHERE id = $1 AND ended_at <> 0`, started.Session) != ""
+		})
+		_ = s.server.cmd.Process.Signal(syscall.SIGKILL)
+		_ = s.server.wait()
+		s.server = nil
+		hit := inPhase()
+		db.Close()
+		if hit {
+			return started.Session
+		}
+		s.remember(time.Now().Add(-48 * time.Hour)) // what was done is due again
+		s.machine(len(s.want), 4*mib)
+		s.serve()
+		s.idle()
+	}
+	s.t.Skipf("the server was never in phase %s for long enough", phase)
+	return 0
+}
+
+// idle waits until no session is left.
+func (s *served) idle() {
+	s.t.Helper()
+	db := s.catalog()
+	defer db.Close()
+	s.until("no session is left", func() bool { return column(s.t, db, `SELECT id FROM sessions WHERE ended_at = 0`) == "" })
+}
+
+// ran counts how often a script was run for a session.
+func (s *served) ran(script string, session int64) int {
+	content, _ := os.ReadFile(filepath.Join(s.scripts, script+".ran"))
+	return len(slices.DeleteFunc(strings.Fields(string(content)), func(id string) bool { return id != fmt.Sprint(session) }))
+}
+
+// A server that is killed in any phase of a session goes on with that session when it starts again: under its number, without
+// hands, and all that the source had is in the target in the end. Scripts that had ended are not run again.
+func TestServerKilledInEachPhase(t *testing.T) {
+	for _, phase := range []string{"pre-job script", "health check", "synchronize", "transform", "compact", "post-job script"} {
+		t.Run(phase, func(t *testing.T) {
+			s := newServed(t, 3, 40*mib)
+			s.serve()
+			var applied any
+			s.post("/v1/apply", map[string]any{"documents": s.resources(), "dryRun": false}, &applied)
+			s.idle()
+			s.remember(time.Now().Add(-48 * time.Hour))
+			for n := range 2 { // something to copy, and something to give up
+				s.machine(n, 24*mib)
+			}
+			session := s.kill(phase)
+			s.serve()
+			s.idle()
+			db := s.catalog()
+			defer db.Close()
+			if state := column(t, db, `SELECT state || ' ' || reason FROM sessions WHERE id = $1`, session); state != "done " {
+				t.Errorf("the session ended %s\n%s", state, s.server.err.String())
+			}
+			if left := column(t, db, `SELECT COUNT(*) FROM tasks WHERE state IN ('running', 'waiting')`); left != "0" {
+				t.Errorf("%s tasks are left", left)
+			}
+			want := map[string]int{"pre": 1, "post": 1}
+			switch phase { // one that was cut off is run again
+			case "pre-job script":
+				want["pre"] = 2
+			case "post-job script":
+				want["post"] = 2
+			}
+			if got := map[string]int{"pre": s.ran("pre", session), "post": s.ran("post", session)}; !maps.Equal(got, want) {
+				t.Errorf("scripts were run %v, not %v", got, want)
+			}
+			_ = s.server.cmd.Process.Signal(syscall.SIGTERM)
+			if r := s.server.wait(); r.code != 0 {
+				t.Errorf("told to end: %v", r)
+			}
+			s.server = nil
+			s.u.verified(s.vault)
+			for name, sum := range s.want {
+				out := filepath.Join(t.TempDir(), name)
+				s.u.want(0, "restore", s.vault, name, "--to", out)
+				if got := disks(sumTree(t, out)); got[name] != sum {
+					t.Errorf("restored %v, not %s of %s", got, sum, name)
+				}
+				os.RemoveAll(out)
+			}
+		})
+	}
+}
