@@ -16,7 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,9 +185,13 @@ func (s *Scheduler) Ready() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []string
-	for _, text := range maps.All(s.troubles) {
+	for what, text := range s.troubles {
+		if text != what {
+			text = what + ": " + text
+		}
 		list = append(list, text)
 	}
+	slices.Sort(list)
 	return list
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -190,6 +191,7 @@ func (s *Scheduler) recordMissed(ctx context.Context, of policy.Job, d policy.De
 	for at := d.Missed.Last; len(boundaries) < min(d.Missed.Count, mostNotRun) && !at.Before(d.Missed.First); at = in.Current(at.Add(-1)) {
 		boundaries = append(boundaries, at)
 	}
+	slices.Reverse(boundaries) // the oldest has the lowest number
 	reason := notRunReason
 	if more := d.Missed.Count - len(boundaries); more > 0 {
 		reason += fmt.Sprintf("; %d before these are not listed", more)
