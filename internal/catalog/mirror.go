@@ -176,6 +176,14 @@ func (m *Mirror) All(ctx context.Context, repository string) ([]MirrorPoint, err
 	return m.points(ctx, pointQuery+`ORDER BY p.id`, repository)
 }
 
+// Totals returns how many points a repository has, of how many machines, and the sum of their sizes in bytes.
+func (m *Mirror) Totals(ctx context.Context, repository string) (points, machines, size int64, err error) {
+	err = m.db.read(ctx, "adding up points", func(rows *sql.Rows) error { return rows.Scan(&points, &machines, &size) }, `
+		SELECT COUNT(*), COUNT(DISTINCT p.pseudonym), CAST(COALESCE(SUM(p.size), 0) AS BIGINT) FROM mirrors r JOIN points p ON p.edition = r.edition
+		WHERE r.repository = $1`, repository)
+	return points, machines, size, err
+}
+
 // Where returns the repositories that have a point, by name.
 func (m *Mirror) Where(ctx context.Context, id backup.PointID) (repositories []string, err error) {
 	err = m.db.read(ctx, "looking for a point", func(rows *sql.Rows) error {

@@ -43,6 +43,25 @@ func TestWhatAskedIsKept(t *testing.T) {
 	})
 }
 
+// An interval that was recorded as not run can still begin: a clock may have been ahead. One that had its session cannot.
+func TestIntervalThatWasNotRunBegins(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
+		ctx := t.Context()
+		first, second := clock.now().Truncate(time.Hour), clock.now().Truncate(time.Hour).Add(time.Hour)
+		must(t, c.Sessions.RecordNotRun(ctx, "offsite", []time.Time{first, second}, "nothing ran"))
+		session, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: second}, "me", time.Minute)
+		must(t, err)
+		must(t, c.Sessions.End(ctx, lease, SessionDone, "", nil))
+		if _, _, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite", Boundary: second}, "me", time.Minute); !errors.Is(err, ErrBoundaryTaken) {
+			t.Errorf("again: %v", err)
+		}
+		list, err := c.Sessions.Of(ctx, "offsite", 0, 10)
+		if must(t, err); len(list) != 2 || list[0].ID != session.ID || list[1].State != SessionNotRun || !list[1].Boundary.Equal(first) {
+			t.Errorf("sessions %+v", list)
+		}
+	})
+}
+
 // A session's report is kept by its holder and by nobody else, and outlives its end.
 func TestReportOfASession(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {

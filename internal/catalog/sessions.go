@@ -74,7 +74,8 @@ func scanSession(row interface{ Scan(...any) error }, more ...any) (s Session, e
 }
 
 // Begin starts the session of a job's interval for an owner. A job has one session at a time (else ErrSessionRunning), and an
-// interval one (else ErrBoundaryTaken); one that was asked for has no boundary. What asked for an interval is answered by it.
+// interval one (else ErrBoundaryTaken); one that was asked for has no boundary. What asked for an interval is answered by it. An
+// interval that was recorded as not run, by a clock that was ahead, can still begin.
 func (s *Sessions) Begin(ctx context.Context, begun NewSession, owner string, length time.Duration) (session Session, lease SessionLease, err error) {
 	if err := checkName("job", begun.Job); err != nil {
 		return session, lease, err
@@ -93,6 +94,11 @@ func (s *Sessions) Begin(ctx context.Context, begun NewSession, owner string, le
 			ID: id, Job: begun.Job, Boundary: maybe(boundary), Started: now, State: SessionRunning, Counts: Counts{}, Owner: owner, Full: begun.Full,
 		}
 		lease = SessionLease{Lease{ID: id, Owner: owner, Epoch: 1, Until: now.Add(length)}}
+		if boundary != 0 {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE job = $1 AND boundary_at = $2 AND state = $3`, begun.Job, boundary, SessionNotRun); err != nil {
+				return err
+			}
+		}
 		inserted, err := execute(ctx, tx, `
 			INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, 0, $5, '', '', '{}', 0, $6, $7, $8, 1)
 			ON CONFLICT DO NOTHING`,

@@ -127,14 +127,14 @@ func (r *runner) pauseFor(ctx context.Context, wait time.Duration, reason string
 
 // untilReady runs the phases, and again when a target that was not ready may be, for as long as the interval goes on.
 func (r *runner) untilReady(ctx context.Context) error {
-	for {
+	for pause := lookAgain; ; pause = min(2*pause, longestPause) { // a full target costs a look at everything each time
 		err := r.phases(ctx)
 		state := r.session.Target.State
 		left := r.until.Sub(r.Now())
 		if err == nil || ctx.Err() != nil || r.Host.Interval.Begins.IsZero() || state == StateReady || state == StateOther || state == "" || left <= 0 {
 			return err
 		}
-		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetReason()); err != nil {
+		if err := r.pauseFor(ctx, min(pause, left), r.targetReason()); err != nil {
 			return err
 		}
 		r.close()

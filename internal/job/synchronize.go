@@ -22,6 +22,8 @@ const (
 	pauseGrows = 3
 	// lookAgain is how often the sources are looked at while something is waited for.
 	lookAgain = time.Minute
+	// longestPause is how long is waited at most before a target that turned out full or read only is tried again.
+	longestPause = 15 * time.Minute
 )
 
 // trouble is what an error of a copy calls for.

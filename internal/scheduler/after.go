@@ -29,13 +29,10 @@ func (s *Scheduler) noteSession(n *record, ended *job.Session) {
 	}
 }
 
-// ask asks the jobs to run that come after a session which stored a point, and the session's own job again if it is one that no
-// schedule brings back and that waited in vain.
+// ask asks the jobs to run that come after a session which stored a point.
 func (s *Scheduler) ask(n *record, ended *job.Session, counts catalog.Counts) {
 	for _, of := range n.run.resources.Jobs {
-		follows := of.Schedule.Mode == policy.After && of.Schedule.After == ended.Job && counts["copied"]+counts["claimed"] > 0
-		again := of.Name == ended.Job && of.Schedule.Mode == policy.After && ended.Result == job.ResultWaits
-		if follows || again {
+		if of.Schedule.Mode == policy.After && of.Schedule.After == ended.Job && counts["copied"]+counts["claimed"] > 0 {
 			n.note(s.catalog.Jobs.Ask(n.context(), of.Name))
 		}
 	}
@@ -44,37 +41,47 @@ func (s *Scheduler) ask(n *record, ended *job.Session, counts catalog.Counts) {
 
 // noteTarget brings up what the catalog knows of a repository: its points and how full it is.
 func (s *Scheduler) noteTarget(ctx context.Context, name string, target *repo.Repository) error {
-	known, err := s.catalog.Mirror.All(ctx, name)
-	if err != nil {
-		return err
-	}
 	head := headOf(target)
 	at, err := s.catalog.Mirror.Head(ctx, name)
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
 	}
-	there := err == nil && at.RepositoryID == head.RepositoryID
-	if !there {
-		known = nil
+	switch {
+	case err != nil || at.RepositoryID != head.RepositoryID:
+		_, err = s.replaceMirror(ctx, name, target, nil)
+	case at != head:
+		err = s.changeMirror(ctx, name, target, at)
 	}
-	points := known
-	if !there || at != head {
-		if points, err = pointsOf(ctx, target, known); err != nil {
-			return err
-		}
-		if !there {
-			err = s.catalog.Mirror.Replace(ctx, name, head, all(points))
-		} else {
-			changes := between(known, points)
-			if err = s.catalog.Mirror.Apply(ctx, name, at, head, changes); errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
-				err = s.catalog.Mirror.Replace(ctx, name, head, all(points))
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("what repository %s has: %w", name, err)
-		}
+	if err != nil {
+		return fmt.Errorf("what repository %s has: %w", name, err)
 	}
-	return s.catalog.Figures.Record(ctx, name, s.figure(ctx, target, points))
+	return s.recordFigure(ctx, name, target)
+}
+
+// changeMirror brings the mirror of a repository from the head that it is at to the repository's.
+func (s *Scheduler) changeMirror(ctx context.Context, name string, target *repo.Repository, at catalog.Head) error {
+	known, err := s.catalog.Mirror.All(ctx, name)
+	if err != nil {
+		return err
+	}
+	points, err := pointsOf(ctx, target, known)
+	if err != nil {
+		return err
+	}
+	err = s.catalog.Mirror.Apply(ctx, name, at, headOf(target), between(known, points))
+	if errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
+		_, err = s.replaceMirror(ctx, name, target, known)
+	}
+	return err
+}
+
+// replaceMirror makes the mirror of a repository anew, and returns how many points it has.
+func (s *Scheduler) replaceMirror(ctx context.Context, name string, target *repo.Repository, known []catalog.MirrorPoint) (int64, error) {
+	points, err := pointsOf(ctx, target, known)
+	if err != nil {
+		return 0, err
+	}
+	return int64(len(points)), s.catalog.Mirror.Replace(ctx, name, headOf(target), all(points))
 }
 
 func headOf(of *repo.Repository) catalog.Head {
@@ -82,20 +89,20 @@ func headOf(of *repo.Repository) catalog.Head {
 	return catalog.Head{RepositoryID: of.ID(), Number: number, Checksum: checksum}
 }
 
-// figure is how full a repository is that has these points.
-func (s *Scheduler) figure(ctx context.Context, target *repo.Repository, points []catalog.MirrorPoint) catalog.Figure {
-	use := target.Usage()
-	figure := catalog.Figure{At: s.options.Now(), Points: int64(len(points)), StoredBytes: use.PackBytes + use.ParityBytes, FreeBytes: catalog.Unknown}
-	machines := map[string]bool{}
-	for _, p := range points {
-		machines[p.Pseudonym] = true
-		figure.LogicalBytes += p.Size
+// recordFigure notes how full a repository is whose mirror is up to date.
+func (s *Scheduler) recordFigure(ctx context.Context, name string, target *repo.Repository) error {
+	points, machines, size, err := s.catalog.Mirror.Totals(ctx, name)
+	if err != nil {
+		return err
 	}
-	figure.Machines = int64(len(machines))
+	use := target.Usage()
+	figure := catalog.Figure{
+		At: s.options.Now(), Points: points, Machines: machines, LogicalBytes: size, StoredBytes: use.PackBytes + use.ParityBytes, FreeBytes: catalog.Unknown,
+	}
 	if free, known, err := target.Free(ctx); err == nil && known {
 		figure.FreeBytes = free
 	}
-	return figure
+	return s.catalog.Figures.Record(ctx, name, figure)
 }
 
 // pointsOf are the points that a repository has, sorted by id. What never changes of those that are known already is taken from
@@ -239,12 +246,9 @@ func (s *Scheduler) Rebuild(ctx context.Context, repository string) (points int6
 	if err := target.NeedsKey(); err != nil {
 		return 0, err
 	}
-	list, err := pointsOf(ctx, target, nil)
+	points, err = s.replaceMirror(ctx, repository, target, nil)
 	if err == nil {
-		err = s.catalog.Mirror.Replace(ctx, repository, headOf(target), all(list))
+		err = s.recordFigure(ctx, repository, target)
 	}
-	if err == nil {
-		err = s.catalog.Figures.Record(ctx, repository, s.figure(ctx, target, list))
-	}
-	return int64(len(list)), err
+	return points, err
 }

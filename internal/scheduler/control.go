@@ -126,6 +126,13 @@ func (s *Scheduler) Explain(ctx context.Context, of string) (*job.Explanation, p
 	if err != nil {
 		return nil, policy.Job{}, err
 	}
+	state, err := s.catalog.Jobs.State(ctx, of)
+	if err != nil {
+		return nil, policy.Job{}, err
+	}
+	if !state.Start.IsZero() {
+		setup.Host.Start, setup.Host.Interval = state.Start, intervalAt(setup.Job.Schedule.From(state.Start), s.options.Now())
+	}
 	explanation, err := job.Explain(ctx, setup)
 	return explanation, setup.Job, err
 }

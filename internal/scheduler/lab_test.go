@@ -46,6 +46,8 @@ type lab struct {
 	edit      func(*registry.Source)
 	targetErr error
 	looks     int
+	// jump is how far the clock is from the bubble's.
+	jump time.Duration
 }
 
 // inBubble runs a test with a lab in which time passes only when all wait.
@@ -55,7 +57,7 @@ func inBubble(t *testing.T, test func(l *lab)) {
 		l := &lab{
 			t: t, points: map[string][]*sourcetest.Point{}, targets: map[string]*memory.Store{}, log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), slots: 2,
 		}
-		c, err := catalog.Open(t.Context(), filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{})
+		c, err := catalog.Open(t.Context(), filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{Now: l.now})
 		l.must(err)
 		l.catalog = c
 		defer func() {
@@ -112,11 +114,17 @@ func (l *lab) must(err error) {
 	}
 }
 
+func (l *lab) now() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Add(l.jump)
+}
+
 // begin starts a scheduler, as a process of its own would.
 func (l *lab) begin() {
 	l.owner++
 	l.Scheduler = scheduler.New(l.catalog, scheduler.Options{
-		Prepare: l.prepare, Owner: fmt.Sprint("server ", l.owner), Sole: true, Slots: l.slots, Log: l.log,
+		Prepare: l.prepare, Owner: fmt.Sprint("server ", l.owner), Sole: true, Slots: l.slots, Log: l.log, Now: l.now,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	l.leave, l.ended = cancel, make(chan error, 1)

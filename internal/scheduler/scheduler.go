@@ -96,6 +96,8 @@ type Scheduler struct {
 	base context.Context
 	// known are the resources as they were read last; nil: they are to be read.
 	known *policy.Resources
+	// changes counts how often they were changed: what was read before the last change is not kept.
+	changes int
 	// running are the sessions that this process carries out, by job.
 	running map[string]*run
 	// watches are what is known of the sources of jobs that run when these have something new.
@@ -168,6 +170,7 @@ func (s *Scheduler) Alive() bool {
 func (s *Scheduler) Changed() {
 	s.mu.Lock()
 	s.known = nil
+	s.changes++
 	s.mu.Unlock()
 	s.lookAgain()
 }

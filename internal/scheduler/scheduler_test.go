@@ -418,6 +418,53 @@ func TestSessionIsTakenUp(t *testing.T) {
 	})
 }
 
+// A clock that jumps by days, there and back, moves no boundary and runs nothing again; what passed meanwhile is not run.
+func TestClockThatJumps(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		start := time.Now()
+		l.pass(time.Hour)
+		ran := func() (boundaries []time.Duration, missed int) {
+			for _, session := range l.sessions("offsite") {
+				if session.State == catalog.SessionNotRun {
+					missed++
+				} else {
+					boundaries = append(boundaries, session.Boundary.Sub(start))
+				}
+			}
+			return boundaries, missed
+		}
+		l.with(func() { l.jump = 72 * time.Hour })
+		l.pass(time.Minute)
+		if boundaries, missed := ran(); fmt.Sprint(boundaries) != "[0s 72h0m0s]" || missed != 17 {
+			l.t.Errorf("after it jumped ahead: ran %v, %d not run", boundaries, missed)
+		}
+		l.with(func() { l.jump = 0 })
+		l.pass(time.Hour)
+		if boundaries, _ := ran(); len(boundaries) != 2 {
+			l.t.Errorf("after it jumped back: ran %v", boundaries)
+		}
+		l.pass(7 * time.Hour)
+		boundaries, missed := ran()
+		if fmt.Sprint(boundaries) != "[0s 72h0m0s 4h0m0s 8h0m0s]" || missed != 15 { // what was not run yet is run after all
+			l.t.Errorf("after the clock was set right: ran %v, %d not run", boundaries, missed)
+		}
+		if state, err := l.catalog.Jobs.State(l.t.Context(), "offsite"); err != nil || state.Last.Sub(start)%(4*time.Hour) != 0 || !state.Start.Equal(start) {
+			l.t.Errorf("state %+v, %v", state, err)
+		}
+		points, err := l.catalog.Mirror.All(l.t.Context(), "vault")
+		if l.must(err); len(points) != 1 {
+			l.t.Errorf("%d points", len(points))
+		}
+		l.pass(63 * time.Hour) // the one that ran already has no boundary the second time
+		if last := l.last("offsite", catalog.SessionDone); !last.Boundary.IsZero() || last.Started.Sub(start) != 72*time.Hour {
+			l.t.Errorf("at the boundary that ran already: %+v", last)
+		}
+	})
+}
+
 // A job is enabled when it is new, and not when a person has switched it off; and when it has gone nothing of it begins.
 func TestJobsComeAndGo(t *testing.T) {
 	inBubble(t, func(l *lab) {

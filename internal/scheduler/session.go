@@ -22,8 +22,12 @@ var errLostHold = errors.New("another process has taken it over")
 // errStopped ends a session after a checkpoint.
 var errStopped = errors.New("a person stopped it")
 
-// patience is how long a session waits that no boundary ends. After that it ends, and one that something asks for begins anew.
-const patience = 24 * time.Hour
+// How long a session waits that no boundary ends. One of mode immediate is followed by another when it has waited in vain, and
+// removes what is to be removed in between.
+const (
+	patience          = 7 * 24 * time.Hour
+	patienceImmediate = 24 * time.Hour
+)
 
 // run is a session that this process carries out.
 type run struct {
@@ -167,22 +171,31 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 	return ended, held
 }
 
+// intervalAt is the interval in which an instant lies. Without boundaries it begins then, and nothing ends it.
+func intervalAt(in policy.Intervals, at time.Time) policy.Interval {
+	if !in.Periodic() {
+		return policy.Interval{Begins: at}
+	}
+	return policy.Interval{Begins: in.Current(at), Ends: in.Next(at)}
+}
+
 // host tells a session what it is, and has it tell what it does.
 func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, start time.Time) {
 	session := n.run.session
 	if start.IsZero() {
 		start = session.Started
 	}
-	interval := policy.Interval{Begins: session.Boundary}
-	in := schedule.From(start)
+	interval := intervalAt(schedule.From(start), session.Started)
 	switch {
 	case !session.Boundary.IsZero():
-		interval.Ends = in.Next(session.Boundary)
-	case in.Periodic(): // asked for, within the interval that is in progress
-		interval = policy.Interval{Begins: in.Current(session.Started), Ends: in.Next(session.Started)}
-	default:
-		interval.Begins = session.Started
-		setup.Wait = max(0, patience-s.options.Now().Sub(session.Started))
+		interval = intervalAt(schedule.From(start), session.Boundary)
+		interval.Begins = session.Boundary // also if the schedule was changed since
+	case interval.Ends.IsZero():
+		longest := patience
+		if schedule.Mode == policy.Immediate {
+			longest = patienceImmediate
+		}
+		setup.Wait = max(0, longest-s.options.Now().Sub(session.Started))
 	}
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{

@@ -51,7 +51,7 @@ func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
 // keeps of the schedule of one that has gone is forgotten.
 func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 	s.mu.Lock()
-	known := s.known
+	known, changes := s.known, s.changes
 	s.mu.Unlock()
 	if known != nil {
 		return *known, nil
@@ -81,7 +81,9 @@ func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 		}
 	}
 	s.mu.Lock()
-	s.known = &read
+	if s.changes == changes {
+		s.known = &read
+	}
 	s.mu.Unlock()
 	return read, nil
 }
@@ -170,7 +172,9 @@ func (s *Scheduler) beginDue(ctx context.Context, resources policy.Resources, of
 	case errors.Is(err, catalog.ErrSessionRunning):
 		return nil // another process's, or one that was begun by hand this moment
 	case errors.Is(err, catalog.ErrBoundaryTaken):
-		return s.catalog.Jobs.Correct(ctx, of.Name, d.History.Start, d.Begins, time.Time{})
+		// It was begun by a clock that was ahead. What has come since is to be copied all the same.
+		s.lookAgain()
+		return s.catalog.Jobs.Correct(ctx, of.Name, d.History.Start, d.Begins, s.options.Now())
 	case err != nil:
 		return err
 	}
