@@ -1,15 +1,10 @@
 package cli
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,8 +15,8 @@ import (
 )
 
 type adoptFlags struct {
-	as, file string
-	also     bool
+	as, file, socket string
+	also             bool
 }
 
 func (a *app) adoptCommand() *cobra.Command {
@@ -31,24 +26,25 @@ func (a *app) adoptCommand() *cobra.Command {
 		Short: "Take up a repository that was carried here, or whose history is not the one seen before",
 		Long: `Check a repository that was carried here: is every file there that its log names?
 Make what is missing of its index, list its backups, as target.map names them, and
-say what of it is known to be damaged. With --as, print it as the resource that jobs
-name, or add that to a FILE of resources; what was found stands before it as comments
-(docs/seeding.md).
+say what of it is known to be damaged. With --as, give it to the server as the
+resource that jobs name, or add that to a FILE of resources (docs/seeding.md). Where
+no server runs, or with -f -, it is printed, behind comments that say what was found.
 
 This machine remembers the last state of every repository it has used. One that
 was rolled back to an older state, or that is another copy with a history of its
 own, can be read, but is not written to: something may be lost. After adopt this
 machine goes on with the repository as it is.`,
 		Example: `  ferry adopt /mnt/usb/vault
-  ferry adopt /srv/vault --as vault > vault.yaml
+  ferry adopt /srv/vault --as vault
   ferry adopt /srv/vault --as vault -f jobs.yaml --passphrase-file /etc/ferry/vault`,
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.adopt(cmd.Context(), args[0], f) },
 	}
 	flags := command.Flags()
-	flags.StringVar(&f.as, "as", "", "print the repository as a resource of this `NAME`")
-	flags.StringVarP(&f.file, "file", "f", "", "with --as: add the resource to `FILE`, which may be new")
+	flags.StringVar(&f.as, "as", "", "make a resource of this `NAME` of it")
+	flags.StringVarP(&f.file, "file", "f", "", "with --as: add the resource to `FILE`, which may be new, instead of giving it to the server; - prints it")
+	flags.StringVar(&f.socket, "socket", "", "with --as: `PATH` of the server's socket (default $FERRY_SOCKET, or where ferry serve makes it)")
 	flags.BoolVar(&f.also, "also", false, "with --as: also if the repository is known at another place, where it is still")
 	register(command, "as", nothingToComplete)
 	register(command, "file", completeFile)
@@ -68,9 +64,12 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags) error {
 	if err != nil {
 		return err
 	}
-	var added []byte // to the file
+	to, err := a.shelfOf(ctx, f)
+	if err != nil {
+		return err
+	}
 	if f.as != "" {
-		if added, err = withResource(f.file, resource); err != nil {
+		if err := to.fits(resource); err != nil {
 			return err
 		}
 		if err := a.onlyHere(ctx, repository, resource.Location, f); err != nil {
@@ -88,8 +87,8 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags) error {
 		return err
 	}
 	a.warnings(repository.Warnings())
-	if f.file != "" {
-		if err := appendTo(f.file, added); err != nil {
+	if f.as != "" {
+		if err := to.put(ctx, resource); err != nil {
 			return err
 		}
 	}
@@ -100,7 +99,7 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags) error {
 		}
 		err = a.printJSON(described)
 	} else {
-		a.printAdopted(found, resource, path, f, diverged)
+		a.printAdopted(found, resource, path, to, diverged)
 	}
 	if err != nil {
 		return err
@@ -118,24 +117,23 @@ type adoptJSON struct {
 	Document string `json:"document"`
 }
 
-func (a *app) printAdopted(found *inspection, resource policy.Repository, path string, f adoptFlags, diverged bool) {
+func (a *app) printAdopted(found *inspection, resource policy.Repository, path string, to *shelf, diverged bool) {
 	comment := ""
-	if f.as != "" && f.file == "" {
+	if prints := resource.Name != "" && to.name == ""; prints {
 		comment = "# "
+		defer func() { a.line("%s", strings.TrimSuffix(readableLines(string(resource.YAML())), "\n")) }()
 	}
 	for _, line := range found.lines() {
 		a.say("%s%s", comment, line)
 	}
-	if diverged {
-		a.say("%sadopted %s as it is", comment, printable(path))
-	}
 	switch {
-	case f.as == "" && !diverged:
+	case diverged:
+		a.say("%sadopted %s as it is", comment, printable(path))
+	case resource.Name == "":
 		a.say("nothing to do: %s has the history that was seen before", printable(path))
-	case f.as != "" && f.file == "":
-		a.line("%s", strings.TrimSuffix(readableLines(string(resource.YAML())), "\n"))
-	case f.as != "":
-		a.say("added repository %s to %s", f.as, printable(f.file))
+	}
+	if resource.Name != "" && to.name != "" {
+		a.say("added repository %s to %s", resource.Name, printable(to.name))
 	}
 	if resource.Name != "" && found.repository.Description().Encrypted && !resource.Passphrase.IsSet() && !resource.Identity.IsSet() {
 		a.warnings([]string{"the resource does not say where the key is: give adopt --passphrase-file, --passphrase-command or --identity, or add it (docs/jobs.md)"})
@@ -174,47 +172,6 @@ func (a *app) resourceOf(repository *repo.Repository, path, name string) (policy
 	}
 	r.Identity.File = file(a.keys.identityFiles, envIdentity)
 	return r, err
-}
-
-// withResource is what a file of resources needs at its end to have one more. All of it together is checked.
-func withResource(file string, resource policy.Repository) ([]byte, error) {
-	added := resource.YAML()
-	content := added
-	if file != "" {
-		before, err := os.ReadFile(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, usage("%w", err)
-		}
-		if len(bytes.TrimSpace(before)) > 0 {
-			there, err := policy.Parse(policy.File{Name: file, Content: before})
-			if err != nil {
-				return nil, &exitError{code: ExitUsage, err: err}
-			}
-			if i := slices.IndexFunc(there.Repositories, func(r policy.Repository) bool { return r.ID == resource.ID || r.Name == resource.Name }); i >= 0 {
-				known := there.Repositories[i]
-				return nil, hinted(usage("%s has repository %s already: %s at %s", printable(file), known.Name, cmp.Or(known.ID, "any id"), printable(known.Location)),
-					"if it was moved, change its location there to "+printable(resource.Location))
-			}
-			if added = append([]byte("---\n"), added...); before[len(before)-1] != '\n' {
-				added = append([]byte("\n"), added...)
-			}
-			content = slices.Concat(before, added)
-		}
-	}
-	if _, err := policy.Parse(policy.File{Name: cmp.Or(file, "the resource"), Content: content}); err != nil {
-		return nil, &exitError{code: ExitUsage, err: err}
-	}
-	return added, nil
-}
-
-// appendTo adds to the end of a file, or makes it.
-func appendTo(name string, added []byte) error {
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(added)
-	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // onlyHere refuses a repository that lies at another place too that this machine knows, unless that was said to be right: of

@@ -109,7 +109,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	note("repo locks", string(problem))
-	note("adopt", ferry(ExitDone, "adopt", in("vault"), "--as", "vault", "--also"))
+	note("adopt", ferry(ExitDone, "adopt", in("vault"), "--as", "vault", "-f", "-", "--also"))
 	note("repo rescan", ferry(ExitDone, "repo", "rescan", in("vault")))
 	note("repo reindex", ferry(ExitDone, "repo", "reindex", in("vault"), "--all"))
 	note("demo", ferry(ExitDone, "demo", "--keep=false", "--temp-dir", dir))

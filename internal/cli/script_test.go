@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("VZDUMP", samples)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache"))
 			env.Setenv("TZ", "UTC")
+			env.Setenv("FERRY_SOCKET", filepath.Join(env.WorkDir, "no-server"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

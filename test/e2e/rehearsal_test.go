@@ -238,3 +238,58 @@ func adoptedResource(t *testing.T, file string) string {
 	first, _, _ := strings.Cut(string(content), "\n---\n")
 	return first
 }
+
+// Where a server runs, a repository that was carried there is given to it; a job that maps it goes on with it.
+func TestAdoptGivesTheRepositoryToTheServer(t *testing.T) {
+	s := newServed(t, 2, 1<<20)
+	seed := filepath.Join(t.TempDir(), "seed")
+	s.u.copied(s.source, seed, "--create", "--encrypt", "--passphrase-file", s.passphrase())
+	s.serve()
+	adopt := []string{"adopt", seed, "--socket", s.socket, "--passphrase-file", s.passphrase(), "--as"}
+	if result := s.u.want(0, append(adopt, "seed")...); !strings.Contains(result.out, "added repository seed to the server") || strings.Contains(result.out, "kind:") {
+		t.Errorf("%v", result)
+	}
+	if result := s.u.want(2, append(adopt, "other")...); !strings.Contains(result.err, "the server has repository seed already") {
+		t.Errorf("%v", result)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "not-allowed")
+	link(t, s.passphrase(), elsewhere)
+	other := filepath.Join(t.TempDir(), "other")
+	s.u.copied(s.source, other, "--create", "--encrypt", "--passphrase-file", elsewhere)
+	if result := s.u.want(2, "adopt", other, "--socket", s.socket, "--passphrase-file", elsewhere, "--as", "other"); !strings.Contains(result.err, "the server refuses it") {
+		t.Errorf("%v", result)
+	}
+
+	var applied, started any
+	s.post("/v1/apply", map[string]any{"documents": fmt.Sprintf(`kind: Repository
+name: src
+location: %s
+---
+kind: Job
+name: mapped
+source: {repositories: [src]}
+schedule: {mode: manual}
+target: {repository: seed, map: [{machine: "*", backup: "manual/*"}]}
+`, s.source)}, &applied)
+	s.post("/v1/jobs/mapped/run", map[string]any{}, &started)
+	s.until("the job holds the seed's points", func() bool {
+		return strings.Count(s.u.want(0, "repo", "rescan", seed, "--passphrase-file", s.passphrase()).out, "backup mapped/vm") == 2
+	})
+	s.server.cmd.Process.Signal(os.Interrupt)
+	if ended := s.server.wait(); ended.code != 0 && ended.code != 130 {
+		t.Errorf("%v", ended)
+	}
+	if n := len(s.u.points(seed, "--passphrase-file", s.passphrase())); n != 2 {
+		t.Errorf("%d points", n)
+	}
+}
+
+// passphrase is a file in a place that the server may read.
+func (s *served) passphrase() string {
+	s.t.Helper()
+	name := filepath.Join(s.scripts, "passphrase")
+	if err := os.WriteFile(name, []byte("good\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return name
+}
