@@ -59,6 +59,8 @@ type Listing struct {
 	// Complete: all of it could be listed, and it has something. Only then does what is not there mean anything.
 	Complete bool
 	Machines []backup.Machine
+	// Points are all that it has, of any state.
+	Points []backup.Point
 }
 
 // Look lists the sources of a job and returns the complete points that they have of the machines selected. It neither opens the

@@ -221,6 +221,7 @@ func (r *runner) listings(opened []*registry.Source, states []SourceState) []Lis
 		seen := map[backup.MachineKey]int{}
 		var newest []backup.Point
 		for _, p := range opened[i].Points {
+			l.Points = append(l.Points, p.Point)
 			at, known := seen[p.Machine.Key]
 			if !known {
 				at = len(newest)

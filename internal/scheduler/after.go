@@ -1,8 +1,11 @@
 package scheduler
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -22,6 +25,7 @@ func (s *Scheduler) noteSession(n *record, ended *job.Session) {
 	for _, listing := range ended.Listings {
 		if listing.Complete {
 			n.note(s.catalog.Machines.Saw(ctx, listing.Repository, listing.Machines))
+			n.note(s.noteSource(ctx, n.run.resources, listing))
 		}
 	}
 	if ended.Selected != nil && !ended.SourcesWait() {
@@ -30,13 +34,15 @@ func (s *Scheduler) noteSession(n *record, ended *job.Session) {
 }
 
 // ask asks the jobs to run that come after a session which stored a point.
-func (s *Scheduler) ask(n *record, ended *job.Session, counts catalog.Counts) {
+func (s *Scheduler) ask(n *record, ended *job.Session, counts catalog.Counts) error {
 	for _, of := range n.run.resources.Jobs {
 		if of.Schedule.Mode == policy.After && of.Schedule.After == ended.Job && counts["copied"]+counts["claimed"] > 0 {
-			n.note(s.catalog.Jobs.Ask(n.context(), of.Name))
+			if err := s.catalog.Jobs.Ask(n.context(), of.Name); err != nil {
+				return err
+			}
 		}
 	}
-	s.watched(ended)
+	return nil
 }
 
 // noteTarget brings up what the catalog knows of a repository: its points and how full it is.
@@ -56,6 +62,31 @@ func (s *Scheduler) noteTarget(ctx context.Context, name string, target *repo.Re
 		return fmt.Errorf("what repository %s has: %w", name, err)
 	}
 	return s.recordFigure(ctx, name, target)
+}
+
+// noteSource brings up what the catalog knows of the points of a source, from which it is known what copies lack. One that is the
+// target of a job is known better by what that job leaves.
+func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, listing job.Listing) error {
+	if slices.ContainsFunc(resources.Jobs, func(of policy.Job) bool { return of.Target.Repository == listing.Repository }) {
+		return nil
+	}
+	points := make([]catalog.MirrorPoint, len(listing.Points))
+	for i, p := range listing.Points {
+		created, _ := backup.BoundTime(p.Created)
+		points[i] = catalog.MirrorPoint{
+			ID: p.ID, Machine: &p.Machine, Pseudonym: p.Machine.Key.String(), Created: created, State: p.State, Reason: backup.SafeText(p.Reason), Size: sizeOf(p),
+		}
+	}
+	sortPoints(points)
+	sum := sha256.New()
+	for _, p := range points {
+		fmt.Fprintln(sum, p.ID, p.State, p.Size)
+	}
+	head := catalog.Head{RepositoryID: "source", Checksum: hex.EncodeToString(sum.Sum(nil))}
+	if at, err := s.catalog.Mirror.Head(ctx, listing.Repository); err == nil && at == head {
+		return nil
+	}
+	return s.catalog.Mirror.Replace(ctx, listing.Repository, head, all(points))
 }
 
 // changeMirror brings the mirror of a repository from the head that it is at to the repository's.
@@ -120,7 +151,7 @@ func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPo
 	for _, read := range newest {
 		if read.Err == nil {
 			machines[read.Entry.Machine.String()] = read.Point.Machine
-			sizes[read.Entry.ID] = sizeOf(read.Point)
+			sizes[read.Entry.ID] = sizeOf(read.Point.Point)
 		}
 	}
 	entries := of.Entries()
@@ -137,7 +168,7 @@ func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPo
 		}
 		for _, p := range read {
 			if p.Err == nil { // of the others the size is not known, and their damage is found by verification
-				sizes[p.Entry.ID] = sizeOf(p.Point)
+				sizes[p.Entry.ID] = sizeOf(p.Point.Point)
 			}
 		}
 	}
@@ -157,14 +188,18 @@ func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPo
 		slices.SortFunc(p.Claims, func(a, b catalog.MirrorClaim) int { return cmp.Compare(a.Job, b.Job) })
 		points = append(points, p)
 	}
-	slices.SortFunc(points, func(a, b catalog.MirrorPoint) int { return cmp.Compare(a.ID.String(), b.ID.String()) })
+	sortPoints(points)
 	return points, nil
+}
+
+func sortPoints(points []catalog.MirrorPoint) {
+	slices.SortFunc(points, func(a, b catalog.MirrorPoint) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 }
 
 // readAtOnce is how many points' files are held at once.
 const readAtOnce = 1000
 
-func sizeOf(p *repo.Point) int64 {
+func sizeOf(p backup.Point) int64 {
 	var size int64
 	for _, o := range p.Objects {
 		size += max(0, o.Size)

@@ -63,6 +63,29 @@ func (n *record) note(err error) {
 	n.trouble("what sessions do cannot be noted", err)
 }
 
+// noteAgain is how long is waited before what could not be noted is tried again.
+const noteAgain = 10 * time.Second
+
+// untilNoted does what must be noted before the session is over, until it is: without its end the job would never run again. When
+// the process ends before, the session is taken up by the next one.
+func (n *record) untilNoted(do func() error) {
+	for {
+		err := do()
+		n.note(err)
+		if err == nil || errors.Is(err, catalog.ErrLostLease) {
+			return
+		}
+		n.log.Error("the end of a session cannot be noted", "job", n.run.session.Job, "session", n.run.session.ID, "error", err)
+		again := time.NewTimer(noteAgain)
+		select {
+		case <-again.C:
+		case <-n.run.leaving.Done():
+			again.Stop()
+			return
+		}
+	}
+}
+
 // resume brings the tasks of a session that another process had into the state that nobody works on them.
 func (n *record) resume() {
 	rows, err := n.catalog.Tasks.Of(n.context(), n.run.session.ID)
@@ -261,7 +284,7 @@ func (n *record) leave() {
 }
 
 // close ends the tasks that have not ended, by what the session says of their points and by what its target holds now.
-func (n *record) close(s *job.Session, held map[backup.PointID]bool) {
+func (n *record) close(s *job.Session, held map[backup.PointID]bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	reports := map[string]job.TaskPoint{}
@@ -274,8 +297,11 @@ func (n *record) close(s *job.Session, held map[backup.PointID]bool) {
 	for id, t := range n.tasks {
 		if t.lease == nil {
 			claimed, err := n.catalog.Tasks.Take(n.context(), t.id, n.options.Owner, leaseLength)
-			n.note(err)
-			if claimed == nil {
+			if err != nil {
+				return err
+			}
+			if claimed == nil { // it has ended
+				delete(n.tasks, id)
 				continue
 			}
 			t.lease = &claimed.Lease
@@ -286,14 +312,19 @@ func (n *record) close(s *job.Session, held map[backup.PointID]bool) {
 			state, reason = catalog.TaskFailed, p.Error
 		case held[id]:
 			state, reason = catalog.TaskDone, "it was stored before the session was interrupted"
-			n.stored++
 		case reasons[id.String()] != "":
 			reason = reasons[id.String()]
 		}
-		n.note(n.catalog.Tasks.Finish(n.context(), *t.lease, state, reason, t.took()))
+		if err := n.catalog.Tasks.Finish(n.context(), *t.lease, state, reason, t.took()); err != nil {
+			return err
+		}
+		if state == catalog.TaskDone {
+			n.stored++
+		}
 		n.tellTask(t.id)
+		delete(n.tasks, id)
 	}
-	clear(n.tasks)
+	return nil
 }
 
 func (n *record) tell(e Event) { n.events.publish(n.run.session.ID, e) }

@@ -37,6 +37,8 @@ type run struct {
 	takenUp bool
 	stop    context.CancelCauseFunc
 	context context.Context
+	// leaving ends when the process does.
+	leaving context.Context
 
 	mu    sync.Mutex
 	lease catalog.SessionLease
@@ -50,7 +52,7 @@ func (s *Scheduler) begin(session catalog.Session, lease catalog.SessionLease, r
 	if s.base == nil {
 		return nil
 	}
-	r := &run{session: session, lease: lease, resources: resources}
+	r := &run{session: session, lease: lease, resources: resources, leaving: s.base}
 	r.context, r.stop = context.WithCancelCause(s.base)
 	s.running[session.Job] = r
 	s.work.Add(1)
@@ -119,16 +121,8 @@ func (s *Scheduler) carryOut(r *run) {
 	if ended.Result == job.ResultInterrupted {
 		ended.Reason = errStopped.Error()
 	}
-	n.close(ended, held)
 	s.noteSession(n, ended)
-	report, err := json.Marshal(ended)
-	if err == nil {
-		err = s.catalog.Sessions.SetReport(n.context(), r.held(), report)
-	}
-	n.note(err)
-	counts := countsOf(ended, n.stored)
-	s.ask(n, ended, counts)
-	s.end(n, endState(ended), ended.Reason, counts)
+	n.untilNoted(func() error { return s.end(n, ended, held) })
 }
 
 // runJob runs the interval of a session. held are the points that the job has in its target at the end, as far as it was looked at.
@@ -209,21 +203,36 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	setup.Copy.Started, setup.Copy.Finished = n.started, n.finished
 }
 
-// end ends a session in the catalog.
-func (s *Scheduler) end(n *record, state catalog.SessionState, reason string, counts catalog.Counts) {
+// end ends a session in the catalog, with its tasks and its report, and asks the jobs that come after it. It may be repeated.
+func (s *Scheduler) end(n *record, ended *job.Session, held map[backup.PointID]bool) error {
 	session := n.run.session
-	if err := s.catalog.Sessions.End(n.context(), n.run.held(), state, reason, counts); err != nil {
-		n.note(err)
-		s.log.Error("the end of a session cannot be noted", "job", session.Job, "session", session.ID, "error", err)
-		return
+	if err := n.close(ended, held); err != nil {
+		return err
 	}
+	report, err := json.Marshal(ended)
+	if err != nil {
+		return err
+	}
+	if err := s.catalog.Sessions.SetReport(n.context(), n.run.held(), report); err != nil {
+		return err
+	}
+	counts := countsOf(ended, n.stored)
+	if err := s.ask(n, ended, counts); err != nil { // before the end: whoever takes it over asks again
+		return err
+	}
+	state := endState(ended)
+	if err := s.catalog.Sessions.End(n.context(), n.run.held(), state, ended.Reason, counts); err != nil {
+		return err
+	}
+	s.watched(ended)
 	n.tellSession()
 	level := s.log.Info
 	if state != catalog.SessionDone {
 		level = s.log.Warn
 	}
-	level("session ended", "job", session.Job, "session", session.ID, "state", state, "reason", reason,
+	level("session ended", "job", session.Job, "session", session.ID, "state", state, "reason", ended.Reason,
 		"copied", counts["copied"], "failed", counts["failed"], "removed", counts["removed"])
+	return nil
 }
 
 // keep renews a session's leases until the function that it returns is called.

@@ -1,0 +1,128 @@
+package scheduler_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ferry/internal/catalog"
+	"ferry/internal/scheduler"
+	"ferry/internal/source/sourcetest"
+)
+
+// What was stored when a person stops a session is kept, or with now what was committed; the next session goes on from there.
+func TestStop(t *testing.T) {
+	for _, now := range []bool{false, true} {
+		inBubble(t, func(l *lab) {
+			l.job("offsite", "schedule: {mode: manual}")
+			l.begin()
+			if err := l.Stop(l.t.Context(), "offsite", now); !errors.Is(err, scheduler.ErrNotRunning) {
+				l.t.Errorf("nothing runs: %v", err)
+			}
+			p, blocked := l.slow("a")
+			id, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+			l.must(err)
+			synctest.Wait()
+			if _, err := l.Start(l.t.Context(), "offsite", scheduler.Start{}); !errors.Is(err, scheduler.ErrRunning) {
+				l.t.Errorf("a second one: %v", err)
+			}
+			events, cancel := l.Subscribe(id)
+			defer cancel()
+			l.must(l.Stop(l.t.Context(), "offsite", now))
+			close(blocked)
+			l.pass(time.Minute)
+			last := l.last("offsite", catalog.SessionStopped)
+			if last.ID != id || last.Counts["copied"] != 0 || last.Reason != "a person stopped it" {
+				l.t.Errorf("stopped: %+v", last)
+			}
+			heard := 0
+			for range events {
+				heard++
+			}
+			if heard == 0 {
+				l.t.Error("nothing was told before the end")
+			}
+			tasks, err := l.catalog.Tasks.Of(l.t.Context(), id)
+			l.must(err)
+			if len(tasks) != 1 || tasks[0].State != catalog.TaskStopped {
+				l.t.Errorf("tasks %+v", tasks)
+			}
+			p.Read.Store(0)
+			_, err = l.Start(l.t.Context(), "offsite", scheduler.Start{Retry: true})
+			l.must(err)
+			l.pass(time.Minute)
+			if again := l.last("offsite", catalog.SessionDone); again.Counts["copied"] != 1 {
+				l.t.Errorf("again: %+v", again)
+			}
+			if read := p.Read.Load(); !now && read >= slowSize {
+				l.t.Errorf("after a checkpoint %d bytes are read again", read)
+			}
+			if _, err := l.Start(l.t.Context(), "offsite", scheduler.Start{Retry: true}); !errors.Is(err, scheduler.ErrNothingToRetry) {
+				l.t.Errorf("nothing is left to be done: %v", err)
+			}
+		})
+	}
+}
+
+// A session that is in progress when the server ends is left with a checkpoint, and the next server goes on with it at once,
+// under the same boundary and from what was stored. So it is when the server ends without a word.
+func TestSessionIsTakenUp(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		done := l.add("a")
+		p, blocked := l.slow("b")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		l.pass(time.Minute)
+		before := l.last("offsite", catalog.SessionRunning)
+		go func() {
+			time.Sleep(time.Second)
+			close(blocked)
+		}()
+		l.end()
+		if left := l.last("offsite", catalog.SessionRunning); left.ID != before.ID {
+			l.t.Errorf("left behind: %+v", left)
+		}
+		done.Read.Store(0)
+		p.Read.Store(0)
+		l.pass(10 * time.Second)
+		l.begin()
+		l.pass(time.Minute)
+		after := l.last("offsite", catalog.SessionDone)
+		if after.ID != before.ID || !after.Boundary.Equal(before.Boundary) || after.Counts["copied"] != 2 || after.Owner != "server 2" {
+			l.t.Errorf("taken up: %+v", after)
+		}
+		if done.Read.Load() != 0 || p.Read.Load() == 0 || p.Read.Load() >= slowSize {
+			l.t.Errorf("read again: %d of what was stored, %d of what was not", done.Read.Load(), p.Read.Load())
+		}
+		report := l.report(after)
+		if !strings.Contains(strings.Join(report.Warnings, " "), "taken up again") || !report.Nominal.Equal(before.Boundary) {
+			l.t.Errorf("report %+v", report)
+		}
+		tasks, err := l.catalog.Tasks.Of(l.t.Context(), after.ID)
+		l.must(err)
+		for _, task := range tasks {
+			if task.State != catalog.TaskDone {
+				l.t.Errorf("%+v", task)
+			}
+		}
+	})
+}
+
+// slowSize is the size of a slow point's disk.
+const slowSize = 24 << 20
+
+// slow adds a point whose second half is not read before the channel is closed.
+func (l *lab) slow(machine string) (*sourcetest.Point, chan struct{}) {
+	p, blocked := l.addSized(machine, slowSize), make(chan struct{})
+	l.with(func() {
+		p.OnRead = func(_ int, offset int64, n int) (int, error) {
+			if offset >= slowSize/2 {
+				<-blocked
+			}
+			return n, nil
+		}
+	})
+	return p, blocked
+}
