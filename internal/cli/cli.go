@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/backup"
+	"ferry/internal/pace"
+	"ferry/internal/storage"
 	"ferry/internal/storage/s3"
 )
 
@@ -39,8 +41,10 @@ type app struct {
 	whole *app
 	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
 	credentials []byte
-	// send and receive are the pace at which bytes go to a bucket and come from one; nil: as fast as it goes.
-	send, receive s3.Pace
+	// send and receive are the pace at which a repository is written to and a source is read; nil: as fast as it goes.
+	// limits are those of all jobs and repositories.
+	send, receive storage.Pace
+	limits        *pace.Limits
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
 	// unattended is true for what a server does: nobody is asked.
@@ -57,7 +61,7 @@ func Main(args []string, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
-	a := &app{out: out, errOut: errOut, json: slices.Contains(args, "--json")}
+	a := &app{out: out, errOut: errOut, limits: &pace.Limits{}, json: slices.Contains(args, "--json")}
 	a.completing = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	root := a.root()
 	root.SetArgs(args)

@@ -8,11 +8,14 @@ import (
 	"slices"
 
 	"ferry/internal/job"
+	"ferry/internal/pace"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/ferry"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage"
+	filestore "ferry/internal/storage/fs"
 	"ferry/internal/storage/s3"
 )
 
@@ -26,7 +29,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	if err := c.refuse(target); err != nil {
 		return s, err
 	}
-	ofJob := &pacer{limits: c.Bandwidth}
+	ofJob := a.limits.Limit("job "+c.Name, c.Bandwidth)
 	target = c.located(target)
 	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {
@@ -35,13 +38,15 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 		}
 		origin.Repository = c.located(origin.Repository)
 		repositories = append(repositories, origin.Repository)
-		from := a.paced(ofJob, origin.Repository, false).asResource(origin.Repository)
+		from := a.asResource(origin.Repository)
+		from.ofJob = ofJob
 		s.Sources = append(s.Sources, job.Place{
 			Origin: origin, Jobs: claimersOf, Donors: repositoriesOf,
 			Open: func(ctx context.Context) (*registry.Source, error) { return from.openSource(ctx) },
 		})
 	}
-	to := a.paced(ofJob, target, true).asResource(target)
+	to := a.asResource(target)
+	to.ofJob = ofJob
 	s.Target = job.Goal{
 		Name: target.Name, Location: target.Location, ID: target.ID,
 		Open: func(ctx context.Context) (*repo.Repository, error) { return to.openTarget(ctx) },
@@ -57,6 +62,12 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	return s, nil
 }
 
+// isRemote is true of what lies across a network: the job's limit is for that.
+func isRemote(location string) bool { return s3.IsLocation(location) || filestore.IsRemote(location) }
+
+// leastRate is the lowest limit that a bucket can be kept to: parts that take longer than their time are sent again.
+const leastRate policy.Rate = 4e6 / 8
+
 // refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for.
 func (c chosenJob) refuse(r policy.Repository) error {
 	if !s3.IsLocation(r.Location) {
@@ -68,18 +79,6 @@ func (c chosenJob) refuse(r policy.Repository) error {
 		}
 	}
 	return nil
-}
-
-// paced is the program at the pace of the limits: of what is read from a repository or, for the target, written to it.
-func (a *app) paced(of *pacer, r policy.Repository, isTarget bool) *app {
-	with := *a
-	with.whole = a
-	if pace := paceOf(of, &pacer{limits: r.Bandwidth}); isTarget {
-		with.send = pace
-	} else {
-		with.receive = pace
-	}
-	return &with
 }
 
 // claimersOf are the jobs that claim a point in the Ferry repository that it is read from.
@@ -113,6 +112,21 @@ func repositoriesOf(opened *registry.Source) []*repo.Repository {
 type resource struct {
 	policy.Repository
 	app *app // with its keys, and its credentials once they are read
+	// ofJob is the limit of the job that it is opened for; nil: for none.
+	ofJob *pace.Limit
+}
+
+// pace is that of what is read from the repository, or written to it as the target; nil if it is opened for no job. Its own
+// limit holds wherever it lies, that of the job where it lies across a network.
+func (r *resource) pace() storage.Pace {
+	if r.ofJob == nil {
+		return nil
+	}
+	limits := []*pace.Limit{r.app.limits.Limit("repository "+r.Name, r.Bandwidth)}
+	if isRemote(r.Location) {
+		limits = append(limits, r.ofJob)
+	}
+	return pace.Of(limits...)
 }
 
 // asResource is the repository with the keys that its resource names.
@@ -132,7 +146,7 @@ func (a *app) asResource(r policy.Repository) *resource {
 	add(&with.keys.commands, r.Passphrase.Command)
 	add(&with.keys.variables, r.Passphrase.Environment)
 	add(&with.keys.identityFiles, r.Identity.File)
-	return &resource{r, &with}
+	return &resource{Repository: r, app: &with}
 }
 
 // openSource lists the repository as a source.
@@ -145,6 +159,7 @@ func (r *resource) openSource(ctx context.Context) (*registry.Source, error) {
 			return nil, err // a missing folder is a state, not a mistake
 		}
 	}
+	r.app.receive = r.pace()
 	opened, err := r.app.openReadable(ctx, r.Location, r.SourceName)
 	if err != nil {
 		return nil, err
@@ -168,6 +183,7 @@ func (r *resource) openTarget(ctx context.Context) (*repo.Repository, error) {
 	if err := r.readCredentials(ctx); err != nil {
 		return nil, err
 	}
+	r.app.send = r.pace()
 	opened, err := r.app.openRepository(ctx, r.Location)
 	var exit *exitError
 	if errors.As(err, &exit) && !errors.Is(err, job.ErrNoKey) { // a missing folder is a state, not a mistake

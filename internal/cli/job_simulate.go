@@ -14,7 +14,6 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/policy/simulate"
 	"ferry/internal/repo"
-	"ferry/internal/storage/s3"
 )
 
 // maxSimulatedDays is how far ahead a job is simulated at most: ten years.
@@ -85,7 +84,7 @@ func (a *app) foresee(ctx context.Context, c chosenJob, setup job.Setup, days in
 	return describeFuture(c, e.Plan, known, simulate.Foresee(simulated, known, now(), days, c.Schedule.Zone)), nil
 }
 
-// limits are what slows the job's copies down: its own limits and those of its buckets. Without a bucket nothing does.
+// limits are what slows the job's copies down: those of its repositories, and its own if one of these lies across a network.
 func (c chosenJob) limits() policy.Bandwidth {
 	var repositories []policy.Repository
 	for _, origin := range c.resources.Origins(c.Job) {
@@ -97,10 +96,8 @@ func (c chosenJob) limits() policy.Bandwidth {
 	var limits policy.Bandwidth
 	far := false
 	for _, r := range repositories {
-		if s3.IsLocation(r.Location) {
-			far = true
-			limits = append(limits, r.Bandwidth...)
-		}
+		limits = append(limits, r.Bandwidth...)
+		far = far || isRemote(c.located(r).Location)
 	}
 	if far {
 		limits = append(limits, c.Bandwidth...)

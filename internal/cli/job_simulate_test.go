@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ferry/internal/job"
+	"ferry/internal/pace"
 	"ferry/internal/policy"
 )
 
@@ -53,7 +54,7 @@ func newDaily(t *testing.T, settings string) *daily {
 	folder := t.TempDir()
 	var out bytes.Buffer
 	d := &daily{
-		t: t, app: &app{out: &out, errOut: &out, cacheDir: t.TempDir()}, image: filepath.Join(folder, "images", "web.raw"),
+		t: t, app: &app{out: &out, errOut: &out, cacheDir: t.TempDir(), limits: &pace.Limits{}}, image: filepath.Join(folder, "images", "web.raw"),
 		content: make([]byte, 4<<20), random: rand.NewChaCha8([32]byte{1}), day: time.Date(2026, 3, 1, 22, 0, 0, 0, zone),
 	}
 	d.app.keys = &keys{app: d.app}
@@ -177,20 +178,20 @@ func TestSimulateNeedsNoData(t *testing.T) {
 	}
 }
 
-// What is to come goes by the limits that sessions keep to: of buckets, and none between folders.
-func TestFutureIsSlowedByBucketsOnly(t *testing.T) {
+// What is to come goes by the limits that sessions keep to: those of repositories, and the job's where one is far away.
+func TestFutureIsSlowedByLimits(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "job.yaml")
 	for _, c := range []struct {
 		source, target string
 		slowest        policy.Rate
 	}{
-		{"images", "vault", 0},
+		{"images", "vault", 2e6},
 		{"images", "s3://backups/vault", 1e6},
-		{"s3://backups/images", "vault", 2e6},
+		{"s3://backups/images", "vault", 1e6},
 		{"s3://backups/images", "s3://backups/vault", 1e6},
 	} {
-		text := strings.NewReplacer("location: images", "location: "+c.source+"\nbandwidth: [{limit: 2MB/s}]", "location: vault", "location: "+c.target+"\nbandwidth: [{limit: 1MB/s}]").
-			Replace(dailyJob) + "bandwidth: [{limit: 3MB/s}]\n"
+		text := strings.NewReplacer("location: images", "location: "+c.source+"\nbandwidth: [{limit: 2MB/s}]", "location: vault", "location: "+c.target+"\nbandwidth: [{limit: 3MB/s}]").
+			Replace(dailyJob) + "bandwidth: [{limit: 1MB/s}]\n"
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

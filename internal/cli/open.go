@@ -34,7 +34,7 @@ func (a *app) environment() repo.Environment {
 // formats in the order in which they claim files: the most particular first.
 func (a *app) formats() []source.Format {
 	return []source.Format{
-		ferry.Format{Environment: a.environment()}, vzdump.Format{}, virtnbdbackup.Format{}, image.Format{},
+		ferry.Format{Environment: a.environment(), Receive: a.receive}, vzdump.Format{}, virtnbdbackup.Format{}, image.Format{},
 	}
 }
 
@@ -50,6 +50,9 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 		options.Formats = []source.Format{ferry.Stored{Store: store, Environment: a.environment()}}
 	} else if err := mustBeFolder(path, "name the folder that the backups are in"); err != nil {
 		return nil, err
+	}
+	if pace := a.receive; pace != nil {
+		options.Pace = func(bytes int) error { return pace(ctx, bytes) }
 	}
 	opened, err := registry.Open(ctx, path, options)
 	if err != nil {
@@ -121,7 +124,7 @@ func (a *app) openStore(path string) (storage.Store, error) {
 	case err != nil:
 		return nil, err
 	}
-	return store, nil
+	return storage.Paced(store, a.send, a.receive), nil
 }
 
 // openBucket opens the store at a location of the form s3://BUCKET/PREFIX.

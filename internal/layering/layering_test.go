@@ -61,6 +61,8 @@ var floors = map[string][]string{
 		"internal/api",
 	},
 
+	"internal/pace": {"internal/policy", "internal/storage"},
+
 	"internal/demo": {
 		"internal/backup", "internal/vma", "internal/plan", "internal/job", "internal/source/...", "internal/storage/...", "internal/repo",
 		"internal/mover", "internal/restore",

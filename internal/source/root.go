@@ -23,7 +23,12 @@ type Root struct {
 	// instance keeps the machines of cloned sites apart; usually empty.
 	instance string
 	read     atomic.Int64
+	// pace is told of bytes that are about to be read; nil: as fast as it goes.
+	pace func(bytes int) error
 }
+
+// pacedAtOnce is how many bytes of a file are read at once where there is a pace, so that they flow.
+const pacedAtOnce = 64 << 10
 
 // OpenRoot opens the folder at path. An empty name means the folder's base name.
 func OpenRoot(path, name string) (*Root, error) {
@@ -55,6 +60,10 @@ func (r *Root) Name() string { return r.name }
 
 // SetInstance gives the machines of the source an instance in their identity. It is for before the source is listed.
 func (r *Root) SetInstance(instance string) { r.instance = instance }
+
+// SetPace makes reads of files wait before each piece of at most 64 KiB until pace returns; its error is theirs. It is for
+// before the source is listed.
+func (r *Root) SetPace(pace func(bytes int) error) { r.pace = pace }
 
 // MachineKey builds the key of a machine of this source, as backup.NewMachineKey does.
 func (r *Root) MachineKey(platform backup.Platform, nativeID, uuid string) backup.MachineKey {
@@ -187,16 +196,38 @@ func (f *File) Size() int64 { return f.identity.Size }
 
 // ReadAt reads as io.ReaderAt.
 func (f *File) ReadAt(p []byte, offset int64) (int, error) {
-	n, err := f.file.ReadAt(p, offset)
-	f.root.read.Add(int64(n))
-	return n, err
+	return f.paced(p, func(piece []byte, done int) (int, error) { return f.file.ReadAt(piece, offset+int64(done)) })
 }
 
 // Read reads as io.Reader.
 func (f *File) Read(p []byte) (int, error) {
-	n, err := f.file.Read(p)
-	f.root.read.Add(int64(n))
-	return n, err
+	if f.root.pace != nil {
+		p = p[:min(len(p), pacedAtOnce)]
+	}
+	return f.paced(p, func(piece []byte, _ int) (int, error) { return f.file.Read(piece) })
+}
+
+// paced reads into p at the root's pace. read is told how much is done already.
+func (f *File) paced(p []byte, read func(piece []byte, done int) (int, error)) (done int, err error) {
+	pace := f.root.pace
+	if pace == nil {
+		done, err = read(p, 0)
+		f.root.read.Add(int64(done))
+		return done, err
+	}
+	for done < len(p) {
+		piece := p[done:min(len(p), done+pacedAtOnce)]
+		if err := pace(len(piece)); err != nil {
+			return done, err
+		}
+		n, err := read(piece, done)
+		f.root.read.Add(int64(n))
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
 }
 
 // Close closes the file.

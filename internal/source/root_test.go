@@ -235,3 +235,42 @@ func TestFoldersOfAnyNameAreListed(t *testing.T) {
 		t.Fatalf("folders %q, problems %v", listing.Paths(), listing.Problems)
 	}
 }
+
+// With a pace each byte of a file is told of before it is read, in pieces, and an error of the pace is that of the read.
+func TestFilesAreReadAtAPace(t *testing.T) {
+	inside, root := folder(t)
+	content := strings.Repeat("content ", 40_000)
+	write(t, filepath.Join(inside, "b.vma"), content)
+	told, largest := 0, 0
+	var refuses error
+	root.SetPace(func(n int) error {
+		told, largest = told+n, max(largest, n)
+		return refuses
+	})
+	file, err := root.Open("b.vma")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	whole, err := io.ReadAll(io.NewSectionReader(file, 0, file.Size()))
+	if err != nil || string(whole) != content || told < len(content) || largest > 64<<10 {
+		t.Errorf("ReadAt: %d bytes, %d told, %d at once, %v", len(whole), told, largest, err)
+	}
+	at := make([]byte, 200_000)
+	if n, err := file.ReadAt(at, 8); n != len(at) || err != nil || string(at) != content[:len(at)] {
+		t.Errorf("%d bytes in one read, %v", n, err)
+	}
+	if n, err := file.ReadAt(at, file.Size()-100_000); n != 100_000 || !errors.Is(err, io.EOF) {
+		t.Errorf("%d bytes up to the end, %v", n, err)
+	}
+	if whole, err = io.ReadAll(file); err != nil || string(whole) != content {
+		t.Errorf("Read: %d bytes, %v", len(whole), err)
+	}
+	if want := int64(2*len(content) + 300_000); root.BytesRead() != want {
+		t.Errorf("%d bytes counted, want %d", root.BytesRead(), want)
+	}
+	refuses = errors.New("stopped")
+	if n, err := file.ReadAt(at, 0); n != 0 || !errors.Is(err, refuses) {
+		t.Errorf("%d bytes read, %v", n, err)
+	}
+}

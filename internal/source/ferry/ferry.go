@@ -20,6 +20,8 @@ import (
 // Format is the source format. Environment is for the repositories it opens.
 type Format struct {
 	Environment repo.Environment
+	// Receive is the pace at which repositories are read; nil: as fast as it goes.
+	Receive storage.Pace
 }
 
 // Name is "ferry".
@@ -45,7 +47,7 @@ func (f Format) scan(ctx context.Context, listing *source.Listing, folder string
 	if err != nil {
 		return nil, err
 	}
-	return scan(ctx, listing, store, f.Environment)
+	return scan(ctx, listing, storage.Paced(store, nil, f.Receive), f.Environment)
 }
 
 // Stored is the format of the one repository that lies in a store, such as a bucket. The source closes the store.

@@ -35,6 +35,9 @@ type Options struct {
 	// Instance keeps the machines of cloned sites apart; usually empty. Points in Ferry repositories keep the one that they
 	// were copied with.
 	Instance string
+	// Pace is told of bytes of the folder's files that are about to be read, and returns when they may; nil: at once. Ferry
+	// repositories have one of their own.
+	Pace func(bytes int) error
 	// CacheDir remembers files found broken; empty remembers nothing.
 	CacheDir string
 	Formats  []source.Format
@@ -49,6 +52,7 @@ func Open(ctx context.Context, path string, options Options) (*Source, error) {
 		return nil, err
 	}
 	root.SetInstance(options.Instance)
+	root.SetPace(options.Pace)
 	s := &Source{Root: root, broken: openBrokenFiles(options.CacheDir, root.Path())}
 	if err := s.scan(ctx, options.Formats); err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -4,10 +4,9 @@ import (
 	"context"
 	"io"
 	"net/http"
-)
 
-// Pace is told of bytes that are to cross the network, and returns when they may. It is used by several goroutines at once.
-type Pace func(ctx context.Context, bytes int) error
+	"ferry/internal/storage"
+)
 
 // pacedAtOnce is how many bytes cross at once, so that they flow.
 const pacedAtOnce = 16 << 10
@@ -15,7 +14,7 @@ const pacedAtOnce = 16 << 10
 // paced makes the bodies of requests and answers go at a pace, tries again included.
 type paced struct {
 	http.RoundTripper
-	send, receive Pace // nil: as fast as it goes
+	send, receive storage.Pace // nil: as fast as it goes
 }
 
 func (p *paced) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -50,7 +49,7 @@ func (p *paced) CloseIdleConnections() {
 type pacedBody struct {
 	io.ReadCloser
 	ctx  context.Context
-	pace Pace
+	pace storage.Pace
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+
+	"ferry/internal/storage"
 )
 
 // Every byte that is sent and received is told of, some at a time, and an error of the pace ends the request.
@@ -22,7 +24,7 @@ func TestPaced(t *testing.T) {
 	}))
 	defer server.Close()
 	var sent, received, most atomic.Int64
-	count := func(total *atomic.Int64) Pace {
+	count := func(total *atomic.Int64) storage.Pace {
 		return func(_ context.Context, n int) error {
 			total.Add(int64(n))
 			most.Store(max(most.Load(), int64(n)))
@@ -31,7 +33,7 @@ func TestPaced(t *testing.T) {
 	}
 	stopped := errors.New("stopped")
 	for _, c := range []struct {
-		send, receive Pace
+		send, receive storage.Pace
 		want          error
 	}{
 		{count(&sent), count(&received), nil},

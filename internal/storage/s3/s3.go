@@ -68,7 +68,7 @@ type Options struct {
 	// Credentials are those to use, as an AWS credentials file has them; nil: those of the environment.
 	Credentials []byte
 	// Send and Receive are asked before bytes cross the network; nil: as fast as it goes.
-	Send, Receive Pace
+	Send, Receive storage.Pace
 	// Pause before a request is tried for the second time; 0 means 100 ms.
 	Pause time.Duration
 }

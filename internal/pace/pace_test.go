@@ -1,4 +1,4 @@
-package cli
+package pace
 
 import (
 	"context"
@@ -24,7 +24,8 @@ func TestPace(t *testing.T) {
 			return w
 		}
 		slow := policy.Bandwidth{{Rate: 1e6, When: hour(0, 2)}, {Rate: 4e6, When: hour(2, 3)}}
-		pace := paceOf(&pacer{limits: slow}, &pacer{})
+		var limits Limits
+		pace := Of(limits.Limit("slow", slow), limits.Limit("other", nil))
 		type passed struct {
 			at    time.Time
 			bytes int
@@ -75,11 +76,41 @@ func TestPace(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		always := policy.Bandwidth{{Rate: 1e6}}
-		if err := paceOf(&pacer{limits: always})(ctx, 1<<30); !errors.Is(err, context.Canceled) {
+		if err := Of(limits.Limit("always", always))(ctx, 1<<30); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
-		if paceOf(&pacer{}) != nil {
-			t.Error("a pace without limits")
+	})
+}
+
+// A limit that is changed holds from then on for all who share it, also where there was none before.
+func TestLimitIsChangedWhileBytesPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var limits Limits
+		first, second := Of(limits.Limit("vault", nil)), Of(limits.Limit("vault", nil))
+		took := func(bytes int) time.Duration {
+			start := time.Now()
+			var both sync.WaitGroup
+			for _, pace := range []func(context.Context, int) error{first, second} {
+				both.Go(func() {
+					for range bytes / 1000 {
+						if err := pace(t.Context(), 1000); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			both.Wait()
+			return time.Since(start)
+		}
+		for _, c := range []struct {
+			bandwidth policy.Bandwidth
+			want      time.Duration
+		}{{nil, 0}, {policy.Bandwidth{{Rate: 1e6}}, 20 * time.Second}, {policy.Bandwidth{{Rate: 4e6}}, 5 * time.Second}, {nil, 0}} {
+			limits.Limit("vault", c.bandwidth)
+			if got := took(10e6); got > c.want || got < c.want-slack-time.Millisecond {
+				t.Errorf("20 MB at %v took %s", c.bandwidth, got)
+			}
+			time.Sleep(time.Second)
 		}
 	})
 }

@@ -1,0 +1,80 @@
+package storage_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
+	"ferry/internal/storage/storagetest"
+)
+
+// counted is a pace that lets everything pass, and how much that was.
+func counted(total, largest *atomic.Int64) storage.Pace {
+	return func(_ context.Context, n int) error {
+		total.Add(int64(n))
+		largest.Store(max(largest.Load(), int64(n)))
+		return nil
+	}
+}
+
+// A store at a pace promises what any store does.
+func TestPacedContract(t *testing.T) {
+	storagetest.Run(t, func(*testing.T) storage.Store {
+		var total, largest atomic.Int64
+		return storage.Paced(memory.New(), counted(&total, &largest), counted(&total, &largest))
+	})
+}
+
+// Every byte of an object that is written or read is told of, in pieces, and an error of the pace is that of the call.
+func TestPaced(t *testing.T) {
+	var sent, received, largest atomic.Int64
+	inner, ctx := memory.New(), t.Context()
+	store := storage.Paced(inner, counted(&sent, &largest), counted(&received, &largest))
+	content := bytes.Repeat([]byte("content "), 40_000)
+	w, err := store.Create(ctx, "a")
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		err = w.Commit(ctx)
+	}
+	if err = errors.Join(err, store.Put(ctx, "b", content), store.Overwrite(ctx, "marks/c", content)); err != nil {
+		t.Fatal(err)
+	}
+	if want := int64(3 * len(content)); sent.Load() != want || received.Load() != 0 {
+		t.Errorf("%d bytes sent, %d received, want %d and none", sent.Load(), received.Load(), want)
+	}
+	got, err := storage.ReadAll(ctx, store, "a", 1<<20)
+	if err != nil || !bytes.Equal(got, content) || received.Load() != int64(len(content)) {
+		t.Errorf("read %d bytes, %d received, %v", len(got), received.Load(), err)
+	}
+	if largest.Load() > 64<<10 {
+		t.Errorf("%d bytes passed at once", largest.Load())
+	}
+
+	stopped := errors.New("stopped")
+	refuses := func(context.Context, int) error { return stopped }
+	store = storage.Paced(inner, refuses, refuses)
+	w, err = store.Create(ctx, "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := w.Write(content)
+	w.Abort()
+	if n != 0 || !errors.Is(err, stopped) {
+		t.Errorf("wrote %d bytes: %v", n, err)
+	}
+	if err := store.Put(ctx, "d", content); !errors.Is(err, stopped) {
+		t.Error(err)
+	}
+	if _, err := storage.ReadAll(ctx, store, "a", 1<<20); !errors.Is(err, stopped) {
+		t.Error(err)
+	}
+	if storage.Paced(inner, nil, nil) != storage.Store(inner) {
+		t.Error("without a pace the store is another one")
+	}
+}
