@@ -17,7 +17,7 @@ export PATH   := $(PATH):/usr/sbin:/sbin
 
 # The folders that hold Go code, and those whose code runs concurrently and is tested under the race detector as well.
 GO_FOLDERS    := $(wildcard cmd internal test)
-RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore internal/catalog)))
+RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore internal/catalog internal/server internal/client)))
 
 # What `make test` does, in this order.
 PHASES        := vet test-unit test-race test-integration test-independent test-fuzz

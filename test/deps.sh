@@ -11,6 +11,7 @@ needed=(
 	lzop lzop
 	zstd zstd
 	python3 python3
+	curl curl
 	mkfs.ext4 e2fsprogs
 	losetup util-linux
 	libvirtd libvirt-daemon-system

@@ -88,6 +88,10 @@ func (a Allowed) file(name string) error {
 	seems := slices.ContainsFunc(a, func(dir string) bool { return isBelow(filepath.Clean(name), filepath.Clean(dir)) })
 	real, err := resolve(name)
 	if err == nil && slices.ContainsFunc(a, func(dir string) bool {
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return false
+		}
 		within, err := resolve(dir)
 		return err == nil && isBelow(real, within) // a folder that cannot be looked at allows nothing
 	}) {

@@ -98,13 +98,14 @@ func (s *Server) jobs(ctx context.Context) ([]api.Job, error) {
 	return status.Jobs(ctx, s.Catalog, resources, s.Now())
 }
 
-// notNow is the problem of something outside the server that is not as it must be, such as a target that is offline: its
-// person is told all of it. Errors that mean something else keep their meaning.
+// notNow is the problem of something beside the request that is not as it must be, such as a target that is offline, or a file
+// that is no longer allowed: its person is told all of it. Errors that mean something else keep their meaning.
 func notNow(err error, what string) error {
-	if p := explain(err); p.Status != http.StatusInternalServerError {
-		return p
+	known := explain(err)
+	if known.Status != http.StatusInternalServerError && known.Status != http.StatusUnprocessableEntity {
+		return known
 	}
 	p := newProblem(http.StatusServiceUnavailable, api.CodeNotReady, "%s: %v", what, err).hint(backup.Hint(err))
-	p.cause = err
+	p.cause, p.Mistakes = err, known.Mistakes
 	return p
 }

@@ -292,6 +292,7 @@ func TestJobs(t *testing.T) {
 		{"POST", "disable", "", wrapped(scheduler.ErrUnknownJob), "disable offsite", 404, api.CodeNotFound},
 		{"GET", "explain", "", nil, "explain offsite", 200, ""},
 		{"GET", "explain", "", wrapped(scheduler.ErrUnknownJob), "explain offsite", 404, api.CodeNotFound},
+		{"GET", "explain", "", fmt.Errorf("x: %w", policy.Problems{{Path: "passphrase.file", Text: "is the disk mounted?"}}), "explain offsite", 503, api.CodeNotReady},
 		{"GET", "explain", "", errors.New("target offline: is the disk mounted?"), "explain offsite", 503, api.CodeNotReady},
 	} {
 		f.scheduler.errors[c.told] = c.err
