@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -331,10 +332,15 @@ func (s *Sessions) Live(ctx context.Context) ([]Session, error) {
 	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE ended_at = 0 ORDER BY id`)
 }
 
+const allSessions = `SELECT ` + sessionColumns + ` FROM sessions WHERE id < $1 ORDER BY id DESC LIMIT $2`
+
 // Of returns the sessions of a job, or of all jobs without one, before another (0: from the last on), newest first, at most limit.
 func (s *Sessions) Of(ctx context.Context, job string, before int64, limit int) ([]Session, error) {
 	if job == "" {
-		return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE ($1 = 0 OR id < $1) ORDER BY id DESC LIMIT $2`, before, limit)
+		if before == 0 {
+			before = math.MaxInt64
+		}
+		return s.list(ctx, allSessions, before, limit)
 	}
 	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, job, before, limit)
 }

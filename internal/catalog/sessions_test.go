@@ -108,6 +108,16 @@ func TestMissedIntervalsAreRecorded(t *testing.T) {
 		if must(t, err); len(page) != 1 || page[0].ID != list[1].ID {
 			t.Errorf("the page after %d: %+v", list[0].ID, page)
 		}
+		other, _, err := c.Sessions.Begin(ctx, NewSession{Job: "attic"}, "me", time.Minute)
+		must(t, err)
+		all, err := c.Sessions.Of(ctx, "", 0, 10)
+		if must(t, err); len(all) != 4 || all[0].ID != other.ID {
+			t.Errorf("of all jobs: %+v", all)
+		}
+		before, err := c.Sessions.Of(ctx, "", other.ID, 10)
+		if must(t, err); len(before) != 3 || before[0].ID != list[0].ID {
+			t.Errorf("of all jobs before that: %+v", before)
+		}
 		if err := c.Sessions.RecordNotRun(ctx, "offsite", make([]time.Time, boundaryLimit+1), ""); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("too many: %v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -146,4 +147,33 @@ func fits(path, template string) bool {
 		}
 	}
 	return true
+}
+
+// docs/api.md has every operation and every code.
+func TestOperationsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/api.md")
+	must(t, err)
+	rows := 0
+	for path, operations := range described(t).Paths {
+		for method := range operations {
+			rows++
+			if row := "| `" + strings.ToUpper(method) + "` | `" + path + "` | "; !strings.Contains(string(page), row) {
+				t.Errorf("docs/api.md lacks %s", row)
+			}
+		}
+	}
+	if got := strings.Count(string(page), "\n| `GET`") + strings.Count(string(page), "\n| `P") + strings.Count(string(page), "\n| `DELETE`"); got != rows {
+		t.Errorf("docs/api.md has %d operations, the code %d", got, rows)
+	}
+	source, err := os.ReadFile("../api/api.go")
+	must(t, err)
+	codes := regexp.MustCompile(`\tCode[A-Za-z]+ += "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(codes) < 9 {
+		t.Fatalf("%d codes were found in the code", len(codes))
+	}
+	for _, code := range codes {
+		if !strings.Contains(string(page), "\n| `"+code[1]+"` | ") {
+			t.Errorf("docs/api.md lacks the code %s", code[1])
+		}
+	}
 }
