@@ -18,11 +18,11 @@ import (
 
 // apiSite is a server that curl speaks to.
 type apiSite struct {
-	t              *testing.T
-	root           string
-	socket, server string // the folder of the socket is short
-	command        *exec.Cmd
-	log            *bytes.Buffer
+	t       *testing.T
+	root    string
+	socket  string // in a folder of its own, whose path is short
+	command *exec.Cmd
+	log     *bytes.Buffer
 }
 
 func newAPISite(t *testing.T) *apiSite {
