@@ -42,7 +42,8 @@ func (s *Server) apply(ctx context.Context, wanted api.Apply) (api.Applied, erro
 	if wanted.DryRun || len(changes) == 0 {
 		return applied, nil
 	}
-	put, err := s.Catalog.Resources.PutAll(ctx, changes)
+	// Whoever has gone meanwhile: it is done, and everybody knows, or not.
+	put, err := s.Catalog.Resources.PutAll(context.WithoutCancel(ctx), changes)
 	if err != nil {
 		return api.Applied{}, err
 	}

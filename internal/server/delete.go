@@ -27,23 +27,37 @@ func (s *Server) deleteResource(ctx context.Context, input *deleteInput) error {
 	if err != nil {
 		return err
 	}
+	deleted := false
+	defer func() { // also after a panic
+		s.changing.Lock()
+		defer s.changing.Unlock()
+		delete(s.leaving, name)
+		if !deleted {
+			switchOn()
+		}
+	}()
 	if input.Release {
-		err = s.release(ctx, input.Name)
+		if err := s.release(ctx, input.Name); err != nil {
+			return err
+		}
 	}
+	err = s.deleteUnused(ctx, input.Kind, input.Name, version)
+	deleted = err == nil
+	return err
+}
+
+// deleteUnused is the third step.
+func (s *Server) deleteUnused(ctx context.Context, kind, name string, version int64) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	delete(s.leaving, name)
-	if err == nil {
-		err = s.unused(ctx, input.Kind, input.Name)
-	}
-	if err == nil {
-		err = s.Catalog.Resources.Delete(ctx, input.Kind, input.Name, version)
-	}
-	if err != nil {
-		switchOn()
+	if err := s.unused(ctx, kind, name); err != nil {
 		return err
 	}
-	s.changed("delete", []string{name})
+	// Whoever has gone meanwhile: it is done, and everybody knows, or not.
+	if err := s.Catalog.Resources.Delete(context.WithoutCancel(ctx), kind, name, version); err != nil {
+		return err
+	}
+	s.changed("delete", []string{describe(kind, name)})
 	return nil
 }
 

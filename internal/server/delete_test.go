@@ -123,6 +123,10 @@ func TestRelease(t *testing.T) {
 	if !f.enabled("offsite") || !strings.Contains(f.stored(), "job offsite") {
 		t.Errorf("the job did not stay as it was: enabled %v, stored %s", f.enabled("offsite"), f.stored())
 	}
+	during = func() { panic("the inside of a repository") }
+	if a := f.delete("Job", "offsite", "?release=true"); a.status != 500 || !f.enabled("offsite") {
+		t.Errorf("after a panic: %d %s, enabled %v", a.status, a.body, f.enabled("offsite"))
+	}
 	// While claims are withdrawn nothing of the job begins, it is not changed or deleted by others, and others go on.
 	failure, during = nil, func() {
 		if f.enabled("offsite") {

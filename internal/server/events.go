@@ -114,7 +114,7 @@ func (s *Server) tellEvents(ctx context.Context, to *follower, events <-chan sch
 			switch {
 			case !more:
 				return nil
-			case len(events) > 0 && len(events) == cap(events)-1: // it was full: something may have been left out
+			case len(events) > 0 && len(events) >= cap(events)-1: // it was full: something may have been left out
 				return errTooSlow
 			}
 			if err := to.tell(eventOf(event)); err != nil {

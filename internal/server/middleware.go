@@ -2,13 +2,18 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ferry/internal/api"
 )
@@ -23,7 +28,7 @@ const (
 
 // guarded keeps from the handlers what they should not have to think of.
 func (s *Server) guarded(next http.Handler) http.Handler {
-	return s.recovered(s.refuseBrowsers(s.bounded(next)))
+	return s.recovered(s.recorded(s.refuseBrowsers(s.bounded(next))))
 }
 
 // recovered answers for a handler that panicked: the log has everything, the client nothing of it.
@@ -36,13 +41,58 @@ func (s *Server) recovered(next http.Handler) http.Handler {
 				return
 			}
 			s.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
-			if answer.begun {
+			if answer.status != 0 {
 				panic(http.ErrAbortHandler) // the client must not take what it has for the whole
 			}
 			s.refuse(answer, newProblem(http.StatusInternalServerError, "", "the server failed; its log says more"))
 		}()
 		next.ServeHTTP(answer, r)
 	})
+}
+
+// recorded notes who asked for a change, and what came of it.
+func (s *Server) recorded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r)
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			return
+		}
+		status := 0
+		if answer, ok := w.(*timedWriter); ok {
+			status = answer.status
+		}
+		s.Log.Info("request", "method", r.Method, "path", r.URL.Path, "status", status, "user", peerOf(r.Context()))
+	})
+}
+
+// peer is the key of who is at the other end of a connection, in its context.
+type peer struct{}
+
+// withPeer notes who is at the other end of a connection to the socket, as the kernel knows it.
+func withPeer(ctx context.Context, connection net.Conn) context.Context {
+	socket, ok := connection.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var credentials *unix.Ucred
+	if controlErr := raw.Control(func(fd uintptr) {
+		credentials, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); controlErr != nil || err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peer{}, credentials.Uid)
+}
+
+// peerOf is the number of the user who asks, or "unknown".
+func peerOf(ctx context.Context) string {
+	if user, ok := ctx.Value(peer{}).(uint32); ok {
+		return strconv.FormatUint(uint64(user), 10)
+	}
+	return "unknown"
 }
 
 // refuseBrowsers refuses what a page in a browser sends, by whatever way it came to the socket: this interface is none for
@@ -97,16 +147,19 @@ func (s *Server) refuse(w http.ResponseWriter, p *problem) {
 type timedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	begun   bool
+	// status of the answer; 0 while none has begun.
+	status int
 }
 
 func (w *timedWriter) WriteHeader(status int) {
-	w.begun = true
+	w.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *timedWriter) Write(p []byte) (int, error) {
-	w.begun = true
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
 	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	return w.ResponseWriter.Write(p)
 }

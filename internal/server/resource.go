@@ -119,7 +119,7 @@ func (s *Server) putResource(ctx context.Context, input *putInput) (*resourceAns
 		return nil, newProblem(http.StatusUnprocessableEntity, api.CodeInvalid, "the document is not just %s", describe(input.Kind, input.Name)).
 			hint(api.PathApply + " takes any number of resources")
 	}
-	put, err := s.Catalog.Resources.Put(ctx, input.Kind, input.Name, documents[0].Text, was)
+	put, err := s.Catalog.Resources.Put(context.WithoutCancel(ctx), input.Kind, input.Name, documents[0].Text, was)
 	if err != nil {
 		return nil, err
 	}

@@ -277,6 +277,9 @@ func TestClientAndServer(t *testing.T) {
 	if _, err := c.Apply(ctx, api.Apply{Documents: threeYAML()}); err != nil {
 		t.Fatal(err)
 	}
+	if want := "method=POST path=/v1/apply status=200 user=" + strconv.Itoa(os.Geteuid()); !strings.Contains(f.log.String(), want) {
+		t.Errorf("the log lacks %q:\n%s", want, f.log)
+	}
 	var refusal *client.Error
 	if _, err := c.Apply(ctx, api.Apply{Documents: repositoryYAML("a") + "foo: 1\n"}); !errors.As(err, &refusal) || refusal.Mistakes[0].Line != 4 {
 		t.Errorf("%v", err)
