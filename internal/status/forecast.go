@@ -42,7 +42,7 @@ func forecast(figures []catalog.Figure, now time.Time) (full time.Time, words st
 	}
 	span := last.At.Sub(known[0].At)
 	if len(known) < fewestFigures || span < forecastLeast {
-		return full, "not known yet: it takes two days and four sessions"
+		return full, "no forecast yet, it takes two days and four sessions"
 	}
 	slope := slopeOf(spread(known))
 	if slope >= 0 {

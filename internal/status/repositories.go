@@ -10,10 +10,10 @@ import (
 	"ferry/internal/job"
 )
 
-// When a repository that fills up is an alarm.
+// A repository that will be full so soon is an alarm, of the level that the name says.
 const (
-	fullWarning  = 14 * 24 * time.Hour
-	fullCritical = 3 * 24 * time.Hour
+	FullWarning  = 14 * 24 * time.Hour
+	FullCritical = 3 * 24 * time.Hour
 )
 
 // place is a repository as a session found it.
@@ -80,11 +80,11 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 // judgeSpace raises an alarm if a repository will be full soon.
 func (l *looker) judgeSpace(r api.Repository) {
 	left := r.Full.Sub(l.now)
-	if r.Full.IsZero() || left > fullWarning {
+	if r.Full.IsZero() || left > FullWarning {
 		return
 	}
 	level := warning
-	if left <= fullCritical {
+	if left <= FullCritical {
 		level = critical
 	}
 	l.alarm(level, api.Alarm{Kind: "space", Since: l.now.UTC(), Text: "repository " + r.Name + ": " + r.Forecast})
