@@ -92,7 +92,7 @@ Exit codes, the same for every command:
   4  some machines failed
   5  damaged data found
   6  in use: another reclaim or compact of the repository runs, or another session
-     of the job on this machine (copies never shut each other out)
+     of the job (copies never shut each other out)
   7  key missing or wrong
   130  interrupted`,
 		Version:       Version,
@@ -113,7 +113,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.statusCommand(), a.sessionCommand(), a.catalogCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
 	return root
 }
 

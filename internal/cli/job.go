@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"io"
-	"os"
-	"path/filepath"
+	"context"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,15 +10,21 @@ import (
 )
 
 func (a *app) jobCommand() *cobra.Command {
+	at := &asked{}
 	command := &cobra.Command{
 		Use: "job", Short: "Run a backup copy job, or say what it would do",
 		Long: `A backup copy job says what to copy, from where, to where, and what to keep: YAML
-with the job and the repositories that it names (docs/jobs.md).`,
-		Example: "  ferry job explain -f offsite.yaml\n  ferry job run --once -f offsite.yaml",
+with the job and the repositories that it names (docs/jobs.md). ferry apply gives it to a
+server, which runs it from then on; run, full, stop, enable, disable, retry, explain and
+resolve then name the job. With -f FILE these commands, but for those that need a
+server, work without one.`,
+		Example: "  ferry job explain offsite\n  ferry job run offsite\n  ferry job run --once -f offsite.yaml",
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	command.AddCommand(a.jobRunCommand(), a.jobFullCommand(), a.jobExplainCommand(), a.jobMissingCommand(), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(), a.jobSchemaCommand())
+	at.serverFlags(command)
+	command.AddCommand(a.jobRunCommand(at), a.jobFullCommand(at), a.jobStopCommand(at), a.jobRetryCommand(at),
+		a.jobSwitchCommand(at, true), a.jobSwitchCommand(at, false), a.jobExplainCommand(at), a.jobMissingCommand(), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(at), a.jobSchemaCommand())
 	return command
 }
 
@@ -51,6 +55,38 @@ func (a *app) readJob(file string, names []string) (chosenJob, error) {
 	if err != nil {
 		return none, err
 	}
+	return chooseJob(resources, folder, names, printable(file))
+}
+
+// servedJob reads the job of that name from a file, or without one from the server.
+func (a *app) servedJob(ctx context.Context, at *asked, file string, names []string) (chosenJob, error) {
+	if file != "" {
+		return a.readJob(file, names)
+	}
+	stored, err := at.resources(ctx, nil)
+	if err != nil {
+		return chosenJob{}, err
+	}
+	var files []policy.File
+	for _, r := range stored {
+		files = append(files, policy.File{Name: strings.ToLower(r.Kind) + " " + r.Name, Content: []byte(r.Document)})
+	}
+	if len(files) == 0 {
+		return chosenJob{}, exitWith(ExitNothing, "the server has no job")
+	}
+	resources, err := policy.Parse(files...)
+	if err != nil {
+		return chosenJob{}, &exitError{code: ExitUsage, err: err}
+	}
+	return chooseJob(resources, "/", names, "the server")
+}
+
+// chooseJob is the job of that name among resources; without a name, the only one.
+func chooseJob(resources policy.Resources, folder string, names []string, where string) (chosenJob, error) {
+	none := chosenJob{}
+	if len(names) > 1 {
+		return none, usage("one job at a time; too many: %s", printable(names[1]))
+	}
 	var all []string
 	for _, j := range resources.Jobs {
 		all = append(all, j.Name)
@@ -60,32 +96,20 @@ func (a *app) readJob(file string, names []string) (chosenJob, error) {
 	}
 	switch {
 	case len(all) == 0:
-		return none, usage("there is no job in %s", printable(file))
+		return none, usage("there is no job in %s", where)
 	case len(names) == 0:
-		return none, usage("there are several jobs in %s, say which: %s", printable(file), printable(strings.Join(all, ", ")))
+		return none, usage("there are several jobs in %s, say which: %s", where, printable(strings.Join(all, ", ")))
 	}
-	return none, exitWith(ExitNothing, "there is no job %s in %s; there: %s", printable(names[0]), printable(file), printable(strings.Join(all, ", ")))
+	return none, exitWith(ExitNothing, "there is no job %s in %s; there: %s", printable(names[0]), where, printable(strings.Join(all, ", ")))
 }
 
 // readResources reads a file of resources, and says where relative locations in it count from.
-func (a *app) readResources(file string) (policy.Resources, string, error) {
-	input, folder := io.Reader(os.Stdin), "."
-	if file != "-" {
-		opened, err := os.Open(file)
-		if err != nil {
-			return policy.Resources{}, "", usage("%w", err)
-		}
-		defer opened.Close()
-		input, folder = opened, filepath.Dir(file)
-	}
-	content, err := io.ReadAll(io.LimitReader(input, policy.MaxFile+1)) // of one that is too large Parse says so
-	if err == nil {
-		folder, err = filepath.Abs(folder)
-	}
+func (a *app) readResources(name string) (policy.Resources, string, error) {
+	file, folder, err := a.readFile(name)
 	if err != nil {
-		return policy.Resources{}, "", usage("%w", err)
+		return policy.Resources{}, "", err
 	}
-	resources, err := policy.Parse(policy.File{Name: file, Content: content})
+	resources, err := policy.Parse(file)
 	if err != nil {
 		return policy.Resources{}, "", &exitError{code: ExitUsage, err: err}
 	}

@@ -15,18 +15,24 @@ import (
 	"ferry/internal/policy"
 )
 
-func (a *app) jobExplainCommand() *cobra.Command {
+func (a *app) jobExplainCommand(at *asked) *cobra.Command {
 	var file string
 	command := &cobra.Command{
-		Use: "explain -f FILE [NAME]", Short: "Say what a job would do with every point, why, and when each will go",
+		Use: "explain [NAME]", Short: "Say what a job would do with every point, why, and when each will go",
 		Long: `Say of every point in the job's sources and in its target what an interval that
 begins now would do with it, and why: it is the plan that ferry job run carries
 out. Of what the job keeps it says when it goes at the earliest by the rules, which
-count from the newest point, not from the clock. Nothing is copied or removed.`,
-		Example:           "  ferry job explain -f offsite.yaml\n  ferry job explain -f offsite.yaml --json",
+count from the newest point, not from the clock. Nothing is copied or removed.
+The server looks at its job; with -f FILE this command does.`,
+		Example:           "  ferry job explain offsite\n  ferry job explain -f offsite.yaml --json",
 		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: nothingToComplete,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.jobExplain(cmd.Context(), file, args) },
+		ValidArgsFunction: at.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if file == "" {
+				return a.jobExplainServed(cmd.Context(), at, args)
+			}
+			return a.jobExplain(cmd.Context(), file, args)
+		},
 	}
 	jobFileFlag(command, &file)
 	return command
@@ -45,10 +51,14 @@ func (a *app) jobExplain(ctx context.Context, file string, names []string) error
 	if err != nil {
 		return err
 	}
+	return a.showExplanation(describeExplanation(chosen.Job, e))
+}
+
+func (a *app) showExplanation(e explanationJSON) error {
 	if a.json {
-		return a.printJSON(describeExplanation(chosen.Job, e))
+		return a.printJSON(e)
 	}
-	a.printExplanation(chosen, e)
+	a.printExplanation(e)
 	return nil
 }
 
@@ -78,26 +88,26 @@ func targetError(target job.TargetState, err error) error {
 	return exitWith(code, "target %s: %s", target.State, readable(target.Reason))
 }
 
-func (a *app) printExplanation(c chosenJob, e *job.Explanation) {
+func (a *app) printExplanation(e explanationJSON) {
 	for _, source := range e.Sources {
 		if source.State != job.StateReady {
-			a.line("source %s is %s: %s", printable(source.Name), source.State, readable(source.Reason))
+			a.line("source %s is %s: %s", source.Name, source.State, readable(source.Reason))
 		}
 	}
-	for _, alarm := range e.Plan.Alarms {
+	for _, alarm := range e.Alarms {
 		a.line("ALARM  %s", readable(alarm))
 	}
-	for _, warning := range e.Plan.Warnings {
+	for _, warning := range e.Warnings {
 		a.line("warning: %s", readable(warning))
 	}
-	for _, m := range e.Plan.Machines {
-		a.line("%s", machineTitle(m.Machine))
+	for _, m := range e.Machines {
+		a.line("%s", m.Machine.title())
 		a.line("  %s", readable(m.Reason))
 		if m.Behind != "" {
 			a.line("  always one interval behind: %s", readable(m.Behind))
 		}
 		for _, mapped := range m.Mapped {
-			a.line("  %s", readable(mappedText(m.Machine, mapped)))
+			a.line("  %s", readable(mapped.text(m.Machine.ID)))
 		}
 		for _, alarm := range m.Alarms {
 			a.line("  ALARM  %s", readable(alarm))
@@ -106,54 +116,61 @@ func (a *app) printExplanation(c chosenJob, e *job.Explanation) {
 			a.line("  warning: %s", readable(warning))
 		}
 		var rows [][]string
-		for _, step := range m.Steps {
-			rows = append(rows, []string{"  " + step.Point.ID.Short(), when(step.Point.Created), string(step.Action), readable(stepText(step, c.Schedule.Zone))})
+		for _, step := range m.Points {
+			rows = append(rows, []string{"  " + shortID(step.Point), when(step.Created), string(step.Action), readable(step.text(e.TimeZone))})
 		}
 		a.table(rows)
 		a.line("")
 	}
-	a.line("%s to copy, %d to claim, %d to remove; nothing was changed", counted(len(e.Plan.Steps(plan.ActionCopy)), "point"), len(e.Plan.Steps(plan.ActionClaim)), len(e.Plan.Steps(plan.ActionRemove)))
+	a.line("%s to copy, %d to claim, %d to remove; nothing was changed", counted(e.Copies, "point"), e.Claims, e.Removals)
 }
 
-// stepText is why a step is taken, and what comes of the point.
-func stepText(step plan.IntervalStep, zone *time.Location) string {
-	text := joined(step.Reasons)
-	switch step.Action {
+// text is why a step is taken, and what comes of the point.
+func (s explainedStepJSON) text(zone string) string {
+	text := joined(s.Reasons)
+	switch s.Action {
 	case plan.ActionCopy, plan.ActionClaim, plan.ActionKeep:
-		if goes := outlookText(step.Outlook, zone); goes != "" {
-			text += "; " + goes
+		if s.Goes != nil {
+			text += "; " + s.Goes.text(zone)
 		}
 	case plan.ActionRemove:
-		if step.Stays != "" {
-			text += "; it stays: " + step.Stays
+		if s.Stays != "" {
+			text += "; it stays: " + s.Stays
 		}
 	}
 	return text
 }
 
-// outlookText says when a point goes at the earliest; empty if that cannot be said.
-func outlookText(o policy.Outlook, zone *time.Location) string {
-	from := o.From.In(cmp.Or(zone, time.UTC)).Format(time.DateOnly)
+// text says when a point goes at the earliest, by days of a time zone.
+func (g goesJSON) text(zone string) string {
+	from := ""
+	if g.From != nil {
+		at, err := policy.ParseZone(zone)
+		if err != nil {
+			at = time.UTC
+		}
+		from = g.From.In(at).Format(time.DateOnly)
+	}
 	switch {
-	case o.Never:
+	case g.Never:
 		return "stays for good"
-	case o.Points == 0:
-		return ""
-	case o.From.IsZero() && o.Points == 1:
+	case from == "" && g.Points == 1:
 		return "goes when one more point comes"
-	case o.From.IsZero():
-		return fmt.Sprintf("goes when %d more points come", o.Points)
-	case o.Points == 1:
+	case from == "":
+		return fmt.Sprintf("goes when %d more points come", g.Points)
+	case g.Points == 1:
 		return "goes with the first point made from " + from + " on"
 	}
-	return fmt.Sprintf("goes with a point made from %s on, not before %d more points come", from, o.Points)
+	return fmt.Sprintf("goes with a point made from %s on, not before %d more points come", from, g.Points)
 }
 
 func joined(reasons []string) string { return strings.Join(reasons, "; ") }
 
 // explanationJSON is the output of job explain.
 type explanationJSON struct {
-	Job      string            `json:"job"`
+	Job string `json:"job"`
+	// TimeZone is the job's: the days of its rules begin there.
+	TimeZone string            `json:"timeZone"`
 	Target   job.TargetState   `json:"target"`
 	Sources  []job.SourceState `json:"sources"`
 	Frozen   string            `json:"frozen"`
@@ -199,9 +216,9 @@ type goesJSON struct {
 	Points int        `json:"points"`
 }
 
-func describeExplanation(of policy.Job, e *job.Explanation) explanationJSON {
+func describeExplanation(j policy.Job, e *job.Explanation) explanationJSON {
 	described := explanationJSON{
-		Job: printable(of.Name), Target: e.Target, Sources: e.Sources, Frozen: readable(e.Plan.Frozen), Alarms: readableList(e.Plan.Alarms),
+		Job: printable(j.Name), TimeZone: cmp.Or(j.Schedule.Zone, time.UTC).String(), Target: e.Target, Sources: append([]job.SourceState{}, e.Sources...), Frozen: readable(e.Plan.Frozen), Alarms: readableList(e.Plan.Alarms),
 		Warnings: readableList(e.Plan.Warnings), Machines: []explainedJSON{}, Copies: len(e.Plan.Steps(plan.ActionCopy)), Claims: len(e.Plan.Steps(plan.ActionClaim)), Removals: len(e.Plan.Steps(plan.ActionRemove)),
 	}
 	for _, m := range e.Plan.Machines {
@@ -214,20 +231,20 @@ func describeExplanation(of policy.Job, e *job.Explanation) explanationJSON {
 			row.MissingSince = &missing
 		}
 		for _, step := range m.Steps {
-			row.Points = append(row.Points, describeIntervalStep(e, step))
+			row.Points = append(row.Points, describeIntervalStep(e.Sources, step))
 		}
 		described.Machines = append(described.Machines, row)
 	}
 	return described
 }
 
-func describeIntervalStep(e *job.Explanation, step plan.IntervalStep) explainedStepJSON {
+func describeIntervalStep(sources []job.SourceState, step plan.IntervalStep) explainedStepJSON {
 	described := explainedStepJSON{
 		Point: step.Point.ID.String(), Created: step.Point.Created.UTC(), OnTarget: step.OnTarget, Action: step.Action, Reasons: readableList(step.Reasons),
 		Slots: append([]string{}, step.Slots...), Stays: readable(step.Stays), Failure: step.Failure,
 	}
-	if step.Source >= 0 {
-		described.Source = printable(e.Sources[step.Source].Name)
+	if step.Source >= 0 && step.Source < len(sources) {
+		described.Source = printable(sources[step.Source].Name)
 	}
 	if o := step.Outlook; o.Never || o.Points > 0 {
 		described.Goes = &goesJSON{Never: o.Never, Points: o.Points}

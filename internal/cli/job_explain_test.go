@@ -33,7 +33,7 @@ func TestExplanationInJSONIsSafeToPrint(t *testing.T) {
 func TestExplanationSaysWhoIsBehind(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{out: &out}
-	a.printExplanation(chosenJob{}, &job.Explanation{Plan: plan.IntervalPlan{Machines: []plan.MachinePlan{{Behind: "later helps"}, {}}}})
+	a.printExplanation(explanationJSON{Machines: []explainedJSON{{Behind: "later helps"}, {}}})
 	if strings.Count(out.String(), "\n  always one interval behind: later helps\n") != 1 || strings.Count(out.String(), "behind") != 1 {
 		t.Errorf("%s", out.String())
 	}

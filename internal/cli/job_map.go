@@ -9,15 +9,6 @@ import (
 	"ferry/internal/plan"
 )
 
-// mappedText says which backup in the target is a machine's by target.map.
-func mappedText(of backup.Machine, mapped plan.Mapped) string {
-	text := "target.map: " + mapped.Backup
-	if mapped.Machine.Key != of.Key {
-		text += ", machine " + mapped.Machine.Key.String() + " there,"
-	}
-	return text + " has " + counted(mapped.Points, "point") + " for it"
-}
-
 // mappedJSON is a backup in the target that is a machine's by target.map.
 type mappedJSON struct {
 	Backup  string `json:"backup"`
@@ -25,12 +16,25 @@ type mappedJSON struct {
 	Points  int    `json:"points"`
 }
 
+// text says what a machine has by it.
+func (m mappedJSON) text(machine string) string {
+	text := "target.map: " + m.Backup
+	if m.Machine != machine {
+		text += ", machine " + m.Machine + " there,"
+	}
+	return text + " has " + counted(m.Points, "point") + " for it"
+}
+
 func describeMapped(all []plan.Mapped) []mappedJSON {
 	described := []mappedJSON{}
 	for _, mapped := range all {
-		described = append(described, mappedJSON{printable(mapped.Backup), mapped.Machine.Key.String(), mapped.Points})
+		described = append(described, describeMapping(mapped))
 	}
 	return described
+}
+
+func describeMapping(mapped plan.Mapped) mappedJSON {
+	return mappedJSON{printable(mapped.Backup), mapped.Machine.Key.String(), mapped.Points}
 }
 
 // mappingSeen is what target.map comes to for a machine, or why it comes to nothing for it; without a machine, why an entry
@@ -73,7 +77,7 @@ func (a *app) printMappings(all []mappingSeen) {
 	for _, m := range all {
 		switch {
 		case m.problem == "":
-			a.line("%s: %s", machineTitle(*m.machine), readable(mappedText(*m.machine, m.mapped)))
+			a.line("%s: %s", machineTitle(*m.machine), readable(describeMapping(m.mapped).text(m.machine.Key.String())))
 		case m.machine == nil:
 			a.line("%s", readable(m.problem))
 		default:

@@ -10,29 +10,32 @@ import (
 	"ferry/internal/policy"
 )
 
-func (a *app) jobResolveCommand() *cobra.Command {
+func (a *app) jobResolveCommand(at *asked) *cobra.Command {
 	var file string
 	command := &cobra.Command{
-		Use: "resolve -f FILE [NAME]", Short: "Say which machines a job copies, and why, and what it keeps of each",
+		Use: "resolve [NAME]", Short: "Say which machines a job copies, and why, and what it keeps of each",
 		Long: `List a job's sources, as ferry points does, and say of every machine in them whether
 the job copies it and why, from which source its newest complete point would come,
 and by which retention it is kept. Machines that the job names and no source has are
 "not found". The order is that of processing; machines that are out come last.
-Nothing is read but what listing reads, and nothing is changed.`,
-		Example:           "  ferry job resolve -f offsite.yaml\n  ferry job resolve -f jobs.yaml offsite --json",
+Nothing is read but what listing reads, and nothing is changed. Without -f FILE the job
+is the server's; the sources are listed by this command all the same, with your rights.`,
+		Example:           "  ferry job resolve offsite\n  ferry job resolve -f jobs.yaml offsite --json",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: nothingToComplete,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.jobResolve(cmd.Context(), file, args) },
+		ValidArgsFunction: at.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			chosen, err := a.servedJob(cmd.Context(), at, file, args)
+			if err != nil {
+				return err
+			}
+			return a.jobResolve(cmd.Context(), chosen)
+		},
 	}
 	jobFileFlag(command, &file)
 	return command
 }
 
-func (a *app) jobResolve(ctx context.Context, file string, names []string) error {
-	chosen, err := a.readJob(file, names)
-	if err != nil {
-		return err
-	}
+func (a *app) jobResolve(ctx context.Context, chosen chosenJob) (err error) {
 	target, _ := chosen.resources.Repository(chosen.Target.Repository)
 	target = chosen.located(target)
 	resolved := resolution{job: chosen.Job, target: target, targetID: a.targetID(ctx, target)}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"ferry/internal/api"
 	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/repo"
@@ -25,51 +26,65 @@ type jobRunFlags struct {
 	wait time.Duration
 }
 
-func (a *app) jobRunCommand() *cobra.Command {
+func (a *app) jobRunCommand(at *asked) *cobra.Command {
 	command := &cobra.Command{
-		Use: "run --once -f FILE [NAME]", Short: "Run one interval of a backup copy job",
-		Long: `Run one interval of a job, without a server: pre-job script, health check if it is
-due, copies, retention and reclaim, compact if it is due, post-job script
-(docs/job-run.md). NAME is not needed where the file has one job.
+		Use: "run [NAME]", Short: "Run one interval of a backup copy job",
+		Long: `Have the server begin a session of a job now, also of one that is not enabled, show its
+progress until it has ended, and end with its exit code. Ctrl-C stops watching; the
+session goes on. With --detach it is only begun. NAME is not needed where there is one
+job.
 
-What is not ready is not waited for unless --wait says how long: a machine whose
-point is locked by the program that makes it, while others are copied; a window that
-is closed; a target or sources that are not there or cannot be read. A target that
-is not there is never made; nothing is removed while a source cannot be read.`,
-		Example: `  ferry job run --once -f offsite.yaml
+With --once -f FILE the interval is run without a server: pre-job script, health check
+if it is due, copies, retention and reclaim, compact if it is due, post-job script
+(docs/job-run.md). What is not ready is not waited for unless --wait says how long: a
+machine whose point is locked by the program that makes it, while others are copied; a
+window that is closed; a target or sources that are not there or cannot be read. A
+target that is not there is never made; nothing is removed while a source cannot be
+read.`,
+		Example: `  ferry job run offsite
+  ferry job run --once -f offsite.yaml
   ferry job run --once -f offsite.yaml --wait 4h --quiet    for cron
   ferry job run --once -f jobs.yaml offsite --json`,
 	}
-	a.addSession(command, false)
+	a.addSession(command, at, false)
 	return command
 }
 
-func (a *app) jobFullCommand() *cobra.Command {
+func (a *app) jobFullCommand(at *asked) *cobra.Command {
 	command := &cobra.Command{
-		Use: "full --once -f FILE [NAME]", Short: "Read the newest points of a job whole from their source",
+		Use: "full [NAME]", Short: "Read the newest points of a job whole from their source",
 		Long: `Run one interval in which the newest complete point of each machine is read whole
 from its source and stored apart from all else, also if it is there already. It
 depends on nothing that was copied before, nor on what the source says has not
-changed (docs/job-run.md).`,
-		Example: "  ferry job full --once -f offsite.yaml",
+changed (docs/job-run.md). The server does it, or with --once -f FILE this command.`,
+		Example: "  ferry job full offsite --detach\n  ferry job full --once -f offsite.yaml",
 	}
-	a.addSession(command, true)
+	a.addSession(command, at, true)
 	return command
 }
 
 // addSession gives a command the flags of a session, and makes it run one.
-func (a *app) addSession(command *cobra.Command, full bool) {
+func (a *app) addSession(command *cobra.Command, at *asked, full bool) {
 	var f jobRunFlags
+	var detach bool
 	jobFileFlag(command, &f.file)
 	command.Flags().BoolVar(&f.once, "once", false, "run one interval now, without a server")
-	command.Flags().Var((*span)(&f.wait), "wait", "wait up to this `TIME`, such as 2h, for locks, the job's window, its target and its sources")
+	command.Flags().Var((*span)(&f.wait), "wait", "with --once, wait up to this `TIME`, such as 2h, for locks, the job's window, its target and its sources")
+	command.Flags().BoolVar(&detach, "detach", false, "only begin the session, and print its number")
 	command.Args = cobra.ArbitraryArgs
-	command.ValidArgsFunction = nothingToComplete
+	command.ValidArgsFunction = at.completeJobs
 	command.RunE = func(cmd *cobra.Command, args []string) error {
-		if !f.once {
-			return hinted(usage("there is no server to run the job"), "to run one interval now, add --once")
+		switch {
+		case f.once && detach:
+			return usage("--once runs it here: there is nothing to detach from")
+		case f.once:
+			return a.jobRun(cmd.Context(), f, args, full)
+		case f.file != "":
+			return hinted(usage("-f goes with --once"), "ferry apply -f gives a file to the server")
+		case f.wait != 0:
+			return hinted(usage("--wait goes with --once"), "a server waits until the next interval begins")
 		}
-		return a.jobRun(cmd.Context(), f, args, full)
+		return a.jobStart(cmd.Context(), at, args, api.Start{Full: full}, detach)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/api"
 	"ferry/internal/repo"
 	filestore "ferry/internal/storage/fs"
 )
@@ -132,6 +133,7 @@ func TestJSON(t *testing.T) {
 	note("points", ferry(ExitDone, "points", in("encrypted")))
 
 	noteJobs(t, in, note, ferry)
+	noteServer(t, note, ferry)
 
 	note("compact", ferry(ExitDone, "compact", in("held")))
 
@@ -193,7 +195,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 25 {
+	if len(examples) != 33 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -229,6 +231,75 @@ overrides: [{match: web01, retention: {days: 14, weekly: {keep: 4, on: sunday}}}
 	}
 	note("job show", ferry(ExitDone, "job", "show", "-f", in("job.yaml")))
 	note("job resolve", ferry(ExitDone, "job", "resolve", "-f", in("job.yaml")))
+}
+
+// noteServer notes what commands print that ask a server, after a session of a real one.
+func noteServer(t *testing.T, note func(string, string), ferry func(int, ...string) string) {
+	t.Helper()
+	dir := serveHere(t)
+	samples, err := filepath.Abs(vzdumpSamples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "jobs.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `{kind: Repository, name: pve, location: %s}
+---
+{kind: Repository, name: vault, location: vault}
+---
+{kind: Job, name: offsite, source: {repositories: [pve]}, target: {repository: vault}, rpo: 26h}
+`, samples), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ferry(ExitDone, "repo", "init", filepath.Join(dir, "vault"))
+	note("apply", ferry(ExitDone, "apply", "-f", file))
+	note("get", ferry(ExitDone, "get"))
+	note("job run", ferry(ExitDone, "job", "run"))
+	note("job explain", ferry(ExitDone, "job", "explain"))
+	note("session list", ferry(ExitDone, "session", "list"))
+	note("status", ferry(ExitDone, "status"))
+	note("catalog rebuild", ferry(ExitDone, "catalog", "rebuild"))
+	var shown map[string]any
+	if err := json.Unmarshal([]byte(ferry(ExitDone, "session", "show", "1")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	if shown["report"] == nil {
+		t.Error("a session that has ended has no report")
+	}
+	delete(shown, "report") // it is what job run prints
+	delete(shown, "phases") // with counts that differ from phase to phase
+	text, err := json.Marshal(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	note("session show", string(text))
+	note("job run --detach", ferry(ExitDone, "job", "full", "--detach"))
+	ferry(ExitDone, "session", "follow", "offsite")
+	note("job enable", ferry(ExitDone, "job", "disable"))
+	note("job enable", ferry(ExitDone, "job", "enable"))
+	note("apply", ferry(ExitDone, "delete", "job", "offsite"))
+	noteBusy(t, note, badStatus())
+}
+
+// noteBusy notes what is printed of work that only lasts for moments.
+func noteBusy(t *testing.T, note func(string, string), busy api.Status) {
+	t.Helper()
+	live := busy.Sessions[0]
+	live.Counts, live.Tasks, live.Phases = map[string]int64{}, []api.Task{}, []api.Phase{}
+	shown := live
+	shown.Phases = []api.Phase{{Counts: map[string]int64{}}}
+	for command, document := range map[string]any{
+		"status": api.Status{
+			Running: busy.Running[:1], Waiting: busy.Waiting[:1], Sessions: []api.Session{live}, Alarms: []api.Alarm{}, Machines: []api.Copy{}, Jobs: []api.Job{},
+			Repositories: []api.Repository{},
+		},
+		"session show": shown,
+	} {
+		text, err := json.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		note(command, string(text))
+	}
 }
 
 // runJobs runs a job over two sources, one of whose machines goes away, and notes what is printed.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,17 @@ func machineTitle(m backup.Machine) string {
 	return printable(m.Name) + "  " + m.Key.String()
 }
 
+// title is machineTitle of a machine that was described.
+func (m machineJSON) title() string {
+	if m.Name == "" || slices.Contains(strings.Split(m.ID, "/"), m.Name) {
+		return m.ID
+	}
+	return m.Name + "  " + m.ID
+}
+
+// shortID is the beginning of a point's id, as many digits as lists show.
+func shortID(id string) string { return id[:min(len(id), 12)] }
+
 // isContent is true for what holds the machine's data, as opposed to what describes it.
 func isContent(o backup.Object) bool {
 	switch o.Role {
@@ -107,6 +119,13 @@ const leastFolded = 20
 
 // table prints rows with aligned columns. The last column is as long as it is; on a terminal it is folded to its width.
 func (a *app) table(rows [][]string) {
+	for _, line := range aligned(rows, terminalWidth(a.out)) {
+		a.line("%s", line)
+	}
+}
+
+// aligned are rows as lines with aligned columns, the last folded to a terminal's width; 0: it is as long as it is.
+func aligned(rows [][]string, terminal int) []string {
 	var widths []int
 	for _, row := range rows {
 		for i, cell := range row {
@@ -116,8 +135,8 @@ func (a *app) table(rows [][]string) {
 			widths[i] = max(widths[i], len([]rune(cell)))
 		}
 	}
-	terminal := terminalWidth(a.out)
-	for _, row := range rows {
+	lines := make([]string, len(rows))
+	for n, row := range rows {
 		var line strings.Builder
 		at := 0
 		for i, cell := range row {
@@ -130,8 +149,9 @@ func (a *app) table(rows [][]string) {
 				at += widths[i] + 2
 			}
 		}
-		a.line("%s", strings.TrimRight(line.String(), " "))
+		lines[n] = strings.TrimRight(line.String(), " ")
 	}
+	return lines
 }
 
 // fold breaks text at spaces so that it fits between column at and width, and aligns what follows.

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"ferry/internal/api"
+	"ferry/internal/client"
+)
+
+// follow shows the progress of a session until it has ended, then its report. A server that goes meanwhile is waited for: its
+// sessions are taken up when it is back.
+func (a *app) follow(ctx context.Context, at *asked, id int64) error {
+	a.interrupted = fmt.Sprintf("session %d goes on; ferry session follow %d shows it again, ferry job stop ends it", id, id)
+	shown := &following{app: a, bars: a.newBars(), tasks: map[int64]*followed{}}
+	err := shown.until(ctx, at, id)
+	shown.end()
+	if err != nil {
+		return err
+	}
+	session, err := at.client().Session(ctx, id)
+	if err != nil {
+		return at.failed(err)
+	}
+	return a.outcome(session)
+}
+
+// following is a session as it is shown.
+type following struct {
+	app   *app
+	bars  *bars
+	tasks map[int64]*followed
+	// phase and reason were told last.
+	phase, reason string
+}
+
+// say tells something that happened. With --json only the document counts, which comes when the session has ended.
+func (f *following) say(format string, args ...any) {
+	if !f.app.json {
+		f.app.say(format, args...)
+	}
+}
+
+// followed is a machine that is worked on.
+type followed struct {
+	done, total atomic.Int64
+	end         func()
+}
+
+const (
+	// returnsWithin is how long a server that has gone is waited for, and lookAfter when it is asked again.
+	returnsWithin = 2 * time.Minute
+	lookAfter     = 2 * time.Second
+)
+
+// until shows events until the session has ended.
+func (f *following) until(ctx context.Context, at *asked, id int64) error {
+	for gone := time.Duration(0); ; gone += lookAfter {
+		err := at.client().Follow(ctx, id, func(e api.Event) error {
+			gone = 0
+			f.show(e)
+			return nil
+		})
+		switch {
+		case !errors.Is(err, client.ErrNoServer):
+			return at.failed(err)
+		case gone >= returnsWithin:
+			return hinted(exitWith(ExitFailed, "the server has gone"), f.app.interrupted)
+		case gone == 0:
+			f.say("the server has gone; waiting for it to come back")
+		}
+		if err := at.pause(ctx, lookAfter); err != nil {
+			return err
+		}
+	}
+}
+
+// show shows an event.
+func (f *following) show(e api.Event) {
+	if e.Session != nil {
+		for _, t := range e.Session.Tasks {
+			f.task(t)
+		}
+		if phase := e.Session.Phase; phase != "" && phase != f.phase && e.Session.Ended.IsZero() {
+			f.phase = phase
+			f.say("%s", readable(phase))
+		}
+		if reason := e.Session.Reason; reason != "" && reason != f.reason && e.Session.State == "waiting" {
+			f.say("waits: %s", readable(reason))
+		}
+		f.reason = e.Session.Reason
+	}
+	if e.Task != nil {
+		f.task(*e.Task)
+	}
+}
+
+// task shows how far a machine is.
+func (f *following) task(t api.Task) {
+	shown := f.tasks[t.ID]
+	if t.State != "running" {
+		if shown != nil {
+			shown.end()
+			delete(f.tasks, t.ID)
+			f.ended(t)
+		}
+		return
+	}
+	if shown == nil {
+		shown = &followed{}
+		f.tasks[t.ID] = shown
+		shown.done.Store(t.Done)
+		shown.total.Store(t.Total)
+		shown.end = f.bars.add(machineName(t.Machine), shown.total.Load, shown.done.Load)
+	}
+	shown.done.Store(t.Done)
+	shown.total.Store(t.Total)
+}
+
+// ended tells what became of a machine.
+func (f *following) ended(t api.Task) {
+	switch t.State {
+	case "done":
+		f.say("copied  %s  %s  %s  read %s  stored %s", machineName(t.Machine), when(t.Created), size(t.Total), size(t.Read), size(t.Written))
+	case "failed":
+		if f.app.json {
+			return
+		}
+		f.app.line("FAILED  %s  %s", machineName(t.Machine), readable(t.Reason))
+	}
+}
+
+// end ends all bars.
+func (f *following) end() {
+	for _, t := range f.tasks {
+		t.end()
+	}
+	f.bars.done()
+}
