@@ -94,7 +94,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	log := slog.New(slog.NewTextHandler(a.errOut, nil))
 	s := &service{app: a, allowed: allowed, log: log}
 	runs := scheduler.New(known, scheduler.Options{
-		Prepare: s.prepare, Owner: ownerName(), Sole: true, Slots: f.slots, Version: Version, Log: log,
+		Prepare: s.prepare, Configured: s.limit, Owner: ownerName(), Sole: true, Slots: f.slots, Version: Version, Log: log,
 	})
 	s.scheduler = runs
 	return s.run(ctx, known, state, socket)
@@ -213,6 +213,16 @@ func (s *service) prepare(ctx context.Context, resources policy.Resources, name 
 		return open(ctx)
 	}
 	return setup, ctx.Err()
+}
+
+// limit makes the limits of jobs and repositories what the resources say, also for sessions in progress.
+func (s *service) limit(resources policy.Resources) {
+	for _, of := range resources.Jobs {
+		s.app.limits.Set("job "+of.Name, of.Effective().Bandwidth)
+	}
+	for _, r := range resources.Repositories {
+		s.app.limits.Set("repository "+r.Name, r.Bandwidth)
+	}
 }
 
 // check is an error if a repository names what is not allowed: it cannot be opened then, as without a key.

@@ -20,22 +20,40 @@ type Limits struct {
 	of map[string]*Limit
 }
 
-// Limit is the one of a name, which from now on is as given. All who have it under this name share it.
+// Limit is the one of a name, which from now on is as given, unless it was set. All who have it under this name share it.
 func (l *Limits) Limit(name string, bandwidth policy.Bandwidth) *Limit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	limit := l.named(name)
+	if !limit.fixed {
+		limit.set(bandwidth)
+	}
+	return limit
+}
+
+// Set makes the limit of a name another one, also for those who have it already; what they give for it counts no more.
+func (l *Limits) Set(name string, bandwidth policy.Bandwidth) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := l.named(name)
+	limit.fixed = true
+	limit.set(bandwidth)
+}
+
+func (l *Limits) named(name string) *Limit {
 	if l.of == nil {
 		l.of = map[string]*Limit{}
 	}
 	if l.of[name] == nil {
 		l.of[name] = &Limit{}
 	}
-	l.of[name].set(bandwidth)
 	return l.of[name]
 }
 
 // Limit lets bytes pass at no more than the rate that holds by the calendar. The zero value lets all pass.
 type Limit struct {
+	// fixed is true once it was set; Limits guards it.
+	fixed     bool
 	mu        sync.Mutex
 	bandwidth policy.Bandwidth
 	// free is when what was let pass so far is through.

@@ -112,5 +112,10 @@ func TestLimitIsChangedWhileBytesPass(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
+		limits.Set("vault", policy.Bandwidth{{Rate: 2e6}}) // who opens it again by what it was before changes nothing
+		limits.Limit("vault", nil)
+		if got := took(10e6); got > 10*time.Second || got < 10*time.Second-slack-time.Millisecond {
+			t.Errorf("20 MB at what was set took %s", got)
+		}
 	})
 }

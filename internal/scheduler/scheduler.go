@@ -48,6 +48,8 @@ type Prepare func(ctx context.Context, resources policy.Resources, job string) (
 // Options of a scheduler.
 type Options struct {
 	Prepare Prepare
+	// Configured, if not nil, is told of the resources when they have changed.
+	Configured func(policy.Resources)
 	// Owner names this process among those that share the catalog; each process that starts is another one.
 	Owner string
 	// Sole: no other process works on the catalog, so that sessions of former ones are taken over at once.

@@ -81,10 +81,13 @@ func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.changes == changes {
 		s.known = &read
+		if s.options.Configured != nil {
+			s.options.Configured(read)
+		}
 	}
-	s.mu.Unlock()
 	return read, nil
 }
 

@@ -18,7 +18,7 @@ import (
 //     and retryAfter after a session that left something undone, there is no last listing, and an interval begins.
 const (
 	lookEvery  = time.Minute
-	lookShare  = 50
+	lookShare  = 200
 	retryAfter = 15 * time.Minute
 )
 
