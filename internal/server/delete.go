@@ -107,14 +107,16 @@ func (s *Server) switchOff(ctx context.Context, job string) (on func(), err erro
 		return nil, err
 	}
 	on = func() {}
-	if state.Enabled {
-		if err := s.Scheduler.Disable(ctx, job); err != nil {
+	if state.Enabled { // by the catalog: the scheduler takes no word about jobs while a stored resource has mistakes
+		if err := s.Catalog.Jobs.Disable(ctx, job); err != nil {
 			return nil, err
 		}
+		s.Scheduler.Changed()
 		on = func() {
-			if err := s.Scheduler.Enable(context.WithoutCancel(ctx), job); err != nil {
+			if err := s.Catalog.Jobs.Enable(context.WithoutCancel(ctx), job); err != nil {
 				s.Log.Error("a job could not be enabled again", "job", job, "error", err)
 			}
+			s.Scheduler.Changed()
 		}
 	}
 	live, err := s.Catalog.Sessions.Live(ctx)

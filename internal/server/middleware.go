@@ -35,6 +35,11 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 func (s *Server) recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+		if !s.requests.TryRLock() {
+			s.refuse(answer, newProblem(http.StatusServiceUnavailable, api.CodeNotReady, "the server has ended"))
+			return
+		}
+		defer s.requests.RUnlock()
 		defer func() {
 			cause := recover()
 			if cause == nil {

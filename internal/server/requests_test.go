@@ -343,6 +343,41 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
+// Resources that a less strict program has stored keep nobody from looking at them, replacing and deleting them.
+func TestStoredMistakes(t *testing.T) {
+	f := newFixture(t)
+	f.applied(threeYAML())
+	must(t, f.Catalog.Jobs.Enable(t.Context(), "offsite"))
+	for _, name := range []string{"old", "older"} {
+		_, err := f.Catalog.Resources.Put(t.Context(), kindJob, name, jobYAML(name, "pve", "vault", "gone: 1\n"), 0)
+		must(t, err)
+	}
+	a := f.expect(500, "GET", api.PathStatus, "")
+	if a.problem.Code != api.CodeNotReady || len(a.problem.Mistakes) != 2 || a.problem.Mistakes[0].Resource != "job old" || a.problem.Mistakes[0].Line != 5 {
+		t.Errorf("%s", a.body)
+	}
+	f.expect(200, "GET", api.PathResources, "")
+	f.expect(200, "GET", resourcePath("Job", "old"), "")
+	a = f.expect(422, "POST", api.PathApply, asJSON(api.Apply{Documents: repositoryYAML("usb")}))
+	if len(a.problem.Mistakes) != 2 || a.problem.Mistakes[1].Resource != "job older" {
+		t.Errorf("%s", a.body)
+	}
+	f.scheduler.errors["disable offsite"] = errors.New("the jobs cannot be read")
+	if a := f.delete("Job", "older", ""); a.status != 204 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := f.delete("Job", "offsite", ""); a.status != 204 {
+		t.Errorf("of another: %d %s", a.status, a.body)
+	}
+	if got := f.applied(jobYAML("old", "pve", "vault")); got != "changed job old" {
+		t.Errorf("%s", got)
+	}
+	f.expect(200, "GET", api.PathStatus, "")
+	if a := f.delete("Repository", "pve", ""); a.status != 409 {
+		t.Errorf("of what it uses: %d %s", a.status, a.body)
+	}
+}
+
 // FuzzApply: whatever is sent, it is taken or refused with a reason, and what is stored holds together.
 func FuzzApply(f *testing.F) {
 	f.Add([]byte(asJSON(api.Apply{Documents: threeYAML()})), true)

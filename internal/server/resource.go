@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -186,10 +187,13 @@ func (s *Server) parsed(ctx context.Context) (policy.Resources, error) {
 		return policy.Resources{}, err
 	}
 	resources, err := policy.Parse(files...)
-	if err != nil { // another version of the program took it, or another server changed it
-		return policy.Resources{}, withCause(http.StatusInternalServerError, api.CodeNotReady, "the stored resources have mistakes; apply them anew: "+err.Error(), err)
+	var problems policy.Problems
+	if errors.As(err, &problems) { // a program that was less strict took them
+		p := newProblem(http.StatusInternalServerError, api.CodeNotReady, "resources that are stored have mistakes").hint("apply them anew, or delete them")
+		p.Mistakes, p.cause = invalid(problems).Mistakes, err
+		return policy.Resources{}, p
 	}
-	return resources, nil
+	return resources, err
 }
 
 // fileOf is a stored resource as a file whose mistakes name it.

@@ -60,6 +60,8 @@ type Server struct {
 	changing sync.Mutex
 	// leaving are the resources that are being deleted, by what describe calls them. For who holds changing.
 	leaving map[string]bool
+	// requests is held for reading by each request in progress, and for good by a server that has ended.
+	requests sync.RWMutex
 	// ending is closed when the server ends: what follows a session hangs up then.
 	ending chan struct{}
 }
@@ -77,7 +79,8 @@ func New(o Options) *Server {
 	return s
 }
 
-// Serve answers requests on a Unix socket until ctx ends, then lets those in progress come to their end for some seconds.
+// Serve answers requests on a Unix socket until ctx ends, then lets those in progress come to their end for some seconds. When
+// it returns none is in progress.
 // The error wraps ErrRunning if a server listens there already; it is nil if ctx ended. A server serves once.
 func (s *Server) Serve(ctx context.Context, socketPath string) error {
 	listener, err := listen(socketPath)
@@ -103,8 +106,9 @@ func (s *Server) Serve(ctx context.Context, socketPath string) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceful)
 	defer cancel()
 	if err := server.Shutdown(end); err != nil {
-		server.Close() // what is left has had its time
+		server.Close() // what is left has had its time, and hears of it by its context
 	}
+	s.requests.Lock()
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("the server's socket: %w", err)
 	}

@@ -266,6 +266,9 @@ func TestEndOfTheServer(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+	if a := f.do("GET", api.PathLive, ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("after the end: %d %s", a.status, a.body)
+	}
 }
 
 // With the client and over a real socket: from applying to a conflict.
