@@ -19,12 +19,12 @@ import (
 	"ferry/internal/policy"
 )
 
-// What a client may take its time for. What it may send is in middleware.go.
+// How long a client may take for the header of a request, and be there without one; how long requests may go on when the
+// server ends. What a client may send is in middleware.go.
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
-	// graceful is how long requests may go on when the server ends.
-	graceful = 5 * time.Second
+	graceful      = 5 * time.Second
 )
 
 // headerLimit is the largest header of a request, in bytes.
@@ -62,6 +62,8 @@ type Server struct {
 	leaving map[string]bool
 	// requests is held for reading by each request in progress, and for good by a server that has ended.
 	requests sync.RWMutex
+	// grace is graceful, but for tests.
+	grace time.Duration
 	// ending is closed when the server ends: what follows a session hangs up then.
 	ending chan struct{}
 }
@@ -74,7 +76,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{Options: o, leaving: map[string]bool{}, ending: make(chan struct{})}
+	s := &Server{Options: o, leaving: map[string]bool{}, grace: graceful, ending: make(chan struct{})}
 	s.handler = s.routes()
 	return s
 }
@@ -103,7 +105,7 @@ func (s *Server) Serve(ctx context.Context, socketPath string) error {
 	case <-ctx.Done():
 	}
 	close(s.ending)
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceful)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.grace)
 	defer cancel()
 	if err := server.Shutdown(end); err != nil {
 		server.Close() // what is left has had its time, and hears of it by its context

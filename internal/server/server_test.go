@@ -42,6 +42,8 @@ type double struct {
 	// ready is what is not ready; onReady, if not nil, is called before.
 	ready   []string
 	onReady func()
+	// onExplain, if not nil, is called by Explain.
+	onExplain func(context.Context)
 	// channels are those of subscribers, by session.
 	channels map[int64][]chan scheduler.Event
 	catalog  *catalog.Catalog
@@ -87,7 +89,10 @@ func (d *double) Disable(ctx context.Context, job string) error {
 	return d.catalog.Jobs.Disable(ctx, job)
 }
 
-func (d *double) Explain(_ context.Context, name string) (*job.Explanation, policy.Job, error) {
+func (d *double) Explain(ctx context.Context, name string) (*job.Explanation, policy.Job, error) {
+	if d.onExplain != nil {
+		d.onExplain(ctx)
+	}
 	return &job.Explanation{Warnings: []string{"of " + name}}, policy.Job{Name: name}, d.call("explain", name)
 }
 

@@ -271,6 +271,36 @@ func TestEndOfTheServer(t *testing.T) {
 	}
 }
 
+// A request that takes longer than it may is told to stop, and Serve waits until it has.
+func TestEndOfLongRequests(t *testing.T) {
+	f := newFixture(t)
+	f.grace = time.Millisecond
+	path := filepath.Join(socketFolder(t), "s")
+	begun := make(chan struct{})
+	stopped := false
+	f.scheduler.onExplain = func(ctx context.Context) {
+		close(begun)
+		<-ctx.Done()
+		stopped = true
+	}
+	stop := f.served(t, path)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := client.New(path).Explain(context.Background(), "offsite")
+		asked <- err
+	}()
+	<-begun
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !stopped {
+		t.Error("Serve did not wait")
+	}
+	if err := <-asked; err == nil {
+		t.Error("the request came to its end")
+	}
+}
+
 // With the client and over a real socket: from applying to a conflict.
 func TestClientAndServer(t *testing.T) {
 	f := newFixture(t)
