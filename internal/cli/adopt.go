@@ -15,12 +15,13 @@ import (
 )
 
 type adoptFlags struct {
-	as, file, socket string
-	also             bool
+	as, file string
+	also     bool
 }
 
 func (a *app) adoptCommand() *cobra.Command {
 	var f adoptFlags
+	var at asked
 	command := &cobra.Command{
 		Use:   "adopt REPOSITORY",
 		Short: "Take up a repository that was carried here, or whose history is not the one seen before",
@@ -39,19 +40,19 @@ machine goes on with the repository as it is.`,
   ferry adopt /srv/vault --as vault -f jobs.yaml --passphrase-file /etc/ferry/vault`,
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.adopt(cmd.Context(), args[0], f) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.adopt(cmd.Context(), args[0], f, &at) },
 	}
 	flags := command.Flags()
 	flags.StringVar(&f.as, "as", "", "make a resource of this `NAME` of it")
 	flags.StringVarP(&f.file, "file", "f", "", "with --as: add the resource to `FILE`, which may be new, instead of giving it to the server; - prints it")
-	flags.StringVar(&f.socket, "socket", "", "with --as: `PATH` of the server's socket (default $FERRY_SOCKET, or where ferry serve makes it)")
 	flags.BoolVar(&f.also, "also", false, "with --as: also if the repository is known at another place, where it is still")
+	at.serverFlags(command)
 	register(command, "as", nothingToComplete)
 	register(command, "file", completeFile)
 	return command
 }
 
-func (a *app) adopt(ctx context.Context, path string, f adoptFlags) error {
+func (a *app) adopt(ctx context.Context, path string, f adoptFlags, at *asked) error {
 	if f.as == "" && (f.file != "" || f.also) {
 		return usage("--file and --also go with --as NAME")
 	}
@@ -64,7 +65,7 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags) error {
 	if err != nil {
 		return err
 	}
-	to, err := a.shelfOf(ctx, f)
+	to, err := shelfOf(ctx, f, at)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ server, work without one.`,
 	}
 	at.serverFlags(command)
 	command.AddCommand(a.jobRunCommand(at), a.jobFullCommand(at), a.jobStopCommand(at), a.jobRetryCommand(at),
-		a.jobSwitchCommand(at, true), a.jobSwitchCommand(at, false), a.jobExplainCommand(at), a.jobMissingCommand(), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(at), a.jobSchemaCommand())
+		a.jobSwitchCommand(at, true), a.jobSwitchCommand(at, false), a.jobExplainCommand(at), a.jobMissingCommand(at), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(at), a.jobSchemaCommand())
 	return command
 }
 
@@ -63,22 +63,31 @@ func (a *app) servedJob(ctx context.Context, at *asked, file string, names []str
 	if file != "" {
 		return a.readJob(file, names)
 	}
-	stored, err := at.resources(ctx, nil)
+	resources, err := at.known(ctx)
+	if err == nil && len(resources.Jobs)+len(resources.Repositories) == 0 {
+		err = exitWith(ExitNothing, "the server has no job")
+	}
 	if err != nil {
 		return chosenJob{}, err
+	}
+	return chooseJob(resources, "/", names, "the server")
+}
+
+// known are the resources that the server has.
+func (s *asked) known(ctx context.Context) (policy.Resources, error) {
+	stored, err := s.resources(ctx, nil)
+	if err != nil || len(stored) == 0 {
+		return policy.Resources{}, err
 	}
 	var files []policy.File
 	for _, r := range stored {
 		files = append(files, policy.File{Name: strings.ToLower(r.Kind) + " " + r.Name, Content: []byte(r.Document)})
 	}
-	if len(files) == 0 {
-		return chosenJob{}, exitWith(ExitNothing, "the server has no job")
-	}
 	resources, err := policy.Parse(files...)
 	if err != nil {
-		return chosenJob{}, &exitError{code: ExitUsage, err: err}
+		err = &exitError{code: ExitUsage, err: err}
 	}
-	return chooseJob(resources, "/", names, "the server")
+	return resources, err
 }
 
 // chooseJob is the job of that name among resources; without a name, the only one.

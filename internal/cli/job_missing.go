@@ -11,10 +11,10 @@ import (
 	"ferry/internal/plan"
 )
 
-func (a *app) jobMissingCommand() *cobra.Command {
+func (a *app) jobMissingCommand(at *asked) *cobra.Command {
 	var file string
 	command := &cobra.Command{
-		Use: "missing -f FILE [NAME]", Short: "Say how many bytes the target still lacks, by reading what a job would copy",
+		Use: "missing [NAME]", Short: "Say how many bytes the target still lacks, by reading what a job would copy",
 		Long: `Read the points that an interval which begins now would copy, as it would read
 them, compare their blocks with those of the target, and say how much of each is
 missing: what its blocks hold, and what they will take as they are stored. Nothing
@@ -23,21 +23,24 @@ what is left for the line (docs/seeding.md).
 
 It takes as long as the copy's reading does. A machine that the target knows nothing
 of is compressed as fast as it comes, so what it will take is an estimate then; what
-blocks hold never is.`,
-		Example:           "  ferry job missing -f offsite.yaml\n  ferry job missing -f offsite.yaml --json",
+blocks hold never is. Without -f FILE the job is the server's; the sources are read by
+this command all the same, with your rights.`,
+		Example:           "  ferry job missing offsite\n  ferry job missing -f offsite.yaml --json",
 		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: nothingToComplete,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.jobMissing(cmd.Context(), file, args) },
+		ValidArgsFunction: at.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			chosen, err := a.servedJob(cmd.Context(), at, file, args)
+			if err != nil {
+				return err
+			}
+			return a.jobMissing(cmd.Context(), chosen)
+		},
 	}
 	jobFileFlag(command, &file)
 	return command
 }
 
-func (a *app) jobMissing(ctx context.Context, file string, names []string) error {
-	chosen, err := a.readJob(file, names)
-	if err != nil {
-		return err
-	}
+func (a *app) jobMissing(ctx context.Context, chosen chosenJob) error {
 	setup, err := a.setup(chosen)
 	if err != nil {
 		return err

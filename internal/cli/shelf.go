@@ -5,14 +5,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	"ferry/internal/api"
-	"ferry/internal/client"
 	"ferry/internal/policy"
 )
 
@@ -20,14 +17,14 @@ import (
 type shelf struct {
 	// name is that of the file, or "the server"; empty: the resource is only printed.
 	name   string
-	server *client.Client
+	server *asked
 	// there is what the file has, and known the resources that the file or the server has.
 	there []byte
 	known policy.Resources
 }
 
 // shelfOf is the file that the flags name, else the server, if one runs.
-func (a *app) shelfOf(ctx context.Context, f adoptFlags) (*shelf, error) {
+func shelfOf(ctx context.Context, f adoptFlags, at *asked) (*shelf, error) {
 	s := &shelf{}
 	switch {
 	case f.as == "" || f.file == "-":
@@ -36,19 +33,16 @@ func (a *app) shelfOf(ctx context.Context, f adoptFlags) (*shelf, error) {
 		s.name = f.file
 		return s, s.readFile()
 	}
-	socket := f.socket
-	if socket == "" {
-		socket = socketToAsk()
-	}
-	server := client.New(socket)
-	if !server.Running(ctx) {
-		if f.socket != "" {
-			return s, exitWith(ExitFailed, "no server runs at %s", printable(socket))
+	if !at.client().Running(ctx) {
+		if at.socket != "" {
+			return s, noServer(at.path())
 		}
 		return s, nil
 	}
-	s.name, s.server = "the server", server
-	return s, s.askServer(ctx)
+	var err error
+	s.name, s.server = "the server", at
+	s.known, err = at.known(ctx)
+	return s, err
 }
 
 // readFile reads what the file has. It may be new.
@@ -61,25 +55,7 @@ func (s *shelf) readFile() error {
 		s.there = nil
 		return nil
 	}
-	return s.parse(policy.File{Name: s.name, Content: s.there})
-}
-
-// askServer asks what the server has.
-func (s *shelf) askServer(ctx context.Context) error {
-	resources, err := s.server.Resources(ctx, "")
-	if err != nil || len(resources) == 0 {
-		return err
-	}
-	var files []policy.File
-	for _, r := range resources {
-		files = append(files, policy.File{Name: strings.ToLower(r.Kind) + " " + r.Name, Content: []byte(r.Document)})
-	}
-	return s.parse(files...)
-}
-
-func (s *shelf) parse(files ...policy.File) error {
-	var err error
-	if s.known, err = policy.Parse(files...); err != nil {
+	if s.known, err = policy.Parse(policy.File{Name: s.name, Content: s.there}); err != nil {
 		return &exitError{code: ExitUsage, err: err}
 	}
 	return nil
@@ -116,12 +92,8 @@ func (s *shelf) fits(resource policy.Repository) error {
 func (s *shelf) put(ctx context.Context, resource policy.Repository) error {
 	switch {
 	case s.server != nil:
-		if _, err := s.server.Apply(ctx, api.Apply{Documents: string(resource.YAML())}); err != nil {
-			if refused := (*client.Error)(nil); errors.As(err, &refused) {
-				return hinted(usage("the server refuses it: %s", readable(refused.Error())), readable(refused.Hint))
-			}
-			return fmt.Errorf("the server: %w", err)
-		}
+		_, err := s.server.client().Apply(ctx, api.Apply{Documents: string(resource.YAML())})
+		return s.server.failed(err)
 	case s.name != "":
 		file, err := os.OpenFile(s.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 		if err != nil {
