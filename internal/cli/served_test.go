@@ -310,9 +310,10 @@ func TestFollow(t *testing.T) {
 			whole := ended
 			whole.Report = report(t, c.result, c.state)
 			d.answers("GET /v1/sessions/42", whole)
-			d.events(42, event("session", running), taskEvent("running", 1<<20), taskEvent("done", 4<<20), event("session", waiting), event("session", waiting), event("end", ended))
+			d.events(42, event("session", running), taskEvent("running", 1<<20), taskEvent("done", 4<<20), event("session", waiting), event("session", waiting),
+				api.Event{Kind: "phase", Phase: &api.Phase{Name: "transform", State: "running"}}, api.Event{Kind: "phase", Phase: &api.Phase{Name: "transform", State: "done"}}, event("end", ended))
 			out, _ := run(t, c.code, "job", "run", "offsite")
-			want := "synchronize\ncopied  web01  2026-11-24 01:14:05  4.0 MiB  read 3.0 MiB  stored 1.0 MiB\nwaits: the window is closed\nALARM  it rots\n"
+			want := "phase: synchronize\ncopied  web01  2026-11-24 01:14:05  4.0 MiB  read 3.0 MiB  stored 1.0 MiB\nwaits: the window is closed\nphase: transform\nALARM  it rots\n"
 			if !strings.HasPrefix(out, want) || !strings.Contains(out, "job offsite: "+string(c.result)) {
 				t.Errorf("%s", out)
 			}
@@ -349,7 +350,7 @@ func TestFollowThroughARestart(t *testing.T) {
 	if codeOf(t.Context(), err) != ExitInterrupted || !strings.Contains(err.Error(), "stopped: before it began") {
 		t.Errorf("%v", err)
 	}
-	if want := "the server has gone; waiting for it to come back\nsynchronize\nFAILED  web01  it broke\n"; out.String() != want || pauses != 3 {
+	if want := "the server has gone; waiting for it to come back\nphase: synchronize\nFAILED  web01  it broke\n"; out.String() != want || pauses != 3 {
 		t.Errorf("%d pauses, got\n%swant\n%s", pauses, out.String(), want)
 	}
 	gone := &asked{socket: d.socket + ".gone", sleep: func(context.Context, time.Duration) error { pauses++; return nil }}

@@ -84,17 +84,27 @@ func (f *following) show(e api.Event) {
 		for _, t := range e.Session.Tasks {
 			f.task(t)
 		}
-		if phase := e.Session.Phase; phase != "" && phase != f.phase && e.Session.Ended.IsZero() {
-			f.phase = phase
-			f.say("%s", readable(phase))
+		if e.Session.Ended.IsZero() {
+			f.enters(e.Session.Phase)
 		}
 		if reason := e.Session.Reason; reason != "" && reason != f.reason && e.Session.State == "waiting" {
 			f.say("waits: %s", readable(reason))
 		}
 		f.reason = e.Session.Reason
 	}
+	if e.Phase != nil && e.Phase.State == "running" {
+		f.enters(e.Phase.Name)
+	}
 	if e.Task != nil {
 		f.task(*e.Task)
+	}
+}
+
+// enters tells that the session has entered a phase.
+func (f *following) enters(phase string) {
+	if phase != "" && phase != f.phase {
+		f.phase = phase
+		f.say("phase: %s", readable(phase))
 	}
 }
 

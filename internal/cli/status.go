@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,11 @@ func (a *app) statusCheck(ctx context.Context, at asked) error {
 	defer cancel()
 	status, err := at.client().Status(ctx, rowsShown)
 	if err != nil {
-		a.line("%s", unknownLine(at.failed(err).Error()))
+		reason := at.failed(err).Error()
+		if ctx.Err() != nil {
+			reason = fmt.Sprintf("the server at %s did not answer within %s", printable(at.path()), checkPatience)
+		}
+		a.line("%s", unknownLine(reason))
 		return &exitError{code: checkUnknown}
 	}
 	line, code := checkLine(status)
