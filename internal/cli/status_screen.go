@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ferry/internal/api"
+	"ferry/internal/job"
 	"ferry/internal/policy"
 )
 
@@ -84,16 +85,23 @@ func wellText(status api.Status) string {
 	if len(status.Jobs) == 0 {
 		return "No jobs yet: ferry apply -f FILE (docs/jobs.md)"
 	}
-	var idle, off []string
-	for _, job := range status.Jobs {
+	var idle, off, away []string
+	for _, r := range status.Repositories {
+		if r.State != "" && r.State != string(job.StateReady) {
+			away = append(away, r.Name+" is "+r.State)
+		}
+	}
+	for _, of := range status.Jobs {
 		switch {
-		case job.Last == nil:
-			idle = append(idle, job.Name)
-		case !job.Enabled:
-			off = append(off, job.Name)
+		case of.Last == nil:
+			idle = append(idle, of.Name)
+		case !of.Enabled:
+			off = append(off, of.Name)
 		}
 	}
 	switch {
+	case len(away) > 0:
+		return "No alarms, but " + joined(away)
 	case len(idle) > 0:
 		return "No alarms, but not everything has run yet: " + named("job", idle)
 	case status.WithoutCopy > 0:

@@ -183,3 +183,12 @@ func TestLasted(t *testing.T) {
 		}
 	}
 }
+
+// A repository that is away is no alarm by itself, and nothing is called well meanwhile.
+func TestHeadlineOfARepositoryThatIsAway(t *testing.T) {
+	s := wellStatus()
+	s.Repositories[1].State = "offline"
+	if got := headline(s); got != "No alarms, but vault is offline" {
+		t.Error(got)
+	}
+}

@@ -171,3 +171,19 @@ func TestAgeAlarmAfterAnAbort(t *testing.T) {
 		t.Errorf("%+v, alarms %q", s.Target, s.Alarms)
 	}
 }
+
+// What a session says that it waits for tells how its target is.
+func TestTargetWait(t *testing.T) {
+	for waits, want := range map[string]string{
+		"target offline: is the disk mounted?": "offline|is the disk mounted?|true",
+		"target read only: no space: left":     "read only|no space: left|true",
+		"a slot at vault":                      "||false",
+		"target practice: now":                 "||false",
+		"":                                     "||false",
+	} {
+		state, reason, ok := job.TargetWait(waits)
+		if got := fmt.Sprintf("%s|%s|%v", state, reason, ok); got != want {
+			t.Errorf("%q: %s, want %s", waits, got, want)
+		}
+	}
+}

@@ -322,7 +322,21 @@ func (r *runner) keepPhase(phase Phase) {
 
 // targetReason says that the target is not ready, and why.
 func (r *runner) targetReason() string {
-	return fmt.Sprintf("target %s: %s", r.session.Target.State, r.session.Target.Reason)
+	return fmt.Sprintf(targetWaits, r.session.Target.State, r.session.Target.Reason)
+}
+
+// targetWaits is how a session says that it waits for its target.
+const targetWaits = "target %s: %s"
+
+// TargetWait is what the target is found to be by a session that waits for it, and why, from what it says that it waits for.
+// ok is false for other waits.
+func TargetWait(waits string) (state PlaceState, reason string, ok bool) {
+	for _, state := range []PlaceState{StateOffline, StateReadOnly, StateFull, StateNeedsKey, StateUnreadable, StateOther} {
+		if rest, is := strings.CutPrefix(waits, fmt.Sprintf(targetWaits, state, "")); is {
+			return state, rest, true
+		}
+	}
+	return "", "", false
 }
 
 // finish draws the sum of the session. err is what ended it.

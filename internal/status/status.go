@@ -14,6 +14,7 @@ import (
 
 	"ferry/internal/api"
 	"ferry/internal/catalog"
+	"ferry/internal/job"
 	"ferry/internal/policy"
 )
 
@@ -52,16 +53,19 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 		return api.Status{}, err
 	}
 	places := places{}
-	for _, job := range resources.Jobs {
-		job = job.Effective()
-		past, err := l.past(ctx, job.Name)
+	for _, of := range resources.Jobs {
+		of = of.Effective()
+		past, err := l.past(ctx, of.Name)
 		if err != nil {
 			return api.Status{}, err
 		}
 		places.add(past.report)
-		l.status.Jobs = append(l.status.Jobs, l.job(job, past))
-		l.judgeJob(job, past)
-		if err := l.copies(ctx, job, past); err != nil {
+		if state, reason, waits := job.TargetWait(l.live[of.Name].Reason); waits {
+			places.put(of.Target.Repository, place{state: state, reason: reason, seen: l.now})
+		}
+		l.status.Jobs = append(l.status.Jobs, l.job(of, past))
+		l.judgeJob(of, past)
+		if err := l.copies(ctx, of, past); err != nil {
 			return api.Status{}, err
 		}
 	}

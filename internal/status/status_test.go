@@ -425,3 +425,32 @@ func BenchmarkStatus(b *testing.B) {
 		s.status()
 	}
 }
+
+// A repository is as the session that waits for it finds it, and no longer as the last one did that ended.
+func TestTargetThatIsWaitedFor(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.selects("offsite", day(9, 22), 1)
+	s.ran("offsite", day(10, 22), catalog.SessionDone, job.Session{})
+	lease := s.begin("offsite", day(11, 22))
+	state := func() string {
+		t.Helper()
+		for _, r := range s.status().Repositories {
+			if r.Name == "vault" {
+				return r.State + " " + r.Reason
+			}
+		}
+		return "not listed"
+	}
+	s.now = day(11, 23)
+	if got := state(); got != "ready " {
+		t.Errorf("before anything is waited for: %s", got)
+	}
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
+	if got := state(); got != "offline is the disk mounted?" {
+		t.Errorf("while it is waited for: %s", got)
+	}
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, ""))
+	if got := state(); got != "ready " {
+		t.Errorf("when it is there: %s", got)
+	}
+}
