@@ -63,7 +63,7 @@ func (a *app) status(ctx context.Context, at asked) error {
 func (a *app) statusCheck(ctx context.Context, at asked) error {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	status, err := at.client().Status(ctx, rowsShown)
+	status, err := at.client().Status(ctx, allMachines)
 	if err != nil {
 		reason := at.failed(err).Error()
 		if ctx.Err() != nil {

@@ -217,19 +217,27 @@ func resultOf(p past) (result, reason string) {
 func (l *looker) judgeSchedule(j policy.Job, p past) {
 	state := l.states[j.Name]
 	if _, running := l.live[j.Name]; !running && state.Enabled {
-		if d := j.Schedule.Due(history(state), l.now); d.Action == policy.Begin {
-			due := d.Begins
-			if d.Missed.Count > 0 {
-				due = d.Missed.First
-			}
-			if l.now.Sub(due) > grace {
-				l.alarm(critical, api.Alarm{Kind: "not-run", Job: j.Name, Since: due.UTC(), Text: "its interval has not begun"})
-				return
-			}
+		if due := l.dueSince(j, state); !due.IsZero() && l.now.Sub(due) > grace {
+			l.alarm(critical, api.Alarm{Kind: "not-run", Job: j.Name, Since: due.UTC(), Text: "its interval has not begun"})
+			return
 		}
 	}
 	if p.last != nil && p.last.State == catalog.SessionNotRun {
 		l.alarm(warning, api.Alarm{Kind: "not-run", Job: j.Name, Since: p.last.Boundary, Text: "its last interval was not run: " + p.last.Reason})
+	}
+}
+
+// dueSince is since when an interval of a job should have begun, by its schedule or because it was asked for; zero: none should.
+func (l *looker) dueSince(j policy.Job, state catalog.JobState) time.Time {
+	unasked := history(state)
+	unasked.Asked = time.Time{}
+	switch d := j.Schedule.Due(unasked, l.now); {
+	case d.Action != policy.Begin:
+		return state.Asked
+	case d.Missed.Count > 0:
+		return d.Missed.First
+	default:
+		return d.Begins
 	}
 }
 

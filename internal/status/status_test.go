@@ -254,6 +254,16 @@ func TestNotRun(t *testing.T) {
 	}
 }
 
+// What was asked for is late counted from then, not from the boundary before.
+func TestAskedFor(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{})
+	s.must(s.catalog.Jobs.Ask(t.Context(), "offsite"))
+	s.wantAlarms()
+	s.now = s.now.Add(time.Hour)
+	s.wantAlarms("critical not-run offsite: its interval has not begun, since 03-10 12:00")
+}
+
 // What the last session came to counts until another one has ended; ages are counted as of now, not as it said.
 func TestLastSession(t *testing.T) {
 	s := newSite(t, siteYAML)
