@@ -16,10 +16,18 @@ import (
 	"ferry/internal/repo"
 )
 
+// inUTC runs tests by a clock in UTC: texts that they compare have times. The programs of scripts have their own zone.
+type inUTC struct{ *testing.M }
+
+func (m inUTC) Run() int {
+	time.Local = time.UTC
+	return m.M.Run()
+}
+
 // TestMain makes the test's own binary the ferry that scripts run.
 func TestMain(m *testing.M) {
 	repo.SetPassphraseWork(2)
-	testscript.Main(m, map[string]func(){
+	testscript.Main(inUTC{m}, map[string]func(){
 		"ferry": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) },
 	})
 }

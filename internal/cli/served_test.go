@@ -28,6 +28,7 @@ type double struct {
 	*testing.T
 	mux    *http.ServeMux
 	socket string
+	mutex  sync.Mutex
 	asked  []string
 }
 
@@ -67,7 +68,9 @@ func (d *double) start() (stop func()) {
 func (d *double) answers(pattern string, value any) {
 	d.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		d.mutex.Lock()
 		d.asked = append(d.asked, strings.TrimSpace(fmt.Sprintf("%s %s %s%s", r.Method, r.URL, r.Header.Get("If-Match"), body)))
+		d.mutex.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		if problem, is := value.(api.Problem); is {
 			w.Header().Set("Content-Type", api.MediaProblem)
@@ -84,14 +87,22 @@ func (d *double) answers(pattern string, value any) {
 
 func (d *double) wantAsked(want ...string) {
 	d.Helper()
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	if !slices.Equal(d.asked, want) {
 		d.Errorf("asked:\n%s\nwant:\n%s", strings.Join(d.asked, "\n"), strings.Join(want, "\n"))
 	}
 	d.asked = nil
 }
 
+// forget forgets what was asked.
+func (d *double) forget() {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.asked = nil
+}
+
 func TestStatusOfServer(t *testing.T) {
-	inUTC(t)
 	d := newDouble(t)
 	d.answers("GET /v1/status", badStatus())
 	out, _ := run(t, ExitDone, "status")
@@ -187,7 +198,6 @@ func TestMistakesInWhatIsApplied(t *testing.T) {
 }
 
 func TestGetAndDelete(t *testing.T) {
-	inUTC(t)
 	d := newDouble(t)
 	vault := api.Resource{Kind: "Repository", Name: "vault", Version: 2, Document: "# the vault\nkind: Repository\nname: vault\n", Changed: night}
 	offsite := api.Resource{Kind: "Job", Name: "offsite", Version: 1234, Document: "kind: Job\nname: offsite\n", Changed: night}
@@ -211,7 +221,7 @@ func TestGetAndDelete(t *testing.T) {
 	run(t, ExitUsage, "get", "-o", "xml")
 	run(t, ExitNothing, "get", "job", "none")
 	run(t, ExitNothing, "delete", "job", "none")
-	d.asked = nil
+	d.forget()
 	run(t, ExitDone, "delete", "job", "offsite")
 	run(t, ExitDone, "delete", "job", "offsite", "--release")
 	d.wantAsked("GET /v1/resources/Job/offsite", `DELETE /v1/resources/Job/offsite "1234"`, "GET /v1/resources/Job/offsite", `DELETE /v1/resources/Job/offsite?release=true "1234"`)
@@ -235,7 +245,6 @@ func report(t *testing.T, result job.Result, state job.TaskState) json.RawMessag
 }
 
 func TestSessions(t *testing.T) {
-	inUTC(t)
 	d := newDouble(t)
 	ended := api.Session{ID: 42, Job: "offsite", Boundary: ago(2 * time.Hour), Began: ago(time.Hour), Ended: night, State: "done", Counts: map[string]int64{"copied": 3}, Phases: []api.Phase{}, Tasks: []api.Task{}}
 	live := api.Session{ID: 43, Job: "near", Began: night, State: "waiting", Reason: "the window is closed", Phases: []api.Phase{{Name: "synchronize", State: "running", Began: night}},
@@ -261,7 +270,7 @@ func TestSessions(t *testing.T) {
 	if !strings.Contains(errOut, "warning: take care") {
 		t.Errorf("%q", errOut)
 	}
-	d.asked = nil
+	d.forget()
 	out, _ = run(t, ExitDone, "session", "show", "near") // the newest of a job
 	if !strings.Contains(out, "session 43 of job near: waiting\n") || !strings.Contains(out, "the window is closed") || !strings.Contains(out, "1.0 MiB of 4.0 MiB") {
 		t.Errorf("%s", out)
@@ -293,7 +302,6 @@ func taskEvent(state string, done int64) api.Event {
 
 // Who follows a session sees how it comes on, then its report, and ends with its code.
 func TestFollow(t *testing.T) {
-	inUTC(t)
 	running := api.Session{ID: 42, Job: "offsite", State: "running", Phase: "synchronize", Began: ago(time.Hour)}
 	waiting := running
 	waiting.State, waiting.Reason = "waiting", "the window is closed"
@@ -462,4 +470,60 @@ func serveHere(t *testing.T) (dir string) {
 		}
 	}
 	return dir
+}
+
+// Jobs and repositories of a person's file, by a real server: mistakes at their places, paths that hold for it, a job's life.
+func TestRealServer(t *testing.T) {
+	dir := serveHere(t)
+	file := filepath.Join(dir, "jobs.yaml")
+	apply := func(code int, job string) string {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("# ours\n{kind: Repository, name: images, location: images}\n---\n{kind: Repository, name: vault, location: vault}\n---\n"+job), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, errOut := run(t, code, "apply", "-f", file)
+		return out + errOut
+	}
+	if text := apply(ExitUsage, "kind: Job\nname: offsite\nsource: {repositories: [images]}\ntarget: {repository: valt}\n"); !strings.Contains(text, file+":9:") || !strings.Contains(text, "vault") {
+		t.Errorf("%s", text)
+	}
+	run(t, ExitNothing, "get", "job", "offsite") // nothing of it was taken
+	if text := apply(ExitDone, "kind: Job\nname: offsite\nsource: {repositories: [images]}\ntarget: {repository: vault}\nretention: {days: 14}\n"); strings.Count(text, "created") != 3 {
+		t.Errorf("%s", text)
+	}
+	out, _ := run(t, ExitDone, "get", "repository", "images")
+	if out != "# ours\n{kind: Repository, name: images, location: "+filepath.Join(dir, "images")+"}\n" {
+		t.Errorf("%s", out)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "images"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "images", "web.raw"), bytes.Repeat([]byte("web"), 50_000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ExitDone, "repo", "init", filepath.Join(dir, "vault"), "--cache-dir", filepath.Join(dir, "cache"))
+	for _, c := range []struct{ args, want string }{
+		{"job run", "copied  web  "},
+		{"job retry", "left nothing undone"},
+		{"session show offsite", "session 1 of job offsite: done\n"},
+		{"status", "All is well: 1 copy, the oldest of web, "},
+		{"status --check", "FERRY OK - All is well: 1 copy, "},
+		{"job explain", "0 points to copy, 0 to claim, 0 to remove"},
+		{"job resolve offsite", "job offsite copies 1 of 1 machine to vault"},
+		{"job disable", "job offsite: disabled\n"},
+		{"status", "No alarms, but not everything is enabled: job offsite\n"},
+		{"catalog rebuild vault", "vault: 1 point\n"},
+	} {
+		if out, _ := run(t, ExitDone, append(strings.Fields(c.args), "--cache-dir", filepath.Join(dir, "cache"))...); !strings.Contains(out, c.want) {
+			t.Errorf("%s: no %q in\n%s", c.args, c.want, out)
+		}
+	}
+	run(t, ExitUsage, "delete", "repository", "vault") // the job names it
+	run(t, ExitNothing, "job", "stop", "offsite")
+	run(t, ExitNothing, "session", "show", "4711")
+	run(t, ExitDone, "delete", "job", "offsite", "--release")
+	run(t, ExitDone, "delete", "repository", "vault")
+	if out, _ := run(t, ExitDone, "get"); !strings.Contains(out, "images") || strings.Contains(out, "vault") {
+		t.Errorf("%s", out)
+	}
 }

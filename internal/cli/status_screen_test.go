@@ -111,14 +111,7 @@ func golden(t *testing.T, name string, lines []string) {
 	}
 }
 
-func inUTC(t *testing.T) {
-	local := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = local })
-}
-
 func TestStatusScreen(t *testing.T) {
-	inUTC(t)
 	young := wellStatus()
 	young.Jobs[0].Last = nil
 	for name, c := range map[string]struct {
@@ -148,7 +141,6 @@ func TestStatusScreen(t *testing.T) {
 var perfdata = regexp.MustCompile(`^('[^'=]+'|[^'= ]+)=(U|-?[0-9.]+(s|B)?);([0-9.]*:?)?;([0-9.]*:?)?;[0-9.]*(;[0-9.]*)?$`)
 
 func TestStatusCheckLine(t *testing.T) {
-	inUTC(t)
 	warned := wellStatus()
 	warned.Alarms = []api.Alarm{{Level: "warning", Kind: "session", Job: "offsite", Text: "a | b"}}
 	var lines []string
