@@ -167,6 +167,9 @@ func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(in
 	}
 	if r.Days > 0 {
 		first := dateOf(points[good[0]].Created, r.zone()).add(-r.Days).begin(r.zone())
+		if first.Before(oldest) {
+			oldest = first
+		}
 		for n, i := range good {
 			switch {
 			case !points[i].Created.Before(first):
@@ -178,6 +181,9 @@ func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(in
 	}
 	if r.Points == 0 && r.Days == 0 {
 		return
+	}
+	if len(good) < r.Points || r.Days > 0 && len(good) < leastByDays {
+		oldest = time.Time{} // the rule reaches farther back than there is anything that counts
 	}
 	for _, i := range order {
 		if !points[i].Good && !points[i].Created.Before(oldest) {

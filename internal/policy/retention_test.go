@@ -48,6 +48,14 @@ func kept(points []Candidate, verdicts []Verdict) string {
 	return strings.Join(days, " ")
 }
 
+// bad makes some of the points damaged.
+func bad(points []Candidate, damaged ...int) []Candidate {
+	for _, i := range damaged {
+		points[i].Good = false
+	}
+	return points
+}
+
 func TestRetention(t *testing.T) {
 	clock := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	tiers := func(weekly, monthly, quarterly, yearly int) [tiers]Keep {
@@ -62,6 +70,9 @@ func TestRetention(t *testing.T) {
 		want   string
 	}{
 		{"no rules keep everything", Retention{}, everyDay(4, "2026-11-24"), "26-11-21 26-11-22 26-11-23 26-11-24"},
+		{"a number that is not reached lets no damaged point go", Retention{Points: 3}, bad(on("2026-11-20", "2026-11-23", "2026-11-24"), 0), "26-11-20 26-11-23 26-11-24"},
+		{"a number that is reached lets damaged points go", Retention{Points: 2}, bad(on("2026-11-20", "2026-11-23", "2026-11-24"), 0), "26-11-23 26-11-24"},
+		{"days reach back to damaged points", Retention{Days: 4}, bad(on("2026-11-19", "2026-11-20", "2026-11-22", "2026-11-23", "2026-11-24"), 0, 1), "26-11-20 26-11-22 26-11-23 26-11-24"},
 		{"points", Retention{Points: 2}, everyDay(5, "2026-11-24"), "26-11-23 26-11-24"},
 		// The reference day and 3 before it: four calendar days.
 		{"days are calendar days before the newest", Retention{Days: 3}, everyDay(9, "2026-11-24"), "26-11-21 26-11-22 26-11-23 26-11-24"},
@@ -275,13 +286,25 @@ func wanted(r Retention, points []Candidate, i int) bool {
 		y, m, d := at.In(r.zone()).Date()
 		return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 	}
+	within := func(k int) bool {
+		return r.Days > 0 && local(newest).Sub(local(points[k].Created)) <= time.Duration(r.Days)*24*time.Hour
+	}
 	short := func(k int) bool {
-		inDays := r.Days > 0 && (local(newest).Sub(local(points[k].Created)) <= time.Duration(r.Days)*24*time.Hour || younger(k) < 3)
+		inDays := within(k) || r.Days > 0 && younger(k) < 3
 		return points[k].Good && (younger(k) < r.Points || inDays)
 	}
 	if !p.Good {
 		if r.Points == 0 && r.Days == 0 {
 			return false
+		}
+		good := 0
+		for _, other := range points {
+			if other.Good {
+				good++
+			}
+		}
+		if good < r.Points || r.Days > 0 && good < 3 || within(i) {
+			return true
 		}
 		for k := range points {
 			if (short(k) || points[k].Good && younger(k) == 0) && !points[k].Created.After(p.Created) {
