@@ -7,9 +7,11 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -243,6 +245,7 @@ func TestServerKilledInEachPhase(t *testing.T) {
 			s.serve()
 			var applied any
 			s.post("/v1/apply", map[string]any{"documents": s.resources(), "dryRun": false}, &applied)
+			s.post("/v1/jobs/offsite/run", map[string]any{}, &applied)
 			s.idle()
 			s.remember(time.Now().Add(-48 * time.Hour))
 			for n := range 2 { // something to copy, and something to give up
@@ -284,5 +287,92 @@ func TestServerKilledInEachPhase(t *testing.T) {
 				os.RemoveAll(out)
 			}
 		})
+	}
+}
+
+// A server that is told to end while it copies writes a checkpoint and ends with 0; the next one goes on from there, reads what is
+// left, and the job can be deleted with what it claims.
+func TestServerEndsInOrder(t *testing.T) {
+	s := newServed(t, 0, 0)
+	const size = 600 * mib
+	path := filepath.Join(s.source, "big.raw") // of bytes that do not compress: what is stored is what was read
+	file, err := os.Create(path)
+	if err == nil {
+		_, err = io.CopyN(file, rand.NewChaCha8([32]byte{5}), size)
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.serve()
+	var applied any
+	s.post("/v1/apply", map[string]any{"documents": s.resources(), "dryRun": false}, &applied)
+	var started struct{ Session int64 }
+	s.post("/v1/jobs/offsite/run", map[string]any{}, &started)
+	db := s.catalog()
+	defer db.Close()
+	stored := func() int64 {
+		if _, err := os.Stat(filepath.Join(s.vault, "packs")); err != nil {
+			return 0
+		}
+		return packBytes(t, s.vault)
+	}
+	s.until("a quarter is stored", func() bool { return stored() > size/4 })
+	told := time.Now()
+	_ = s.server.cmd.Process.Signal(syscall.SIGTERM)
+	if r := s.server.wait(); r.code != 0 || time.Since(told) > 30*time.Second {
+		t.Fatalf("told to end, after %s: %v", time.Since(told), r)
+	}
+	s.server = nil
+	session := column(t, db, `SELECT id FROM sessions WHERE ended_at = 0`)
+	if session == "" {
+		t.Skip("the copy was done before the server was told to end")
+	}
+	kept := stored()
+	s.serve()
+	s.idle()
+	if state := column(t, db, `SELECT state || ' ' || counts FROM sessions WHERE id = $1`, session); !strings.HasPrefix(state, "done ") {
+		t.Errorf("the session ended %s", state)
+	}
+	var read int64
+	if text := column(t, db, `SELECT report FROM sessions WHERE id = $1`, session); text != "" {
+		var report struct {
+			Tasks []struct{ Points []struct{ ReadBytes int64 } }
+		}
+		if err := json.Unmarshal([]byte(text), &report); err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range report.Tasks {
+			for _, p := range task.Points {
+				read += p.ReadBytes
+			}
+		}
+	}
+	t.Logf("%d MiB were stored when it ended, %d MiB were read after that", kept/mib, read/mib)
+	if most := size - kept + packLimit + overhead; read > most || read == 0 {
+		t.Errorf("%d MiB are read again, at most %d are missing", read/mib, most/mib)
+	}
+	if got := s.ran("pre", 1) + s.ran("post", 1); got != 2 {
+		t.Errorf("scripts were run %d times", got)
+	}
+	version := column(t, db, `SELECT version FROM resources WHERE kind = 'Job'`)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://ferry/v1/resources/Job/offsite?release=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("If-Match", `"`+version+`"`)
+	answer, err := s.client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, _ := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	if answer.StatusCode >= 300 {
+		t.Fatalf("deleted: %s %s", answer.Status, content)
+	}
+	_ = s.server.cmd.Process.Signal(syscall.SIGTERM)
+	s.server.wait()
+	s.server = nil
+	if left := s.u.points(s.vault); len(left) != 0 {
+		t.Errorf("after its job had released it %+v is there", left)
 	}
 }
