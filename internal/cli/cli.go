@@ -17,6 +17,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/pace"
+	"ferry/internal/policy"
 	"ferry/internal/storage"
 	"ferry/internal/storage/s3"
 )
@@ -42,9 +43,10 @@ type app struct {
 	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
 	credentials []byte
 	// send and receive are the pace at which a repository is written to and a source is read; nil: as fast as it goes.
-	// limits are those of all jobs and repositories.
+	// limits are those of all jobs and repositories, and bandwidth is that of all together.
 	send, receive storage.Pace
 	limits        *pace.Limits
+	bandwidth     policy.Bandwidth
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
 	// unattended is true for what a server does: nobody is asked.

@@ -26,14 +26,14 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	if !there {
 		return s, usage("job %s: there is no repository %s", c.Name, c.Target.Repository)
 	}
-	if err := c.refuse(target); err != nil {
+	if err := c.refuse(target, a.bandwidth); err != nil {
 		return s, err
 	}
 	ofJob := a.limits.Limit("job "+c.Name, c.Bandwidth)
 	target = c.located(target)
 	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {
-		if err := c.refuse(origin.Repository); err != nil {
+		if err := c.refuse(origin.Repository, a.bandwidth); err != nil {
 			return s, err
 		}
 		origin.Repository = c.located(origin.Repository)
@@ -69,11 +69,11 @@ func isRemote(location string) bool { return s3.IsLocation(location) || filestor
 const leastRate policy.Rate = 4e6 / 8
 
 // refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for.
-func (c chosenJob) refuse(r policy.Repository) error {
+func (c chosenJob) refuse(r policy.Repository, inAll policy.Bandwidth) error {
 	if !s3.IsLocation(r.Location) {
 		return nil
 	}
-	for _, limit := range slices.Concat(c.Bandwidth, r.Bandwidth) {
+	for _, limit := range slices.Concat(c.Bandwidth, r.Bandwidth, inAll) {
 		if limit.Rate < leastRate {
 			return hinted(usage("job %s: a limit of %s is lower than a bucket, repository %s, can be kept to", c.Name, limit.Rate, r.Name), "at least "+leastRate.String())
 		}
@@ -124,7 +124,7 @@ func (r *resource) pace() storage.Pace {
 	}
 	limits := []*pace.Limit{r.app.limits.Limit("repository "+r.Name, r.Bandwidth)}
 	if isRemote(r.Location) {
-		limits = append(limits, r.ofJob)
+		limits = append(limits, r.ofJob, r.app.limits.Limit("all", r.app.bandwidth))
 	}
 	return pace.Of(limits...)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -28,7 +29,25 @@ type serveFlags struct {
 	state, socket string
 	allow         []string
 	slots         int
+	bandwidth     bandwidthFlag
 }
+
+// bandwidthFlag takes limits as LIMIT or "LIMIT WHEN", by this machine's clock.
+type bandwidthFlag struct{ policy.Bandwidth }
+
+func (f *bandwidthFlag) Set(text string) error {
+	rate, when, limited := strings.Cut(strings.TrimSpace(text), " ")
+	limit := policy.Limit{}
+	var err error
+	if limit.Rate, err = policy.ParseRate(rate); err == nil && limited {
+		limit.When, err = policy.ParseWindow([]string{strings.TrimSpace(when)}, time.Local)
+	}
+	f.Bandwidth = append(f.Bandwidth, limit)
+	return err
+}
+
+func (f *bandwidthFlag) String() string { return "" }
+func (f *bandwidthFlag) Type() string   { return "LIMIT" }
 
 // defaultSlots is how many machines are copied at once if nothing else is said: one job's processor work beside another's waiting.
 const defaultSlots = 2
@@ -55,6 +74,7 @@ the folders that --allow names instead.`,
 	flags.StringVar(&f.socket, "socket", "", "`PATH` of the socket (default $FERRY_SOCKET, else /run/ferry/ferry.sock for root, $XDG_RUNTIME_DIR/ferry.sock for others)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "`DIR` in which files and programs may lie that resources name; repeatable")
 	flags.IntVar(&f.slots, "slots", defaultSlots, "`NUMBER` of machines that are copied at once, over all jobs; 0 is any number")
+	flags.Var(&f.bandwidth, "bandwidth", "`LIMIT` of all jobs together for what crosses a network, such as 100Mbit/s or \"100Mbit/s mon-fri 08:00-18:00\"; repeatable")
 	completeFolders(command, "state", "allow")
 	register(command, "socket", completeFile)
 	command.ValidArgsFunction = nothingToComplete
@@ -66,6 +86,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if f.slots < 0 {
 		return usage("--slots %d is less than none", f.slots)
 	}
+	a.bandwidth = f.bandwidth.Bandwidth
 	state, err := filepath.Abs(f.state)
 	if f.state == "" {
 		state = defaultStateDir()
