@@ -171,9 +171,9 @@ func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error 
 func (c *reclaimer) condemnGarbage(ctx context.Context) error {
 	var garbage []string
 	named := namedBy(c.state)
-	for name, info := range c.listing {
-		if !named[name] && c.now.Sub(info.Modified) >= c.options.Policy.Grace {
-			garbage = append(garbage, name)
+	for info := range c.listing.all() {
+		if !named(info.Name) && c.now.Sub(info.Modified) >= c.options.Policy.Grace {
+			garbage = append(garbage, info.Name)
 		}
 	}
 	slices.Sort(garbage)
@@ -185,7 +185,7 @@ func (c *reclaimer) condemnGarbage(ctx context.Context) error {
 			for _, name := range some {
 				id, isPack := packOf(name)
 				switch {
-				case named[name]:
+				case named(name):
 				case isPack:
 					payload.Condemned = append(payload.Condemned, id)
 				case isReclaimed(name):
@@ -214,29 +214,30 @@ func (c *reclaimer) condemnGarbage(ctx context.Context) error {
 }
 
 func (c *reclaimer) foundGarbage(isPack bool, name string) {
-	c.report.Garbage.add(isPack, c.listing[name].Size)
-	c.report.GivenUp.add(isPack, c.listing[name].Size)
+	size := c.listing.file(name).Size
+	c.report.Garbage.add(isPack, size)
+	c.report.GivenUp.add(isPack, size)
 }
 
-// namedBy are the files that a state names, condemned ones included.
-func namedBy(state *commitlog.State) map[string]bool {
-	named := maps.Clone(state.CondemnedFiles)
-	for id := range state.Packs {
-		named[pack.ObjectName(id)] = true
-	}
-	for id := range state.Condemned {
-		named[pack.ObjectName(id)] = true
-	}
+// namedBy returns what is true for the files that a state names, condemned ones included.
+func namedBy(state *commitlog.State) func(name string) bool {
+	others := maps.Clone(state.CondemnedFiles)
 	for id := range state.Index {
-		named[segmentName(id)] = true
+		others[segmentName(id)] = true
 	}
 	for _, point := range state.Points {
-		named[point.File] = true
+		others[point.File] = true
 	}
 	for _, partials := range state.Partials {
 		for _, partial := range partials {
-			named[partial.File] = true
+			others[partial.File] = true
 		}
 	}
-	return named
+	return func(name string) bool {
+		if id, isPack := packOf(name); isPack {
+			_, named := state.Packs[id]
+			return named || state.Condemned[id] || others[name]
+		}
+		return others[name]
+	}
 }

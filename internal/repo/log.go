@@ -154,11 +154,18 @@ func (r *Repository) Refresh(ctx context.Context) error {
 	return r.follow(ctx, nil)
 }
 
-// snapshot returns the state as it is now, for reading. It copies all of it.
+// snapshot returns the state as it is now, for reading. It copies all of it but the packs, which are copied when they change.
 func (r *Repository) snapshot() *commitlog.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state.Clone()
+}
+
+// packCount is how many packs the log has.
+func (r *Repository) packCount() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.state.Packs)
 }
 
 // hasPack is true if the log has the pack.

@@ -13,26 +13,34 @@ import (
 
 // packUse says what of a pack is live: the places that are kept of live ids. An id that is in several packs of its domain
 // is kept in one: a good place before a damaged one, then the pack that was named last, which compaction wrote.
+//
+// There is one for each pack of the repository, so it is small.
 type packUse struct {
-	frames int
-	bytes  int64
+	bytes int64
 	// plain is what the live frames hold before compression, in bytes.
-	plain int64
+	plain  int64
+	frames uint32
+	// listed counts the pack's frames that the index has.
+	listed uint32
 	// only counts frames known to be damaged of ids that points need and that have no good place: the pack stays, perhaps
 	// they can be healed.
-	only int
+	only uint32
 	// needed counts frames of a condemned pack that points need and that are in no pack that stays. It must not be deleted.
-	needed int
-	// rescued are the offsets of those of them that are to be copied from here, rescuedBytes what they take.
-	rescued      []uint32
-	rescuedBytes int64
-	// listed counts the pack's frames that the index has.
-	listed int
+	needed uint32
+}
+
+// toRescue are the offsets of those needed frames of a condemned pack that are to be copied from it, and what they take in bytes.
+type toRescue struct {
+	offsets []uint32
+	bytes   int64
 }
 
 // placing is what a merge of live ids and index found in a domain.
 type placing struct {
-	use map[format.Name]*packUse
+	// numbers says where in use each pack of the domain is that the log has.
+	numbers map[format.Name]uint32
+	use     []packUse
+	rescued map[format.Name]toRescue
 	// lost counts ids that points need of which no good place is known, missing those of them of which no place is.
 	lost, missing int
 }
@@ -68,7 +76,7 @@ func (f *placing) agrees(state *commitlog.State, domain format.Name) bool {
 		if p.Domain != domain || damaged[id] {
 			continue
 		}
-		if use := f.use[id]; use == nil && p.Frames > 0 || use != nil && use.listed != p.Frames {
+		if int(f.of(id).listed) != p.Frames {
 			return false
 		}
 	}
@@ -78,7 +86,7 @@ func (f *placing) agrees(state *commitlog.State, domain format.Name) bool {
 // place merges a domain's live ids with the index, both ascending, in one pass. keep, if not nil, is called with each place
 // that is kept.
 func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.State, keepPlace func(index.Place)) (placing, error) {
-	found := placing{use: map[format.Name]*packUse{}}
+	found := newPlacing(state, name)
 	set, err := m.repo.lookup(ctx)
 	if err != nil {
 		return found, err
@@ -97,11 +105,11 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 		if entryErr != nil {
 			return found, entryErr
 		}
-		p, known := state.Packs[entry.Pack]
-		if !known || p.Domain != name {
+		use := found.of(entry.Pack)
+		if use == nil {
 			continue
 		}
-		found.of(entry.Pack).listed++
+		use.listed++
 		for more && err == nil && bytes.Compare(want.id[:], entry.ID[:]) < 0 {
 			settle()
 		}
@@ -118,13 +126,29 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 	return found, err
 }
 
-func (f *placing) of(name format.Name) *packUse {
-	use := f.use[name]
-	if use == nil {
-		use = &packUse{}
-		f.use[name] = use
+// newPlacing is that of a domain of which nothing was found yet.
+func newPlacing(state *commitlog.State, domain format.Name) placing {
+	count := 0
+	for _, p := range state.Packs {
+		if p.Domain == domain {
+			count++
+		}
 	}
-	return use
+	f := placing{numbers: make(map[format.Name]uint32, count), use: make([]packUse, count), rescued: map[format.Name]toRescue{}}
+	for id, p := range state.Packs {
+		if p.Domain == domain {
+			f.numbers[id] = uint32(len(f.numbers))
+		}
+	}
+	return f
+}
+
+// of returns what is live of a pack; nil if it is not one of the domain's.
+func (f *placing) of(name format.Name) *packUse {
+	if number, known := f.numbers[name]; known {
+		return &f.use[number]
+	}
+	return nil
 }
 
 // settle decides which of the places of a live id is kept.
@@ -165,8 +189,8 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 		}
 		use.needed++
 		if !rescued && !isDamaged(damaged, p) {
-			use.rescued, rescued = append(use.rescued, p.Offset), true
-			use.rescuedBytes += frameSize(p)
+			r := f.rescued[p.Pack]
+			f.rescued[p.Pack], rescued = toRescue{append(r.offsets, p.Offset), r.bytes + frameSize(p)}, true
 		}
 	}
 }

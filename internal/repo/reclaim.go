@@ -117,7 +117,7 @@ type reclaimer struct {
 	// moved bytes that were read and written so far.
 	moved int64
 
-	listing map[string]storage.Info
+	listing *listing
 	// state is the log's when the mark began, with what this run condemned since, and what it found damaged of condemned packs.
 	state   *commitlog.State
 	marker  *marker
@@ -207,15 +207,16 @@ var reclaimed = []string{"packs/", "points/", "partials/", "index/"}
 // good copy elsewhere.
 func (c *reclaimer) list(ctx context.Context) error {
 	r := c.repo
-	c.listing = map[string]storage.Info{}
+	c.listing = newListing(r.packCount())
 	for _, folder := range reclaimed {
 		for info, err := range r.store.List(ctx, folder) {
 			if err != nil {
 				return fmt.Errorf("listing %s: %w", folder, err)
 			}
-			c.listing[info.Name] = info
+			c.listing.add(info)
 		}
 	}
+	c.listing.done()
 	if err := r.Refresh(ctx); err != nil {
 		return err
 	}
@@ -224,15 +225,15 @@ func (c *reclaimer) list(ctx context.Context) error {
 	unlisted := 0
 	damaged := damagedFrames(c.state)
 	for id := range c.state.Packs {
-		name := pack.ObjectName(id)
-		if _, listed := c.listing[name]; listed || c.state.Condemned[id] || damaged[index.Frame{Pack: id, Offset: index.WholePack}] {
+		if _, listed := c.listing.pack(id); listed || c.state.Condemned[id] || damaged[index.Frame{Pack: id, Offset: index.WholePack}] {
 			continue
 		}
 		unlisted++
+		name := pack.ObjectName(id)
 		info, err := r.store.Stat(ctx, name) // listings may lag
 		switch {
 		case err == nil:
-			c.listing[name] = info
+			c.listing.addUnlisted(info)
 		case errors.Is(err, storage.ErrNotExist):
 			if err := r.Refresh(ctx); err != nil {
 				return err
@@ -287,6 +288,12 @@ func (c *reclaimer) markAll(ctx context.Context) error {
 	}
 	slices.Sort(c.report.Incomplete)
 	return nil
+}
+
+// useOf says what is live of a pack; nil if that was not asked: its domain is sealed, or unknown.
+func (c *reclaimer) useOf(p commitlog.Pack) *packUse {
+	found := c.placing[p.Domain]
+	return found.of(p.ID)
 }
 
 // stop notes why the run does not do all of its work: the first reason, which others follow from.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -86,11 +87,11 @@ type planDomain struct {
 	roots  int
 }
 
-// planReclaim decides about every pack that is not condemned. It is pure: the same packs give the same steps.
-func planReclaim(packs []planPack, policy ReclaimPolicy, target func(kind string) int64) []ReclaimStep {
+// planReclaim decides about every pack that is not condemned. It is pure: the same packs give the same steps, in whatever order they come.
+func planReclaim(packs iter.Seq[planPack], policy ReclaimPolicy, target func(kind string) int64) []ReclaimStep {
 	var steps []ReclaimStep
 	small := map[string][]ReclaimStep{}
-	for _, p := range packs {
+	for p := range packs {
 		step := decide(p, policy)
 		if step.Action == "" && !p.domain.sealed && p.domain.incomplete == "" && p.age >= policy.Grace && float64(p.Size) < policy.SmallShare*float64(target(p.Kind)) {
 			key := p.Kind + p.Domain.String()
@@ -122,7 +123,10 @@ func planReclaim(packs []planPack, policy ReclaimPolicy, target func(kind string
 func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
 	step := ReclaimStep{Pack: p.ID, Kind: p.Kind, Size: p.Size, LiveBytes: p.use.bytes, domain: p.Domain}
 	say := func(action ReclaimAction, reason string, args ...any) ReclaimStep {
-		step.Action, step.Reason = action, fmt.Sprintf(reason, args...)
+		if len(args) > 0 { // else all packs share the text
+			reason = fmt.Sprintf(reason, args...)
+		}
+		step.Action, step.Reason = action, reason
 		return step
 	}
 	if p.domain.sealed {
@@ -136,7 +140,7 @@ func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
 		}
 		return say(ReclaimGiveUp, "its domain has no point any more")
 	}
-	dead := p.use.frames == 0
+	dead, listed := p.use.frames == 0, int(p.use.listed)
 	inFrames := p.Size - pack.Overhead(p.Frames)
 	mostlyDead := float64(p.use.bytes) < policy.LiveShare*float64(inFrames)
 	switch {
@@ -146,13 +150,13 @@ func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
 		return say(ReclaimKeep, "what is live is not known for certain: %s", p.domain.incomplete)
 	case p.use.only > 0:
 		return say(ReclaimKeep, "%d damaged blocks or nodes that points need are nowhere else: heal them first", p.use.only)
-	case p.use.listed < p.Frames && p.domain.lost > 0:
+	case listed < p.Frames && p.domain.lost > 0:
 		return say(ReclaimKeep, "not all of its frames are known, and %d blocks or nodes that points need are missing", p.domain.lost)
 	case p.age < policy.Grace:
 		return say(ReclaimKeep, "it is younger than the grace: a copy that runs may need it")
 	case dead:
 		return say(ReclaimGiveUp, "no point needs anything in it")
-	case p.use.listed < p.Frames:
+	case listed < p.Frames:
 		return say(ReclaimKeep, "its table is damaged: heal it first")
 	case mostlyDead:
 		return say(ReclaimRepack, "%d%% of it is live", 100*p.use.bytes/inFrames)
@@ -196,20 +200,24 @@ func (c *reclaimer) plan() {
 			domains[name].incomplete = d.incomplete[0]
 		}
 	}
-	var packs []planPack
-	for id, p := range c.state.Packs {
-		if c.state.Condemned[id] {
-			continue
+	packs := func(yield func(planPack) bool) {
+		for id, p := range c.state.Packs {
+			if c.state.Condemned[id] {
+				continue
+			}
+			domain := domains[p.Domain]
+			if domain == nil {
+				domain = &planDomain{incomplete: "the log does not say of what kind its domain is"}
+			}
+			file, _ := c.listing.pack(id)
+			planned := planPack{Pack: p, damaged: damaged[id], domain: domain, age: c.now.Sub(file.Modified)}
+			if use := c.useOf(p); use != nil {
+				planned.use = *use
+			}
+			if !yield(planned) {
+				return
+			}
 		}
-		domain := domains[p.Domain]
-		if domain == nil {
-			domain = &planDomain{incomplete: "the log does not say of what kind its domain is"}
-		}
-		planned := planPack{Pack: p, damaged: damaged[id], domain: domain, age: c.now.Sub(c.listing[pack.ObjectName(id)].Modified)}
-		if use := c.placing[p.Domain].use[id]; use != nil {
-			planned.use = *use
-		}
-		packs = append(packs, planned)
 	}
 	c.report.Steps = planReclaim(packs, c.options.Policy, c.repo.fullPack)
 	if c.repo.Locked() {

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"ferry/internal/repo/commitlog"
-	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
 )
 
@@ -53,10 +52,10 @@ func (c *reclaimer) rescue(ctx context.Context) error {
 // toRescue are the packs of a domain that something is to be copied from, as steps: many may have a little each.
 func (c *reclaimer) toRescue(found placing) []ReclaimStep {
 	var steps []ReclaimStep
-	for id, use := range found.use {
-		if _, there := c.listing[pack.ObjectName(id)]; there && len(use.rescued) > 0 {
+	for id, rescued := range found.rescued {
+		if _, there := c.listing.pack(id); there {
 			p := c.state.Packs[id]
-			steps = append(steps, ReclaimStep{Action: ReclaimRepack, Pack: id, Kind: p.Kind, LiveBytes: use.rescuedBytes, domain: p.Domain})
+			steps = append(steps, ReclaimStep{Action: ReclaimRepack, Pack: id, Kind: p.Kind, LiveBytes: rescued.bytes, domain: p.Domain})
 		}
 	}
 	slices.SortFunc(steps, func(a, b ReclaimStep) int { return compareNames(a.Pack, b.Pack) })
@@ -68,7 +67,7 @@ func (c *reclaimer) rescueFrom(ctx context.Context, group []ReclaimStep, found p
 	mover := newFrameMover(c.repo, c.state.Packs[group[0].Pack])
 	defer mover.abort()
 	for _, step := range group {
-		_, err := mover.move(ctx, c.state.Packs[step.Pack], found.use[step.Pack].rescued)
+		_, err := mover.move(ctx, c.state.Packs[step.Pack], found.rescued[step.Pack].offsets)
 		switch {
 		case errors.Is(err, errStale), errors.Is(err, errLies): // the others need not suffer for it
 			c.repo.warn("pack %s is given up, and not all that is needed of it could be stored again: %v", step.Pack, err)

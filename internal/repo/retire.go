@@ -147,7 +147,7 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 	byEntry := map[uint64][]condemnedFile{}
 	for id := range state.Condemned {
 		name := pack.ObjectName(id)
-		f := condemnedFile{file: name, pack: id, size: max(state.Packs[id].Size, c.listing[name].Size)}
+		f := condemnedFile{file: name, pack: id, size: max(state.Packs[id].Size, c.listing.file(name).Size)}
 		reason := c.needed(state, id)
 		if reason != "" {
 			c.repo.warn("pack %s is condemned and not deleted: %s", id, reason)
@@ -160,7 +160,7 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 	}
 	for name := range state.CondemnedFiles {
 		if isReclaimed(name) { // else no program of ours condemned it
-			byEntry[state.CondemnedIn[name]] = append(byEntry[state.CondemnedIn[name]], condemnedFile{file: name, size: c.listing[name].Size})
+			byEntry[state.CondemnedIn[name]] = append(byEntry[state.CondemnedIn[name]], condemnedFile{file: name, size: c.listing.file(name).Size})
 		}
 	}
 	return byEntry
@@ -173,7 +173,7 @@ func (c *reclaimer) needed(state *commitlog.State, id format.Name) string {
 	if !named {
 		return ""
 	}
-	if use := c.placing[p.Domain].use[id]; use != nil && use.needed > 0 {
+	if use := c.useOf(p); use != nil && use.needed > 0 {
 		return fmt.Sprintf("%d blocks or nodes that points need are in no other pack", use.needed)
 	}
 	if d := c.marker.domains[p.Domain]; d != nil && len(d.incomplete) > 0 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,11 +42,14 @@ const (
 	scaleMachines  = 20
 	scalePoints    = 30
 	scaleBlock     = 128 << 10
-	scalePackOf    = 512        // blocks of a pack
 	scaleRunOf     = 512 * 1024 // entries of a run: what is sorted in memory
 	scaleCluster   = 32         // blocks that change together
 	scaleIncrement = 200        // one of so many of the blocks is new in each further point
 )
+
+// scalePackOf is how many blocks a pack has: FERRY_SCALE_PACK_OF, a power of two. With fewer than there would be, the same blocks are in
+// more packs, so that what a pack takes is seen by itself.
+var scalePackOf = uint64(512)
 
 // scaleBlockID is the id of block n: as good as a hash.
 func scaleBlockID(n uint64) (id format.ID) {
@@ -71,6 +75,7 @@ type meter struct {
 	began     time.Time
 	used      time.Duration
 	anonymous atomic.Int64 // the most memory that is not of files, in KiB
+	live      atomic.Int64 // the most that a collection of garbage left, in bytes
 }
 
 func newMeter(t *testing.T) *meter {
@@ -86,6 +91,9 @@ func newMeter(t *testing.T) *meter {
 				return
 			case <-ticker.C:
 				m.anonymous.Store(max(m.anonymous.Load(), status("RssAnon:")))
+				live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+				metrics.Read(live)
+				m.live.Store(max(m.live.Load(), int64(live[0].Value.Uint64())))
 			}
 		}
 	}()
@@ -111,12 +119,13 @@ func (m *meter) reset() {
 	debug.FreeOSMemory()
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
 	m.anonymous.Store(0)
+	m.live.Store(0)
 	m.began, m.used = time.Now(), m.processor()
 }
 
 func (m *meter) step(what string, args ...any) {
-	m.t.Logf("%-72s %7.1f s, processor %7.1f s, peak %5d MiB, of it not of files %5d MiB", fmt.Sprintf(what, args...),
-		time.Since(m.began).Seconds(), (m.processor() - m.used).Seconds(), status("VmHWM:")>>10, m.anonymous.Load()>>10)
+	m.t.Logf("%-72s %7.1f s, processor %7.1f s, peak %5d MiB, of it not of files %5d MiB, live %6d KiB", fmt.Sprintf(what, args...),
+		time.Since(m.began).Seconds(), (m.processor() - m.used).Seconds(), status("VmHWM:")>>10, m.anonymous.Load()>>10, m.live.Load()>>10)
 	m.reset()
 }
 
@@ -125,6 +134,9 @@ func TestScaleMark(t *testing.T) {
 	dir := os.Getenv("FERRY_SCALE_DIR")
 	if err != nil || dir == "" || encryptAll {
 		t.Skip("FERRY_SCALE_BLOCKS and FERRY_SCALE_DIR say how much and where")
+	}
+	if packOf, err := strconv.ParseUint(os.Getenv("FERRY_SCALE_PACK_OF"), 10, 64); err == nil {
+		scalePackOf = packOf
 	}
 	blocks = max(scaleRunOf, blocks/scaleRunOf*scaleRunOf)
 	path := filepath.Join(dir, "vault")
@@ -178,7 +190,7 @@ func scaleReclaim(t *testing.T, r *repo.Repository, blocks uint64) {
 func scaleIndex(t *testing.T, r *repo.Repository, path string, blocks uint64) {
 	hasher := format.NewHasher(format.HashBLAKE3, [32]byte{})
 	const stored = scaleBlock
-	size := int64(pack.FirstFrame) + scalePackOf*(pack.FrameHeaderSize+stored) + pack.Overhead(scalePackOf) - pack.FirstFrame
+	size := int64(pack.FirstFrame) + int64(scalePackOf)*(pack.FrameHeaderSize+stored) + pack.Overhead(int(scalePackOf)) - pack.FirstFrame
 	perSegment := uint64(32 * scaleRunOf)
 	for from := uint64(0); from < blocks; from += perSegment {
 		to := min(blocks, from+perSegment)
@@ -201,10 +213,10 @@ func scaleIndex(t *testing.T, r *repo.Repository, path string, blocks uint64) {
 		var covered []index.Covered
 		for number := from / scalePackOf; number < to/scalePackOf; number++ {
 			name := scalePackName(number)
-			p := commitlog.Pack{ID: name, Kind: pack.KindBlock.String(), Domain: r.Description().ID, Size: size, Frames: scalePackOf, Root: scaleBlockID(1<<61 + number)}
+			p := commitlog.Pack{ID: name, Kind: pack.KindBlock.String(), Domain: r.Description().ID, Size: size, Frames: int(scalePackOf), Root: scaleBlockID(1<<61 + number)}
 			payload.Packs = append(payload.Packs, p)
 			segment.Packs = append(segment.Packs, name)
-			covered = append(covered, index.Covered{Pack: name, Frames: scalePackOf})
+			covered = append(covered, index.Covered{Pack: name, Frames: int64(scalePackOf)})
 			file := filepath.Join(path, pack.ObjectName(name))
 			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 				t.Fatal(err)

@@ -88,7 +88,7 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 	}
 	named := namedBy(state)
 	for name, info := range listing {
-		if !named[name] && !strings.HasPrefix(name, "log/") {
+		if !named(name) && !strings.HasPrefix(name, "log/") {
 			s.Unnamed = append(s.Unnamed, info)
 		}
 	}

@@ -37,7 +37,7 @@ func (c *reclaimer) use() RepositoryUse {
 		live := int64(0)
 		if d := c.marker.domains[p.Domain]; d != nil && d.sealed && d.roots > 0 {
 			live = p.Size - pack.Overhead(p.Frames)
-		} else if used := c.placing[p.Domain].use[id]; used != nil {
+		} else if used := c.useOf(p); used != nil {
 			live = used.bytes
 			if p.Kind == pack.KindBlock.String() {
 				u.Content += used.plain

@@ -21,8 +21,10 @@ type State struct {
 	Rotated    uint32
 	Repository Repository
 	Domains    map[format.Name]Domain
-	Packs      map[format.Name]Pack
-	Condemned  map[format.Name]bool
+	// Packs are shared with clones: Apply copies them before it changes them.
+	Packs       map[format.Name]Pack
+	packsShared bool
+	Condemned   map[format.Name]bool
 	// CondemnedFiles are files that no entry names and none may name.
 	CondemnedFiles map[string]bool
 	// CondemnedIn is the number of the entry that condemned a pack, by its id in hex, or a file, by its name.
@@ -49,10 +51,12 @@ func NewState() *State {
 	}
 }
 
-// Clone returns a copy that does not change with the state. The lists in it are shared, and nobody changes those.
+// Clone returns a copy that does not change with the state. The lists in it are shared, and nobody changes those; the packs are, because
+// there are many, until one of the two changes.
 func (s *State) Clone() *State {
+	s.packsShared = true
 	c := *s
-	c.Domains, c.Packs, c.Condemned = maps.Clone(s.Domains), maps.Clone(s.Packs), maps.Clone(s.Condemned)
+	c.Domains, c.Condemned = maps.Clone(s.Domains), maps.Clone(s.Condemned)
 	c.CondemnedFiles, c.CondemnedIn, c.Index = maps.Clone(s.CondemnedFiles), maps.Clone(s.CondemnedIn), maps.Clone(s.Index)
 	c.Points, c.Claims, c.Holds = maps.Clone(s.Points), maps.Clone(s.Claims), maps.Clone(s.Holds)
 	c.Tombstones, c.Bad, c.Damaged, c.Partials = maps.Clone(s.Tombstones), maps.Clone(s.Bad), maps.Clone(s.Damaged), maps.Clone(s.Partials)
@@ -100,6 +104,9 @@ func (s *State) Apply(p *Payload, head Head) {
 }
 
 func (s *State) applyPacks(p *Payload) {
+	if s.packsShared && len(p.Deleted)+len(p.Packs) > 0 {
+		s.Packs, s.packsShared = maps.Clone(s.Packs), false
+	}
 	for _, id := range p.Deleted {
 		delete(s.Packs, id)
 		delete(s.Condemned, id)

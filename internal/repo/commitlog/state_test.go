@@ -169,6 +169,38 @@ func TestApplyRemovesBeforeItAdds(t *testing.T) {
 	}
 }
 
+// A state and its clones do not change with each other, whichever of them changes first, and again.
+func TestClonesDoNotChangeWithEachOther(t *testing.T) {
+	name := func(n byte) format.Name { return format.Name{n} }
+	packs := func(s *State) string { return fmt.Sprint(s.Payload().Packs) }
+	want := func(s *State, what string, names ...byte) {
+		t.Helper()
+		other := NewState()
+		for _, n := range names {
+			other.Apply(&Payload{Packs: []Pack{{ID: name(n), Entry: 1}}}, Head{N: 1})
+		}
+		if packs(s) != packs(other) {
+			t.Errorf("%s has the packs %s, want %s", what, packs(s), packs(other))
+		}
+	}
+	add := func(s *State, n byte) {
+		s.Apply(&Payload{Packs: []Pack{{ID: name(n), Entry: 1}}}, Head{N: 1})
+	}
+	s := NewState()
+	add(s, 1)
+	first := s.Clone()
+	add(s, 2)
+	second := s.Clone()
+	add(second, 3)
+	third := second.Clone()
+	s.Apply(&Payload{Deleted: []format.Name{name(1)}}, Head{N: 2})
+	third.Apply(&Payload{Deleted: []format.Name{name(2), name(3)}}, Head{N: 2})
+	want(first, "the first clone", 1)
+	want(s, "the state", 2)
+	want(second, "the second clone", 1, 2, 3)
+	want(third, "the clone of the second", 1)
+}
+
 func TestApplyIgnoresUnknownRemovals(t *testing.T) {
 	name, point := format.Name{1}, backup.PointID{1}
 	s := NewState()
