@@ -318,7 +318,9 @@ func TestFollow(t *testing.T) {
 			whole := ended
 			whole.Report = report(t, c.result, c.state)
 			d.answers("GET /v1/sessions/42", whole)
-			d.events(42, event("session", running), taskEvent("running", 1<<20), taskEvent("done", 4<<20), event("session", waiting), event("session", waiting),
+			unknown := taskEvent("running", 0) // how large it is
+			unknown.Task.Total = 0
+			d.events(42, event("session", running), unknown, taskEvent("running", 1<<20), taskEvent("done", 4<<20), event("session", waiting), event("session", waiting),
 				api.Event{Kind: "phase", Phase: &api.Phase{Name: "transform", State: "running"}}, api.Event{Kind: "phase", Phase: &api.Phase{Name: "transform", State: "done"}}, event("end", ended))
 			out, _ := run(t, c.code, "job", "run", "offsite")
 			want := "phase: synchronize\ncopied  web01  2026-11-24 01:14:05  4.0 MiB  read 3.0 MiB  stored 1.0 MiB\nwaits: the window is closed\nphase: transform\nALARM  it rots\n"

@@ -47,7 +47,9 @@ func (f *following) say(format string, args ...any) {
 // followed is a machine that is worked on.
 type followed struct {
 	done, total atomic.Int64
-	end         func()
+	// drawn is true once a bar shows it, which end ends.
+	drawn bool
+	end   func()
 }
 
 const (
@@ -108,26 +110,28 @@ func (f *following) enters(phase string) {
 	}
 }
 
-// task shows how far a machine is.
+// task shows how far a machine is, once its size is known: a bar has to know its end.
 func (f *following) task(t api.Task) {
 	shown := f.tasks[t.ID]
-	if t.State != "running" {
-		if shown != nil {
-			shown.end()
-			delete(f.tasks, t.ID)
-			f.ended(t)
-		}
+	switch {
+	case t.State != "running" && shown != nil:
+		shown.end()
+		delete(f.tasks, t.ID)
+		f.ended(t)
+	case t.State != "running":
+	case shown == nil:
+		shown = &followed{end: func() {}}
+		f.tasks[t.ID] = shown
+	}
+	if t.State != "running" || t.Total <= 0 {
 		return
 	}
-	if shown == nil {
-		shown = &followed{}
-		f.tasks[t.ID] = shown
-		shown.done.Store(t.Done)
-		shown.total.Store(t.Total)
+	shown.total.Store(t.Total)
+	shown.done.Store(t.Done)
+	if !shown.drawn {
+		shown.drawn = true
 		shown.end = f.bars.add(machineName(t.Machine), shown.total.Load, shown.done.Load)
 	}
-	shown.done.Store(t.Done)
-	shown.total.Store(t.Total)
 }
 
 // ended tells what became of a machine.

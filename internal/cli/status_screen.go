@@ -256,7 +256,7 @@ func (s *screen) running() {
 func progressCells(t api.Task, now time.Time) []string {
 	spent := now.Sub(t.Began)
 	if t.Total <= 0 || t.Began.IsZero() || spent <= 0 {
-		return []string{"", "begins", "", "since " + minute(t.Began)}
+		return []string{"", "in progress", "", "since " + minute(t.Began)}
 	}
 	cells := []string{fmt.Sprintf("%d %%", min(100, t.Done*100/t.Total)), size(t.Done) + " of " + size(t.Total), "", ""}
 	if rate := float64(t.Done) / spent.Seconds(); rate > 0 {
