@@ -59,6 +59,7 @@ func (n *record) context() context.Context { return context.WithoutCancel(n.run.
 func (n *record) note(err error) {
 	if errors.Is(err, catalog.ErrLostLease) {
 		n.run.stop(errLostHold)
+		return
 	}
 	n.trouble("what sessions do cannot be noted", err)
 }
