@@ -31,7 +31,7 @@ build: check-go ## Build bin/ferry
 	$(GO) build -trimpath -o bin/ferry ./cmd/ferry
 
 .PHONY: demo
-demo: build ## Build Ferry and watch it copy, verify and restore a machine that it makes up
+demo: build ## Build Ferry and watch it copy, verify and restore machines that it makes up, by hand and by a server
 	bin/ferry demo
 
 .PHONY: test

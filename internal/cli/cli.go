@@ -53,6 +53,8 @@ type app struct {
 	unattended bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
 	live io.Writer
+	// clock is what a server goes by; nil: the machine's.
+	clock clock
 	// interrupted says what to do after an interruption of the command that runs; empty if nothing is left to do.
 	interrupted string
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"ferry/internal/demo"
+	"ferry/internal/pace"
 	"ferry/internal/restore"
 )
 
@@ -24,9 +27,12 @@ func (a *app) demoCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole story on generated machines, in a folder of its own",
-		Long: `Make up two machines with three days of backups, copy them, prove the copy, restore from it, and copy it on, with the
-command for every step. Only the machines are invented: backups, copies and restored disks are real, and lie in one
-folder (about 80 MB), which is kept so that you can look around. What is restored is compared with what was generated.`,
+		Long: `Make up two machines with backups of three days, copy them, prove the copy, restore from it, and copy it on, with the
+command for every step. Then a server is given a job, and lives through four nights in seconds: in one a backup is not done
+yet, in one the target's disk is away. It shows what ferry status and ferry job explain say of them.
+
+Only the machines are invented, and the hours that pass between nights. Backups, copies and restored disks are real, and lie
+in one folder (about 200 MB), which is kept so that you can look around. What is restored is compared with what was generated.`,
 		Example: `  ferry demo
   ferry demo --dir /var/tmp/ferry-demo
   ferry demo --keep=false --json`,
@@ -61,8 +67,9 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	}
 	teller := &narrator{app: a}
 	teller.opening(dir, f.keep)
+	clock := demo.NewClock(demo.ServerStart)
 	summary, err := demo.Run(ctx, demo.Options{
-		Dir: dir, Formats: a.formats(), Environment: a.environment(), TempDir: a.tempDir, Narrator: teller,
+		Dir: dir, Formats: a.formats(), Environment: a.environment(), TempDir: a.tempDir, Narrator: teller, Ferry: a.ferry(clock), Clock: clock,
 	})
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -77,6 +84,18 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	}
 	teller.closing(summary, f.keep)
 	return nil
+}
+
+// ferry runs commands by the clock of a demonstration. All that they print goes to out, as if it were no terminal.
+func (a *app) ferry(clock clock) func(ctx context.Context, out io.Writer, args ...string) error {
+	return func(ctx context.Context, out io.Writer, args ...string) error {
+		with := &app{out: out, errOut: out, limits: &pace.Limits{}, clock: clock}
+		root := with.root()
+		root.SetArgs(append(args, "--cache-dir", a.cacheDir, "--temp-dir", a.tempDir))
+		root.SetOut(out)
+		root.SetErr(out)
+		return root.ExecuteContext(ctx)
+	}
 }
 
 // narrator prints the story; with --json it is silent.
@@ -113,6 +132,13 @@ func (n *narrator) Result(rows ...[]string) {
 		indented = append(indented, append([]string{"    " + row[0]}, row[1:]...))
 	}
 	n.app.table(indented)
+}
+
+// Output prints what a command printed.
+func (n *narrator) Output(text string) {
+	for line := range strings.Lines(text) {
+		n.line("%s", strings.TrimRight("    "+line, " \n"))
+	}
 }
 
 func (n *narrator) closing(summary demo.Summary, keep bool) {

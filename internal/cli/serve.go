@@ -107,7 +107,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer release()
-	known, err := catalog.Open(ctx, filepath.Join(state, "catalog.db"), catalog.Options{})
+	known, err := catalog.Open(ctx, filepath.Join(state, "catalog.db"), catalog.Options{Now: a.now()})
 	if err != nil {
 		return err
 	}
@@ -115,9 +115,12 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	log := slog.New(slog.NewTextHandler(a.errOut, nil))
 	s := &service{app: a, allowed: allowed, log: log}
 	runs := scheduler.New(known, scheduler.Options{
-		Prepare: s.prepare, Configured: s.limit, Owner: ownerName(), Sole: true, Slots: f.slots, Version: Version, Log: log,
+		Prepare: s.prepare, Configured: s.limit, Owner: ownerName(), Sole: true, Slots: f.slots, Version: Version, Log: log, Now: a.now(),
 	})
 	s.scheduler = runs
+	if a.clock != nil {
+		a.clock.Watch(runs.Changed)
+	}
 	return s.run(ctx, known, state, socket)
 }
 
@@ -139,6 +142,7 @@ func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket
 		Explanation: func(j policy.Job, e *job.Explanation) any { return describeExplanation(j, e) },
 		Release:     s.release,
 		Listening:   func() { close(listening) },
+		Now:         s.app.now(),
 	})
 	group.Go(func() error { return answers.Serve(within, socket) })
 	group.Go(func() error {
@@ -214,6 +218,9 @@ func (s *service) prepare(ctx context.Context, resources policy.Resources, name 
 	setup, err := s.unattended(name).setup(chosenJob{Job: of.Effective(), resources: resources, folder: "/"})
 	if err != nil {
 		return setup, err
+	}
+	if s.app.clock != nil {
+		setup.Pause = s.app.clock.Pause
 	}
 	for i := range setup.Sources {
 		place := &setup.Sources[i]

@@ -1,14 +1,16 @@
 // Package demo tells the whole story of a backup copy on machines that it makes up: two machines are backed up on three
-// days, their backups are copied, proven, restored and copied on. It shows a newcomer what Ferry does, and it is a test
+// days, their backups are copied, proven, restored and copied on; then a server does that by itself for four more. It shows a newcomer what Ferry does, and it is a test
 // of all of it together: what is restored is compared with what was generated, byte for byte.
 //
-// Only the machines are invented. Their backups are real vzdump files, and everything after that is done by the packages
-// that the commands use (registry, plan, job, repo, restore), in the way in which the commands use them. Machines, dates
-// and content are the same every time.
+// Only the machines are invented, and the hours between the server's nights, which its clock skips. The backups are real
+// vzdump files. What is done by hand is done by the packages that the commands use (registry, plan, job, repo, restore), in
+// the way in which the commands use them; the server, and what asks it, are the commands themselves. Machines, dates and
+// content are the same every time.
 //
 //   - machines.go, content.go: the machines and what is on their disks, day by day.
 //   - dump.go: their backups, as vzdump writes them.
 //   - story.go, proof.go: what is done with them, and what must come out.
+//   - nights.go, clock.go: what the server lives through, and its clock.
 //   - commands.go: what the commands copy, verify and restore do, in a folder and with a result.
 //   - compare.go: restored files against generated ones.
 package demo
@@ -17,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,6 +39,8 @@ type Narrator interface {
 	Command(text string)
 	// Result is what came of it: rows whose columns belong together.
 	Result(rows ...[]string)
+	// Output is all that it printed.
+	Output(text string)
 }
 
 // Options of a demonstration.
@@ -48,6 +53,10 @@ type Options struct {
 	// TempDir takes what does not fit in memory; empty means the system's.
 	TempDir  string
 	Narrator Narrator
+	// Ferry runs a command of the program until it has ended or ctx has, by the story's clock. All that it prints goes to out.
+	Ferry func(ctx context.Context, out io.Writer, args ...string) error
+	// Clock is the story's, from ServerStart on.
+	Clock *Clock
 
 	// restored, if set, is called after each restore, with the folder: tests spoil it.
 	restored func(folder string) error
@@ -69,7 +78,10 @@ type Summary struct {
 	// FlippedBit tells whether one wrong bit was found.
 	FlippedBit DamageSummary    `json:"flippedBit"`
 	Restores   []RestoreSummary `json:"restores"`
-	Seconds    float64          `json:"seconds"`
+	// Nights are those that the server lived through, and Shelf is what it kept of them.
+	Nights  []NightSummary    `json:"nights"`
+	Shelf   RepositorySummary `json:"shelf"`
+	Seconds float64           `json:"seconds"`
 	// Next are commands to try.
 	Next []Suggestion `json:"next"`
 }
@@ -129,6 +141,15 @@ type RestoreSummary struct {
 	Equal   bool   `json:"equal"`
 }
 
+// NightSummary is the session of a night, by the story's clock.
+type NightSummary struct {
+	Session  int64     `json:"session"`
+	Boundary time.Time `json:"boundary"`
+	Ended    time.Time `json:"ended"`
+	State    string    `json:"state"`
+	Copied   int       `json:"copied"`
+}
+
 // Suggestion is a command to try, and what it is for.
 type Suggestion struct {
 	Command string `json:"command"`
@@ -175,12 +196,24 @@ func empty(dir string) error {
 
 // Run tells the story. The error says what did not come out as it must; the summary is of what came before it.
 func Run(ctx context.Context, options Options) (Summary, error) {
+	return tell(ctx, options, append(byHand(), (*story).server, (*story).suggest)...)
+}
+
+// part of a story.
+type part func(*story, context.Context) error
+
+// byHand are the parts in which a person does everything.
+func byHand() []part {
+	return []part{
+		(*story).prepare, (*story).firstDay, (*story).laterDays, (*story).verify, (*story).flipBit, (*story).restore, (*story).offsite,
+	}
+}
+
+func tell(ctx context.Context, options Options, parts ...part) (Summary, error) {
 	s := &story{Options: options, summary: Summary{Folder: options.Dir}}
 	started := time.Now()
-	for _, part := range []func(context.Context) error{
-		s.prepare, s.firstDay, s.laterDays, s.verify, s.flipBit, s.restore, s.offsite, s.suggest,
-	} {
-		err := part(ctx)
+	for _, part := range parts {
+		err := part(s, ctx)
 		if ctx.Err() != nil {
 			return s.summary, ctx.Err()
 		}

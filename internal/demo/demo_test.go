@@ -26,6 +26,7 @@ type listener struct {
 func (l *listener) Heading(text string)     { l.headings = append(l.headings, text) }
 func (l *listener) Say(text string)         { l.said = append(l.said, text) }
 func (l *listener) Result(rows ...[]string) { l.rows += len(rows) }
+func (l *listener) Output(string)           {}
 func (l *listener) Command(text string) {
 	l.commands = append(l.commands, text)
 	if l.before != nil {
@@ -53,7 +54,7 @@ func prepared(t *testing.T) (Options, *listener) {
 
 func TestStory(t *testing.T) {
 	options, heard := prepared(t)
-	summary, err := Run(context.Background(), options)
+	summary, err := tell(context.Background(), options, byHand()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func checkSummary(t *testing.T, summary Summary) {
 func TestStoryNoticesAWrongBit(t *testing.T) {
 	options, _ := prepared(t)
 	options.restored = func(folder string) error { return flip(filepath.Join(folder, "drive-scsi1.raw"), 3_000_001) }
-	summary, err := Run(context.Background(), options)
+	summary, err := tell(context.Background(), options, byHand()...)
 	if !errors.Is(err, errDiffers) || !strings.HasSuffix(err.Error(), "drive-scsi1.raw differs at byte 3000001") {
 		t.Errorf("error %v", err)
 	}
@@ -195,7 +196,7 @@ func TestStoryNoticesDamage(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := Run(context.Background(), options); err == nil || !strings.Contains(err.Error(), "damaged places") {
+	if _, err := tell(context.Background(), options, byHand()...); err == nil || !strings.Contains(err.Error(), "damaged places") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -231,7 +232,7 @@ func TestStoryEndsWhenInterrupted(t *testing.T) {
 					cancel()
 				}
 			}
-			if _, err := Run(ctx, options); !errors.Is(err, context.Canceled) {
+			if _, err := tell(ctx, options, byHand()...); !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v", err)
 			}
 			if last := heard.commands[len(heard.commands)-1]; last != at {

@@ -183,12 +183,12 @@ func (s *story) suggest(context.Context) error {
 	web, database := machines()[0], machines()[1]
 	in := func(names ...string) string { return restore.Quote(s.path(names...)) }
 	first := web.name + "-first"
-	s.summary.Next = []Suggestion{
+	s.summary.Next = append(s.served(), []Suggestion{
 		{"ferry points " + in(offsiteFolder), "the second repository"},
 		{fmt.Sprintf("ferry restore %s %s --to %s", in(offsiteFolder), database.name, in(restoredFolder, database.name)), "says how to bring it back"},
 		{fmt.Sprintf("cd %s && sha256sum -c ../%s", in(restoredFolder, first), first+sumsExtension), "compare without Ferry"},
 		{"ferry points /var/lib/vz/dump", "or where your own backups are"},
 		{"rm -r " + restore.Quote(s.Dir), "remove the demonstration"},
-	}
+	}...)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"ferry/internal/backup"
+	"ferry/internal/client"
 	"ferry/internal/job"
 )
 
@@ -31,6 +32,8 @@ type story struct {
 	dumps   []dumped
 	// points that the vault has when all are copied, by machine and time.
 	points []backup.Point
+	// client asks the server.
+	client *client.Client
 }
 
 func (s *story) prepare(context.Context) error {
@@ -48,15 +51,22 @@ func (s *story) prepare(context.Context) error {
 // backUp is a night in which every machine is backed up.
 func (s *story) backUp(ctx context.Context, day int) error {
 	for _, m := range machines() {
-		d, err := dump(ctx, s.path(dumpFolder), m, day)
-		if err != nil {
+		if err := s.backUpMachine(ctx, m, day); err != nil {
 			return err
 		}
-		s.dumps = append(s.dumps, d)
-		s.summary.ArchiveBytes += d.archiveSize
-		for _, disk := range m.disks {
-			s.summary.GeneratedBytes += disk.size
-		}
+	}
+	return nil
+}
+
+func (s *story) backUpMachine(ctx context.Context, m machine, day int) error {
+	d, err := dump(ctx, s.path(dumpFolder), m, day)
+	if err != nil {
+		return err
+	}
+	s.dumps = append(s.dumps, d)
+	s.summary.ArchiveBytes += d.archiveSize
+	for _, disk := range m.disks {
+		s.summary.GeneratedBytes += disk.size
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ var floors = map[string][]string{
 
 	"internal/demo": {
 		"internal/backup", "internal/vma", "internal/plan", "internal/job", "internal/source/...", "internal/storage/...", "internal/repo",
-		"internal/mover", "internal/restore",
+		"internal/mover", "internal/restore", "internal/api", "internal/client",
 	},
 	"internal/cli": {"internal/..."},
 	"cmd/ferry":    {"internal/cli"},
