@@ -18,16 +18,16 @@ type startedJSON struct {
 	Session int64  `json:"session"`
 }
 
-// askedJSON is the output of job stop, enable and disable, and of a retry that had nothing to do.
-type askedJSON struct {
+// answeredJSON is the output of job stop, enable and disable, and of a retry that had nothing to do.
+type answeredJSON struct {
 	Job     string `json:"job"`
 	Outcome string `json:"outcome"`
 }
 
-// asked tells what became of a job by a request.
-func (a *app) asked(name, outcome string) error {
+// answered tells what became of a job by a request.
+func (a *app) answered(name, outcome string) error {
 	if a.json {
-		return a.printJSON(askedJSON{printable(name), readable(outcome)})
+		return a.printJSON(answeredJSON{printable(name), readable(outcome)})
 	}
 	a.say("job %s: %s", printable(name), readable(outcome))
 	return nil
@@ -43,7 +43,7 @@ func (a *app) jobStart(ctx context.Context, at *asked, names []string, how api.S
 	if err != nil {
 		var problem *client.Error
 		if errors.As(err, &problem) && problem.Code == api.CodeNothingToRetry {
-			return a.asked(name, problem.Detail)
+			return a.answered(name, problem.Detail)
 		}
 		return at.failed(err)
 	}
@@ -92,7 +92,7 @@ on from there. The command does not wait until the session has ended.`,
 			if err := at.client().Stop(cmd.Context(), name, now); err != nil {
 				return at.failed(err)
 			}
-			return a.asked(name, "asked to stop")
+			return a.answered(name, "asked to stop")
 		},
 	}
 	command.Flags().BoolVar(&now, "now", false, "let go of what is in flight")
@@ -128,7 +128,7 @@ Of those that passed meanwhile one is made up for.`,
 		if err := change(cmd.Context(), name); err != nil {
 			return at.failed(err)
 		}
-		return a.asked(name, word)
+		return a.answered(name, word)
 	}
 	return command
 }

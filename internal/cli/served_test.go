@@ -112,7 +112,7 @@ func TestStatusOfServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.TooOld != 3 {
 		t.Errorf("%v: %s", err, out)
 	}
-	d.wantAsked("GET /v1/status?machines=10", "GET /v1/status?machines=100000")
+	d.wantAsked("GET /v1/status?machines=100000", "GET /v1/status?machines=100000")
 	if out, errOut := run(t, checkCritical, "status", "--check"); !strings.HasPrefix(out, "FERRY CRITICAL - 3 copies") || strings.Count(out, "\n") != 1 || errOut != "" {
 		t.Errorf("%q, %q", out, errOut)
 	}

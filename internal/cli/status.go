@@ -38,15 +38,11 @@ repositories are (docs/status.md).
 	return command
 }
 
-// allMachines is more than a server has.
+// allMachines is more than a server has in its jobs.
 const allMachines = 100_000
 
 func (a *app) status(ctx context.Context, at asked) error {
-	machines := rowsShown
-	if a.json {
-		machines = allMachines
-	}
-	status, err := at.client().Status(ctx, machines)
+	status, err := at.client().Status(ctx, allMachines) // those that have a note are anywhere among them
 	if err != nil {
 		return at.failed(err)
 	}

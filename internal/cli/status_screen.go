@@ -49,7 +49,7 @@ func (s *screen) add(lines ...string) {
 func (s *screen) fold(text string, at int) string { return fold(text, at, s.width) }
 
 // section prints a title and rows below it, and what is left out of them.
-func (s *screen) section(title []string, rows [][]string, more string) {
+func (s *screen) section(title []string, rows [][]string) {
 	if len(rows) == 0 {
 		return
 	}
@@ -60,7 +60,7 @@ func (s *screen) section(title []string, rows [][]string, more string) {
 	s.add("")
 	s.add(aligned(append([][]string{title}, rows...), s.width)...)
 	if left > 0 {
-		s.add(fmt.Sprintf("… and %s", counted(left, more)))
+		s.add(fmt.Sprintf("… and %s", counted(left, "other")))
 	}
 }
 
@@ -195,7 +195,7 @@ func (s *screen) tooOld() {
 		}
 		rows = append(rows, []string{short(machineName(c.Machine)), short(c.Job), newest, old, policy.FormatDuration(time.Duration(c.RPO) * time.Second), copyNote(c)})
 	}
-	s.section([]string{"TOO OLD", "job", "newest copy", "age", "allowed", ""}, rows, "other")
+	s.section([]string{"TOO OLD", "job", "newest copy", "age", "allowed", ""}, rows)
 }
 
 // copyNote says how a copy stands to the machine's sources.
@@ -218,7 +218,7 @@ func (s *screen) alarms() {
 			rows = append(rows, []string{a.Level, short(a.Job), minute(a.Since), readable(a.Text)})
 		}
 	}
-	s.section([]string{"ALARMS", "job", "since", ""}, rows, "other")
+	s.section([]string{"ALARMS", "job", "since", ""}, rows)
 }
 
 // notes lists what else is to be known of machines, such as that their copies are always one interval behind.
@@ -229,7 +229,7 @@ func (s *screen) notes() {
 			rows = append(rows, []string{short(machineName(c.Machine)), short(c.Job), readable(c.Note)})
 		}
 	}
-	s.section([]string{"NOTES", "job", ""}, rows, "other")
+	s.section([]string{"NOTES", "job", ""}, rows)
 }
 
 // running lists the machines that are worked on, and sessions that do something else.
@@ -249,7 +249,7 @@ func (s *screen) running() {
 			rows = append(rows, []string{"", short(session.Job), "", phase, "", "since " + minute(session.Began)})
 		}
 	}
-	s.section([]string{"RUNNING", "job", "", "", "", ""}, rows, "other")
+	s.section([]string{"RUNNING", "job", "", "", "", ""}, rows)
 }
 
 // progressCells are percent, bytes, rate and estimate of a task.
@@ -283,7 +283,7 @@ func (s *screen) waiting() {
 			rows = append(rows, []string{short(session.Job), "", "", readable(session.Reason)})
 		}
 	}
-	s.section([]string{"WAITING", "", "", "for"}, rows, "other")
+	s.section([]string{"WAITING", "", "", "for"}, rows)
 }
 
 // next lists when intervals begin, and how the last ones went.
@@ -303,7 +303,7 @@ func (s *screen) next() {
 		}
 		rows = append(rows, []string{short(j.Name), begins, j.Schedule, last})
 	}
-	s.section([]string{"NEXT", "begins", "", ""}, rows, "other")
+	s.section([]string{"NEXT", "begins", "", ""}, rows)
 }
 
 // repositories lists how full they are; of sources nothing is known but their state.
@@ -321,7 +321,7 @@ func (s *screen) repositories() {
 		}
 		rows = append(rows, row)
 	}
-	s.section([]string{"REPOSITORIES", "", "", ""}, rows, "other")
+	s.section([]string{"REPOSITORIES", "", "", ""}, rows)
 }
 
 func known(bytes int64, what string) string {
