@@ -30,6 +30,7 @@ import (
 // lab is a catalog on SQLite, sources and targets in memory, and a scheduler over them. All goes by the clock of the bubble.
 type lab struct {
 	t       *testing.T
+	path    string // of the catalog
 	catalog *catalog.Catalog
 	targets map[string]*memory.Store
 	log     *slog.Logger
@@ -57,7 +58,8 @@ func inBubble(t *testing.T, test func(l *lab)) {
 		l := &lab{
 			t: t, points: map[string][]*sourcetest.Point{}, targets: map[string]*memory.Store{}, log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), slots: 2,
 		}
-		c, err := catalog.Open(t.Context(), filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{Now: l.now})
+		l.path = filepath.Join(t.TempDir(), "catalog.db")
+		c, err := catalog.Open(t.Context(), l.path, catalog.Options{Now: l.now})
 		l.must(err)
 		l.catalog = c
 		defer func() {

@@ -72,11 +72,13 @@ const noteAgain = 10 * time.Second
 func (n *record) untilNoted(do func() error) {
 	for {
 		err := do()
-		n.note(err)
-		if err == nil || errors.Is(err, catalog.ErrLostLease) {
+		if errors.Is(err, catalog.ErrLostLease) {
+			err = nil // it is another process's business
+		}
+		n.trouble("the end of a session of job "+n.run.session.Job+" cannot be noted", err)
+		if err == nil {
 			return
 		}
-		n.log.Error("the end of a session cannot be noted", "job", n.run.session.Job, "session", n.run.session.ID, "error", err)
 		again := time.NewTimer(noteAgain)
 		select {
 		case <-again.C:

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"database/sql"
 	"errors"
 	"strings"
 	"testing"
@@ -106,6 +107,34 @@ func TestSessionIsTakenUp(t *testing.T) {
 			if task.State != catalog.TaskDone {
 				l.t.Errorf("%+v", task)
 			}
+		}
+	})
+}
+
+// A catalog that takes no end of a session for a while keeps no job from running ever after: the end is noted when it can be.
+func TestEndIsNotedInTheEnd(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		db, err := sql.Open("sqlite", l.path)
+		l.must(err)
+		defer db.Close()
+		l.add("a")
+		l.job("offsite", "schedule: {every: 1h}")
+		_, err = db.Exec(`CREATE TRIGGER full BEFORE UPDATE OF ended_at ON sessions BEGIN SELECT RAISE(ABORT, 'no space left'); END`)
+		l.must(err)
+		l.begin()
+		l.pass(3 * time.Minute)
+		if stands := l.last("offsite", catalog.SessionRunning); !strings.Contains(strings.Join(l.Ready(), " "), "no space left") {
+			l.t.Errorf("%+v, not ready: %q", stands, l.Ready())
+		}
+		_, err = db.Exec(`DROP TRIGGER full`)
+		l.must(err)
+		l.pass(time.Minute)
+		if ended := l.last("offsite", catalog.SessionDone); ended.Counts["copied"] != 1 || len(l.Ready()) > 0 {
+			l.t.Errorf("%+v, not ready: %q", ended, l.Ready())
+		}
+		l.pass(time.Hour)
+		if n := len(l.sessions("offsite")); n != 2 {
+			l.t.Errorf("%d sessions", n)
 		}
 	})
 }
