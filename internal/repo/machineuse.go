@@ -80,7 +80,7 @@ type machineGroup struct {
 // MachinesUse finds out what each machine's points need now. It reads tree nodes and the index, and changes nothing. In
 // tempDir lies what does not fit into memory.
 func (r *Repository) MachinesUse(ctx context.Context, tempDir string) (MachinesUse, error) {
-	m := &machineMarking{repo: r, state: r.snapshot(), temp: tempDir, nodes: newNodePacks(r), ids: spill.NewSorter(tempDir), uses: map[format.Name]*MachineUse{}}
+	m := &machineMarking{repo: r, state: r.snapshot(), temp: tempDir, nodes: newNodePacks(r, tempDir), ids: spill.NewSorter(tempDir), uses: map[format.Name]*MachineUse{}}
 	defer m.ids.Close()
 	defer m.nodes.close()
 	if err := m.collect(ctx); err != nil {

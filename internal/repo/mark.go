@@ -69,7 +69,7 @@ const pointsAtOnce = 256
 const maxIncomplete = 20
 
 func newMarker(r *Repository, temp string) *marker {
-	return &marker{repo: r, temp: temp, nodes: newNodePacks(r), domains: map[format.Name]*domainMark{}, points: map[string]bool{}, partials: map[string]bool{}}
+	return &marker{repo: r, temp: temp, nodes: newNodePacks(r, temp), domains: map[format.Name]*domainMark{}, points: map[string]bool{}, partials: map[string]bool{}}
 }
 
 func (m *marker) close() error {

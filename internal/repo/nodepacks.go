@@ -8,6 +8,7 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
+	"ferry/internal/spill"
 	"ferry/internal/storage"
 )
 
@@ -18,8 +19,9 @@ import (
 //     no more than half of the memory is taken by packs that the walk has not reached.
 //  2. A node is taken from its pack, and proven by its id like any other. The pack that was not used for longest makes room:
 //     the other half of the memory is for the packs that the walk is in, in the tree and in the one beside it.
-//  3. A pack is read whole once. If it had to make room since, its nodes are read as any reader does it: a long history lies in
-//     more packs than there is memory for, and each would be read again for every few nodes.
+//  3. A pack is read whole once. One that makes room is moved to a temporary file, and its nodes are taken from there: a long history
+//     lies in more packs than there is memory for, and each would be read again for every few nodes. If that file cannot be written, nodes
+//     of such packs are read as any reader does it.
 //  4. Whatever goes wrong, the node is read as any reader does it, who knows of other copies and of damage.
 //
 // It belongs to one goroutine. The reads that it begins end with close.
@@ -30,8 +32,9 @@ type nodePacks struct {
 	limit  int64
 
 	packs map[format.Name]*nodePack
-	// gone are packs that made room.
-	gone map[format.Name]bool
+	// moved are packs that made room, and where they begin in the file; notMoved if they could not be read or moved.
+	moved map[format.Name]int64
+	file  *spill.Pieces
 	// next are packs that the walk comes to, in that order, of which no read has begun.
 	next []format.Name
 	// size is what all packs take, ahead what those of them take that the walk has not reached, in bytes.
@@ -50,6 +53,8 @@ type nodePack struct {
 }
 
 const (
+	// notMoved is where a pack begins that is not in the file.
+	notMoved = -1
 	// nodePacksLimit bounds the memory for packs of nodes, in bytes.
 	nodePacksLimit = 128 << 20
 	// largestWhole is the largest pack of nodes that is read whole. Ferry makes none that is larger than 16 MiB.
@@ -58,14 +63,19 @@ const (
 	mostNext = 1024
 )
 
-func newNodePacks(r *Repository) *nodePacks {
-	return &nodePacks{repo: r, atOnce: storage.ParallelReads(r.store), limit: r.nodePacksLimit, packs: map[format.Name]*nodePack{}, gone: map[format.Name]bool{}}
+// newNodePacks keeps what does not fit in memory in a file in the folder temp; empty: the system's.
+func newNodePacks(r *Repository, temp string) *nodePacks {
+	return &nodePacks{
+		repo: r, atOnce: storage.ParallelReads(r.store), limit: r.nodePacksLimit,
+		packs: map[format.Name]*nodePack{}, moved: map[format.Name]int64{}, file: spill.NewPieces(temp),
+	}
 }
 
-// close waits for the reads that are under way.
+// close waits for the reads that are under way, and removes the file.
 func (n *nodePacks) close() {
 	n.reads.Wait()
-	n.packs, n.gone, n.next, n.size, n.ahead = map[format.Name]*nodePack{}, map[format.Name]bool{}, nil, 0, 0
+	_ = n.file.Close() // nobody needs it any more
+	n.packs, n.moved, n.next, n.size, n.ahead = map[format.Name]*nodePack{}, map[format.Name]int64{}, nil, 0, 0
 }
 
 // load returns a node. It is a tree.Loader.
@@ -84,7 +94,7 @@ func (n *nodePacks) expect(ctx context.Context, ids []format.ID) {
 	var packs []format.Name
 	for _, id := range ids {
 		place, ok := n.place(ctx, id)
-		if ok && n.packs[place.Pack] == nil && !slices.Contains(packs, place.Pack) {
+		if ok && !n.begun(place.Pack) && !slices.Contains(packs, place.Pack) {
 			packs = append(packs, place.Pack)
 		}
 	}
@@ -94,7 +104,13 @@ func (n *nodePacks) expect(ctx context.Context, ids []format.ID) {
 	n.readAhead(ctx)
 }
 
-// place of a node in a pack that can be read whole.
+// begun is true if the read of a pack was: it is not read whole again.
+func (n *nodePacks) begun(name format.Name) bool {
+	_, moved := n.moved[name]
+	return moved || n.packs[name] != nil
+}
+
+// place of a node in a pack that is here, or can be read whole.
 func (n *nodePacks) place(ctx context.Context, id format.ID) (index.Place, bool) {
 	set, err := n.repo.lookup(ctx)
 	if err != nil {
@@ -102,7 +118,7 @@ func (n *nodePacks) place(ctx context.Context, id format.ID) (index.Place, bool)
 	}
 	place, ok, err := set.Find(ctx, id)
 	size := n.repo.packSize(place.Pack)
-	return place, ok && err == nil && !n.gone[place.Pack] && size > 0 && size <= min(largestWhole, n.limit)
+	return place, ok && err == nil && n.moved[place.Pack] != notMoved && size > 0 && size <= min(largestWhole, n.limit)
 }
 
 // readAhead begins to read what comes next.
@@ -110,7 +126,7 @@ func (n *nodePacks) readAhead(ctx context.Context) {
 	for len(n.next) > 0 {
 		name := n.next[0]
 		size := n.repo.packSize(name)
-		if n.packs[name] == nil && !n.gone[name] && size > 0 {
+		if !n.begun(name) && size > 0 {
 			if n.underWay() >= n.atOnce || n.ahead > 0 && n.ahead+size > n.limit/2 {
 				return
 			}
@@ -162,7 +178,7 @@ func (n *nodePacks) begin(ctx context.Context, name format.Name, size int64) *no
 	return p
 }
 
-// evict drops the pack that was not used for longest. It is false if all are being read.
+// evict moves the pack that was not used for longest to the file. It is false if all are being read.
 func (n *nodePacks) evict() bool {
 	var oldest format.Name
 	for name, p := range n.packs {
@@ -177,7 +193,12 @@ func (n *nodePacks) evict() bool {
 	n.reach(p)
 	n.size -= int64(len(p.raw))
 	delete(n.packs, oldest)
-	n.gone[oldest] = true
+	n.moved[oldest] = notMoved
+	if p.err == nil {
+		if at, err := n.file.Add(p.raw); err == nil {
+			n.moved[oldest] = at
+		}
+	}
 	return true
 }
 
@@ -198,6 +219,9 @@ func (n *nodePacks) find(ctx context.Context, id format.ID) []byte {
 	if !ok {
 		return nil
 	}
+	if at, moved := n.moved[place.Pack]; moved {
+		return n.findMoved(place, at, id)
+	}
 	p := n.packs[place.Pack]
 	if p == nil {
 		if passed := slices.Index(n.next, place.Pack); passed >= 0 {
@@ -214,7 +238,25 @@ func (n *nodePacks) find(ctx context.Context, id format.ID) []byte {
 	if p.err != nil || end > int64(len(p.raw)) {
 		return nil
 	}
-	node, err := n.repo.decodeFrame(nil, p.raw[place.Offset:end], pack.KindNode, id)
+	return n.decode(p.raw[place.Offset:end], id)
+}
+
+// findMoved returns a node of a pack that begins there in the file, or nil.
+func (n *nodePacks) findMoved(place index.Place, at int64, id format.ID) []byte {
+	end := frameEnd(place)
+	if end > n.repo.packSize(place.Pack) {
+		return nil
+	}
+	raw := make([]byte, end-int64(place.Offset))
+	if n.file.Read(raw, at+int64(place.Offset)) != nil {
+		return nil
+	}
+	return n.decode(raw, id)
+}
+
+// decode returns the node in a frame, or nil if it is another one.
+func (n *nodePacks) decode(frame []byte, id format.ID) []byte {
+	node, err := n.repo.decodeFrame(nil, frame, pack.KindNode, id)
 	if err != nil {
 		return nil
 	}

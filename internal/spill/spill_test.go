@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,5 +193,39 @@ func TestAllZero(t *testing.T) {
 				p[at] = 0
 			}
 		}
+	}
+}
+
+// Pieces come back as they were added, at any offset; what was not added is an error, and after Close nothing is left, in the folder
+// neither.
+func TestPieces(t *testing.T) {
+	dir := t.TempDir()
+	p := NewPieces(dir)
+	for range 2 {
+		if err := p.Read(make([]byte, 1), 0); !errors.Is(err, ErrTemporary) {
+			t.Errorf("reading where nothing is: %v", err)
+		}
+		for i, piece := range []string{"first", "", "the second"} {
+			at, err := p.Add([]byte(piece))
+			if err != nil || at != int64([]int{0, 5, 5}[i]) {
+				t.Fatalf("%q begins at %d: %v", piece, at, err)
+			}
+		}
+		got := make([]byte, 6)
+		if err := p.Read(got, 9); err != nil || string(got) != "second" {
+			t.Errorf("read %q: %v", got, err)
+		}
+		if err := p.Read(got, 10); !errors.Is(err, ErrTemporary) || !errors.Is(err, io.EOF) {
+			t.Errorf("reading behind the end: %v", err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("the folder has %v: %v", left, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := NewPieces(filepath.Join(dir, "none")).Add(nil); !errors.Is(err, ErrTemporary) {
+		t.Errorf("a folder that is not there: %v", err)
 	}
 }
