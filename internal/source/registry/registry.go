@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -132,22 +133,33 @@ func (s *Source) Close() error {
 
 // unique keeps one point of each id, a complete one if there is one, and sorts by machine, then time.
 func unique(points []source.Point) []source.Point {
-	at := map[backup.PointID]int{}
-	var kept []source.Point
-	for _, p := range points {
-		i, seen := at[p.ID]
-		switch {
-		case !seen:
-			at[p.ID] = len(kept)
-			kept = append(kept, p)
-		case kept[i].State != backup.StateComplete && p.State == backup.StateComplete:
-			kept[i] = p
+	at := make(map[backup.PointID]int, len(points))
+	for i, p := range points {
+		if first, seen := at[p.ID]; !seen || points[first].State != backup.StateComplete && p.State == backup.StateComplete {
+			at[p.ID] = i
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b source.Point) int {
-		return cmp.Or(
-			cmp.Compare(a.Machine.Key.String(), b.Machine.Key.String()), a.Created.Compare(b.Created), slices.Compare(a.ID[:], b.ID[:]),
-		)
+	// The places are sorted, with their keys made once: points are large, and there may be a hundred thousand.
+	type place struct {
+		machine string
+		of      int
+	}
+	places := make([]place, 0, len(at))
+	machines := map[backup.MachineKey]string{}
+	for _, i := range at {
+		key := points[i].Machine.Key
+		if _, made := machines[key]; !made {
+			machines[key] = key.String()
+		}
+		places = append(places, place{machines[key], i})
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		x, y := &points[a.of], &points[b.of]
+		return cmp.Or(cmp.Compare(a.machine, b.machine), x.Created.Compare(y.Created), bytes.Compare(x.ID[:], y.ID[:]))
 	})
+	kept := make([]source.Point, len(places))
+	for i, place := range places {
+		kept[i] = points[place.of]
+	}
 	return kept
 }
