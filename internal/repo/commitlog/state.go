@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"ferry/internal/backup"
@@ -278,6 +277,6 @@ func (s *State) Live(pack format.Name) bool {
 // SortPoints sorts by time, then by id.
 func SortPoints(points []Point) {
 	slices.SortFunc(points, func(a, b Point) int {
-		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID.String(), b.ID.String()))
+		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 }
