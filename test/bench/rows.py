@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import dataset
+import machines
 import programs
 from measure import Bar, Results, Run, run, say
 
@@ -23,6 +24,7 @@ WORKS = {
     "restore": ("restore",),
     "replicate": ("replicate",),
     "drop": ("drop",),
+    "machines": ("machines",),
 }
 NAMES = [row for served in WORKS.values() for row in served] + ["memory"]
 
@@ -45,6 +47,11 @@ BARS = [
     Bar("replicate", "copy repository to repository, same keys", "replicate", "ferry", "seconds", 2, "cp -r, sync", "synced"),
     Bar("drop", "drop a point, reclaim: data packs read", "drop", "ferry packs read", "count", 0),
     Bar("drop", "… time", "drop", "ferry", "seconds", None, RESTIC),
+    Bar("machines", "2,000 machines, 100,000 points: an interval planned", "machines", "ferry explain", "seconds", 2),
+    Bar("machines", "… a session with nothing to do", "machines", "ferry session", "seconds", None),
+    Bar("machines", "… server's memory, with sessions", "machines", "ferry session", "memory", 300 * MEBIBYTE),
+    Bar("machines", "… ferry status", "machines", "ferry status", "seconds", 0.3),
+    Bar("machines", "… server idle for 60 s, processor", "machines", "ferry idle", "cpu", 0.6),
 ]
 
 
@@ -372,6 +379,15 @@ class Bench:
             sys.exit(f"{self.config.work} lies on a file system without access times: nothing shows which packs are read")
         return read(lambda: self.drop_point("dropped"))
 
+    # Many machines.
+
+    def do_machines(self, work):
+        say("making two repositories with 100,000 points of 2,000 machines each")
+        with machines.Machines(self.config.work, self.log, self.ferry, self.data.go) as server:
+            self.rounds(work, {"ferry explain": server.explain, "ferry session": server.session, "ferry status": server.status})
+            say("the server idles for a minute")
+            self.results.add(work, "ferry idle", server.idle(60))
+
     # Checks, and words for the report.
 
     def check_restore(self, repository, image, machine="bench.raw"):
@@ -390,7 +406,7 @@ class Bench:
         for bar in wanted:
             if bar.metric == "read":
                 bar.base = self.data.changed
-        peak = self.results.peak([program for _, program in self.results.runs if program.startswith("ferry")])
+        peak = self.results.peak([program for work, program in self.results.runs if program.startswith("ferry") and work != "machines"])
         if peak and "memory" in self.config.rows:
             self.results.add("all", "ferry", Run(0, 0, 0, peak))
             wanted.append(Bar("memory", "peak memory, the most of any of these", "all", "ferry", "memory", 300 * MEBIBYTE))
