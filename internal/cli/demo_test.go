@@ -226,3 +226,35 @@ func TestDemoInterrupted(t *testing.T) {
 		t.Errorf("said %q", text)
 	}
 }
+
+// interrupter is a writer that cancels when a text was written to it.
+type interrupter struct {
+	bytes.Buffer
+	at     string
+	cancel func()
+}
+
+func (w *interrupter) Write(text []byte) (int, error) {
+	if strings.Contains(string(text), w.at) {
+		w.cancel()
+	}
+	return w.Buffer.Write(text)
+}
+
+// A demonstration that is interrupted ends its server before it ends.
+func TestDemoInterruptedWhileItsServerRuns(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	dir := filepath.Join(t.TempDir(), "demo")
+	out, errOut := &interrupter{at: "$ ferry session show", cancel: cancel}, &bytes.Buffer{}
+	a := &app{out: out, errOut: errOut}
+	if code := a.exit(ctx, a.demo(ctx, demoFlags{dir: dir, keep: true, ownCache: true})); code != ExitInterrupted {
+		t.Errorf("exit code %d\n%s", code, errOut)
+	}
+	if client.New(filepath.Join(dir, "ferry.sock")).Running(context.Background()) {
+		t.Error("its server goes on")
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "server.log"))
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), "msg=ended") || !strings.Contains(string(log), "session left for the next server") {
+		t.Errorf("%v\n%s", err, log)
+	}
+}

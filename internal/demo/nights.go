@@ -26,6 +26,9 @@ const (
 	awayFolder  = "shelf.away"
 )
 
+// longestSocket is the longest path of a socket that Linux takes, in bytes.
+const longestSocket = 107
+
 // jobText is the job as a person would write it. It is carried out at two at night, when backups are done.
 const jobText = `kind: Repository
 name: pve
@@ -101,7 +104,7 @@ func (s *story) startServer(ctx context.Context) (stop func() error, err error) 
 		select {
 		case err := <-ended:
 			cancel()
-			return nil, fmt.Errorf("the server ended before it answered: %w", errors.Join(err, ctx.Err()))
+			return nil, errors.Join(errors.New("the server ended before it answered"), err)
 		case <-time.After(askAgain):
 		}
 	}

@@ -37,6 +37,9 @@ type story struct {
 }
 
 func (s *story) prepare(context.Context) error {
+	if socket := s.path(socketName); len(socket) > longestSocket {
+		return fmt.Errorf("the path %s is too long for a server's socket: the folder must be one with a shorter path", socket)
+	}
 	for _, folder := range []string{dumpFolder, restoredFolder} {
 		if err := os.Mkdir(s.path(folder), 0o700); err != nil {
 			return err
