@@ -64,6 +64,9 @@ func (s *Scheduler) noteTarget(ctx context.Context, name string, target *repo.Re
 	return s.recordFigure(ctx, name, target)
 }
 
+// ofSource stands for the id in what the catalog has of a source's points.
+const ofSource = "source"
+
 // noteSource brings up what the catalog knows of the points of a source, from which it is known what copies lack. One that is the
 // target of a job is known better by what that job leaves.
 func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, listing job.Listing) error {
@@ -82,7 +85,7 @@ func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, 
 	for _, p := range points {
 		fmt.Fprintln(sum, p.ID, p.State, p.Size)
 	}
-	head := catalog.Head{RepositoryID: "source", Checksum: hex.EncodeToString(sum.Sum(nil))}
+	head := catalog.Head{RepositoryID: ofSource, Checksum: hex.EncodeToString(sum.Sum(nil))}
 	if at, err := s.catalog.Mirror.Head(ctx, listing.Repository); err == nil && at == head {
 		return nil
 	}

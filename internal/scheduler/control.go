@@ -122,7 +122,7 @@ func (s *Scheduler) Explain(ctx context.Context, of string) (*job.Explanation, p
 	if err != nil {
 		return nil, policy.Job{}, err
 	}
-	setup, err := s.options.Prepare(ctx, resources, of)
+	setup, err := s.prepare(ctx, resources, of)
 	if err != nil {
 		return nil, policy.Job{}, err
 	}

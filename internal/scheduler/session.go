@@ -125,6 +125,24 @@ func (s *Scheduler) carryOut(r *run) {
 	n.untilNoted(func() error { return s.end(n, ended, held) })
 }
 
+// prepare makes what a session of a job needs. A target whose resource names no id must be the repository that the catalog has the
+// points of, once it has: another one at its place is refused, until Rebuild has met it.
+func (s *Scheduler) prepare(ctx context.Context, resources policy.Resources, of string) (job.Setup, error) {
+	setup, err := s.options.Prepare(ctx, resources, of)
+	if err != nil || setup.Target.ID != "" {
+		return setup, err
+	}
+	head, err := s.catalog.Mirror.Head(ctx, setup.Target.Name)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound) || err == nil && head.RepositoryID == ofSource:
+		return setup, nil
+	case err != nil:
+		return setup, err
+	}
+	setup.Target.ID = head.RepositoryID
+	return setup, nil
+}
+
 // runJob runs the interval of a session. held are the points that the job has in its target at the end, as far as it was looked at.
 func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.PointID]bool) {
 	r := n.run
@@ -139,7 +157,7 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 	if !there {
 		return fail(ErrUnknownJob), nil
 	}
-	setup, err := s.options.Prepare(r.context, r.resources, r.session.Job)
+	setup, err := s.prepare(r.context, r.resources, r.session.Job)
 	if err != nil {
 		if context.Cause(r.context) != nil {
 			ended = fail(context.Cause(r.context))
