@@ -136,9 +136,9 @@ func (r *runner) untilReady(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil || r.Host.Interval.Begins.IsZero() || state == StateReady || state == StateOther || state == "" || left <= 0 {
 			return err
 		}
+		r.close() // meanwhile it can be unmounted
 		if err := r.pauseFor(ctx, min(pause, left), r.targetReason()); err != nil {
 			return err
 		}
-		r.close()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,6 +166,7 @@ func history(state catalog.JobState) policy.History {
 // judgeJob raises the alarms of a job's sessions.
 func (l *looker) judgeJob(j policy.Job, p past) {
 	l.judgeSchedule(j, p)
+	l.judgeWait(j, p)
 	if p.ran == nil {
 		return
 	}
@@ -238,6 +240,27 @@ func (l *looker) dueSince(j policy.Job, state catalog.JobState) time.Time {
 		return d.Missed.First
 	default:
 		return d.Begins
+	}
+}
+
+// judgeWait raises the alarm of a target or of sources that a session waits for, unless the one before it has told of that already.
+func (l *looker) judgeWait(j policy.Job, p past) {
+	live := l.live[j.Name]
+	if live.State != catalog.SessionWaiting {
+		return
+	}
+	last := report{Target: job.TargetState{State: job.StateReady}}
+	if p.report != nil {
+		last = *p.report
+	}
+	state, reason, ofTarget := job.TargetWait(live.Reason)
+	switch {
+	case ofTarget && last.Target.State == job.StateReady:
+		l.alarm(critical, api.Alarm{
+			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: fmt.Sprintf("target %s is %s: %s", j.Target.Repository, state, reason),
+		})
+	case job.SourceWait(live.Reason) && !slices.ContainsFunc(last.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }):
+		l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: live.Started.UTC(), Text: live.Reason})
 	}
 }
 
