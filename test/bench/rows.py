@@ -47,7 +47,7 @@ BARS = [
     Bar("replicate", "copy repository to repository, same keys", "replicate", "ferry", "seconds", 2, "cp -r, sync", "synced"),
     Bar("drop", "drop a point, reclaim: data packs read", "drop", "ferry packs read", "count", 0),
     Bar("drop", "… time", "drop", "ferry", "seconds", None, RESTIC),
-    Bar("machines", "2,000 machines, 100,000 points: an interval planned", "machines", "ferry explain", "seconds", 2),
+    Bar("machines", "2,000 machines, 100,000 points: all listed, and an interval planned", "machines", "ferry explain", "seconds", 2),
     Bar("machines", "… a session with nothing to do", "machines", "ferry session", "seconds", None),
     Bar("machines", "… server's memory, with sessions", "machines", "ferry session", "memory", 300 * MEBIBYTE),
     Bar("machines", "… ferry status", "machines", "ferry status", "seconds", 0.3),
