@@ -85,6 +85,8 @@ type Environment struct {
 
 // Repository is an open repository. It is safe for parallel use.
 type Repository struct {
+	// owns is true if Close closes the store.
+	owns        bool
 	store       storage.Store
 	description format.Description
 	hasher      *format.Hasher
@@ -305,8 +307,14 @@ func (r *Repository) Close() error {
 	r.rememberState()
 	r.files.close()
 	r.index.Close()
+	if r.owns {
+		return r.store.Close()
+	}
 	return nil
 }
+
+// OwnStore has Close close the store too: a process that opens a repository again and again would hold its folder open.
+func (r *Repository) OwnStore() { r.owns = true }
 
 // ID of the repository: 32 hex digits.
 func (r *Repository) ID() string { return r.description.ID.String() }
