@@ -238,8 +238,10 @@ type Repository struct {
 	// or why it cannot be said.
 	Full     time.Time `json:"full"`
 	Forecast string    `json:"forecast"`
-	// Verified is since when all of it has been verified at least once; zero: not known.
-	Verified time.Time `json:"verified"`
+	// Verified is when the pack was verified whose last verification is the oldest; zero: none was yet. Unverified is how many
+	// packs were not verified since they were written; Unknown if no session has looked.
+	Verified   time.Time `json:"verified"`
+	Unverified int64     `json:"unverified"`
 }
 
 // Health says whether the server lives, or is ready to work.

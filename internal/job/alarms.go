@@ -59,6 +59,8 @@ func (r *runner) lookBack(ctx context.Context) {
 	if r.target == nil || ctx.Err() != nil || state != StateReady && state != StateFull && state != StateReadOnly {
 		return // a target that is not there, or another one, says nothing
 	}
+	stored := r.target.Proven(ctx)[0]
+	r.session.Target.Verified, r.session.Target.Unverified = stored.Oldest.UTC(), stored.Never
 	damaged := r.damaged()
 	var held []plan.Held
 	if len(damaged) > 0 || r.Job.RPO > 0 {

@@ -187,3 +187,16 @@ func TestTargetWait(t *testing.T) {
 		}
 	}
 }
+
+// A session tells how old the oldest proof of its target is, and how much was never proven.
+func TestVerificationIsTold(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Job.HealthCheck.Schedule = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 30}}
+	if s := l.run(job.ResultDone); !s.Target.Verified.IsZero() || s.Target.Unverified == 0 {
+		t.Errorf("before anything was verified: %+v", s.Target)
+	}
+	l.now = l.now.AddDate(0, 2, 0)
+	if s := l.run(job.ResultDone); s.Target.Verified.IsZero() || s.Target.Unverified != 0 {
+		t.Errorf("after all was: %+v\n%s", s.Target, l.describe(s))
+	}
+}

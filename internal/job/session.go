@@ -95,6 +95,10 @@ type TargetState struct {
 	ID       string     `json:"id"`
 	State    PlaceState `json:"state"`
 	Reason   string     `json:"reason"`
+	// Verified is the oldest of the last proofs of its packs' bytes, zero if there is none; Unverified counts the packs that
+	// were not verified since they were written.
+	Verified   time.Time `json:"verified"`
+	Unverified int       `json:"unverified"`
 }
 
 // SourceState is a source as the session found it.

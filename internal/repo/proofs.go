@@ -206,7 +206,8 @@ func decodeProofs(hasher *format.Hasher, raw []byte) (*proofs, error) {
 type Proven struct {
 	// Level is LevelStored or LevelBlocks.
 	Level Level
-	// Oldest is the oldest of the last proofs of all packs; zero if Never counts any, those that were not proven yet.
+	// Oldest is the oldest of the last proofs of the packs that have one; zero if none has. Never counts those that were not
+	// proven since they were written.
 	Oldest time.Time
 	Never  int
 }
@@ -227,9 +228,6 @@ func (r *Repository) Proven(ctx context.Context) []Proven {
 			case one.Oldest.IsZero() || at.Before(one.Oldest):
 				one.Oldest = at
 			}
-		}
-		if one.Never > 0 {
-			one.Oldest = time.Time{}
 		}
 		proven = append(proven, one)
 	}

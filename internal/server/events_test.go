@@ -19,6 +19,9 @@ import (
 	"ferry/internal/scheduler"
 )
 
+// sessionReport is what a session of the fixture left.
+const sessionReport = `{"result":"done","ended":"2026-11-25T00:00:00Z","target":{"name":"vault","state":"ready","verified":"2026-11-24T00:00:00Z","unverified":3}}`
+
 // sessionOf begins a session with a phase and a task. end ends it.
 func sessionOf(t *testing.T, f *fixture) (id int64, end func()) {
 	t.Helper()
@@ -32,7 +35,7 @@ func sessionOf(t *testing.T, f *fixture) (id int64, end func()) {
 	must(t, err)
 	return session.ID, func() {
 		must(t, f.Catalog.Sessions.Leave(ctx, lease, phase, catalog.PhaseDone, "", catalog.Counts{"copied": 1}))
-		must(t, f.Catalog.Sessions.SetReport(ctx, lease, []byte(`{"result": "done"}`)))
+		must(t, f.Catalog.Sessions.SetReport(ctx, lease, []byte(sessionReport)))
 		must(t, f.Catalog.Sessions.End(ctx, lease, catalog.SessionDone, "", catalog.Counts{"copied": 1, "readBytes": 4096}))
 	}
 }
@@ -73,7 +76,7 @@ func TestSessions(t *testing.T) {
 	}
 	end()
 	f.read(f.expect(200, "GET", "/v1/sessions/"+itoa(int(id)), ""), &session)
-	if session.State != "done" || session.Phases[0].Counts["copied"] != 1 || string(session.Report) != `{"result":"done"}` {
+	if session.State != "done" || session.Phases[0].Counts["copied"] != 1 || string(session.Report) != sessionReport {
 		t.Errorf("%+v with report %s", session, session.Report)
 	}
 	second, endSecond := sessionOf(t, f)

@@ -54,14 +54,15 @@ var (
 	metricTasksRunning = gauge("tasks_running", "Machines that are worked on now.")
 	metricTasksWaiting = gauge("tasks_waiting", "Machines that wait in a session of a job.", "job")
 
-	metricPoints   = gauge("repository_points", "Points in a repository.", "repository")
-	metricMachines = gauge("repository_machines", "Machines that have points in a repository.", "repository")
-	metricLogical  = gauge("repository_logical_bytes", "What all points of a repository would take whole.", "repository")
-	metricStored   = gauge("repository_stored_bytes", "What a repository takes on its storage.", "repository")
-	metricFree     = gauge("repository_free_bytes", "What is left on its storage. Left out if not known.", "repository")
-	metricFull     = gauge("repository_full_timestamp_seconds", "When a repository will be full if it goes on like this. Left out if that cannot be said.", "repository")
-	metricVerified = gauge("repository_verification_age_seconds", "How long ago all of a repository had been verified at least once. Left out if not known.", "repository")
-	metricPlace    = gauge("repository_state", "1, with the state in which a session found a repository last, such as ready or offline.", "repository", "state")
+	metricPoints     = gauge("repository_points", "Points in a repository.", "repository")
+	metricMachines   = gauge("repository_machines", "Machines that have points in a repository.", "repository")
+	metricLogical    = gauge("repository_logical_bytes", "What all points of a repository would take whole.", "repository")
+	metricStored     = gauge("repository_stored_bytes", "What a repository takes on its storage.", "repository")
+	metricFree       = gauge("repository_free_bytes", "What is left on its storage. Left out if not known.", "repository")
+	metricFull       = gauge("repository_full_timestamp_seconds", "When a repository will be full if it goes on like this. Left out if that cannot be said.", "repository")
+	metricVerified   = gauge("repository_verification_age_seconds", "How long ago the pack was verified whose last verification is the oldest. Left out if none was.", "repository")
+	metricUnverified = gauge("repository_unverified_packs", "Packs that were not verified since they were written.", "repository")
+	metricPlace      = gauge("repository_state", "1, with the state in which a session found a repository last, such as ready or offline.", "repository", "state")
 
 	metricAlarms = gauge("alarms", "Alarms that stand, by level and kind.", "level", "kind")
 )
@@ -249,6 +250,7 @@ func (m metrics) repository(r api.Repository, now time.Time) {
 	if !r.Verified.IsZero() {
 		m.gauge(metricVerified, now.Sub(r.Verified).Seconds(), r.Name)
 	}
+	m.known(metricUnverified, r.Unverified, r.Name)
 	if r.State != "" {
 		m.gauge(metricPlace, 1, r.Name, r.State)
 	}

@@ -75,6 +75,8 @@ func TestMetrics(t *testing.T) {
 		`ferry_repository_machines{repository="vault"} 2`,
 		`ferry_repository_logical_bytes{repository="vault"} 1000`,
 		`ferry_repository_stored_bytes{repository="vault"} 500`,
+		`ferry_repository_unverified_packs{repository="vault"} 3`,
+		`ferry_repository_verification_age_seconds{repository="vault"} `,
 		"ferry_tasks_running 0",
 		"ferry_go_goroutines ", "ferry_process_open_fds ",
 	} {

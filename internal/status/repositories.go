@@ -22,6 +22,9 @@ type place struct {
 	reason string
 	id     string
 	seen   time.Time
+	// verified and unverified are those of a target that could be read.
+	verified   time.Time
+	unverified int64
 }
 
 // places are the repositories by name, as the newest session found each.
@@ -31,9 +34,14 @@ func (p places) add(r *report) {
 	if r == nil {
 		return
 	}
-	p.put(r.Target.Name, place{r.Target.State, r.Target.Reason, r.Target.ID, r.Ended})
+	target := place{state: r.Target.State, reason: r.Target.Reason, id: r.Target.ID, seen: r.Ended, unverified: api.Unknown}
+	switch target.state {
+	case job.StateReady, job.StateFull, job.StateReadOnly:
+		target.verified, target.unverified = r.Target.Verified, int64(r.Target.Unverified)
+	}
+	p.put(r.Target.Name, target)
 	for _, s := range r.Sources {
-		p.put(s.Name, place{s.State, s.Reason, "", r.Ended})
+		p.put(s.Name, place{state: s.State, reason: s.Reason, seen: r.Ended, unverified: api.Unknown})
 	}
 }
 
@@ -42,6 +50,9 @@ func (p places) put(name string, found place) {
 		if found.id == "" {
 			found.id = had.id
 		}
+		if found.unverified == api.Unknown && !had.seen.IsZero() { // one that is away, or read by another job, was verified all the same
+			found.verified, found.unverified = had.verified, had.unverified
+		}
 		p[name] = found
 	}
 }
@@ -49,8 +60,12 @@ func (p places) put(name string, found place) {
 // repositories says how each repository stands.
 func (l *looker) repositories(ctx context.Context, found places) error {
 	for _, r := range l.resources.Repositories {
-		at := found[r.Name]
+		at, seen := found[r.Name]
+		if !seen {
+			at.unverified = api.Unknown
+		}
 		described := api.Repository{
+			Verified: at.verified, Unverified: at.unverified,
 			Name: r.Name, Location: r.Location, ID: at.id, State: string(at.state), Reason: at.reason, Seen: at.seen,
 			Points: api.Unknown, Machines: api.Unknown, Logical: api.Unknown, Stored: api.Unknown, Free: api.Unknown,
 		}

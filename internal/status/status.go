@@ -61,7 +61,7 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 		}
 		places.add(past.report)
 		if state, reason, waits := job.TargetWait(l.live[of.Name].Reason); waits {
-			places.put(of.Target.Repository, place{state: state, reason: reason, seen: l.now})
+			places.put(of.Target.Repository, place{state: state, reason: reason, seen: l.now, unverified: api.Unknown})
 		}
 		l.status.Jobs = append(l.status.Jobs, l.job(of, past))
 		l.judgeJob(of, past)

@@ -464,3 +464,37 @@ func TestTargetThatIsWaitedFor(t *testing.T) {
 		t.Errorf("when it is there: %s", got)
 	}
 }
+
+// A repository's verification is that of the last session which could read it.
+func TestVerification(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.selects("offsite", day(9, 22), 1)
+	s.now = day(13, 0)
+	vault := func() string {
+		t.Helper()
+		for _, r := range s.status().Repositories {
+			if r.Name == "vault" {
+				return fmt.Sprint(r.Verified.Format("01-02"), " ", r.Unverified)
+			}
+		}
+		return "not listed"
+	}
+	if got := vault(); got != "01-01 -1" {
+		t.Errorf("before a session: %s", got)
+	}
+	ready := job.TargetState{Name: "vault", State: job.StateReady, ID: "4711", Verified: day(2, 3), Unverified: 7}
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Target: ready})
+	if got := vault(); got != "03-02 7" {
+		t.Errorf("after a session: %s", got)
+	}
+	s.ran("offsite", day(10, 22), catalog.SessionFailed, job.Session{Target: job.TargetState{Name: "vault", State: job.StateOffline}})
+	if got := vault(); got != "01-01 -1" {
+		t.Errorf("when the last session could not look: %s", got)
+	}
+	s.ran("offsite", day(11, 22), catalog.SessionDone, job.Session{Target: ready})
+	lease := s.begin("offsite", day(12, 22))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
+	if got := vault(); got != "03-02 7" {
+		t.Errorf("while it is away: %s", got)
+	}
+}
