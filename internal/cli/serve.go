@@ -23,6 +23,7 @@ import (
 	"ferry/internal/scheduler"
 	"ferry/internal/server"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage"
 )
 
 type serveFlags struct {
@@ -102,7 +103,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if len(allowed) == 0 {
 		allowed = server.Allowed{"/etc/ferry", filepath.Join(state, "secrets")}
 	}
-	release, err := lockState(state)
+	release, err := lockState(ctx, state)
 	if err != nil {
 		return err
 	}
@@ -176,8 +177,12 @@ func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket
 	return err
 }
 
+// lockWait is how long a server waits for the state folder: one that was killed while it started a program is there until that
+// program has begun.
+const lockWait = 2 * time.Second
+
 // lockState makes sure that one server at a time uses a state folder, until release is called.
-func lockState(state string) (release func(), err error) {
+func lockState(ctx context.Context, state string) (release func(), err error) {
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, usage("the state folder: %w", err)
 	}
@@ -185,7 +190,12 @@ func lockState(state string) (release func(), err error) {
 	if err != nil {
 		return nil, usage("the state folder: %w", err)
 	}
-	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	try := func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
+	err = try()
+	for end := time.Now().Add(lockWait); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(end) && ctx.Err() == nil; err = try() {
+		_ = storage.Sleep(ctx, lockWait/20)
+	}
+	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		lock.Close()
 		return nil, exitWith(ExitInUse, "a server uses the state folder %s already", printable(state))

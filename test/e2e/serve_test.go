@@ -200,7 +200,9 @@ func (s *served) kill(phase string) (session int64) {
 		s.post("/v1/jobs/offsite/run", map[string]any{}, &started)
 		db := s.catalog()
 		inPhase := func() bool {
-			return column(s.t, db, `SELECT name FROM phases WHERE session = $1 AND ended_at = 0`, started.Session) == phase
+			script, ofScript := strings.CutSuffix(phase, "-job script")
+			return column(s.t, db, `SELECT name FROM phases WHERE session = $1 AND ended_at = 0`, started.Session) == phase &&
+				(!ofScript || s.ran(script, started.Session) > 0) // the phase begins before its script does
 		}
 		s.until("the session is in "+phase+", or over", func() bool {
 			return inPhase() || column(s.t, db, `SELECT state FROM sessions WHERE id = $1 AND ended_at <> 0`, started.Session) != ""
