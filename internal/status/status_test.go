@@ -292,7 +292,7 @@ func TestLastSession(t *testing.T) {
 	if note := got.Machines[1].Note; note != `always one interval behind: what helps: at: "22:30"` {
 		t.Errorf("note %q", note)
 	}
-	want := api.Repository{Name: "pve", Location: "/mnt/pve/dump", State: "unreadable", Reason: "I/O error", Seen: day(9, 23), Points: -1, Machines: -1, Logical: -1, Stored: -1, Free: -1}
+	want := api.Repository{Name: "pve", Location: "/mnt/pve/dump", State: "unreadable", Reason: "I/O error", Seen: day(9, 23), Points: -1, Machines: -1, Logical: -1, Stored: -1, Free: -1, Unverified: -1}
 	if got.Repositories[0] != want {
 		t.Errorf("%+v", got.Repositories[0])
 	}
