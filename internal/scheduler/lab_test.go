@@ -47,6 +47,7 @@ type lab struct {
 	edit      func(*registry.Source)
 	targetErr error
 	looks     int
+	listing   time.Duration // how long it takes to list a source
 	// jump is how far the clock is from the bubble's.
 	jump time.Duration
 }
@@ -183,6 +184,10 @@ func (l *lab) prepare(_ context.Context, resources policy.Resources, name string
 	setup := job.Setup{Job: of.Effective(), Document: "kind: Job\n"}
 	for _, origin := range resources.Origins(of) {
 		setup.Sources = append(setup.Sources, job.Place{Origin: origin, Open: func(context.Context) (*registry.Source, error) {
+			l.mu.Lock()
+			takes := l.listing
+			l.mu.Unlock()
+			time.Sleep(takes)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.looks++

@@ -242,6 +242,27 @@ func TestImmediateJobRunsWhenThereIsANewPoint(t *testing.T) {
 	})
 }
 
+// A source that takes long to list is listed less often: listing takes no more than its share of the time.
+func TestSlowSourceIsListedLessOften(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {mode: immediate}")
+		l.begin()
+		l.pass(time.Minute)
+		l.last("offsite", catalog.SessionDone)
+		l.with(func() { l.looks, l.listing = 0, 30*time.Second })
+		l.pass(5 * time.Hour) // each listing and what follows it take 100 minutes and a half
+		if l.looks != 3 {
+			l.t.Errorf("listed %d times", l.looks)
+		}
+		l.add("a")
+		l.pass(2 * time.Hour)
+		if last := l.last("offsite", catalog.SessionDone); last.Counts["copied"] != 1 {
+			l.t.Errorf("a new point: %+v", last)
+		}
+	})
+}
+
 // A job that comes after another one runs when that has stored a point, and not when it has not; also if it was in progress then.
 func TestJobAfterAnother(t *testing.T) {
 	inBubble(t, func(l *lab) {

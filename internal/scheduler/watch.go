@@ -26,9 +26,9 @@ const (
 type watch struct {
 	// seen are the points of the last listing; nil: there is none.
 	seen map[backup.PointID]bool
-	// next is when the sources are listed again, looking is true while they are.
-	next    time.Time
-	looking bool
+	// noted is when this was known, next when the sources are listed again, looking is true while they are.
+	noted, next time.Time
+	looking     bool
 }
 
 // watched notes what a session saw of the sources of its job.
@@ -37,9 +37,9 @@ func (s *Scheduler) watched(ended *job.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ended.Result == job.ResultDone {
-		s.watches[ended.Job] = &watch{seen: ended.Seen, next: now.Add(lookEvery)}
+		s.watches[ended.Job] = &watch{seen: ended.Seen, noted: now, next: now.Add(lookEvery)}
 	} else {
-		s.watches[ended.Job] = &watch{next: now.Add(retryAfter)}
+		s.watches[ended.Job] = &watch{noted: now, next: now.Add(retryAfter)}
 	}
 }
 
@@ -60,7 +60,7 @@ func (s *Scheduler) look(resources policy.Resources, of policy.Job) (next time.T
 	if w.looking || s.base == nil {
 		return now.Add(lookEvery)
 	}
-	if late := w.next.Sub(now); late > 0 && late <= retryAfter { // further away only by a clock that was wrong
+	if now.Before(w.next) && !now.Before(w.noted) { // else the clock was wrong that noted it
 		return w.next
 	}
 	w.looking = true
@@ -84,13 +84,11 @@ func (s *Scheduler) look(resources policy.Resources, of policy.Job) (next time.T
 		}
 		ended := s.options.Now()
 		s.mu.Lock()
-		for id := range seen {
+		for id := range seen { // none is forgotten: what a source that was offline for a while has is not new when it is back
 			ask = ask || !w.seen[id]
-		}
-		for id := range seen { // what a source that was offline for a while has is not new when it is back
 			w.seen[id] = true
 		}
-		w.looking, w.next = false, ended.Add(max(lookEvery, lookShare*ended.Sub(now)))
+		w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, lookShare*ended.Sub(now)))
 		s.mu.Unlock()
 		if ask {
 			s.trouble("job "+of.Name+" cannot be asked to run", s.catalog.Jobs.Ask(base, of.Name))
