@@ -173,6 +173,7 @@ func (s *Scheduler) Changed() {
 	s.mu.Lock()
 	s.known = nil
 	s.changes++
+	clear(s.watches) // what was seen may not be what is to be copied now
 	s.mu.Unlock()
 	s.lookAgain()
 }

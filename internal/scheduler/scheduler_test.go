@@ -263,6 +263,50 @@ func TestSlowSourceIsListedLessOften(t *testing.T) {
 	})
 }
 
+// A job of mode immediate that is changed, or made anew under its name, begins a session: what was seen for the former one says
+// nothing of what this one has copied.
+func TestImmediateJobThatIsChanged(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.target("second")
+		l.job("offsite", "schedule: {mode: immediate}")
+		l.begin()
+		l.pass(time.Hour)
+		l.last("offsite", catalog.SessionDone)
+		before, err := l.catalog.Resources.Get(l.t.Context(), "Job", "offsite")
+		l.must(err)
+		changed, err := l.catalog.Resources.Put(l.t.Context(), "Job", "offsite", strings.Replace(before.Document, "vault", "second", 1), before.Version)
+		l.must(err)
+		l.Changed()
+		l.pass(time.Minute)
+		if last := l.last("offsite", catalog.SessionDone); len(l.sessions("offsite")) != 2 || last.Counts["copied"] != 1 {
+			l.t.Errorf("with another target: %+v", last)
+		}
+		// While a session is in progress: what it sees is not what the next one has copied.
+		_, blocked := l.slow("b")
+		l.pass(2 * time.Minute)
+		l.last("offsite", catalog.SessionRunning)
+		changed, err = l.catalog.Resources.Put(l.t.Context(), "Job", "offsite", before.Document, changed.Version)
+		l.must(err)
+		l.Changed()
+		l.pass(time.Minute)
+		close(blocked)
+		l.pass(time.Minute)
+		if last := l.last("offsite", catalog.SessionDone); len(l.sessions("offsite")) != 4 || last.Counts["copied"] != 1 {
+			l.t.Errorf("changed while a session was in progress: %+v", last)
+		}
+		l.must(l.catalog.Resources.Delete(l.t.Context(), "Job", "offsite", changed.Version))
+		l.Changed()
+		l.pass(time.Hour)
+		l.job("offsite", "schedule: {mode: immediate}")
+		l.Changed()
+		l.pass(time.Minute)
+		if n := len(l.sessions("offsite")); n != 5 {
+			l.t.Errorf("%d sessions when it was made anew", n)
+		}
+	})
+}
+
 // A job that comes after another one runs when that has stored a point, and not when it has not; also if it was in progress then.
 func TestJobAfterAnother(t *testing.T) {
 	inBubble(t, func(l *lab) {

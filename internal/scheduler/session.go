@@ -242,7 +242,7 @@ func (s *Scheduler) end(n *record, ended *job.Session, held map[backup.PointID]b
 	if err := s.catalog.Sessions.End(n.context(), n.run.held(), state, ended.Reason, counts); err != nil {
 		return err
 	}
-	s.watched(ended)
+	s.watched(n.run.resources, ended)
 	n.tellSession()
 	level := s.log.Info
 	if state != catalog.SessionDone {

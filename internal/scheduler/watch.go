@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"reflect"
 	"time"
 
 	"ferry/internal/backup"
@@ -14,8 +15,9 @@ import (
 //  1. Only while the job is enabled, no session of it runs, and its window is open.
 //  2. lookEvery after the last time, and no more than a share of the time is spent on it: a source that takes long to list is
 //     listed less often.
-//  3. A complete point of a machine selected which the last listing did not have asks for an interval. After the server's start,
-//     and retryAfter after a session that left something undone, there is no last listing, and an interval begins.
+//  3. A complete point of a machine selected which the last listing did not have asks for an interval. After the server's start
+//     or a change of resources, and retryAfter after a session that left something undone, there is no last listing, and an
+//     interval begins.
 const (
 	lookEvery  = time.Minute
 	lookShare  = 200
@@ -31,14 +33,17 @@ type watch struct {
 	looking     bool
 }
 
-// watched notes what a session saw of the sources of its job.
-func (s *Scheduler) watched(ended *job.Session) {
+// watched notes what a session saw of the sources of its job. Under other resources than those that hold now, that is nothing.
+func (s *Scheduler) watched(under policy.Resources, ended *job.Session) {
 	now := s.options.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ended.Result == job.ResultDone {
+	switch {
+	case s.known == nil || !reflect.DeepEqual(*s.known, under):
+		delete(s.watches, ended.Job)
+	case ended.Result == job.ResultDone:
 		s.watches[ended.Job] = &watch{seen: ended.Seen, noted: now, next: now.Add(lookEvery)}
-	} else {
+	default:
 		s.watches[ended.Job] = &watch{noted: now, next: now.Add(retryAfter)}
 	}
 }
