@@ -116,7 +116,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	log := slog.New(slog.NewTextHandler(a.errOut, nil))
 	s := &service{app: a, allowed: allowed, log: log}
 	runs := scheduler.New(known, scheduler.Options{
-		Prepare: s.prepare, Configured: s.limit, Owner: ownerName(), Sole: true, Slots: f.slots, Version: Version, Log: log, Now: a.now(),
+		Prepare: s.prepare, Configured: s.limit, Owner: ownerName(), Sole: true, Slots: f.slots, Log: log, Now: a.now(),
 	})
 	s.scheduler = runs
 	if a.clock != nil {

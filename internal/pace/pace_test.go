@@ -37,7 +37,10 @@ func TestPace(t *testing.T) {
 			senders.Go(func() {
 				for time.Since(start) < 3*time.Minute {
 					if n == 0 {
-						time.Sleep(time.Duration(len(all)%7) * time.Second)
+						mu.Lock()
+						pause := time.Duration(len(all)%7) * time.Second
+						mu.Unlock()
+						time.Sleep(pause)
 					}
 					if err := pace(context.Background(), 16<<10); err != nil {
 						t.Error(err)

@@ -42,12 +42,13 @@ type lab struct {
 	ended chan error
 
 	mu sync.Mutex
-	// points are those of each source; edit changes how they are listed; targetErr is what opening a target gives.
-	points    map[string][]*sourcetest.Point
-	edit      func(*registry.Source)
-	targetErr error
-	looks     int
-	listing   time.Duration // how long it takes to list a source
+	// points are those of each source; edit changes how they are listed; prepareErr is what preparing a session gives, and
+	// targetErr opening a target. looks counts listings of sources, each of which takes listing.
+	points                map[string][]*sourcetest.Point
+	edit                  func(*registry.Source)
+	prepareErr, targetErr error
+	looks                 int
+	listing               time.Duration
 	// jump is how far the clock is from the bubble's.
 	jump time.Duration
 }
@@ -180,6 +181,9 @@ func (l *lab) prepare(_ context.Context, resources policy.Resources, name string
 	of, there := resources.Job(name)
 	if !there {
 		return job.Setup{}, errors.New("no such job")
+	}
+	if l.prepareErr != nil {
+		return job.Setup{}, l.prepareErr
 	}
 	setup := job.Setup{Job: of.Effective(), Document: "kind: Job\n"}
 	for _, origin := range resources.Origins(of) {

@@ -58,8 +58,6 @@ type Options struct {
 	Slots int
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
-	// Version of the program, for logs.
-	Version string
 	// Log is told what a person wants to know; nil: nobody is told.
 	Log *slog.Logger
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -303,6 +304,23 @@ func TestImmediateJobThatIsChanged(t *testing.T) {
 		l.pass(time.Minute)
 		if n := len(l.sessions("offsite")); n != 5 {
 			l.t.Errorf("%d sessions when it was made anew", n)
+		}
+	})
+}
+
+// A session whose report is too large to be kept ends all the same, without it.
+func TestReportThatIsTooLarge(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.log = slog.New(slog.DiscardHandler)
+		l.job("offsite", "schedule: {mode: manual}")
+		l.prepareErr = errors.New(strings.Repeat("no key ", 10<<20))
+		l.begin()
+		_, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+		l.must(err)
+		l.pass(time.Minute)
+		last := l.last("offsite", catalog.SessionFailed)
+		if report, err := l.catalog.Sessions.Report(l.t.Context(), last.ID); err != nil || report != nil || !strings.HasPrefix(last.Reason, "no key") {
+			l.t.Errorf("%d bytes of a report, %v, and the reason %.80q", len(report), err, last.Reason)
 		}
 	})
 }

@@ -231,7 +231,10 @@ func (s *Scheduler) end(n *record, ended *job.Session, held map[backup.PointID]b
 	if err != nil {
 		return err
 	}
-	if err := s.catalog.Sessions.SetReport(n.context(), n.run.held(), report); err != nil {
+	err = s.catalog.Sessions.SetReport(n.context(), n.run.held(), report)
+	if errors.Is(err, catalog.ErrTooLarge) { // it will not become smaller; counts, phases and tasks are kept
+		s.log.Error("a session ends without its report", "job", session.Job, "session", session.ID, "error", err)
+	} else if err != nil {
 		return err
 	}
 	counts := countsOf(ended, n.stored)
