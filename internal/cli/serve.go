@@ -141,7 +141,7 @@ func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket
 	answers := server.New(server.Options{
 		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Version: Version, Log: s.log,
 		Explanation: func(j policy.Job, e *job.Explanation) any { return describeExplanation(j, e) },
-		Release:     s.release,
+		Release:     s.scheduler.Release,
 		Listening:   func() { close(listening) },
 		Now:         s.app.now(),
 	})
@@ -279,30 +279,6 @@ func (s *service) unattended(name string) *app {
 	with.buckets, with.live, with.whole = nil, nil, nil
 	with.keys = &keys{app: &with, secrets: s.app.keys.secrets, identityFiles: slices.Clone(s.app.keys.identityFiles)}
 	return &with
-}
-
-// release withdraws what a job claims in its target: its points go when nobody else claims them.
-func (s *service) release(ctx context.Context, resources policy.Resources, name string) error {
-	setup, err := s.prepare(ctx, resources, name)
-	if err != nil {
-		return err
-	}
-	target, err := setup.Target.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer target.Close()
-	if setup.Target.ID != "" && target.ID() != setup.Target.ID {
-		return fmt.Errorf("the repository at %s is %s, and the job is for %s", setup.Target.Location, target.ID(), setup.Target.ID)
-	}
-	var points []repo.Forgetting
-	for _, entry := range target.Entries() {
-		if _, mine := job.ClaimOf(target, name, entry.ID); mine {
-			points = append(points, repo.Forgetting{Point: entry.ID, Reason: "released with its job"})
-		}
-	}
-	_, err = target.Forget(ctx, name, points, nil)
-	return err
 }
 
 // logLines logs what is written to it, a line at a time.

@@ -273,14 +273,11 @@ func (s *Scheduler) Rebuild(ctx context.Context, repository string) (points int6
 	if err != nil {
 		return 0, err
 	}
-	target, err := setup.Target.Open(ctx)
+	target, err := openTarget(ctx, setup.Target)
 	if err != nil {
 		return 0, err
 	}
 	defer target.Close()
-	if setup.Target.ID != "" && target.ID() != setup.Target.ID {
-		return 0, fmt.Errorf("the repository at %s is %s, and the resource is for %s", setup.Target.Location, target.ID(), setup.Target.ID)
-	}
 	if err := target.NeedsKey(); err != nil {
 		return 0, err
 	}
@@ -289,4 +286,39 @@ func (s *Scheduler) Rebuild(ctx context.Context, repository string) (points int6
 		err = s.recordFigure(ctx, repository, target)
 	}
 	return points, err
+}
+
+// Release withdraws what a job claims in its target: its points go when nobody else claims them. Another repository in the place of
+// the target is left alone, as by sessions.
+func (s *Scheduler) Release(ctx context.Context, resources policy.Resources, of string) error {
+	setup, err := s.prepare(ctx, resources, of)
+	if err != nil {
+		return err
+	}
+	target, err := openTarget(ctx, setup.Target)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	var points []repo.Forgetting
+	for _, entry := range target.Entries() {
+		if _, mine := job.ClaimOf(target, of, entry.ID); mine {
+			points = append(points, repo.Forgetting{Point: entry.ID, Reason: "released with its job"})
+		}
+	}
+	_, err = target.Forget(ctx, of, points, nil)
+	return err
+}
+
+// openTarget opens a target, which must have the id that is given, if one is.
+func openTarget(ctx context.Context, of job.Goal) (*repo.Repository, error) {
+	target, err := of.Open(ctx)
+	if err == nil && of.ID != "" && target.ID() != of.ID {
+		err = fmt.Errorf("the repository at %s is %s, and repository %s is %s", of.Location, target.ID(), of.Name, of.ID)
+		target.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return target, nil
 }

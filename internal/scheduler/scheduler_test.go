@@ -13,6 +13,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/scheduler"
 	"ferry/internal/storage/memory"
@@ -521,6 +522,45 @@ func TestRebuildMakesTheMirrorAnew(t *testing.T) {
 		explanation, of, err := l.Explain(l.t.Context(), "offsite")
 		if err != nil || of.Name != "offsite" || len(explanation.Plan.Machines) != 2 || explanation.Target.State != job.StateReady {
 			l.t.Errorf("explained: %+v, %v", explanation, err)
+		}
+	})
+}
+
+// What a job claims is withdrawn in its target alone, and not in another repository that lies in its place.
+func TestReleaseWithdrawsClaimsInTheTargetAlone(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		ctx := l.t.Context()
+		l.target("second")
+		l.add("a")
+		l.job("offsite", "schedule: {mode: manual}")
+		l.begin()
+		_, err := l.Start(ctx, "offsite", scheduler.Start{})
+		l.must(err)
+		l.pass(time.Minute)
+		file, err := l.catalog.Resources.Get(ctx, "Job", "offsite")
+		l.must(err)
+		where, err := l.catalog.Resources.Get(ctx, "Repository", "vault")
+		l.must(err)
+		resources, err := policy.Parse(policy.File{Content: []byte(file.Document + "---\n" + where.Document + "---\nkind: Repository\nname: pve\nlocation: /pve\n")})
+		l.must(err)
+		whole := l.targets["vault"]
+		left := func() int {
+			r, err := repo.Open(ctx, whole, repo.Environment{})
+			l.must(err)
+			defer r.Close()
+			return len(r.Entries())
+		}
+		l.targets["vault"] = l.targets["second"]
+		if err := l.Release(ctx, resources, "offsite"); err == nil || !strings.Contains(err.Error(), "and repository vault is ") {
+			l.t.Errorf("in another repository: %v", err)
+		}
+		if n := left(); n != 1 {
+			l.t.Errorf("%d points before", n)
+		}
+		l.targets["vault"] = whole
+		l.must(l.Release(ctx, resources, "offsite"))
+		if n := left(); n != 0 {
+			l.t.Errorf("%d points after", n)
 		}
 	})
 }
