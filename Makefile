@@ -17,7 +17,7 @@ export PATH   := $(PATH):/usr/sbin:/sbin
 
 # The folders that hold Go code, and those whose code runs concurrently and is tested under the race detector as well.
 GO_FOLDERS    := $(wildcard cmd internal test)
-RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore internal/catalog internal/server internal/client)))
+RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore internal/pace internal/job internal/catalog internal/scheduler internal/server internal/client)))
 
 # What `make test` does, in this order.
 PHASES        := vet test-unit test-race test-integration test-independent test-fuzz
@@ -57,7 +57,7 @@ test-race: check-go ## The concurrent packages' tests again (-short), under the 
 
 .PHONY: test-integration
 test-integration: check-go $(S3_SERVER) ## Tests against the real tools: qemu-img, libvirt, virtnbdbackup, an S3 server
-	$(GO) test -tags integration -count=1 -timeout $(TEST_TIMEOUT) ./test/...
+	$(GO) test -tags integration -count=1 -parallel 4 -timeout $(TEST_TIMEOUT) ./test/...
 
 .PHONY: test-independent
 test-independent: ## Self-test of the independent reader (Python, standard library only)
