@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -260,8 +261,7 @@ func TestAdoptGivesTheRepositoryToTheServer(t *testing.T) {
 		t.Errorf("%v", result)
 	}
 
-	var applied, started any
-	s.post("/v1/apply", map[string]any{"documents": fmt.Sprintf(`kind: Repository
+	s.apply(fmt.Sprintf(`kind: Repository
 name: src
 location: %s
 ---
@@ -270,15 +270,12 @@ name: mapped
 source: {repositories: [src]}
 schedule: {mode: manual}
 target: {repository: seed, map: [{machine: "*", backup: "manual/*"}]}
-`, s.source)}, &applied)
-	s.post("/v1/jobs/mapped/run", map[string]any{}, &started)
+`, s.source))
+	s.begin("mapped")
 	s.until("the job holds the seed's points", func() bool {
 		return strings.Count(s.u.want(0, "repo", "rescan", seed, "--passphrase-file", s.passphrase()).out, "backup mapped/vm") == 2
 	})
-	s.server.cmd.Process.Signal(os.Interrupt)
-	if ended := s.server.wait(); ended.code != 0 && ended.code != 130 {
-		t.Errorf("%v", ended)
-	}
+	s.end(syscall.SIGINT)
 	if n := len(s.u.points(seed, "--passphrase-file", s.passphrase())); n != 2 {
 		t.Errorf("%d points", n)
 	}

@@ -92,21 +92,28 @@ func (s *served) apply(documents string) {
 	s.post("/v1/apply", map[string]any{"documents": documents}, &applied)
 }
 
-// session begins a session of a job and returns it when it has ended.
-func (s *served) session(job string) (ended servedSession) {
+// begin begins a session of a job, and returns its number.
+func (s *served) begin(job string) int64 {
 	s.t.Helper()
 	var started struct{ Session int64 }
 	s.post("/v1/jobs/"+job+"/run", map[string]any{}, &started)
+	return started.Session
+}
+
+// session begins a session of a job and returns it when it has ended.
+func (s *served) session(job string) (ended servedSession) {
+	s.t.Helper()
+	session := s.begin(job)
 	s.idle()
-	s.get(fmt.Sprint("/v1/sessions/", started.Session), &ended)
+	s.get(fmt.Sprint("/v1/sessions/", session), &ended)
 	return ended
 }
 
-// end tells the server to end, and waits until it has.
+// end ends the server by a signal, and waits until it has. One that is not killed must end well.
 func (s *served) end(signal syscall.Signal) {
 	s.t.Helper()
 	_ = s.server.cmd.Process.Signal(signal)
-	if r := s.server.wait(); signal == syscall.SIGTERM && r.code != 0 {
+	if r := s.server.wait(); signal != syscall.SIGKILL && r.code != 0 {
 		s.t.Errorf("told to end: %v", r)
 	}
 	s.server = nil
@@ -137,30 +144,13 @@ func (s *served) damage() {
 	s.u.want(5, "verify", s.vault) // whoever looks sees it; what it found it notes for itself
 }
 
-const healedJob = `kind: Repository
-name: src
-location: %s
----
-kind: Repository
-name: vault
-location: %s
----
-kind: Job
-name: offsite
-source: {repositories: [src]}
-target: {repository: vault}
-schedule: {mode: manual}
-retention: {points: 9}
-healthCheck: {every: 1m}
-`
-
 // newHealed is a server that has copied one image of 12 MiB, in whose pack a bit is flipped then, and whose health check is due.
 func newHealed(t *testing.T) *served {
 	t.Helper()
 	s := newServed(t, 1, 12*mib)
 	s.at(0)
 	s.serve()
-	s.apply(fmt.Sprintf(healedJob, s.source, s.vault))
+	s.apply(s.manual() + "healthCheck: {every: 1m}\n")
 	if first := s.session("offsite"); first.State != "done" || len(first.Report.did("copy")) != 1 {
 		t.Fatalf("%+v", first)
 	}
