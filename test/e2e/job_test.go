@@ -250,6 +250,7 @@ func TestJobTargetStates(t *testing.T) {
 // A machine whose backup is being written waits, the other one is finished meanwhile, and the first is copied in the same
 // session once vzdump has given its file its name.
 func TestJobWaitsForALock(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a session looks again after a minute")
 	}

@@ -28,7 +28,10 @@ const (
 
 // progressOf is how far a run is: the bytes that it has read and written so far, by the kernel's count. Moments chosen
 // by it are spread over the work, however noisy the machine is. It is -1 when the run has ended.
-func progressOf(r *running) int64 {
+func progressOf(r *running) int64 { return countOf(r, "rchar", "wchar") }
+
+// countOf is the sum of some of the kernel's counts of what a run reads and writes, in bytes, or -1 when it has ended.
+func countOf(r *running, names ...string) int64 {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", r.cmd.Process.Pid))
 	if err != nil {
 		return -1
@@ -36,7 +39,7 @@ func progressOf(r *running) int64 {
 	total := int64(0)
 	for line := range strings.Lines(string(content)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		if key == "rchar" || key == "wchar" {
+		if slices.Contains(names, key) {
 			n, _ := strconv.ParseInt(value, 10, 64)
 			total += n
 		}
