@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/backup"
+	"ferry/internal/demo"
 	"ferry/internal/pace"
 	"ferry/internal/policy"
 	"ferry/internal/storage"
@@ -53,8 +54,8 @@ type app struct {
 	unattended bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.
 	live io.Writer
-	// clock is what a server goes by; nil: the machine's.
-	clock clock
+	// clock is what a server goes by in a demonstration, in which days pass in seconds; nil: the machine's. No flag sets it.
+	clock *demo.Clock
 	// interrupted says what to do after an interruption of the command that runs; empty if nothing is left to do.
 	interrupted string
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -87,7 +88,7 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 }
 
 // ferry runs commands by the clock of a demonstration. All that they print goes to out, as if it were no terminal.
-func (a *app) ferry(clock clock) func(ctx context.Context, out io.Writer, args ...string) error {
+func (a *app) ferry(clock *demo.Clock) func(ctx context.Context, out io.Writer, args ...string) error {
 	return func(ctx context.Context, out io.Writer, args ...string) error {
 		with := &app{out: out, errOut: out, limits: &pace.Limits{}, clock: clock}
 		root := with.root()
@@ -96,6 +97,14 @@ func (a *app) ferry(clock clock) func(ctx context.Context, out io.Writer, args .
 		root.SetErr(out)
 		return root.ExecuteContext(ctx)
 	}
+}
+
+// now is the clock that a server goes by; nil is the machine's.
+func (a *app) now() func() time.Time {
+	if a.clock == nil {
+		return nil
+	}
+	return a.clock.Now
 }
 
 // narrator prints the story; with --json it is silent.

@@ -1,6 +1,7 @@
 // Package demo tells the whole story of a backup copy on machines that it makes up: two machines are backed up on three
-// days, their backups are copied, proven, restored and copied on; then a server does that by itself for four more. It shows a newcomer what Ferry does, and it is a test
-// of all of it together: what is restored is compared with what was generated, byte for byte.
+// days, their backups are copied, proven, restored and copied on; then a server does that by itself for four more. It shows a
+// newcomer what Ferry does, and it is a test of all of it together: what is restored is compared with what was generated, byte
+// for byte.
 //
 // Only the machines are invented, and the hours between the server's nights, which its clock skips. The backups are real
 // vzdump files. What is done by hand is done by the packages that the commands use (registry, plan, job, repo, restore), in
