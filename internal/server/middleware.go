@@ -45,7 +45,7 @@ func (s *Server) recovered(next http.Handler) http.Handler {
 			if cause == nil {
 				return
 			}
-			s.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
+			s.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "user", peerOf(r.Context()), "panic", cause, "stack", string(debug.Stack()))
 			if answer.status != 0 {
 				panic(http.ErrAbortHandler) // the client must not take what it has for the whole
 			}
@@ -158,6 +158,7 @@ type timedWriter struct {
 
 func (w *timedWriter) WriteHeader(status int) {
 	w.status = status
+	w.limit() // it may be all of the answer
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -165,9 +166,12 @@ func (w *timedWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	w.limit()
 	return w.ResponseWriter.Write(p)
 }
+
+// limit gives what is written next its time.
+func (w *timedWriter) limit() { _ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout)) }
 
 // Unwrap is for http.ResponseController.
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

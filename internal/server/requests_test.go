@@ -123,7 +123,7 @@ func TestPanicsTellNothingOfTheInside(t *testing.T) {
 	if strings.Contains(a.body, "hunter2") || strings.Contains(a.body, "goroutine") || a.problem.Detail != "the server failed; its log says more" {
 		t.Errorf("%s", a.body)
 	}
-	if log := f.log.String(); !strings.Contains(log, "hunter2") || !strings.Contains(log, "TestPanicsTellNothingOfTheInside") {
+	if log := f.log.String(); !strings.Contains(log, "hunter2") || !strings.Contains(log, "TestPanicsTellNothingOfTheInside") || !strings.Contains(log, "user=unknown") {
 		t.Errorf("the log says %s", log)
 	}
 	f.scheduler.onReady = nil

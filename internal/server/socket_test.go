@@ -377,6 +377,14 @@ func TestDeadlines(t *testing.T) {
 	if len(w.write) == 0 || w.write[0].Before(before) || w.write[0].After(time.Now().Add(writeTimeout)) {
 		t.Errorf("writing: %v", w.write)
 	}
+	f.applied(threeYAML())
+	w = &deadlines{ResponseWriter: discard{}}
+	if r, err = http.NewRequest(http.MethodPost, "/v1/jobs/offsite/disable", http.NoBody); err != nil {
+		t.Fatal(err)
+	}
+	if f.handler.ServeHTTP(w, r); len(w.write) == 0 {
+		t.Error("an answer without a body has no deadline")
+	}
 }
 
 // deadlines notes the deadlines that are set.
