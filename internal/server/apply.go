@@ -81,7 +81,7 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 		lines[files[i].Name] = d.Line - 1
 	}
 	for name := range given {
-		if err := s.notLeavingNow(name); err != nil {
+		if err := s.notLeaving(name); err != nil {
 			return err
 		}
 	}

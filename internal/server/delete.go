@@ -17,7 +17,7 @@ import (
 //     switched off and nothing begins any more.
 //  2. Without the lock, since a target may take its time: its claims are withdrawn, if that is wanted. Where that fails, the
 //     job is there as before.
-//  3. With the lock: it is deleted, if nothing refers to it by now.
+//  3. With the lock: it is deleted, if nothing refers to it by now and no session of it has begun.
 func (s *Server) deleteResource(ctx context.Context, input *deleteInput) error {
 	name := describe(input.Kind, input.Name)
 	if input.Release && input.Kind != kindJob {
@@ -53,6 +53,11 @@ func (s *Server) deleteUnused(ctx context.Context, kind, name string, version in
 	if err := s.unused(ctx, kind, name); err != nil {
 		return err
 	}
+	if kind == kindJob { // the scheduler may have begun one just before it heard
+		if err := s.notRunning(ctx, name); err != nil {
+			return err
+		}
+	}
 	// Whoever has gone meanwhile: it is done, and everybody knows, or not.
 	if err := s.Catalog.Resources.Delete(context.WithoutCancel(ctx), kind, name, version); err != nil {
 		return err
@@ -66,7 +71,7 @@ func (s *Server) beginLeaving(ctx context.Context, input *deleteInput) (version 
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	name := describe(input.Kind, input.Name)
-	if err := s.notLeavingNow(name); err != nil {
+	if err := s.notLeaving(name); err != nil {
 		return 0, nil, err
 	}
 	if version, err = s.required(ctx, input.Kind, input.Name, input.IfMatch, ""); err != nil {
@@ -85,15 +90,19 @@ func (s *Server) beginLeaving(ctx context.Context, input *deleteInput) (version 
 	return version, switchOn, nil
 }
 
-// notLeaving returns an error if a resource is being deleted.
-func (s *Server) notLeaving(name string) error {
+// unlessLeaving does something with a resource that does not begin to be deleted meanwhile. If it is being deleted it returns
+// an error.
+func (s *Server) unlessLeaving(name string, do func() error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	return s.notLeavingNow(name)
+	if err := s.notLeaving(name); err != nil {
+		return err
+	}
+	return do()
 }
 
-// notLeavingNow is notLeaving for who holds changing.
-func (s *Server) notLeavingNow(name string) error {
+// notLeaving returns an error if a resource is being deleted. s.changing is held.
+func (s *Server) notLeaving(name string) error {
 	if s.leaving[name] {
 		return newProblem(http.StatusConflict, api.CodeUsed, "%s is being deleted", name)
 	}
@@ -119,15 +128,20 @@ func (s *Server) switchOff(ctx context.Context, job string) (on func(), err erro
 			s.Scheduler.Changed()
 		}
 	}
-	live, err := s.Catalog.Sessions.Live(ctx)
-	if err == nil && slices.ContainsFunc(live, func(session catalog.Session) bool { return session.Job == job }) {
-		err = newProblem(http.StatusConflict, api.CodeRunning, "a session of job %s has not ended", job).hint("stop it first")
-	}
-	if err != nil {
+	if err := s.notRunning(ctx, job); err != nil {
 		on()
 		return nil, err
 	}
 	return on, nil
+}
+
+// notRunning returns an error if a session of a job has not ended.
+func (s *Server) notRunning(ctx context.Context, job string) error {
+	live, err := s.Catalog.Sessions.Live(ctx)
+	if err == nil && slices.ContainsFunc(live, func(session catalog.Session) bool { return session.Job == job }) {
+		err = newProblem(http.StatusConflict, api.CodeRunning, "a session of job %s has not ended", job).hint("stop it first")
+	}
+	return err
 }
 
 // release withdraws the claims of a job.

@@ -92,6 +92,24 @@ func TestRunningJobIsNotDeleted(t *testing.T) {
 	}
 }
 
+// While a job is told to begin or to be enabled, its deletion does not begin.
+func TestDeletionWaitsForABeginning(t *testing.T) {
+	f := newFixture(t)
+	f.applied(threeYAML())
+	calls := 0
+	f.scheduler.onStart = func() {
+		if calls++; f.changing.TryLock() {
+			f.changing.Unlock()
+			t.Error("the job could be deleted meanwhile")
+		}
+	}
+	f.expect(202, "POST", "/v1/jobs/offsite/run", "")
+	f.expect(204, "POST", "/v1/jobs/offsite/enable", "")
+	if calls != 2 {
+		t.Errorf("the scheduler was told %d times", calls)
+	}
+}
+
 func TestRelease(t *testing.T) {
 	var released []string
 	var failure error
@@ -127,6 +145,17 @@ func TestRelease(t *testing.T) {
 	if a := f.delete("Job", "offsite", "?release=true"); a.status != 500 || !f.enabled("offsite") {
 		t.Errorf("after a panic: %d %s, enabled %v", a.status, a.body, f.enabled("offsite"))
 	}
+	// The scheduler was about to begin a session when the job was switched off.
+	var lease catalog.SessionLease
+	failure, during = nil, func() {
+		var err error
+		_, lease, err = f.Catalog.Sessions.Begin(t.Context(), catalog.NewSession{Job: "offsite"}, "test", time.Minute)
+		must(t, err)
+	}
+	if a := f.delete("Job", "offsite", "?release=true"); a.status != 409 || a.problem.Code != api.CodeRunning || !f.enabled("offsite") {
+		t.Errorf("with a session: %d %s, enabled %v", a.status, a.body, f.enabled("offsite"))
+	}
+	must(t, f.Catalog.Sessions.End(t.Context(), lease, catalog.SessionDone, "", nil))
 	// While claims are withdrawn nothing of the job begins, it is not changed or deleted by others, and others go on.
 	failure, during = nil, func() {
 		if f.enabled("offsite") {
@@ -146,7 +175,7 @@ func TestRelease(t *testing.T) {
 	if a := f.delete("Job", "offsite", "?release=true"); a.status != 204 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if got := f.stored(); got != "repository pve, repository usb, repository vault" || len(released) != 2 {
+	if got := f.stored(); got != "repository pve, repository usb, repository vault" || len(released) != 3 {
 		t.Errorf("left %s; released %v", got, released)
 	}
 	during = nil

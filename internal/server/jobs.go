@@ -60,11 +60,11 @@ func (s *Server) jobOperations(described huma.API) {
 		if input.Body != nil {
 			how = scheduler.Start{Full: input.Body.Full, Retry: input.Body.Retry}
 		}
-		if err := s.notLeaving(describe(kindJob, input.Name)); err != nil {
-			return nil, err
-		}
-		session, err := s.Scheduler.Start(ctx, input.Name, how)
-		return &answer[api.Started]{Status: http.StatusAccepted, Body: api.Started{Session: session}}, err
+		started := &answer[api.Started]{Status: http.StatusAccepted}
+		return started, s.unlessLeaving(describe(kindJob, input.Name), func() (err error) {
+			started.Body.Session, err = s.Scheduler.Start(ctx, input.Name, how)
+			return err
+		})
 	})
 	operate(s, described, huma.Operation{
 		OperationID: "stop-job", Method: http.MethodPost, Path: api.PathJobStop, DefaultStatus: http.StatusAccepted, Tags: tags,
@@ -76,10 +76,7 @@ func (s *Server) jobOperations(described huma.API) {
 		return nil, s.Scheduler.Stop(ctx, input.Name, input.Body != nil && input.Body.Now)
 	})
 	s.switchOperation(described, "enable-job", api.PathJobEnable, "Have a job's intervals begin by themselves", func(ctx context.Context, job string) error {
-		if err := s.notLeaving(describe(kindJob, job)); err != nil {
-			return err
-		}
-		return s.Scheduler.Enable(ctx, job)
+		return s.unlessLeaving(describe(kindJob, job), func() error { return s.Scheduler.Enable(ctx, job) })
 	})
 	s.switchOperation(described, "disable-job", api.PathJobDisable, "Let nothing of a job begin by itself; a session goes on", s.Scheduler.Disable)
 }

@@ -156,13 +156,12 @@ func (s *Server) required(ctx context.Context, kind, name, ifMatch, ifNoneMatch 
 }
 
 // version is that of a resource, or 0 if it is not there.
-func (s *Server) version(ctx context.Context, kind, name string) (version int64, err error) {
-	err = s.eachStored(ctx, func(r catalog.Resource) {
-		if r.Kind == kind && r.Name == name {
-			version = r.Version
-		}
-	})
-	return version, err
+func (s *Server) version(ctx context.Context, kind, name string) (int64, error) {
+	stored, err := s.Catalog.Resources.Get(ctx, kind, name)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return 0, nil
+	}
+	return stored.Version, err
 }
 
 // eachStored hands out the resources, by kind and name.

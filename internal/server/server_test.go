@@ -42,7 +42,8 @@ type double struct {
 	// ready is what is not ready; onReady, if not nil, is called before.
 	ready   []string
 	onReady func()
-	// onExplain, if not nil, is called by Explain.
+	// onStart, if not nil, is called by Start and Enable; onExplain by Explain.
+	onStart   func()
 	onExplain func(context.Context)
 	// channels are those of subscribers, by session.
 	channels map[int64][]chan scheduler.Event
@@ -68,6 +69,9 @@ func (d *double) heard() string {
 func (d *double) Changed() { _ = d.call("changed", "") }
 
 func (d *double) Start(_ context.Context, job string, how scheduler.Start) (int64, error) {
+	if d.onStart != nil {
+		d.onStart()
+	}
 	return 7, d.call(fmt.Sprintf("start %v %v", how.Full, how.Retry), job)
 }
 
@@ -76,6 +80,9 @@ func (d *double) Stop(_ context.Context, job string, now bool) error {
 }
 
 func (d *double) Enable(ctx context.Context, job string) error {
+	if d.onStart != nil {
+		d.onStart()
+	}
 	if err := d.call("enable", job); err != nil {
 		return err
 	}
