@@ -99,9 +99,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if socket == "" {
 		socket = defaultSocket()
 	}
-	allowed := server.Allowed(f.allow)
-	if len(allowed) == 0 {
-		allowed = server.Allowed{"/etc/ferry", filepath.Join(state, "secrets")}
+	allowed, err := allowedFolders(f.allow, state)
+	if err != nil {
+		return err
 	}
 	release, err := lockState(ctx, state)
 	if err != nil {
@@ -123,6 +123,25 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		a.clock.Watch(runs.Changed)
 	}
 	return s.run(ctx, known, state, socket)
+}
+
+// allowedFolders are the folders of --allow, or those that are allowed without it.
+func allowedFolders(given []string, state string) (server.Allowed, error) {
+	if len(given) == 0 {
+		return server.Allowed{"/etc/ferry", filepath.Join(state, "secrets")}, nil
+	}
+	allowed := make(server.Allowed, len(given))
+	for i, dir := range given {
+		if dir == "" { // as of a variable that is not set; the working folder, which it would be, is often the root
+			return nil, usage("--allow names no folder")
+		}
+		whole, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, usage("--allow %s: %w", printable(dir), err)
+		}
+		allowed[i] = whole
+	}
+	return allowed, nil
 }
 
 // service is the server as the command line makes it.

@@ -14,7 +14,7 @@ import (
 )
 
 // Allowed are folders in which files and programs may lie that resources name: secrets, programs that print secrets, scripts
-// of jobs. None allows nothing. It is asked when resources are applied, and again before they are used, since links change.
+// of jobs. Their paths are whole. None allows nothing. It is asked when resources are applied, and again before they are used, since links change.
 type Allowed []string
 
 // plainCommand is a command that the shell takes word by word: nothing in it is replaced, chained or sent elsewhere.
@@ -88,10 +88,6 @@ func (a Allowed) file(name string) error {
 	seems := slices.ContainsFunc(a, func(dir string) bool { return isBelow(filepath.Clean(name), filepath.Clean(dir)) })
 	real, err := resolve(name)
 	if err == nil && slices.ContainsFunc(a, func(dir string) bool {
-		dir, err := filepath.Abs(dir)
-		if err != nil {
-			return false
-		}
 		within, err := resolve(dir)
 		return err == nil && isBelow(real, within) // a folder that cannot be looked at allows nothing
 	}) {
