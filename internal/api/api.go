@@ -304,7 +304,7 @@ const (
 	// CodeChanged: the resource is at another version than If-Match says; CodeCondition: the request needs If-Match or If-None-Match.
 	CodeChanged   = "changed"
 	CodeCondition = "condition-required"
-	// CodeUsed: another resource refers to it.
+	// CodeUsed: another resource refers to it, or it is being deleted.
 	CodeUsed = "used"
 	// CodeRunning: the job has a session that has not ended; CodeNotRunning: it has none.
 	CodeRunning    = "running"

@@ -44,8 +44,9 @@ const (
 // Client asks one server. It may be used by several goroutines, and holds nothing that has to be closed.
 type Client struct {
 	http *http.Client
-	// again is how long Follow waits before it asks anew.
-	again time.Duration
+	// again is how long Follow waits before it asks anew, silence how long a server may say nothing meanwhile: it sends something
+	// every 15 seconds.
+	again, silence time.Duration
 }
 
 // New makes a client of the server on a socket, which need not be there yet.
@@ -59,7 +60,7 @@ func New(socket string) *Client {
 	}
 	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}
 	noRedirects := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{http: &http.Client{Transport: transport, CheckRedirect: noRedirects}, again: time.Second}
+	return &Client{http: &http.Client{Transport: transport, CheckRedirect: noRedirects}, again: time.Second, silence: time.Minute}
 }
 
 // Running is true if a server answers on the socket.
@@ -84,7 +85,7 @@ func (c *Client) Ready(ctx context.Context) (health api.Health, err error) {
 	return health, decode(response, &health)
 }
 
-// Status says how everything stands, with at most so many machines whose copy is not too old.
+// Status says how everything stands, with at most so many machines; those whose copy is too old always are there.
 func (c *Client) Status(ctx context.Context, machines int) (status api.Status, err error) {
 	err = c.ask(ctx, http.MethodGet, api.PathStatus+query("machines", strconv.Itoa(machines)), nil, &status)
 	return status, err

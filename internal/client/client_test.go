@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestRequests(t *testing.T) {
 		if len(body) > 0 && r.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s is of type %q", got, r.Header.Get("Content-Type"))
 		}
-		_, _ = io.WriteString(w, map[bool]string{true: "[]", false: "{}"}[strings.Contains(r.URL.Path, "s") && r.Method == "GET" &&
+		_, _ = io.WriteString(w, map[bool]string{true: "[]", false: "{}"}[r.Method == "GET" &&
 			(r.URL.Path == api.PathJobs || r.URL.Path == api.PathResources || r.URL.Path == api.PathSessions)])
 	})
 	ctx := t.Context()
@@ -196,6 +197,27 @@ func TestFollowComesBack(t *testing.T) {
 	})
 	if got := strings.Join(heard, " "); err != nil || got != "session1 task2 session3 session4 end5" {
 		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// A server that takes a connection and then says nothing, or no longer anything, is not waited for without end.
+func TestFollowASilentServer(t *testing.T) {
+	var begins atomic.Bool
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if begins.Load() {
+			_, _ = io.WriteString(w, event(api.EventSession, 1))
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-r.Context().Done()
+	})
+	c.silence = 10 * time.Millisecond
+	if err := c.Follow(t.Context(), 9, nil); !errors.Is(err, errSilent) {
+		t.Errorf("it says nothing: %v", err)
+	}
+	begins.Store(true)
+	c.silence = 200 * time.Millisecond
+	if _, _, err := c.stream(t.Context(), 9, func(api.Event) error { return nil }); !errors.Is(err, errSilent) {
+		t.Errorf("it says nothing more: %v", err)
 	}
 }
 

@@ -18,9 +18,6 @@ import (
 // eventLimit is the largest event, in bytes: a session with all its tasks.
 const eventLimit = 64 << 20
 
-// silence is how long a server may say nothing: it sends something every 15 seconds.
-const silence = time.Minute
-
 // errSilent: nothing came for that long.
 var errSilent = errors.New("the server says nothing any more")
 
@@ -61,6 +58,8 @@ type finalError struct{ error }
 func (c *Client) stream(ctx context.Context, id int64, tell func(api.Event) error) (heard int, ended bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	watch := time.AfterFunc(c.silence, func() { cancel(errSilent) })
+	defer watch.Stop()
 	response, err := c.send(ctx, http.MethodGet, at(api.PathEvents, strconv.FormatInt(id, 10)), nil, nil)
 	if err != nil {
 		return 0, false, err
@@ -69,13 +68,11 @@ func (c *Client) stream(ctx context.Context, id int64, tell func(api.Event) erro
 	if err := refused(response); err != nil {
 		return 0, false, err
 	}
-	watch := time.AfterFunc(silence, func() { cancel(errSilent) })
-	defer watch.Stop()
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, eventLimit)
 	var data []byte
 	for lines.Scan() {
-		watch.Reset(silence)
+		watch.Reset(c.silence)
 		if len(lines.Bytes()) > 0 {
 			if content, isData := bytes.CutPrefix(lines.Bytes(), []byte("data: ")); isData {
 				data = append(data[:0], content...)
