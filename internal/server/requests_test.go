@@ -47,6 +47,7 @@ func TestBadRequests(t *testing.T) {
 		{"its events", "GET", "/v1/sessions/7/events", "", 404, api.CodeNotFound, "session 7"},
 		{"no body", "POST", api.PathApply, "", 400, api.CodeInvalid, "body"},
 		{"no JSON", "POST", api.PathApply, "kind: Job\n", 400, api.CodeInvalid, ""},
+		{"another media type", "POST", api.PathApply, apply(threeYAML()), 415, api.CodeInvalid, "text/plain"},
 		{"half JSON", "POST", api.PathApply, `{"documents": "kind`, 400, api.CodeInvalid, ""},
 		{"JSON and more", "POST", api.PathApply, apply(threeYAML()) + "{}", 400, api.CodeInvalid, ""},
 		{"a list", "POST", api.PathApply, `[]`, 422, api.CodeInvalid, ""},
@@ -74,7 +75,11 @@ func TestBadRequests(t *testing.T) {
 		{"a stop at once, in words", "POST", "/v1/jobs/offsite/stop", `{"now": "yes"}`, 422, api.CodeInvalid, "now"},
 		{"machines without end", "GET", api.PathStatus + "?machines=1000000", "", 422, api.CodeInvalid, "query.machines"},
 	} {
-		a := f.do(c.method, c.target, c.body)
+		media := "application/json"
+		if c.status == http.StatusUnsupportedMediaType {
+			media = "text/plain"
+		}
+		a := f.do(c.method, c.target, c.body, "Content-Type", media)
 		if a.status != c.status || a.problem.Code != c.code || !strings.Contains(a.body, strings.ReplaceAll(c.want, `"`, `\"`)) {
 			t.Errorf("%s: %d, not %d: %.300s", c.name, a.status, c.status, a.body)
 		}
