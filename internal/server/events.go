@@ -131,7 +131,7 @@ func eventOf(e scheduler.Event) api.Event {
 		event.Session = &session
 	}
 	if e.Phase != nil {
-		phase := phaseOf(*e.Phase)
+		phase := status.Phase(*e.Phase)
 		event.Phase = &phase
 	}
 	if e.Task != nil {

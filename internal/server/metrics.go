@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ferry/internal/api"
+	"ferry/internal/status"
 )
 
 // statusKept is how long a look at the status serves for metrics: several that scrape at once cost one look.
@@ -109,7 +110,7 @@ func (s *Server) look(ctx context.Context) (standing, error) {
 			return standing{}, err
 		}
 		for _, phase := range of {
-			phases[j.Name] = append(phases[j.Name], phaseOf(phase))
+			phases[j.Name] = append(phases[j.Name], status.Phase(phase))
 		}
 	}
 	return standing{seen, phases}, nil

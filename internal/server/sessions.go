@@ -7,7 +7,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"ferry/internal/api"
-	"ferry/internal/catalog"
 	"ferry/internal/status"
 )
 
@@ -60,18 +59,10 @@ func (s *Server) session(ctx context.Context, id int64) (api.Session, error) {
 	}
 	session := status.Session(found)
 	for _, phase := range phases {
-		session.Phases = append(session.Phases, phaseOf(phase))
+		session.Phases = append(session.Phases, status.Phase(phase))
 	}
 	for _, task := range tasks {
 		session.Tasks = append(session.Tasks, status.Task(task))
 	}
 	return session, nil
-}
-
-func phaseOf(p catalog.Phase) api.Phase {
-	counts := map[string]int64{}
-	for name, n := range p.Counts {
-		counts[name] = n
-	}
-	return api.Phase{Name: p.Name, State: string(p.State), Reason: p.Reason, Began: p.Started, Ended: p.Ended, Counts: counts}
 }

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"maps"
+
 	"ferry/internal/api"
 	"ferry/internal/backup"
 	"ferry/internal/catalog"
@@ -8,14 +10,22 @@ import (
 
 // Session is the record of a session without its phases, tasks and report, which lists leave out.
 func Session(s catalog.Session) api.Session {
-	counts := map[string]int64{}
-	for name, n := range s.Counts {
-		counts[name] = n
-	}
 	return api.Session{
 		ID: s.ID, Job: s.Job, Boundary: s.Boundary, Began: s.Started, Ended: s.Ended, State: string(s.State), Phase: s.Phase, Reason: s.Reason,
-		Counts: counts, Stopping: s.Cancel != catalog.CancelNone, Phases: []api.Phase{}, Tasks: []api.Task{},
+		Counts: copyCounts(s.Counts), Stopping: s.Cancel != catalog.CancelNone, Phases: []api.Phase{}, Tasks: []api.Task{},
 	}
+}
+
+// Phase is a phase of a session.
+func Phase(p catalog.Phase) api.Phase {
+	return api.Phase{Name: p.Name, State: string(p.State), Reason: p.Reason, Began: p.Started, Ended: p.Ended, Counts: copyCounts(p.Counts)}
+}
+
+// copyCounts gives counts as JSON has them: never null.
+func copyCounts(counts catalog.Counts) map[string]int64 {
+	copied := map[string]int64{}
+	maps.Copy(copied, counts)
+	return copied
 }
 
 // Task is the work on a machine.
