@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"ferry/internal/api"
-	"ferry/internal/job"
 	"ferry/internal/policy"
 )
 
@@ -85,12 +84,7 @@ func wellText(status api.Status) string {
 	if len(status.Jobs) == 0 {
 		return "No jobs yet: ferry apply -f FILE (docs/jobs.md)"
 	}
-	var idle, off, away []string
-	for _, r := range status.Repositories {
-		if r.State != "" && r.State != string(job.StateReady) {
-			away = append(away, r.Name+" is "+r.State)
-		}
-	}
+	var idle, off []string
 	for _, of := range status.Jobs {
 		switch {
 		case of.Last == nil:
@@ -100,8 +94,6 @@ func wellText(status api.Status) string {
 		}
 	}
 	switch {
-	case len(away) > 0:
-		return "No alarms, but " + joined(away)
 	case len(idle) > 0:
 		return "No alarms, but not everything has run yet: " + named("job", idle)
 	case status.WithoutCopy > 0:
@@ -149,7 +141,8 @@ func troubles(status api.Status) []string {
 			"rpocritical":     tooOldText(status.TooOld, of),
 			"not-runcritical": of + " did not begin when due", "not-runwarning": "an interval of " + of + " was not run",
 			"failedcritical": of + " failed", "failedwarning": of + " failed in part",
-			"targetcritical": "the target of " + of + " is not ready", "sourcewarning": "a source of " + of + " is not ready",
+			"targetcritical": "the target of " + of + " is not ready", "targetwarning": "the target of " + of + " is waited for",
+			"sourcewarning":  "a source of " + of + " is not ready",
 			"damagecritical": "copies of " + of + " are damaged", "sessionwarning": of + " needs a look",
 			"spacecritical": "a repository is almost full", "spacewarning": "a repository fills up",
 		}[kind])

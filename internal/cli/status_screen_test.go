@@ -176,11 +176,15 @@ func TestLasted(t *testing.T) {
 	}
 }
 
-// A repository that is away is no alarm by itself, and nothing is called well meanwhile.
-func TestHeadlineOfARepositoryThatIsAway(t *testing.T) {
+// A target that is waited for is a warning, one that did not come in its time is critical.
+func TestHeadlineOfATargetThatIsAway(t *testing.T) {
 	s := wellStatus()
-	s.Repositories[1].State = "offline"
-	if got := headline(s); got != "No alarms, but vault is offline" {
-		t.Error(got)
+	for level, want := range map[string]string{
+		"warning": "WARNING: the target of jobs near and offsite is waited for", "critical": "CRITICAL: the target of jobs near and offsite is not ready",
+	} {
+		s.Alarms = []api.Alarm{{Level: level, Kind: "target", Job: "near"}, {Level: level, Kind: "target", Job: "offsite"}}
+		if got := headline(s); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }

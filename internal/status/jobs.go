@@ -244,6 +244,7 @@ func (l *looker) dueSince(j policy.Job, state catalog.JobState) time.Time {
 }
 
 // judgeWait raises the alarm of a target or of sources that a session waits for, unless the one before it has told of that already.
+// It is a warning: a disk that is brought in the morning fails nothing. What has waited for too long the ages of the copies tell.
 func (l *looker) judgeWait(j policy.Job, p past) {
 	live := l.live[j.Name]
 	if live.State != catalog.SessionWaiting {
@@ -256,7 +257,7 @@ func (l *looker) judgeWait(j policy.Job, p past) {
 	state, reason, ofTarget := job.TargetWait(live.Reason)
 	switch {
 	case ofTarget && last.Target.State == job.StateReady:
-		l.alarm(critical, api.Alarm{
+		l.alarm(warning, api.Alarm{
 			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: fmt.Sprintf("target %s is %s: %s", j.Target.Repository, state, reason),
 		})
 	case job.SourceWait(live.Reason) && !slices.ContainsFunc(last.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }):

@@ -439,12 +439,12 @@ func BenchmarkStatus(b *testing.B) {
 // A repository is as the session that waits for it finds it, and no longer as the last one did that ended.
 func TestTargetThatIsWaitedFor(t *testing.T) {
 	s := newSite(t, siteYAML)
-	s.selects("offsite", day(9, 22), 1)
+	s.selects("offsite", day(10, 22), 1)
 	s.ran("offsite", day(10, 22), catalog.SessionDone, job.Session{})
 	lease := s.begin("offsite", day(11, 22))
-	state := func() string {
+	state := func(alarms ...string) string {
 		t.Helper()
-		for _, r := range s.status().Repositories {
+		for _, r := range s.wantAlarms(alarms...).Repositories {
 			if r.Name == "vault" {
 				return r.State + " " + r.Reason
 			}
@@ -456,13 +456,28 @@ func TestTargetThatIsWaitedFor(t *testing.T) {
 		t.Errorf("before anything is waited for: %s", got)
 	}
 	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
-	if got := state(); got != "offline is the disk mounted?" {
+	if got := state("warning target offsite: target vault is offline: is the disk mounted?, since 03-11 22:00"); got != "offline is the disk mounted?" {
 		t.Errorf("while it is waited for: %s", got)
 	}
+	s.now = day(12, 4) // by then the machine should have had a copy
+	state("critical rpo offsite vm0: what the target holds of it is not known, since 03-12 00:00",
+		"warning target offsite: target vault is offline: is the disk mounted?, since 03-11 22:00")
 	s.must(s.catalog.Sessions.Wait(t.Context(), lease, ""))
+	s.now = day(11, 23)
 	if got := state(); got != "ready " {
 		t.Errorf("when it is there: %s", got)
 	}
+}
+
+// A target that a session did without is critical, also while the next one waits for it.
+func TestTargetThatDidNotCome(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.ran("offsite", day(10, 22), catalog.SessionFailed, job.Session{Result: job.ResultWaits,
+		Target: job.TargetState{Name: "vault", State: job.StateOffline, Reason: "is the disk mounted?"}})
+	lease := s.begin("offsite", day(11, 22))
+	s.now = day(11, 23)
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
+	s.wantAlarms("critical target offsite: target vault is offline: is the disk mounted?, since 03-10 23:00")
 }
 
 // A repository's verification is that of the last session which could read it.
