@@ -111,14 +111,14 @@ func wellText(status api.Status) string {
 	return text
 }
 
-// oldestCopy is the oldest copy that is listed; those that are oldest are listed first.
-func oldestCopy(status api.Status) (api.Copy, bool) {
+// oldestCopy is the oldest copy. It need not be the first that is too old: jobs allow different ages.
+func oldestCopy(status api.Status) (oldest api.Copy, found bool) {
 	for _, c := range status.Machines {
-		if c.Point != "" {
-			return c, true
+		if c.Point != "" && (!found || c.Created.Before(oldest.Created)) {
+			oldest, found = c, true
 		}
 	}
-	return api.Copy{}, false
+	return oldest, found
 }
 
 // troubles are the alarms in short, of each kind once, the worst first.
@@ -141,7 +141,7 @@ func troubles(status api.Status) []string {
 			"rpocritical":     tooOldText(status.TooOld, of),
 			"not-runcritical": of + " did not begin when due", "not-runwarning": "an interval of " + of + " was not run",
 			"failedcritical": of + " failed", "failedwarning": of + " failed in part",
-			"targetcritical": "the target of " + of + " is not ready", "targetwarning": "the target of " + of + " is waited for",
+			"targetcritical": "the target of " + of + " is not ready", "targetwarning": "the target of " + of + " is not ready",
 			"sourcewarning":  "a source of " + of + " is not ready",
 			"damagecritical": "copies of " + of + " are damaged", "sessionwarning": of + " needs a look",
 			"spacecritical": "a repository is almost full", "spacewarning": "a repository fills up",

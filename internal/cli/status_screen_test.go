@@ -180,11 +180,21 @@ func TestLasted(t *testing.T) {
 func TestHeadlineOfATargetThatIsAway(t *testing.T) {
 	s := wellStatus()
 	for level, want := range map[string]string{
-		"warning": "WARNING: the target of jobs near and offsite is waited for", "critical": "CRITICAL: the target of jobs near and offsite is not ready",
+		"warning": "WARNING: the target of jobs near and offsite is not ready", "critical": "CRITICAL: the target of jobs near and offsite is not ready",
 	} {
 		s.Alarms = []api.Alarm{{Level: level, Kind: "target", Job: "near"}, {Level: level, Kind: "target", Job: "offsite"}}
 		if got := headline(s); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
+	}
+}
+
+// The oldest copy may be of a job that allows any age, behind one that is too old.
+func TestOldestCopy(t *testing.T) {
+	late, old := copyOf("late", 40*time.Hour), copyOf("old", 60*24*time.Hour)
+	old.RPO, old.TooOld = 0, false
+	got, found := oldestCopy(api.Status{Machines: []api.Copy{late, copyOf("none", 0), old}})
+	if !found || got.Machine.Name != "old" {
+		t.Errorf("%+v", got)
 	}
 }

@@ -269,7 +269,11 @@ func (l *looker) judgeWait(j policy.Job, p past) {
 func (l *looker) judgeReport(j policy.Job, p past) {
 	r := p.report
 	if t := r.Target; t.State != job.StateReady && t.State != "" {
-		l.alarm(critical, api.Alarm{Kind: "target", Job: j.Name, Since: p.since, Text: fmt.Sprintf("target %s is %s: %s", t.Name, t.State, t.Reason)})
+		level := critical
+		if p.ran.State == catalog.SessionStopped { // it might have come
+			level = warning
+		}
+		l.alarm(level, api.Alarm{Kind: "target", Job: j.Name, Since: p.since, Text: fmt.Sprintf("target %s is %s: %s", t.Name, t.State, t.Reason)})
 	}
 	for _, s := range r.Sources {
 		if s.State != job.StateReady {

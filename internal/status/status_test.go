@@ -478,6 +478,11 @@ func TestTargetThatDidNotCome(t *testing.T) {
 	s.now = day(11, 23)
 	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
 	s.wantAlarms("critical target offsite: target vault is offline: is the disk mounted?, since 03-10 23:00")
+	s.must(s.catalog.Sessions.End(t.Context(), lease, catalog.SessionDone, "", nil))
+	s.ran("offsite", day(12, 22), catalog.SessionStopped, job.Session{Result: job.ResultInterrupted,
+		Target: job.TargetState{Name: "vault", State: job.StateOffline, Reason: "is the disk mounted?"}})
+	s.now = day(13, 0)
+	s.wantAlarms("warning target offsite: target vault is offline: is the disk mounted?, since 03-12 23:00")
 }
 
 // A repository's verification is that of the last session which could read it.
