@@ -27,7 +27,7 @@ the server as absolute ones.
 
 Mistakes are told with the line and column of your file.`,
 		Example:           "  ferry apply -f offsite.yaml\n  ferry repo jobs /mnt/usb/vault | ferry apply -f -",
-		Args:              cobra.NoArgs,
+		Args:              arguments(),
 		ValidArgsFunction: nothingToComplete,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.apply(cmd.Context(), at, files, dryRun)
@@ -119,7 +119,7 @@ func (a *app) getCommand() *cobra.Command {
 print the resource as it was applied, comments too. With -o yaml all of them are
 printed so: ferry apply reads that again.`,
 		Example:           "  ferry get\n  ferry get job offsite\n  ferry get -o yaml > all.yaml",
-		Args:              cobra.MaximumNArgs(2),
+		Args:              arguments("[KIND]", "[NAME]"),
 		ValidArgsFunction: at.completeResource,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.get(cmd.Context(), at, args, output) },
 	}

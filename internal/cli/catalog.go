@@ -25,7 +25,7 @@ func (a *app) catalogRebuildCommand(at *asked) *cobra.Command {
 		Long: `Have the server read the log of a target, or of all, and make its mirror of them anew.
 It never needs to be done while the server works as it should: it does no harm.`,
 		Example:           "  ferry catalog rebuild\n  ferry catalog rebuild vault",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments("[NAME]"),
 		ValidArgsFunction: nothingToComplete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""

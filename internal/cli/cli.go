@@ -130,11 +130,12 @@ func (a *app) helpWidth() int {
 	return 100
 }
 
-// arguments makes a command take exactly the arguments named, and say by name which one is missing.
+// arguments makes a command take exactly the arguments named, and say by name which one is missing. Those in brackets may be, and
+// come last.
 func arguments(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
-		case len(args) < len(names):
+		case len(args) < len(names) && !strings.HasPrefix(names[len(args)], "["):
 			missing := strings.Join(names[len(args):], " and ")
 			return usage("%s missing; usage: %s", missing, cmd.UseLine())
 		case len(args) > len(names):

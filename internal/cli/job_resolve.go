@@ -21,7 +21,7 @@ and by which retention it is kept. Machines that the job names and no source has
 Nothing is read but what listing reads, and nothing is changed. Without -f FILE the job
 is the server's; the sources are listed by this command all the same, with your rights.`,
 		Example:           "  ferry job resolve offsite\n  ferry job resolve -f jobs.yaml offsite --json",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments("[NAME]"),
 		ValidArgsFunction: at.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen, err := a.servedJob(cmd.Context(), at, file, args)

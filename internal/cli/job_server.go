@@ -43,7 +43,7 @@ func (a *app) jobStart(ctx context.Context, at *asked, names []string, how api.S
 	if err != nil {
 		var problem *client.Error
 		if errors.As(err, &problem) && problem.Code == api.CodeNothingToRetry {
-			return a.answered(name, problem.Detail)
+			return a.answered(name, "the last session left nothing undone")
 		}
 		return at.failed(err)
 	}
@@ -64,7 +64,7 @@ func (a *app) jobRetryCommand(at *asked) *cobra.Command {
 		Long: `Have the server begin a session of a job if machines failed in the last one, or waited,
 and show its progress as ferry job run does. If nothing was left undone, nothing is done.`,
 		Example:           "  ferry job retry offsite",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments("[NAME]"),
 		ValidArgsFunction: at.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.jobStart(cmd.Context(), at, args, api.Start{Retry: true}, detach)
@@ -82,7 +82,7 @@ func (a *app) jobStopCommand(at *asked) *cobra.Command {
 stored; with --now it lets go of what is in flight too. Either way the next session goes
 on from there. The command does not wait until the session has ended.`,
 		Example:           "  ferry job stop offsite\n  ferry job stop offsite --now",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments("[NAME]"),
 		ValidArgsFunction: at.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := at.oneJob(cmd.Context(), args)
@@ -115,7 +115,7 @@ Of those that passed meanwhile one is made up for.`,
 			Example: "  ferry job enable offsite",
 		}
 	}
-	command.Args, command.ValidArgsFunction = cobra.MaximumNArgs(1), at.completeJobs
+	command.Args, command.ValidArgsFunction = arguments("[NAME]"), at.completeJobs
 	command.RunE = func(cmd *cobra.Command, args []string) error {
 		name, err := at.oneJob(cmd.Context(), args)
 		if err != nil {

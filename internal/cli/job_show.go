@@ -21,7 +21,7 @@ opened, neither sources nor targets. docs/jobs.md has every setting.
 
 What is wrong is told with line and column, all of it at once.`,
 		Example:           "  ferry job show -f offsite.yaml\n  ferry job show --effective -f jobs.yaml offsite",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments("[NAME]"),
 		ValidArgsFunction: nothingToComplete,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.jobShow(file, args, effective)
@@ -109,7 +109,7 @@ func (a *app) jobSchemaCommand() *cobra.Command {
 with a YAML language server complete and check by it. It says the form of settings;
 what contradicts itself only ferry job show finds.`,
 		Example: "  ferry job schema > ferry.schema.json",
-		Args:    cobra.NoArgs, ValidArgsFunction: nothingToComplete,
+		Args:    arguments(), ValidArgsFunction: nothingToComplete,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := a.out.Write(policy.Schema())
 			return err

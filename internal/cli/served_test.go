@@ -384,7 +384,7 @@ func TestJobsOfServer(t *testing.T) {
 	}
 	d.answers("POST /v1/jobs/offsite/run", api.Started{Session: 42})
 	d.answers("POST /v1/jobs/busy/run", api.Problem{Status: 409, Code: api.CodeRunning, Detail: "a session of the job is in progress", Hint: "follow it"})
-	d.answers("POST /v1/jobs/fine/run", api.Problem{Status: 409, Code: api.CodeNothingToRetry, Detail: "the last session left nothing undone"})
+	d.answers("POST /v1/jobs/fine/run", api.Problem{Status: 409, Code: api.CodeNothingToRetry, Detail: "job fine: the last session left nothing undone"})
 	d.answers("POST /v1/jobs/none/stop", api.Problem{Status: 404, Code: api.CodeNotFound, Detail: "there is no such job"})
 	d.answers("GET /v1/jobs/offsite/explain", explanationJSON{Job: "offsite", TimeZone: "Europe/Berlin", Copies: 1, Machines: []explainedJSON{{
 		Machine: machineJSON{ID: "proxmox/100/x", Name: "web01"}, Reason: "it is new", Points: []explainedStepJSON{{
@@ -412,6 +412,9 @@ func TestJobsOfServer(t *testing.T) {
 	run(t, ExitNothing, "job", "stop", "none")
 	run(t, ExitUsage, "job", "run", "-f", "x.yaml")
 	run(t, ExitUsage, "job", "run", "--wait", "1h")
+	for _, args := range []string{"status x", "apply x", "get job a b", "delete job a b", "job stop a b", "job retry a b", "job enable a b", "session list a b", "catalog rebuild a b", "job schema x"} {
+		run(t, ExitUsage, strings.Fields(args)...) // one argument too many
+	}
 	run(t, ExitUsage, "job", "run", "--once", "--detach", "-f", "x.yaml")
 	out, _ := run(t, ExitDone, "job", "explain", "offsite")
 	if !strings.Contains(out, "web01  proxmox/100/x\n  it is new\n") || !strings.Contains(out, "the newest; goes with a point made from 2026-12-07 on, not before 3 more points come\n") {

@@ -34,7 +34,7 @@ func (a *app) sessionListCommand(at *asked) *cobra.Command {
 		Use: "list [JOB]", Short: "List sessions, newest first",
 		Long:              "List the sessions of all jobs, or of one, newest first: when each began, how it ended and why.",
 		Example:           "  ferry session list\n  ferry session list offsite --limit 100",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments("[JOB]"),
 		ValidArgsFunction: at.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			of := ""

@@ -24,7 +24,7 @@ repositories are (docs/status.md).
 --check prints one line for a monitoring system and ends with its codes: 0 OK,
 1 WARNING, 2 CRITICAL, 3 UNKNOWN, also if no server can be asked (docs/alerts.md).`,
 		Example:           "  ferry status\n  ferry status --json\n  ferry status --check",
-		Args:              cobra.NoArgs,
+		Args:              arguments(),
 		ValidArgsFunction: nothingToComplete,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if check {
