@@ -182,8 +182,11 @@ func (l *lab) prepare(_ context.Context, resources policy.Resources, name string
 	if !there {
 		return job.Setup{}, errors.New("no such job")
 	}
-	if l.prepareErr != nil {
-		return job.Setup{}, l.prepareErr
+	l.mu.Lock()
+	err := l.prepareErr
+	l.mu.Unlock()
+	if err != nil {
+		return job.Setup{}, err
 	}
 	setup := job.Setup{Job: of.Effective(), Document: "kind: Job\n"}
 	for _, origin := range resources.Origins(of) {

@@ -195,6 +195,11 @@ func (s *Scheduler) Ready() []string {
 		}
 		list = append(list, text)
 	}
+	for of, w := range s.watches {
+		if w.failed != "" {
+			list = append(list, lookFailed(of)+": "+w.failed)
+		}
+	}
 	slices.Sort(list)
 	return list
 }

@@ -309,6 +309,32 @@ func TestImmediateJobThatIsChanged(t *testing.T) {
 	})
 }
 
+// That sources cannot be looked at is told as long as that is so, and not of a job that looks no more.
+func TestLookThatFailsIsTold(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {mode: immediate}")
+		l.begin()
+		l.pass(time.Minute)
+		ready := func(when, want string) {
+			l.pass(2 * time.Minute)
+			if got := strings.Join(l.Ready(), ", "); got != want {
+				l.t.Errorf("%s: %q", when, got)
+			}
+		}
+		told := "the sources of job offsite cannot be looked at: no password"
+		ready("at first", "")
+		l.with(func() { l.prepareErr = errors.New("no password") })
+		ready("when it fails", told)
+		l.with(func() { l.prepareErr = nil })
+		ready("when it works again", "")
+		l.with(func() { l.prepareErr = errors.New("no password") })
+		ready("when it fails again", told)
+		l.must(l.Disable(l.t.Context(), "offsite"))
+		ready("when it is disabled", "")
+	})
+}
+
 // A session whose report is too large to be kept ends all the same, without it.
 func TestReportThatIsTooLarge(t *testing.T) {
 	inBubble(t, func(l *lab) {

@@ -29,6 +29,7 @@ func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
 		for _, state := range states {
 			of, there := resources.Job(state.Job)
 			if !there || !state.Enabled {
+				s.unwatch(state.Job)
 				continue
 			}
 			look, failed := s.decide(ctx, resources, of.Effective(), state)

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"reflect"
 	"time"
 
@@ -31,6 +32,8 @@ type watch struct {
 	// noted is when this was known, next when the sources are listed again, looking is true while they are.
 	noted, next time.Time
 	looking     bool
+	// failed is why the last look came to nothing; empty: it did not fail.
+	failed string
 }
 
 // watched notes what a session saw of the sources of its job. Under other resources than those that hold now, that is nothing.
@@ -46,6 +49,13 @@ func (s *Scheduler) watched(under policy.Resources, ended *job.Session) {
 	default:
 		s.watches[ended.Job] = &watch{noted: now, next: now.Add(retryAfter)}
 	}
+}
+
+// unwatch forgets what is known of the sources of a job that does not look at them.
+func (s *Scheduler) unwatch(of string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watches, of)
 }
 
 // look has the sources of a job looked at if it is time, and returns when it is next.
@@ -70,34 +80,46 @@ func (s *Scheduler) look(resources policy.Resources, of policy.Job) (next time.T
 	}
 	w.looking = true
 	s.work.Add(1)
-	base := s.base
-	go func() {
-		defer s.work.Done()
-		defer s.lookAgain()
-		ask := w.seen == nil
-		var seen map[backup.PointID]bool
-		if !ask {
-			setup, err := s.options.Prepare(base, resources, of.Name)
-			if err == nil {
-				setup.Now = s.options.Now
-				seen, err = job.Look(base, setup)
-			}
-			if base.Err() != nil {
-				return
-			}
-			s.trouble("the sources of job "+of.Name+" cannot be looked at", err)
-		}
-		ended := s.options.Now()
-		s.mu.Lock()
-		for id := range seen { // none is forgotten: what a source that was offline for a while has is not new when it is back
-			ask = ask || !w.seen[id]
-			w.seen[id] = true
-		}
-		w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, lookShare*ended.Sub(now)))
-		s.mu.Unlock()
-		if ask {
-			s.trouble("job "+of.Name+" cannot be asked to run", s.catalog.Jobs.Ask(base, of.Name))
-		}
-	}()
+	go s.lookAt(s.base, w, resources, of.Name, now)
 	return now.Add(lookEvery)
 }
+
+// lookAt looks at the sources of a job, and asks for an interval if they have something new, or there is no last listing.
+func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resources, of string, began time.Time) {
+	defer s.work.Done()
+	defer s.lookAgain()
+	ask := w.seen == nil
+	var seen map[backup.PointID]bool
+	failed := ""
+	if !ask {
+		setup, err := s.options.Prepare(ctx, resources, of)
+		if err == nil {
+			setup.Now = s.options.Now
+			seen, err = job.Look(ctx, setup)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			failed = err.Error()
+		}
+	}
+	ended := s.options.Now()
+	s.mu.Lock()
+	for id := range seen { // none is forgotten: what a source that was offline for a while has is not new when it is back
+		ask = ask || !w.seen[id]
+		w.seen[id] = true
+	}
+	w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, lookShare*ended.Sub(began)))
+	again := failed == w.failed
+	w.failed = failed
+	s.mu.Unlock()
+	if failed != "" && !again {
+		s.log.Error(lookFailed(of), "error", failed)
+	}
+	if ask {
+		s.trouble("job "+of+" cannot be asked to run", s.catalog.Jobs.Ask(ctx, of))
+	}
+}
+
+func lookFailed(of string) string { return "the sources of job " + of + " cannot be looked at" }
