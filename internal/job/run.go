@@ -172,11 +172,8 @@ func newRunner(setup Setup) *runner {
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
 	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags, r.Copy.Seeded = setup.Job.Name, setup.Full, false, false, r.flags, r.seeded
-	r.session = &Session{
-		ID: setup.Host.ID, Job: setup.Job.Name, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
-		Target:  TargetState{Name: setup.Target.Name, Location: setup.Target.Location},
-		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []string{}, Warnings: []string{},
-	}
+	r.session = NewSession(setup.Host.ID, setup.Job.Name, now)
+	r.session.Target.Name, r.session.Target.Location = setup.Target.Name, setup.Target.Location
 	return r
 }
 

@@ -59,6 +59,14 @@ type Session struct {
 	Seen map[backup.PointID]bool `json:"-"`
 }
 
+// NewSession is the record of a session that begins now.
+func NewSession(id, job string, now time.Time) *Session {
+	return &Session{
+		ID: id, Job: job, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
+		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []string{}, Warnings: []string{},
+	}
+}
+
 // Damage is what of the target is known to be damaged, and not healed, as the session ends.
 type Damage struct {
 	// Points of the job that cannot be restored whole.

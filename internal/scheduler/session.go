@@ -147,23 +147,21 @@ func (s *Scheduler) prepare(ctx context.Context, resources policy.Resources, of 
 func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.PointID]bool) {
 	r := n.run
 	fail := func(err error) *job.Session {
-		now := s.options.Now().UTC()
-		return &job.Session{
-			ID: strconv.FormatInt(r.session.ID, 10), Job: r.session.Job, Began: now, Nominal: now, Ended: now, Result: job.ResultFailed, Reason: backup.SafeText(err.Error()),
-			Sources: []job.SourceState{}, Phases: []job.Phase{}, Tasks: []job.Task{}, Alarms: []string{}, Warnings: []string{}, Err: err,
-		}
+		failed := job.NewSession(strconv.FormatInt(r.session.ID, 10), r.session.Job, s.options.Now())
+		failed.Ended, failed.Result, failed.Reason, failed.Err = failed.Began, job.ResultFailed, backup.SafeText(err.Error()), err
+		return failed
 	}
 	of, there := r.resources.Job(r.session.Job)
 	if !there {
 		return fail(ErrUnknownJob), nil
 	}
 	setup, err := s.prepare(r.context, r.resources, r.session.Job)
+	if cause := context.Cause(r.context); err != nil && cause != nil {
+		ended = fail(cause)
+		ended.Result = job.ResultInterrupted
+		return ended, nil
+	}
 	if err != nil {
-		if context.Cause(r.context) != nil {
-			ended = fail(context.Cause(r.context))
-			ended.Result = job.ResultInterrupted
-			return ended, nil
-		}
 		return fail(err), nil
 	}
 	state, err := s.catalog.Jobs.State(n.context(), of.Name)
