@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"ferry/internal/vma"
 )
 
 // The machine that ran the server is lost, with its state and cache. Another one takes the jobs from the target, and its next
@@ -19,34 +20,25 @@ import (
 // Then it goes on with what is new.
 func TestServerRebuiltFromTheTarget(t *testing.T) {
 	t.Parallel()
-	s := newServed(t, 0, 0)
-	archives, err := filepath.Glob(filepath.Join(golden(t, "vzdump"), "*"))
-	if err != nil {
-		t.Fatal(err)
+	s := newServed(t, 1, 2*mib)
+	s.at(0)
+	want := []map[string]string{{"vm0": s.want["vm0"]}}
+	backUp := func(day int) {
+		disk := device(t, "drive-scsi0", uint64(50+day), 2*mib)
+		dump{vmid: 401, uuid: uuidOne, name: "web", day: day, disks: []vma.DeviceContent{disk}}.write(t, s.source)
+		want = append(want, map[string]string{disk.Name: sumOf(t, disk)})
 	}
-	newest := slices.Max(archives)
-	day, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(newest), "vzdump-qemu-100-"), ".")
-	var late []string
-	for _, archive := range archives {
-		if strings.Contains(archive, day) {
-			late = append(late, archive)
-		} else {
-			copyFile(t, archive, filepath.Join(s.source, filepath.Base(archive)))
-		}
-	}
-	documents := fmt.Sprintf("{kind: Repository, name: pve, location: %q}\n---\n{kind: Repository, name: chains, location: %q}\n---\n{kind: Repository, name: vault, location: %q}\n---\n"+
-		"{kind: Job, name: offsite, source: {repositories: [pve, chains]}, target: {repository: vault}, schedule: {mode: immediate}, backfill: all, retention: {points: 20}}\n",
-		s.source, golden(t, "virtnbdbackup"), s.vault)
+	backUp(0)
+	backUp(1)
 	s.serve()
-	s.apply(documents)
-	vzdump, chains := vzdumpDisks(t), virtnbdbackupDisks(t)
+	s.apply(s.job("schedule: {mode: immediate}\nbackfill: all\nretention: {points: 20}\n"))
 	s.until("all is copied", func() bool {
 		return len(s.status().Machines) == 2 && s.status().Machines[0].Point != "" && s.status().Machines[1].Point != ""
 	})
 	s.idle()
 	s.end(syscall.SIGKILL)
 	before, packs := ids(s.u.points(s.vault)), sumTree(t, filepath.Join(s.vault, "packs"))
-	if len(before) != len(vzdump)-1+len(chains) {
+	if len(before) != len(want) {
 		t.Fatalf("%d points", len(before))
 	}
 
@@ -90,13 +82,11 @@ func TestServerRebuiltFromTheTarget(t *testing.T) {
 		t.Errorf("%+v", now)
 	}
 
-	for _, archive := range late {
-		copyFile(t, archive, filepath.Join(s.source, filepath.Base(archive)))
-	}
+	backUp(2)
 	if session := s.session("offsite"); len(session.Report.did("copy")) != 1 {
 		t.Errorf("what is new: %+v", session)
 	}
 	s.end(syscall.SIGTERM)
 	s.u.verified(s.vault)
-	restoresAll(t, s.u, s.vault, slices.Concat(vzdump, chains))
+	restoresAll(t, s.u, s.vault, want)
 }
