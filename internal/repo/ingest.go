@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -367,33 +366,6 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 		in.measure.known.Close()
 	}
 	return err
-}
-
-// CommitPoint hands over a point whose objects are all stored through the task. It is committed with the claim, whose Point
-// it sets (without one if the claim names no job: a point that was there keeps its claims), and with the packs that hold
-// it, which may be later: done is called then, from another goroutine. Flush or Close make it happen. An error is of this
-// point alone, which cannot be written down; done is not called then.
-func (in *Ingest) CommitPoint(p *Point, claim Claim, task *Task, done func(error)) error {
-	claim.Point = p.ID
-	return in.commitPoint(readyPoint{point: p, claim: claim, task: task, done: done})
-}
-
-// commitPoint hands over a point that is ready but for its file.
-func (in *Ingest) commitPoint(ready readyPoint) error {
-	p := ready.point
-	p.Domain, p.Sealed = in.domain, in.sealed
-	raw, err := encodePoint(in.repo.hasher, in.repo.Pseudonym(p.Machine.Key), p)
-	if err != nil {
-		return err
-	}
-	if len(raw) > pointLimit {
-		return fmt.Errorf("the point's description takes %d bytes, more than any may have", len(raw))
-	}
-	ready.raw = raw
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.points = append(in.points, ready)
-	return nil
 }
 
 // ChunkerTable returns the 256 numbers by which streams that shift are cut. They depend on the id key, so that where

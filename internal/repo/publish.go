@@ -14,6 +14,33 @@ import (
 	"ferry/internal/storage"
 )
 
+// CommitPoint hands over a point whose objects are all stored through the task. It is committed with the claim, whose Point
+// it sets (without one if the claim names no job: a point that was there keeps its claims), and with the packs that hold
+// it, which may be later: done is called then, from another goroutine. Flush or Close make it happen. An error is of this
+// point alone, which cannot be written down; done is not called then.
+func (in *Ingest) CommitPoint(p *Point, claim Claim, task *Task, done func(error)) error {
+	claim.Point = p.ID
+	return in.commitPoint(readyPoint{point: p, claim: claim, task: task, done: done})
+}
+
+// commitPoint hands over a point that is ready but for its file.
+func (in *Ingest) commitPoint(ready readyPoint) error {
+	p := ready.point
+	p.Domain, p.Sealed = in.domain, in.sealed
+	raw, err := encodePoint(in.repo.hasher, in.repo.Pseudonym(p.Machine.Key), p)
+	if err != nil {
+		return err
+	}
+	if len(raw) > pointLimit {
+		return fmt.Errorf("the point's description takes %d bytes, more than any may have", len(raw))
+	}
+	ready.raw = raw
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.points = append(in.points, ready)
+	return nil
+}
+
 // publish makes a seal's packs durable, then says in the log what they make true. The index that others share learns of
 // them only then: until the log names a pack, nobody may rely on it.
 func (in *Ingest) publish(ctx context.Context, s *seal) error {

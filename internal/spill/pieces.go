@@ -29,7 +29,7 @@ func (p *Pieces) Add(piece []byte) (offset int64, err error) {
 	if err := unix.Fstatfs(int(p.file.Fd()), &free); err != nil {
 		return 0, failed(err)
 	}
-	if p.size+int64(len(piece)) > int64(free.Bavail)*free.Bsize {
+	if p.size+int64(len(piece)) > int64(free.Bavail)*free.Frsize {
 		return 0, failed(unix.ENOSPC)
 	}
 	if _, err := p.file.WriteAt(piece, p.size); err != nil {
