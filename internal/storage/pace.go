@@ -17,7 +17,7 @@ func Paced(store Store, send, receive Pace) Store {
 	if send == nil && receive == nil {
 		return store
 	}
-	return paced{store, send, receive}
+	return &paced{store, send, receive}
 }
 
 type paced struct {
@@ -26,9 +26,9 @@ type paced struct {
 }
 
 // Unwrap gives what the store can do beside being one.
-func (s paced) Unwrap() Store { return s.Store }
+func (s *paced) Unwrap() Store { return s.Store }
 
-func (s paced) Create(ctx context.Context, name string) (Writer, error) {
+func (s *paced) Create(ctx context.Context, name string) (Writer, error) {
 	w, err := s.Store.Create(ctx, name)
 	if err != nil || s.send == nil {
 		return w, err
@@ -36,21 +36,21 @@ func (s paced) Create(ctx context.Context, name string) (Writer, error) {
 	return &pacedWriter{w, ctx, s.send}, nil
 }
 
-func (s paced) Put(ctx context.Context, name string, content []byte) error {
+func (s *paced) Put(ctx context.Context, name string, content []byte) error {
 	if err := pass(ctx, s.send, len(content)); err != nil {
 		return err
 	}
 	return s.Store.Put(ctx, name, content)
 }
 
-func (s paced) Overwrite(ctx context.Context, name string, content []byte) error {
+func (s *paced) Overwrite(ctx context.Context, name string, content []byte) error {
 	if err := pass(ctx, s.send, len(content)); err != nil {
 		return err
 	}
 	return s.Store.Overwrite(ctx, name, content)
 }
 
-func (s paced) Open(ctx context.Context, name string) (Reader, error) {
+func (s *paced) Open(ctx context.Context, name string) (Reader, error) {
 	r, err := s.Store.Open(ctx, name)
 	if err != nil || s.receive == nil {
 		return r, err

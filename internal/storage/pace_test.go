@@ -77,4 +77,7 @@ func TestPaced(t *testing.T) {
 	if storage.Paced(inner, nil, nil) != storage.Store(inner) {
 		t.Error("without a pace the store is another one")
 	}
+	if told := map[storage.Store]bool{store: true}; !told[store] { // as those who mend keep what each copy said
+		t.Error("it is no key of a map")
+	}
 }
