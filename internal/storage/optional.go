@@ -54,8 +54,9 @@ type Distant interface {
 
 // Measured is implemented by stores that can tell how much space is left.
 type Measured interface {
-	// Free is how many bytes can still be written by this process, headroom that is kept for others not counted.
-	Free(ctx context.Context) (int64, error)
+	// Free is how many bytes can still be written by this process, headroom that is kept for others not counted; known is false
+	// where the medium does not say.
+	Free(ctx context.Context) (free int64, known bool, err error)
 }
 
 // Unbounded is implemented by stores that no medium bounds. What may end there is a quota, and that can be raised.
@@ -149,12 +150,10 @@ func As[T any](store Store) (T, bool) {
 
 // Free is how many bytes can still be written; known is false where nothing tells, as in a bucket.
 func Free(ctx context.Context, store Store) (free int64, known bool, err error) {
-	measured, ok := As[Measured](store)
-	if !ok {
-		return 0, false, nil
+	if measured, ok := As[Measured](store); ok {
+		return measured.Free(ctx)
 	}
-	free, err = measured.Free(ctx)
-	return free, err == nil, err
+	return 0, false, nil
 }
 
 // ReadAll reads a whole object of at most limit bytes.

@@ -128,16 +128,20 @@ func makeRoot(folder string) error {
 // Location is the path as it was given.
 func (s *Store) Location() string { return s.path }
 
-// Free is what the file system has left for who is not its administrator. Quotas that it does not tell of are not counted.
-func (s *Store) Free(ctx context.Context) (int64, error) {
+// Free is what the file system has left for who is not its administrator. Quotas that it does not tell of are not counted. It is not
+// known where the file system tells no size at all, as some that FUSE serves.
+func (s *Store) Free(ctx context.Context) (free int64, known bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	var status unix.Statfs_t
 	if err := unix.Fstatfs(int(s.root.Fd()), &status); err != nil {
-		return 0, describe("asking for the space left in", s.path, err)
+		return 0, false, describe("asking for the space left in", s.path, err)
 	}
-	return int64(min(status.Bavail, math.MaxInt64/uint64(status.Frsize))) * status.Frsize, nil
+	if status.Blocks == 0 || status.Frsize <= 0 {
+		return 0, false, nil
+	}
+	return int64(min(status.Bavail, math.MaxInt64/uint64(status.Frsize))) * status.Frsize, true, nil
 }
 
 // Close releases the folder. Writers and readers that are still open stay usable; the store's methods fail.

@@ -113,8 +113,7 @@ func TestCreateAndOpen(t *testing.T) {
 	}
 }
 
-// TestReadingWritesNothing: a store on a read-only medium can be read.
-// The space left is that for any user, and never more than the file system has.
+// The space left is that for any user, and never more than the file system has. One that has no size does not say that it is full.
 func TestFree(t *testing.T) {
 	folder := t.TempDir()
 	store, err := Open(folder)
@@ -130,8 +129,17 @@ func TestFree(t *testing.T) {
 	if size := int64(status.Blocks) * status.Frsize; err != nil || !known || free <= 0 || free >= size {
 		t.Errorf("%d bytes free of %d, known %v, %v", free, size, known, err)
 	}
+	without, err := Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer without.Close()
+	if free, known, err := storage.Free(t.Context(), without); err != nil || known {
+		t.Errorf("%d bytes free in a file system that has no size, known %v, %v", free, known, err)
+	}
 }
 
+// TestReadingWritesNothing: a store on a read-only medium can be read.
 func TestReadingWritesNothing(t *testing.T) {
 	folder := t.TempDir()
 	store, err := Open(folder)

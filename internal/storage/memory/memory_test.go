@@ -201,8 +201,8 @@ func TestSpace(t *testing.T) {
 	store, ctx := New(), t.Context()
 	store.SetSpace(10)
 	must(t, store.Put(ctx, "a", make([]byte, 4)))
-	if free, err := store.Free(ctx); free != 6 || err != nil {
-		t.Errorf("%d bytes free, %v", free, err)
+	if free, known, err := store.Free(ctx); free != 6 || !known || err != nil {
+		t.Errorf("%d bytes free, known %v, %v", free, known, err)
 	}
 	w, err := store.Create(ctx, "b")
 	must(t, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"ferry/internal/storage"
@@ -219,14 +218,14 @@ func (s *Store) begin(op Op, name string, do func() error) (script, error) {
 	return s.script, nil
 }
 
-// Free is how much space is left: all that a number can say if nothing limits it.
-func (s *Store) Free(context.Context) (int64, error) {
+// Free is how much space is left; it is not known if nothing limits it.
+func (s *Store) Free(context.Context) (free int64, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.script.space == unlimited {
-		return math.MaxInt64, nil
+		return 0, false, nil
 	}
-	return s.script.space, nil
+	return s.script.space, true, nil
 }
 
 // takeSpace uses up space for an object, or says that the store is full. The lock is held.
