@@ -49,13 +49,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	to.ofJob = ofJob
 	s.Target = job.Goal{
 		Name: target.Name, Location: target.Location, ID: target.ID,
-		Open: func(ctx context.Context) (*repo.Repository, error) {
-			opened, err := to.openTarget(ctx)
-			if opened != nil {
-				opened.OwnStore()
-			}
-			return opened, err
-		},
+		Open: to.openTarget,
 	}
 	for _, r := range c.resources.Repositories { // also those of other jobs: the environment has their secrets too
 		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {

@@ -89,13 +89,15 @@ func (a *app) openReadable(ctx context.Context, path, name string) (*registry.So
 	return opened, nil
 }
 
-// openRepository opens the repository at a path. The error wraps repo.ErrNoRepository if there is none.
+// openRepository opens the repository at a path, and closing it closes its store. The error wraps repo.ErrNoRepository if there is none.
 func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository, error) {
 	store, err := a.openStore(path)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := repo.Open(ctx, store, a.environment())
+	environment := a.environment()
+	environment.OwnsStore = true
+	opened, err := repo.Open(ctx, store, environment)
 	if err != nil {
 		store.Close()
 		if errors.Is(err, repo.ErrNoRepository) {
@@ -184,13 +186,15 @@ func nearbyHint(path string) string {
 	return ""
 }
 
-// createRepository makes a new repository at a path.
+// createRepository makes a new repository at a path, and closing it closes its store.
 func (a *app) createRepository(ctx context.Context, path string, options repo.Options) (*repo.Repository, error) {
 	store, err := a.makeStore(path)
 	if err != nil {
 		return nil, err
 	}
-	made, err := repo.Init(ctx, store, a.environment(), options)
+	environment := a.environment()
+	environment.OwnsStore = true
+	made, err := repo.Init(ctx, store, environment, options)
 	if err != nil {
 		store.Close()
 		return nil, err

@@ -78,6 +78,9 @@ type Environment struct {
 	Program string
 	// Keys are asked for when a repository is encrypted; nil: there are none.
 	Keys KeySource
+	// OwnsStore has Close close the store, too, once the repository was opened; else, and if it cannot be opened, the store is the
+	// caller's. A process that opens repositories again and again would hold their folders open.
+	OwnsStore bool
 
 	// kit is the ring of a recovery kit, which is used instead of keys; else nil.
 	kit *keyring.Ring
@@ -85,8 +88,6 @@ type Environment struct {
 
 // Repository is an open repository. It is safe for parallel use.
 type Repository struct {
-	// owns is true if Close closes the store.
-	owns        bool
 	store       storage.Store
 	description format.Description
 	hasher      *format.Hasher
@@ -302,19 +303,16 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 	return r
 }
 
-// Close releases what the repository holds. The store is the caller's.
+// Close releases what the repository holds, and its store if that was asked for.
 func (r *Repository) Close() error {
 	r.rememberState()
 	r.files.close()
 	r.index.Close()
-	if r.owns {
+	if r.env.OwnsStore {
 		return r.store.Close()
 	}
 	return nil
 }
-
-// OwnStore has Close close the store too: a process that opens a repository again and again would hold its folder open.
-func (r *Repository) OwnStore() { r.owns = true }
 
 // ID of the repository: 32 hex digits.
 func (r *Repository) ID() string { return r.description.ID.String() }
