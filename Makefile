@@ -56,7 +56,7 @@ test-race: check-go ## The concurrent packages' tests again (-short), under the 
 	CGO_ENABLED=1 $(GO) test -race -short -timeout $(TEST_TIMEOUT) $(RACE_PACKAGES)
 
 .PHONY: test-integration
-test-integration: check-go $(S3_SERVER) ## Tests against the real tools: qemu-img, libvirt, virtnbdbackup, an S3 server
+test-integration: check-go $(S3_SERVER) ## Tests against the real tools: qemu-img, libvirt, virtnbdbackup, bindfs, an S3 server
 	$(GO) test -tags integration -count=1 -parallel 4 -timeout $(TEST_TIMEOUT) ./test/...
 
 .PHONY: test-independent

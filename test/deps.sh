@@ -14,6 +14,7 @@ needed=(
 	curl curl
 	mkfs.ext4 e2fsprogs
 	losetup util-linux
+	bindfs bindfs
 	libvirtd libvirt-daemon-system
 	virsh libvirt-clients
 	'/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' libvirt-daemon-driver-qemu
