@@ -15,9 +15,9 @@ func (a *app) jobCommand() *cobra.Command {
 		Use: "job", Short: "Run a backup copy job, or say what it would do",
 		Long: `A backup copy job says what to copy, from where, to where, and what to keep: YAML
 with the job and the repositories that it names (docs/jobs.md). ferry apply gives it to a
-server, which runs it from then on; run, full, stop, enable, disable, retry, explain and
-resolve then name the job. With -f FILE these commands, but for those that need a
-server, work without one.`,
+server, which runs it from then on; run, full, stop, enable, disable, retry, explain,
+missing and resolve then name the job. With -f FILE these commands, but for those that
+need a server, work without one.`,
 		Example: "  ferry job explain offsite\n  ferry job run offsite\n  ferry job run --once -f offsite.yaml",
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -44,16 +44,12 @@ type chosenJob struct {
 
 // readJob reads the job of that name from a file; without a name, the only one there is.
 func (a *app) readJob(file string, names []string) (chosenJob, error) {
-	none := chosenJob{}
-	if len(names) > 1 {
-		return none, usage("one job at a time; too many: %s", printable(names[1]))
-	}
 	if file == "" {
-		return none, hinted(usage("say which file the job is in: -f FILE"), "docs/jobs.md says how one is written")
+		return chosenJob{}, hinted(usage("say which file the job is in: -f FILE"), "docs/jobs.md says how one is written")
 	}
 	resources, folder, err := a.readResources(file)
 	if err != nil {
-		return none, err
+		return chosenJob{}, err
 	}
 	return chooseJob(resources, folder, names, printable(file))
 }

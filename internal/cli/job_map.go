@@ -56,7 +56,7 @@ func (a *app) mappingsOf(ctx context.Context, c chosenJob) []mappingSeen {
 	}
 	e, err := job.Explain(ctx, setup)
 	if err != nil {
-		return []mappingSeen{{problem: fmt.Sprintf("target.map cannot be followed: target %s: %s", e.Target.State, e.Target.Reason)}}
+		return []mappingSeen{{problem: fmt.Sprintf("target.map cannot be followed: %v", targetError(e.Target, err))}}
 	}
 	var all []mappingSeen
 	for _, m := range e.Plan.Machines {

@@ -118,17 +118,20 @@ func (a *app) jobRun(ctx context.Context, f jobRunFlags, names []string, full bo
 	session := job.Run(ctx, setup)
 	checked()
 	progress.end()
-	a.warnings(session.Warnings)
-	if a.json {
-		described := describeSession(session)
-		described.Requests = a.requests()
-		if err := a.printJSON(described); err != nil {
-			return err
-		}
-	} else {
-		a.printSession(session)
+	if err := a.report(session); err != nil {
+		return err
 	}
 	return sessionExit(session)
+}
+
+// report prints what became of a session.
+func (a *app) report(s *job.Session) error {
+	a.warnings(s.Warnings)
+	if a.json {
+		return a.printJSON(sessionJSON{Session: s, Requests: a.requests()})
+	}
+	a.printSession(s)
+	return nil
 }
 
 // sessionJSON is the output of job run and job full.
@@ -136,8 +139,6 @@ type sessionJSON struct {
 	*job.Session
 	Requests requestsJSON `json:"storageRequests"`
 }
-
-func describeSession(s *job.Session) sessionJSON { return sessionJSON{Session: s} }
 
 // sessionExit is the exit code of a session.
 func sessionExit(s *job.Session) error {

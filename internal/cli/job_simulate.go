@@ -153,9 +153,7 @@ func knownMachine(c chosenJob, m plan.MachinePlan, uses map[backup.MachineKey]re
 	if there {
 		k.Whole, k.Changed = wholeAndChanged(use)
 	} else if n := len(m.Steps); n > 0 {
-		for _, object := range m.Steps[n-1].Point.Objects {
-			k.Whole += max(0, object.Size)
-		}
+		k.Whole = logicalSize(m.Steps[n-1])
 	}
 	return k
 }

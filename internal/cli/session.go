@@ -223,15 +223,8 @@ func (a *app) outcome(s api.Session) error {
 		}
 		return endedWithoutReport(s)
 	}
-	a.warnings(report.Warnings)
-	if a.json {
-		described := describeSession(report)
-		described.Requests = a.requests()
-		if err := a.printJSON(described); err != nil {
-			return err
-		}
-	} else {
-		a.printSession(report)
+	if err := a.report(report); err != nil {
+		return err
 	}
 	if report.Result == job.ResultInterrupted { // by others: who follows has not interrupted it
 		return exitWith(ExitInterrupted, "session %d was stopped", s.ID)
