@@ -6,7 +6,7 @@ import (
 )
 
 // Sleep waits, unless ctx is cancelled: between attempts, for a limit on what may cross the network, or before a place is
-// looked at again. The error is that of ctx.
+// looked at again. The error is that of ctx; no time at all is over at once.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
