@@ -27,8 +27,13 @@ type sessionReport struct {
 	Tasks []struct {
 		Machine struct{ ID, Name string }
 		State   string
-		Points  []struct{ Point, Action, Outcome string }
+		Points  []sessionPoint
 	}
+}
+
+type sessionPoint struct {
+	Point, Action, Outcome           string
+	ReadBytes, NewBytes, StoredBytes int64
 }
 
 // did counts the points of a session with an action that came about.
@@ -41,6 +46,19 @@ func (s sessionReport) did(action string) (points []string) {
 		}
 	}
 	return points
+}
+
+// copies are the points that a session copied, by id.
+func (s sessionReport) copies() map[string]sessionPoint {
+	copies := map[string]sessionPoint{}
+	for _, task := range s.Tasks {
+		for _, p := range task.Points {
+			if p.Action == "copy" && p.Outcome == "copied" {
+				copies[p.Point] = p
+			}
+		}
+	}
+	return copies
 }
 
 type explanation struct {

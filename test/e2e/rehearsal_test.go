@@ -54,9 +54,9 @@ func (r *rehearsal) write(name, content string) string {
 // state lets a source come to state k: one more archive, and the image as it is then.
 func (r *rehearsal) state(k int, dump, images string) {
 	r.t.Helper()
-	link(r.t, r.archives[k], filepath.Join(r.in(dump), filepath.Base(r.archives[k])))
+	copyFile(r.t, r.archives[k], filepath.Join(r.in(dump), filepath.Base(r.archives[k])))
 	image := filepath.Join(r.in(images), "db.raw")
-	link(r.t, filepath.Join(r.states, fmt.Sprintf("disk.%d.raw", k)), image)
+	copyFile(r.t, filepath.Join(r.states, fmt.Sprintf("disk.%d.raw", k)), image)
 	if at := time.Date(2026, 11, 20+k, 1, 0, 0, 0, time.UTC); os.Chtimes(image, at, at) != nil {
 		r.t.Fatal("no times")
 	}
@@ -158,7 +158,7 @@ func TestSeedingRehearsal(t *testing.T) {
 	// What is new since the seed left is all that goes over the line.
 	r.state(1, "dump-moved", "pictures")
 	missing := b.misses("after the seed", jobs, vault)
-	whole := bytesOf(t, filepath.Join(disk, "packs"))
+	whole := packBytes(t, disk)
 	if len(missing.Points) != 2 || missing.WrittenBytes == 0 || missing.WrittenBytes > whole/2 {
 		t.Errorf("%d bytes in %d points, after a seed of %d", missing.WrittenBytes, len(missing.Points), whole)
 	}
@@ -168,7 +168,7 @@ func TestSeedingRehearsal(t *testing.T) {
 	r.state(2, "by-hand", "unused")
 	b.want(0, "copy", r.in("by-hand"), vault, "--passphrase-file", r.passphrase)
 	r.state(2, "dump-moved", "pictures")
-	session := decode[copiedReport](t, b.want(0, "job", "run", "--once", "-f", jobs, "--json"))
+	session := decode[sessionReport](t, b.want(0, "job", "run", "--once", "-f", jobs, "--json"))
 	if n := len(session.copies()); n != 1 { // the image
 		t.Errorf("%d copied: %+v", n, session)
 	}
@@ -192,7 +192,7 @@ func TestSeedingRehearsal(t *testing.T) {
 	if err := next.Run(); err != nil {
 		t.Fatalf("%v: %s%s", err, out.String(), errOut.String())
 	}
-	if again := decode[copiedReport](t, result{out: out.String()}); again.Result != "done" || len(again.copies()) != 0 {
+	if again := decode[sessionReport](t, result{out: out.String()}); again.Result != "done" || len(again.copies()) != 0 {
 		t.Errorf("%+v", again)
 	}
 	c.want(0, "verify", vault, "--passphrase-file", r.passphrase)
@@ -254,7 +254,7 @@ func TestAdoptGivesTheRepositoryToTheServer(t *testing.T) {
 		t.Errorf("%v", result)
 	}
 	elsewhere := filepath.Join(t.TempDir(), "not-allowed")
-	link(t, s.passphrase(), elsewhere)
+	copyFile(t, s.passphrase(), elsewhere)
 	other := filepath.Join(t.TempDir(), "other")
 	s.u.copied(s.source, other, "--create", "--encrypt", "--passphrase-file", elsewhere)
 	if result := s.u.want(2, "adopt", other, "--socket", s.socket, "--passphrase-file", elsewhere, "--as", "other"); !strings.Contains(result.err, "in no allowed folder") {

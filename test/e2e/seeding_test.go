@@ -3,9 +3,7 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -25,55 +23,12 @@ type missingReport struct {
 	}
 }
 
-// copiedPoint is a point of a session.
-type copiedPoint struct {
-	Point, Action, Outcome           string
-	ReadBytes, NewBytes, StoredBytes int64
-}
-
-type copiedReport struct {
-	Result string
-	Tasks  []struct{ Points []copiedPoint }
-}
-
-// copies are the points that a session copied, by id.
-func (s copiedReport) copies() map[string]copiedPoint {
-	copies := map[string]copiedPoint{}
-	for _, task := range s.Tasks {
-		for _, p := range task.Points {
-			if p.Action == "copy" && p.Outcome == "copied" {
-				copies[p.Point] = p
-			}
-		}
-	}
-	return copies
-}
-
-// bytesOf is what the files below a folder take.
-func bytesOf(t *testing.T, folder string) int64 {
-	t.Helper()
-	sum := int64(0)
-	err := filepath.WalkDir(folder, func(_ string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			var info fs.FileInfo
-			if info, err = entry.Info(); err == nil {
-				sum += info.Size()
-			}
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing was stored yet
-		t.Fatal(err)
-	}
-	return sum
-}
-
 // misses asks a job what is missing, runs it, and compares: what blocks hold to the byte, what they take within 1 % if the
 // target knows the machines, and what packs and points' files have grown by within 1 %.
 func (u *user) misses(what, file, target string) missingReport {
 	u.t.Helper()
 	written := func() int64 {
-		return bytesOf(u.t, filepath.Join(target, "packs")) + bytesOf(u.t, filepath.Join(target, "points"))
+		return packBytes(u.t, target) + bytesOf(u.t, filepath.Join(target, "points"))
 	}
 	tree := sumTree(u.t, target)
 	missing := decode[missingReport](u.t, u.want(0, "job", "missing", "-f", file, "--json"))
@@ -81,7 +36,7 @@ func (u *user) misses(what, file, target string) missingReport {
 		u.t.Errorf("%s: asking what is missing has written", what)
 	}
 	before := written()
-	session := decode[copiedReport](u.t, u.want(0, "job", "run", "--once", "-f", file, "--json"))
+	session := decode[sessionReport](u.t, u.want(0, "job", "run", "--once", "-f", file, "--json"))
 	copies := session.copies()
 	if len(copies) != len(missing.Points) {
 		u.t.Errorf("%s: %d points copied, %d missing", what, len(copies), len(missing.Points))
@@ -107,21 +62,6 @@ func (u *user) misses(what, file, target string) missingReport {
 		u.t.Errorf("%s: something is missing still: %+v", what, again)
 	}
 	return missing
-}
-
-// link puts a file of the samples at a place, as its source would have left it at a time.
-func link(t *testing.T, from, to string) {
-	t.Helper()
-	content, err := os.ReadFile(from)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(to), 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(to, content, 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // What is missing equals what the next interval writes: for archives that come one after the other, images that change, and
@@ -161,9 +101,9 @@ target: {repository: vault}
 	u.want(0, "repo", "init", target)
 	at := time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
 	for k, archive := range archives {
-		link(t, archive, filepath.Join(folder, "dump", filepath.Base(archive)))
+		copyFile(t, archive, filepath.Join(folder, "dump", filepath.Base(archive)))
 		image := filepath.Join(folder, "images", "db.raw")
-		link(t, filepath.Join(raw, fmt.Sprintf("disk.%d.raw", k)), image)
+		copyFile(t, filepath.Join(raw, fmt.Sprintf("disk.%d.raw", k)), image)
 		if err := os.Chtimes(image, at, at.AddDate(0, 0, k)); err != nil {
 			t.Fatal(err)
 		}

@@ -303,12 +303,7 @@ func TestServerEndsInOrder(t *testing.T) {
 	session := s.begin("offsite")
 	db := s.catalog()
 	defer db.Close()
-	stored := func() int64 {
-		if _, err := os.Stat(filepath.Join(s.vault, "packs")); err != nil {
-			return 0
-		}
-		return packBytes(t, s.vault)
-	}
+	stored := func() int64 { return packBytes(t, s.vault) }
 	s.until("a quarter is stored", func() bool { return stored() > size/4 })
 	told := time.Now()
 	s.end(syscall.SIGTERM)
@@ -321,22 +316,14 @@ func TestServerEndsInOrder(t *testing.T) {
 	kept := stored()
 	s.serve()
 	s.idle()
-	if state := column(t, db, `SELECT state || ' ' || counts FROM sessions WHERE id = $1`, session); !strings.HasPrefix(state, "done ") {
-		t.Errorf("the session ended %s", state)
+	var ended servedSession
+	s.get(fmt.Sprint("/v1/sessions/", session), &ended)
+	if ended.State != "done" {
+		t.Errorf("the session ended %+v", ended)
 	}
-	var read int64
-	if text := column(t, db, `SELECT report FROM sessions WHERE id = $1`, session); text != "" {
-		var report struct {
-			Tasks []struct{ Points []struct{ ReadBytes int64 } }
-		}
-		if err := json.Unmarshal([]byte(text), &report); err != nil {
-			t.Fatal(err)
-		}
-		for _, task := range report.Tasks {
-			for _, p := range task.Points {
-				read += p.ReadBytes
-			}
-		}
+	read := int64(0)
+	for _, p := range ended.Report.copies() {
+		read += p.ReadBytes
 	}
 	t.Logf("%d MiB were stored when it ended, %d MiB were read after that", kept/mib, read/mib)
 	if most := size - kept + packLimit + overhead; read > most || read == 0 {

@@ -279,10 +279,16 @@ func sumTree(t *testing.T, folder string) map[string]string {
 }
 
 // packBytes is what lies in a repository's packs folder.
-func packBytes(t *testing.T, repository string) (total int64) {
+func packBytes(t *testing.T, repository string) int64 {
 	t.Helper()
-	for _, name := range treeOf(t, filepath.Join(repository, "packs")) {
-		if info, err := os.Stat(filepath.Join(repository, "packs", name)); err == nil {
+	return bytesOf(t, filepath.Join(repository, "packs"))
+}
+
+// bytesOf is what the files below a folder take, while they come and go.
+func bytesOf(t *testing.T, folder string) (total int64) {
+	t.Helper()
+	for _, name := range treeOf(t, folder) {
+		if info, err := os.Stat(filepath.Join(folder, name)); err == nil {
 			total += info.Size()
 		}
 	}
