@@ -63,7 +63,7 @@ func (k MachineKey) Canonical() []byte {
 // String returns the machine's id as people see and type it: platform/native id, then the UUID or the source's
 // name where the native id alone does not say it. Unsafe bytes are percent-encoded, so the id is one word.
 func (k MachineKey) String() string {
-	parts := []string{string(k.Platform)}
+	parts := []string{encodeWord(string(k.Platform))} // what a hostile repository says it is
 	for _, part := range []string{k.Instance, k.SourceName, k.NativeID} {
 		if part != "" {
 			parts = append(parts, encodeWord(part))

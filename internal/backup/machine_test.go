@@ -48,6 +48,7 @@ func TestMachineKeyString(t *testing.T) {
 		{backup.NewMachineKey(backup.PlatformProxmox, "100", "AB", "dump"), "proxmox/100/ab"},
 		{backup.NewMachineKey(backup.PlatformLibvirt, "AB", "ab", ""), "libvirt/AB"},
 		{backup.MachineKey{Platform: backup.PlatformImage, Instance: "a/b", NativeID: "x y\n"}, "image/a%2Fb/x%20y%0A"},
+		{backup.MachineKey{Platform: "a/b \x1b[2J\xff", NativeID: "1"}, "a%2Fb%20%1B[2J%FF/1"},
 	} {
 		if got := c.key.String(); got != c.want {
 			t.Errorf("%#v prints as %q, want %q", c.key, got, c.want)
