@@ -1,9 +1,16 @@
 package cli
 
 import (
+	"context"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -26,4 +33,42 @@ func TestKeysWithoutTheNewDataKey(t *testing.T) {
 	if err := keyError(nil); err != nil {
 		t.Errorf("nothing is wrong, and: %v", err)
 	}
+}
+
+// A secret's command that is ended, or has, is not waited for because of what it left running.
+func TestSecretCommandLeavesSomethingRunning(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
+	left := func() { // what the last command left
+		content, err := os.ReadFile(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		number, err := strconv.Atoi(strings.TrimSpace(string(content)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(number, unix.SIGKILL); err != nil {
+			t.Errorf("it was waited for: %v", err)
+		}
+	}
+	a := &app{errOut: io.Discard}
+	background := "sleep 60 & echo $! >" + pid + "; echo hunter2"
+	if got, err := a.runSecretCommand(t.Context(), "passphrase", background); err != nil || string(got) != "hunter2\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	left()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	began := filepath.Join(t.TempDir(), "began")
+	if err := unix.Mkfifo(began, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = os.ReadFile(began)
+		cancel()
+	}()
+	if got, err := a.runSecretCommand(ctx, "passphrase", background+"; echo >"+began+"; wait"); err == nil {
+		t.Errorf("ended, it gives %q", got)
+	}
+	left()
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -282,13 +283,17 @@ func (a *app) runPassphraseCommand(ctx context.Context, text string) (repo.Passp
 	return passphrase, nil
 }
 
+// secretGrace is how long what a secret's command began may keep its output open after it was ended.
+const secretGrace = time.Second
+
 // runSecretCommand runs a command of the user's that prints a secret, what it is being for the error. It gets no passphrase itself.
 func (a *app) runSecretCommand(ctx context.Context, what, text string) ([]byte, error) {
 	command := exec.CommandContext(ctx, "/bin/sh", "-c", text)
 	command.Stdin, command.Stderr = os.Stdin, a.errOut
 	command.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, envPassphrase+"=") })
+	command.WaitDelay = secretGrace
 	output, err := command.Output()
-	if err != nil {
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // with that it did well
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			err = fmt.Errorf("it ended with %w", exit)
