@@ -1,6 +1,7 @@
 package job_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"ferry/internal/job"
 	"ferry/internal/policy"
+	"ferry/internal/storage/memory"
 )
 
 // A target without a single byte left: the reserve is what retention and reclaim work with, whatever comes first there.
@@ -100,5 +102,28 @@ func TestRoomIsMadeBeforeCopies(t *testing.T) {
 	l.now = time.Date(2026, 3, 3, 20, 0, 0, 0, time.UTC)
 	if s := l.run(job.ResultDone); slices.ContainsFunc(s.Phases, early) || len(s.Warnings) != 0 {
 		t.Errorf("where the copies are expected to fit: %+v %v", s.Phases, s.Warnings)
+	}
+}
+
+// Space that cannot be made beforehand is an alarm, and keeps no copy from being made.
+func TestRoomThatCannotBeMade(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.points[0].Objects[0].Data = make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(l.points[0].Objects[0].Data) // never fails
+	l.run(job.ResultDone)
+	l.points = append(l.points, day("a", 2))
+	l.now = time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
+	l.store.SetSpace(512 << 10)
+	unlisted := errors.New("input/output error")
+	l.store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpList && strings.HasPrefix(name, "packs/") {
+			return unlisted
+		}
+		return nil
+	})
+	s := l.run(job.ResultPartly)
+	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+	if !slices.ContainsFunc(s.Alarms, func(alarm string) bool { return strings.Contains(alarm, "transform failed") }) {
+		t.Errorf("alarms: %v\n%s", s.Alarms, l.describe(s))
 	}
 }

@@ -55,15 +55,22 @@ func (r *runner) checkRoom(ctx context.Context, todo []plan.IntervalStep) (bool,
 		return false, nil
 	}
 	r.warnOnce(fmt.Sprintf("the copies may take %s, and the target has %s left: retention and reclaim run first", shown(expected), shown(free)))
-	return true, r.during(PhaseTransform, func(phase *Phase) error {
-		phase.Reason = "the copies may not fit"
-		removed, err := r.retention(ctx)
-		phase.Counts["removed"] = int64(removed)
-		if err == nil {
-			err = r.reclaim(ctx, phase, true, repo.DefaultReclaimPolicy())
+	var full error
+	err = r.beside(ctx, PhaseTransform, func(ctx context.Context) error {
+		err := r.during(PhaseTransform, func(phase *Phase) error {
+			phase.Reason = "the copies may not fit"
+			_, err := r.retention(ctx, phase)
+			if err == nil {
+				err = r.reclaim(ctx, phase, true, repo.DefaultReclaimPolicy())
+			}
+			return err
+		})
+		if errors.Is(err, storage.ErrFull) { // there is more that can be done about it
+			full, err = err, nil
 		}
 		return err
 	})
+	return true, errors.Join(err, full)
 }
 
 // makeRoom frees what can be freed in a target that is full: what retention removes, and what was given up before, at once.
@@ -72,12 +79,10 @@ func (r *runner) makeRoom(ctx context.Context) error {
 	r.warnOnce("the target is full: retention and reclaim run before the copies go on")
 	return r.during(PhaseTransform, func(phase *Phase) error {
 		phase.Reason = "the target is full"
-		removed := 0
 		_, err := r.target.ReleaseReserve(ctx)
 		if err == nil {
-			removed, err = r.retention(ctx)
+			_, err = r.retention(ctx, phase)
 		}
-		phase.Counts["removed"] = int64(removed)
 		atOnce := repo.DefaultReclaimPolicy()
 		atOnce.Grace = 0
 		for range 2 { // what one run gives up the next one deletes

@@ -161,8 +161,7 @@ func (r *runner) transform(ctx context.Context) error {
 		return err
 	}
 	return r.targetTrouble(r.during(PhaseTransform, func(phase *Phase) error {
-		removed, err := r.retention(ctx)
-		phase.Counts["removed"] = int64(removed)
+		removed, err := r.retention(ctx, phase)
 		if err == nil {
 			err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
 		}
@@ -179,7 +178,8 @@ func (r *runner) transform(ctx context.Context) error {
 }
 
 // retention withdraws the job's claims that the rules no longer keep, and decides which slots the others fill.
-func (r *runner) retention(ctx context.Context) (removed int, err error) {
+func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err error) {
+	defer func() { phase.Counts["removed"] += int64(removed) }()
 	situation, err := r.situation(ctx)
 	if err != nil {
 		return 0, err
