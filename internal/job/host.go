@@ -89,7 +89,7 @@ func (r *runner) expired() bool {
 	return !ends.IsZero() && !r.Now().Before(ends)
 }
 
-// planned copies are told as the host knows repositories.
+// plannedCopies are copies as the host is told of them.
 func (r *runner) plannedCopies(todo []plan.IntervalStep) []PlannedCopy {
 	copies := make([]PlannedCopy, len(todo))
 	for i, step := range todo {
@@ -127,7 +127,8 @@ func (r *runner) pauseFor(ctx context.Context, wait time.Duration, reason string
 	return r.Pause(ctx, wait)
 }
 
-// untilReady runs the phases, and again when a target that was not ready may be, for as long as the interval goes on.
+// untilReady runs the phases, and again after a target has turned out full or read only at work, for as long as the interval
+// goes on. One that is not there to begin with the phases wait for themselves.
 func (r *runner) untilReady(ctx context.Context) error {
 	for pause := lookAgain; ; pause = min(2*pause, longestPause) { // a full target costs a look at everything each time
 		err := r.phases(ctx)

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"ferry/internal/backup"
@@ -17,94 +16,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
-	"ferry/internal/storage"
 )
-
-// errNotReady ends a session whose target is not ready; the target's state says why.
-var errNotReady = errors.New("the target is not ready")
-
-// ErrNoKey is in the error of opening a place of which a key, or the keys of its bucket, were given and cannot be read.
-var ErrNoKey = errors.New("a key cannot be read")
-
-// ErrMapLocked: target.map names backups in a target that is encrypted, and no key given opens it.
-var ErrMapLocked = errors.New("target.map cannot be followed: the backups that it names are encrypted")
-
-// awaitTarget opens the target. One that is not ready is looked at again while it is waited for, but for another repository.
-func (r *runner) awaitTarget(ctx context.Context) error {
-	for {
-		err := r.openTarget(ctx)
-		left := r.until.Sub(r.Now())
-		if err == nil || ctx.Err() != nil || r.session.Target.State == StateOther || left <= 0 {
-			return err
-		}
-		r.close()
-		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetReason()); err != nil {
-			return err
-		}
-	}
-}
-
-// openTarget opens the target and makes sure that it is the one that the job is for. Nothing is made there.
-func (r *runner) openTarget(ctx context.Context) error {
-	state := &r.session.Target
-	state.ID, state.State, state.Reason = "", "", ""
-	target, err := r.Target.Open(ctx)
-	if err == nil {
-		r.target = target
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil {
-		want := cmp.Or(r.Target.ID, r.met) // one that comes back is the one that went
-		state.ID, state.State = target.ID(), StateReady
-		if want != "" && want != target.ID() {
-			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), want)
-			return errNotReady
-		}
-		err = errors.Join(target.NeedsKey(), target.Writable())
-	}
-	if err == nil && !r.recalled { // what this session has noted since is not in the target yet
-		err = r.recall(ctx)
-		r.recalled = err == nil
-	}
-	if err == nil {
-		r.met = target.ID()
-		r.waits("")
-		r.session.Nominal = r.interval().Begins.UTC()
-		return nil
-	}
-	if state.State = stateOf(err); state.State == StateNeedsKey && len(r.Job.Target.Map) > 0 {
-		err = fmt.Errorf("%w: %w", ErrMapLocked, err)
-	}
-	state.Reason = backup.SafeText(err.Error())
-	return fmt.Errorf("%w: %w", errNotReady, err)
-}
-
-// stateOf is the state of a target that gives an error.
-func stateOf(err error) PlaceState {
-	for _, of := range []struct {
-		err   error
-		state PlaceState
-	}{
-		{ErrNoKey, StateNeedsKey}, // before what its file lacks
-		{repo.ErrNoRepository, StateOffline},
-		{repo.ErrNeedsKey, StateNeedsKey},
-		{repo.ErrWrongKey, StateNeedsKey},
-		{repo.ErrNoKeyFiles, StateNeedsKey},
-		{repo.ErrDiverged, StateOther},
-		{repo.ErrReadOnly, StateReadOnly},
-		{syscall.EROFS, StateReadOnly},
-		{fs.ErrPermission, StateReadOnly},
-		{storage.ErrFull, StateFull},
-		{fs.ErrNotExist, StateOffline},
-	} {
-		if errors.Is(err, of.err) {
-			return of.state
-		}
-	}
-	return StateUnreadable
-}
 
 // intervals are those of the job's schedule.
 func (r *runner) intervals() policy.Intervals {
@@ -218,22 +130,10 @@ func (r *runner) listings(opened []*registry.Source, states []SourceState) []Lis
 			continue
 		}
 		l := Listing{Repository: state.Name, Complete: state.State == StateReady}
-		seen := map[backup.MachineKey]int{}
-		var newest []backup.Point
 		for _, p := range opened[i].Points {
 			l.Points = append(l.Points, p.Point)
-			at, known := seen[p.Machine.Key]
-			if !known {
-				at = len(newest)
-				seen[p.Machine.Key], newest = at, append(newest, p.Point)
-			}
-			if policy.MoreTelling(p.Point, newest[at]) {
-				newest[at] = p.Point
-			}
 		}
-		for _, p := range newest {
-			l.Machines = append(l.Machines, p.Machine)
-		}
+		l.Machines = plan.Machines(l.Points)
 		list = append(list, l)
 	}
 	return list
@@ -428,7 +328,7 @@ func (r *runner) warnOnce(text string) {
 	}
 }
 
-// names joins the names of sources that are not ready.
+// notReady says of each source that is not ready why.
 func (r *runner) notReady() string {
 	var texts []string
 	for _, state := range r.session.Sources {

@@ -223,72 +223,6 @@ func (r *runner) beside(ctx context.Context, name PhaseName, run func(context.Co
 	return nil
 }
 
-// before runs the script before the job, once.
-func (r *runner) before(ctx context.Context) error {
-	if r.preDone {
-		return nil
-	}
-	r.preDone = true
-	r.waits("")
-	if r.script(ctx, PhasePreScript, r.Job.Scripts.Pre) {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return errAborted
-}
-
-// script runs a script as a phase. It returns false if its failure ends the session.
-func (r *runner) script(ctx context.Context, name PhaseName, script policy.Script) bool {
-	if len(script.Run) == 0 {
-		return true
-	}
-	if r.Host.Ran[name] {
-		r.skip(name, "it was run before the session was interrupted")
-		return true
-	}
-	err := r.during(name, func(phase *Phase) error {
-		result := runScript(ctx, script, r.session, r.variables(name), r.Hidden)
-		phase.Script = &result
-		if result.Error == "" {
-			return nil
-		}
-		phase.Reason = result.Error
-		switch script.OnFailure {
-		case policy.FailureIgnored:
-			return nil
-		case policy.FailureAborts:
-			return errors.New(result.Error)
-		}
-		phase.State = PhaseWarned
-		r.warn("%s %s: %s", name, script.Run[0], result.Error)
-		return nil
-	})
-	return err == nil || name != PhasePreScript
-}
-
-// variables are what a script gets beside the JSON on its standard input (docs/job-run.md).
-func (r *runner) variables(phase PhaseName) map[string]string {
-	s := r.session
-	short := "pre"
-	if phase == PhasePostScript {
-		short = "post"
-	}
-	variables := map[string]string{
-		"FERRY_JOB": s.Job, "FERRY_SESSION": s.ID, "FERRY_PHASE": short, "FERRY_TARGET": s.Target.Location,
-	}
-	if short == "post" {
-		variables["FERRY_RESULT"] = string(s.Result)
-		variables["FERRY_REASON"] = cut(s.Reason)
-		variables["FERRY_COPIED"] = fmt.Sprint(s.Copied())
-		variables["FERRY_FAILED"] = fmt.Sprint(s.Failed())
-		variables["FERRY_REMOVED"] = fmt.Sprint(s.Removed())
-		variables["FERRY_ALARMS"] = cut(s.Alarms...)
-	}
-	return variables
-}
-
 // during runs a phase and notes it. It is done unless run says something else, and failed if that returns an error.
 func (r *runner) during(name PhaseName, run func(*Phase) error) error {
 	if r.Phase != nil {
@@ -315,25 +249,6 @@ func (r *runner) keepPhase(phase Phase) {
 	if r.Host.PhaseEnded != nil {
 		r.Host.PhaseEnded(phase)
 	}
-}
-
-// targetReason says that the target is not ready, and why.
-func (r *runner) targetReason() string {
-	return fmt.Sprintf(targetWaits, r.session.Target.State, r.session.Target.Reason)
-}
-
-// targetWaits is how a session says that it waits for its target.
-const targetWaits = "target %s: %s"
-
-// TargetWait is what the target is found to be by a session that waits for it, and why, from what it says that it waits for.
-// ok is false for other waits.
-func TargetWait(waits string) (state PlaceState, reason string, ok bool) {
-	for _, state := range []PlaceState{StateOffline, StateReadOnly, StateFull, StateNeedsKey, StateUnreadable, StateOther} {
-		if rest, is := strings.CutPrefix(waits, fmt.Sprintf(targetWaits, state, "")); is {
-			return state, rest, true
-		}
-	}
-	return "", "", false
 }
 
 // finish draws the sum of the session. err is what ended it.

@@ -1,0 +1,120 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"ferry/internal/backup"
+	"ferry/internal/repo"
+	"ferry/internal/storage"
+)
+
+// errNotReady ends a session whose target is not ready; the target's state says why.
+var errNotReady = errors.New("the target is not ready")
+
+// ErrNoKey is in the error of opening a place of which a key, or the keys of its bucket, were given and cannot be read.
+var ErrNoKey = errors.New("a key cannot be read")
+
+// ErrMapLocked: target.map names backups in a target that is encrypted, and no key given opens it.
+var ErrMapLocked = errors.New("target.map cannot be followed: the backups that it names are encrypted")
+
+// awaitTarget opens the target. One that is not ready is looked at again while it is waited for, but for another repository.
+func (r *runner) awaitTarget(ctx context.Context) error {
+	for {
+		err := r.openTarget(ctx)
+		left := r.until.Sub(r.Now())
+		if err == nil || ctx.Err() != nil || r.session.Target.State == StateOther || left <= 0 {
+			return err
+		}
+		r.close()
+		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetReason()); err != nil {
+			return err
+		}
+	}
+}
+
+// openTarget opens the target and makes sure that it is the one that the job is for. Nothing is made there.
+func (r *runner) openTarget(ctx context.Context) error {
+	state := &r.session.Target
+	state.ID, state.State, state.Reason = "", "", ""
+	target, err := r.Target.Open(ctx)
+	if err == nil {
+		r.target = target
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		want := cmp.Or(r.Target.ID, r.met) // one that comes back is the one that went
+		state.ID, state.State = target.ID(), StateReady
+		if want != "" && want != target.ID() {
+			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), want)
+			return errNotReady
+		}
+		err = errors.Join(target.NeedsKey(), target.Writable())
+	}
+	if err == nil && !r.recalled { // what this session has noted since is not in the target yet
+		err = r.recall(ctx)
+		r.recalled = err == nil
+	}
+	if err == nil {
+		r.met = target.ID()
+		r.waits("")
+		r.session.Nominal = r.interval().Begins.UTC()
+		return nil
+	}
+	if state.State = stateOf(err); state.State == StateNeedsKey && len(r.Job.Target.Map) > 0 {
+		err = fmt.Errorf("%w: %w", ErrMapLocked, err)
+	}
+	state.Reason = backup.SafeText(err.Error())
+	return fmt.Errorf("%w: %w", errNotReady, err)
+}
+
+// stateOf is the state of a target that gives an error.
+func stateOf(err error) PlaceState {
+	for _, of := range []struct {
+		err   error
+		state PlaceState
+	}{
+		{ErrNoKey, StateNeedsKey}, // before what its file lacks
+		{repo.ErrNoRepository, StateOffline},
+		{repo.ErrNeedsKey, StateNeedsKey},
+		{repo.ErrWrongKey, StateNeedsKey},
+		{repo.ErrNoKeyFiles, StateNeedsKey},
+		{repo.ErrDiverged, StateOther},
+		{repo.ErrReadOnly, StateReadOnly},
+		{syscall.EROFS, StateReadOnly},
+		{fs.ErrPermission, StateReadOnly},
+		{storage.ErrFull, StateFull},
+		{fs.ErrNotExist, StateOffline},
+	} {
+		if errors.Is(err, of.err) {
+			return of.state
+		}
+	}
+	return StateUnreadable
+}
+
+// targetReason says that the target is not ready, and why.
+func (r *runner) targetReason() string {
+	return fmt.Sprintf(targetWaits, r.session.Target.State, r.session.Target.Reason)
+}
+
+// targetWaits is how a session says that it waits for its target.
+const targetWaits = "target %s: %s"
+
+// TargetWait is what the target is found to be by a session that waits for it, and why, from what it says that it waits for.
+// ok is false for other waits.
+func TargetWait(waits string) (state PlaceState, reason string, ok bool) {
+	for _, state := range []PlaceState{StateOffline, StateReadOnly, StateFull, StateNeedsKey, StateUnreadable} {
+		if rest, is := strings.CutPrefix(waits, fmt.Sprintf(targetWaits, state, "")); is {
+			return state, rest, true
+		}
+	}
+	return "", "", false
+}
