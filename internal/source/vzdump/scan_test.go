@@ -363,12 +363,26 @@ func TestPipeAndCancel(t *testing.T) {
 }
 
 func TestUnreadable(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may read everything")
-	}
+	archive, _ := testVMA(conf)
 	folder := t.TempDir()
-	if err := os.Chmod(put(t, folder, qemuBase+".vma", []byte("x")), 0); err != nil {
+	path := put(t, folder, qemuBase+".vma", encodeVMA(t, archive))
+	if p := scanFolder(t, folder)[0]; p.State != backup.StateComplete {
+		t.Fatalf("as it is: %s, %s", p.State, p.Reason)
+	}
+	err := errors.Join(os.Chmod(path, 0), os.Chmod(folder, 0o755), os.Chmod(filepath.Dir(folder), 0o755))
+	if err != nil {
 		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 { // who may read everything: for a moment we are somebody else
+		const nobody, asItIs = 65534, -1
+		if err := syscall.Setresuid(asItIs, nobody, asItIs); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := syscall.Setresuid(asItIs, 0, asItIs); err != nil {
+				t.Fatal(err)
+			}
+		}()
 	}
 	if p := scanFolder(t, folder)[0]; p.State != backup.StateBroken {
 		t.Errorf("unreadable file is %s", p.State)
