@@ -41,7 +41,7 @@ type oracleMachine struct {
 	queue  []int
 	turn   int
 	begun  bool
-	left   int64
+	left   int64 // in sixtieths of a byte, as is spare: so a second of up to six machines at once comes out even
 	spare  int64
 	waits  bool
 	done   bool
@@ -257,7 +257,7 @@ func (j *oracleJob) look(t, clock time.Time, say func(*oracleMachine, Kind, int)
 				}
 			}
 			if m.begun && !m.Points[m.queue[0]].Gone.After(t) {
-				m.spare = max(m.spare, m.needs(m.queue[0])-m.left)
+				m.spare = max(m.spare, 60*m.needs(m.queue[0])-m.left)
 				m.queue, m.begun = nil, false
 			}
 			if len(m.queue) == 0 {
@@ -289,13 +289,15 @@ func (j *oracleJob) look(t, clock time.Time, say func(*oracleMachine, Kind, int)
 			switch {
 			case !m.begun:
 				m.begun = true
-				m.left = max(0, m.needs(m.queue[0])-m.spare)
+				m.left = max(0, 60*m.needs(m.queue[0])-m.spare)
 				say(m, Copies, m.queue[0])
 			case m.waits:
 				say(m, GoesOn, m.queue[0])
 			}
 			m.waits = false
-			break
+			if m.left > 0 {
+				break
+			}
 		}
 		all = all && (m.done || j.immediate) && len(m.queue) == 0
 	}
@@ -390,7 +392,7 @@ func (m *oracleMachine) choose(j *oracleJob, t, clock time.Time, say func(*oracl
 		case m.had[p], point.Broken, !point.Gone.After(t):
 		case m.oldest >= 0 && (j.immediate && p < m.oldest || !j.immediate && p < m.newest):
 		case j.forward && point.Created.Before(j.boundaries[j.last]):
-		case point.Complete.IsZero() && !clock.Before(j.clock(point.Grew).Add(2*time.Hour)): // left locked; the server has seen it grow by its own clock
+		case point.Complete.IsZero() && !clock.Before(j.clock(earlier(point.Grew, t)).Add(2*time.Hour)): // left locked; the server has seen it grow by its own clock
 		default:
 			fresh = append(fresh, p)
 		}
@@ -436,6 +438,14 @@ func (m *oracleMachine) choose(j *oracleJob, t, clock time.Time, say func(*oracl
 		}
 		return !kept[p]
 	})
+}
+
+// earlier of two instants.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // kept are those of the points that the job's rules keep.
@@ -509,7 +519,9 @@ func (j *oracleJob) move(t, clock time.Time) bool {
 		rate = min(rate, limit)
 	}
 	for _, m := range moving {
-		m.left = max(0, m.left-rate/int64(len(moving)))
+		if m.left -= 60 * rate / int64(len(moving)); m.left < 60 {
+			m.left = 0 // a part of a byte is none
+		}
 	}
 	return true
 }
