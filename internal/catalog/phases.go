@@ -48,12 +48,36 @@ func (s *Sessions) Enter(ctx context.Context, lease SessionLease, name string) (
 		if err := closePhase(ctx, tx, lease.ID, now); err != nil {
 			return err
 		}
-		return tx.QueryRowContext(ctx, `
-			INSERT INTO phases (session, ordinal, name, started_at, ended_at, state, reason, counts)
-			SELECT CAST($1 AS BIGINT), COALESCE(MAX(ordinal), 0) + 1, CAST($2 AS TEXT), CAST($3 AS BIGINT), 0, CAST($4 AS TEXT), '', '{}' FROM phases WHERE session = $1
-			RETURNING ordinal`, lease.ID, name, stamp(now), PhaseRunning).Scan(&phase)
+		phase, err = addPhase(ctx, tx, lease.ID, Phase{Name: name, Started: now, State: PhaseRunning})
+		return err
 	})
 	return phase, err
+}
+
+// Skip records a phase in which there is nothing to do, or that is not due, and returns its number. Nobody sees it running.
+func (s *Sessions) Skip(ctx context.Context, lease SessionLease, name, reason string) (phase int64, err error) {
+	if err := checkName("phase", name); err != nil {
+		return 0, err
+	}
+	now := s.db.now()
+	err = s.db.write(ctx, fmt.Sprintf("skipping phase %s of session %d", name, lease.ID), func(tx *sql.Tx) error {
+		if _, err := holdSession(ctx, tx, lease); err != nil {
+			return err
+		}
+		phase, err = addPhase(ctx, tx, lease.ID, Phase{Name: name, Started: now, Ended: now, State: PhaseSkipped, Reason: safeReason(reason)})
+		return err
+	})
+	return phase, err
+}
+
+// addPhase adds a phase to those of a session and returns its number.
+func addPhase(ctx context.Context, tx *sql.Tx, session int64, p Phase) (number int64, err error) {
+	err = tx.QueryRowContext(ctx, `
+		INSERT INTO phases (session, ordinal, name, started_at, ended_at, state, reason, counts)
+		SELECT CAST($1 AS BIGINT), COALESCE(MAX(ordinal), 0) + 1, CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS BIGINT), CAST($5 AS TEXT), CAST($6 AS TEXT), '{}'
+		FROM phases WHERE session = $1
+		RETURNING ordinal`, session, p.Name, stamp(p.Started), stamp(p.Ended), p.State, p.Reason).Scan(&number)
+	return number, err
 }
 
 // closePhase records the phase that was not left as interrupted.

@@ -140,6 +140,11 @@ func TestPhases(t *testing.T) {
 		for range 2 {
 			must(t, c.Sessions.Leave(ctx, lease, script, PhaseDone, "", Counts{"exit": 0}))
 		}
+		_, err = c.Sessions.Skip(ctx, lease, "health check", "it is not due")
+		must(t, err)
+		if s, err := c.Sessions.Get(ctx, session.ID); err != nil || s.Phase != "pre-job" {
+			t.Errorf("a phase that was skipped is the session's: %+v, %v", s, err)
+		}
 		enter("synchronize") // and never left
 		clock.move(time.Second)
 		must(t, c.Sessions.Wait(ctx, lease, "window closed until 20:00"))
@@ -153,8 +158,9 @@ func TestPhases(t *testing.T) {
 		got, err := c.Sessions.Phases(ctx, session.ID)
 		want := []Phase{
 			{1, "pre-job", begin, begin.Add(time.Second), PhaseDone, "", Counts{"exit": 0}},
-			{2, "synchronize", begin.Add(time.Second), begin.Add(2 * time.Second), PhaseInterrupted, "", Counts{}},
-			{3, "synchronize", begin.Add(2 * time.Second), begin.Add(3 * time.Second), PhaseInterrupted, "", Counts{}},
+			{2, "health check", begin.Add(time.Second), begin.Add(time.Second), PhaseSkipped, "it is not due", Counts{}},
+			{3, "synchronize", begin.Add(time.Second), begin.Add(2 * time.Second), PhaseInterrupted, "", Counts{}},
+			{4, "synchronize", begin.Add(2 * time.Second), begin.Add(3 * time.Second), PhaseInterrupted, "", Counts{}},
 		}
 		if must(t, err); !reflect.DeepEqual(got, want) {
 			t.Errorf("phases\n%+v\nwant\n%+v", got, want)

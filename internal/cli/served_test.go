@@ -302,11 +302,13 @@ func taskEvent(state string, done int64) api.Event {
 
 // Who follows a session sees how it comes on, then its report, and ends with its code.
 func TestFollow(t *testing.T) {
-	running := api.Session{ID: 42, Job: "offsite", State: "running", Phase: "synchronize", Began: ago(time.Hour)}
+	running := api.Session{ID: 42, Job: "offsite", State: "running", Phase: "synchronize", Began: ago(time.Hour), Phases: synchronizes}
 	waiting := running
+	waiting.Phases = nil // what has changed comes without
 	waiting.State, waiting.Reason = "waiting", "the window is closed"
 	ended := running
 	ended.State, ended.Ended = "done", night
+	ended.Phases = append(slices.Clone(synchronizes), *phaseEvent("transform").Phase)
 	for name, c := range map[string]struct {
 		result job.Result
 		state  job.TaskState
@@ -321,7 +323,7 @@ func TestFollow(t *testing.T) {
 			unknown := taskEvent("running", 0) // how large it is
 			unknown.Task.Total = 0
 			d.events(42, event("session", running), unknown, taskEvent("running", 1<<20), taskEvent("done", 4<<20), event("session", waiting), event("session", waiting),
-				api.Event{Kind: "phase", Phase: &api.Phase{Name: "transform", State: "running"}}, api.Event{Kind: "phase", Phase: &api.Phase{Name: "transform", State: "done"}}, event("end", ended))
+				phaseEvent("transform"), phaseEvent("synchronize"), event("end", ended))
 			out, _ := run(t, c.code, "job", "run", "offsite")
 			want := "phase: synchronize\ncopied  web01  2026-11-24 01:14:05  4.0 MiB  read 3.0 MiB  stored 1.0 MiB\nwaits: the window is closed\nphase: transform\nALARM  it rots\n"
 			if !strings.HasPrefix(out, want) || !strings.Contains(out, "job offsite: "+string(c.result)) {
@@ -337,10 +339,50 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+var synchronizes = []api.Phase{{Name: "pre-job script", State: "skipped"}, {Name: "synchronize", State: "running", Began: ago(time.Hour)}}
+
+// Who follows late, or again after a while, is told the same as who was there from the beginning, and nothing twice.
+func TestFollowLate(t *testing.T) {
+	begins := api.Session{ID: 42, Job: "offsite", State: "running", Phase: "health check", Began: ago(time.Hour), Phases: []api.Phase{
+		{Name: "pre-job script", State: "skipped", Began: ago(time.Hour)}, {Name: "health check", State: "running", Began: ago(time.Hour)},
+	}}
+	late := begins
+	late.Phase = "transform"
+	late.Phases = append(slices.Clone(begins.Phases), api.Phase{Name: "synchronize", State: "done", Began: ago(50 * time.Minute)}, api.Phase{Name: "transform", State: "running", Began: ago(10 * time.Minute)})
+	copied, failed := taskEvent("done", 4<<20).Task, taskEvent("failed", 1).Task
+	failed.ID++
+	copied.Ended, failed.Ended = ago(40*time.Minute), ago(30*time.Minute)
+	late.Tasks = []api.Task{*copied, *failed}
+	ended := late
+	ended.State, ended.Ended = "stopped", night
+	want := "phase: health check\nphase: synchronize\ncopied  web01  2026-11-24 01:14:05  4.0 MiB  read 3.0 MiB  stored 1.0 MiB\nFAILED  web01  it broke\nphase: transform\n"
+	for name, events := range map[string][]api.Event{
+		"late":  {event("session", late), event("end", ended)},
+		"again": {event("session", begins), event("session", late), event("session", late), event("end", ended)},
+		"all": {event("session", begins), phaseEvent("synchronize"), {Kind: "task", Task: copied}, {Kind: "task", Task: failed}, event("session", late),
+			phaseEvent("transform"), event("end", ended)},
+		"at the end": {event("end", ended)},
+	} {
+		d := newDouble(t)
+		d.answers("GET /v1/sessions/42", ended)
+		d.events(42, events...)
+		var out bytes.Buffer
+		a := &app{out: &out, errOut: &out}
+		if err := a.follow(t.Context(), &asked{socket: d.socket}, 42); codeOf(t.Context(), err) != ExitInterrupted || out.String() != want {
+			t.Errorf("%s: %v\n%s", name, err, out.String())
+		}
+	}
+}
+
+func phaseEvent(name string) api.Event {
+	return api.Event{Kind: "phase", Phase: &api.Phase{Name: name, State: "running", Began: map[string]time.Time{
+		"health check": ago(time.Hour), "synchronize": ago(50 * time.Minute), "transform": ago(10 * time.Minute)}[name]}}
+}
+
 // A server that goes while a session is followed is waited for, but not for ever.
 func TestFollowThroughARestart(t *testing.T) {
 	d := newDouble(t)
-	running := api.Session{ID: 42, Job: "offsite", State: "running", Phase: "synchronize", Began: ago(time.Hour)}
+	running := api.Session{ID: 42, Job: "offsite", State: "running", Phase: "synchronize", Began: ago(time.Hour), Phases: synchronizes}
 	stopped := running
 	stopped.State, stopped.Ended, stopped.Reason = "stopped", night, "before it began"
 	d.events(42, event("session", running), taskEvent("running", 1<<20), taskEvent("failed", 1), event("end", stopped))

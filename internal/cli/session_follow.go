@@ -33,8 +33,9 @@ type following struct {
 	app   *app
 	bars  *bars
 	tasks map[int64]*followed
-	// phase and reason were told last.
+	// phase and reason were told last; began is when the phase began.
 	phase, reason string
+	began         time.Time
 }
 
 // say tells something that happened. With --json only the document counts, which comes when the session has ended.
@@ -44,12 +45,14 @@ func (f *following) say(format string, args ...any) {
 	}
 }
 
-// followed is a machine that is worked on.
+// followed is a machine of the session.
 type followed struct {
 	done, total atomic.Int64
 	// drawn is true once a bar shows it, which end ends.
 	drawn bool
 	end   func()
+	// told is true once it was said what became of it.
+	told bool
 }
 
 const (
@@ -83,66 +86,79 @@ func (f *following) until(ctx context.Context, at *asked, id int64) error {
 // show shows an event.
 func (f *following) show(e api.Event) {
 	if e.Session != nil {
-		for _, t := range e.Session.Tasks {
-			f.task(t)
-		}
-		if e.Session.Ended.IsZero() {
-			f.enters(e.Session.Phase)
-		}
+		f.whole(e.Session)
 		if reason := e.Session.Reason; reason != "" && reason != f.reason && e.Session.State == "waiting" {
 			f.say("waits: %s", readable(reason))
 		}
 		f.reason = e.Session.Reason
 	}
-	if e.Phase != nil && e.Phase.State == "running" {
-		f.enters(e.Phase.Name)
+	if e.Phase != nil {
+		f.enters(*e.Phase)
 	}
 	if e.Task != nil {
 		f.task(*e.Task)
 	}
 }
 
-// enters tells that the session has entered a phase.
-func (f *following) enters(phase string) {
-	if phase != "" && phase != f.phase {
-		f.phase = phase
-		f.say("phase: %s", readable(phase))
+// whole tells what a session has come to while it was not followed, in the order in which it happened: so it does not matter
+// how soon after its beginning somebody looks.
+func (f *following) whole(s *api.Session) {
+	tasks := s.Tasks
+	for _, phase := range s.Phases {
+		for len(tasks) > 0 && !tasks[0].Ended.IsZero() && tasks[0].Ended.Before(phase.Began) {
+			f.task(tasks[0])
+			tasks = tasks[1:]
+		}
+		f.enters(phase)
 	}
+	for _, t := range tasks {
+		f.task(t)
+	}
+}
+
+// enters tells that the session has entered a phase, if it was not told yet. A session is told whole in the midst of its events:
+// some of those that come next are older.
+func (f *following) enters(phase api.Phase) {
+	if phase.State == "skipped" || phase.Name == f.phase || phase.Began.Before(f.began) {
+		return
+	}
+	f.phase, f.began = phase.Name, phase.Began
+	f.say("phase: %s", readable(phase.Name))
 }
 
 // task shows how far a machine is, once its size is known: a bar has to know its end.
 func (f *following) task(t api.Task) {
 	shown := f.tasks[t.ID]
-	switch {
-	case t.State != "running" && shown != nil:
-		shown.end()
-		delete(f.tasks, t.ID)
-		f.ended(t)
-	case t.State != "running":
-	case shown == nil:
+	if shown == nil {
 		shown = &followed{end: func() {}}
 		f.tasks[t.ID] = shown
 	}
-	if t.State != "running" || t.Total <= 0 {
+	if shown.told {
 		return
 	}
-	shown.total.Store(t.Total)
-	shown.done.Store(t.Done)
-	if !shown.drawn {
-		shown.drawn = true
-		shown.end = f.bars.add(machineName(t.Machine), shown.total.Load, shown.done.Load)
+	if t.State != "running" && shown.drawn {
+		shown.end()
+		shown.drawn, shown.end = false, func() {}
+	}
+	switch {
+	case t.State == "done", t.State == "failed":
+		shown.told = true
+		f.ended(t)
+	case t.State == "running" && t.Total > 0:
+		shown.total.Store(t.Total)
+		shown.done.Store(t.Done)
+		if !shown.drawn {
+			shown.drawn = true
+			shown.end = f.bars.add(machineName(t.Machine), shown.total.Load, shown.done.Load)
+		}
 	}
 }
 
 // ended tells what became of a machine.
 func (f *following) ended(t api.Task) {
-	switch t.State {
-	case "done":
+	if t.State == "done" {
 		f.say("copied  %s  %s  %s  read %s  stored %s", machineName(t.Machine), when(t.Created), size(t.Total), size(t.Read), size(t.Written))
-	case "failed":
-		if f.app.json {
-			return
-		}
+	} else if !f.app.json {
 		f.app.line("FAILED  %s  %s", machineName(t.Machine), readable(t.Reason))
 	}
 }

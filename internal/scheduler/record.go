@@ -142,20 +142,21 @@ func (n *record) phaseBegan(name job.PhaseName) {
 func (n *record) phaseEnded(ended job.Phase) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	state := catalog.PhaseState(ended.State)
 	var number int64
 	if last := len(n.open) - 1; last >= 0 && n.open[last].name == ended.Name {
-		number = n.open[last].number
+		if number = n.open[last].number; number > 0 {
+			n.note(n.catalog.Sessions.Leave(n.context(), n.run.held(), number, state, ended.Reason, ended.Counts))
+		}
 		n.open = n.open[:last]
 	} else if len(n.open) == 0 { // it was skipped
 		var err error
-		number, err = n.catalog.Sessions.Enter(n.context(), n.run.held(), string(ended.Name))
+		number, err = n.catalog.Sessions.Skip(n.context(), n.run.held(), string(ended.Name), ended.Reason)
 		n.note(err)
 	}
 	if number == 0 {
 		return
 	}
-	state := catalog.PhaseState(ended.State)
-	n.note(n.catalog.Sessions.Leave(n.context(), n.run.held(), number, state, ended.Reason, ended.Counts))
 	n.tell(Event{Kind: EventPhase, Phase: &catalog.Phase{
 		Number: number, Name: string(ended.Name), Started: ended.Began, Ended: ended.Ended, State: state, Reason: ended.Reason, Counts: ended.Counts,
 	}})
