@@ -177,7 +177,7 @@ func sessionExit(s *job.Session) error {
 // printSession prints what was not printed while it happened.
 func (a *app) printSession(s *job.Session) {
 	for _, alarm := range s.Alarms {
-		a.line("ALARM  %s", readable(alarm))
+		a.line("ALARM  %s", readable(alarm.Text))
 	}
 	for _, source := range s.Sources {
 		if source.State != job.StateReady {

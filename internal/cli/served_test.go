@@ -232,7 +232,7 @@ func report(t *testing.T, result job.Result, state job.TaskState) json.RawMessag
 	t.Helper()
 	text, err := json.Marshal(job.Session{
 		ID: "0123", Job: "offsite", Began: ago(time.Hour), Ended: night, Result: result, Target: job.TargetState{State: job.StateReady},
-		Sources: []job.SourceState{{Name: "pve", State: job.StateReady}}, Alarms: []string{"it rots"}, Warnings: []string{"take care"},
+		Sources: []job.SourceState{{Name: "pve", State: job.StateReady}}, Alarms: []job.Alarm{{Kind: job.AlarmDamage, Text: "it rots"}}, Warnings: []string{"take care"},
 		Tasks: []job.Task{{
 			Machine: job.TaskMachine{ID: "proxmox/100/x", Name: "web01"}, State: job.TaskCopied,
 			Points: []job.TaskPoint{{Action: plan.ActionCopy, Outcome: job.OutcomeCopied}},

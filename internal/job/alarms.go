@@ -14,35 +14,22 @@ import (
 	"ferry/internal/repo"
 )
 
-// How alarms of ages and of damage end.
+// AlarmKind is what an alarm of a session is about.
+type AlarmKind string
+
+// The kinds of alarms.
 const (
-	noCopy            = ": it has no copy"
-	rpoAllows         = ", which rpo allows"
-	verifyListsDamage = "; ferry verify lists what is damaged"
-	verifyListsPlaces = "; ferry verify lists them"
+	// AlarmAge: a machine has no copy, or one that is older than the job allows.
+	AlarmAge AlarmKind = "rpo"
+	// AlarmDamage: some of what the target holds cannot be read.
+	AlarmDamage AlarmKind = "damage"
+	AlarmOther  AlarmKind = "other"
 )
 
-// About is what an alarm of a session is about.
-type About int
-
-// What alarms are about.
-const (
-	AboutOther About = iota
-	// AboutAge: a machine has no copy, or one that is older than the job allows.
-	AboutAge
-	// AboutDamage: some of what the target holds cannot be read.
-	AboutDamage
-)
-
-// AboutOf tells what an alarm of a session is about, for those who count ages themselves, later than the session did.
-func AboutOf(alarm string) About {
-	switch {
-	case strings.HasSuffix(alarm, noCopy), strings.HasSuffix(alarm, rpoAllows):
-		return AboutAge
-	case strings.HasSuffix(alarm, verifyListsDamage), strings.HasSuffix(alarm, verifyListsPlaces):
-		return AboutDamage
-	}
-	return AboutOther
+// Alarm is something that a person has to see to.
+type Alarm struct {
+	Kind AlarmKind `json:"kind"`
+	Text string    `json:"text"`
 }
 
 // sourceIs is how the reason begins for which a session waits for its sources.
@@ -66,7 +53,7 @@ func (r *runner) lookBack(ctx context.Context) {
 	if len(damaged) > 0 || r.Job.RPO > 0 {
 		var err error
 		if held, err = r.held(ctx); err != nil {
-			r.alarm("which machines the target has could not be found out: " + err.Error())
+			r.alarm(AlarmOther, "which machines the target has could not be found out: "+err.Error())
 		}
 		if err == nil && r.Job.RPO > 0 {
 			r.checkAges(held)
@@ -110,7 +97,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 		points[name] = append(points[name], fmt.Sprintf("%s (%s), %s", r.show(entry.Created), entry.ID.Short(), known))
 	}
 	for _, name := range order {
-		r.alarm(fmt.Sprintf("%s: points that cannot be restored whole: %d, of %s%s", name, len(points[name]), firstFew(points[name]), verifyListsDamage))
+		r.alarm(AlarmDamage, fmt.Sprintf("%s: points that cannot be restored whole: %d, of %s; ferry verify lists what is damaged", name, len(points[name]), firstFew(points[name])))
 	}
 	if r.found == nil {
 		return
@@ -128,7 +115,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 	r.warnOnce("damaged places without a good copy: " + firstFew(places))
 	sum.Places = max(sum.Places, len(places)) // also what belongs to no point of the job
 	if sum.Points == 0 && sum.Places > 0 {
-		r.alarm(fmt.Sprintf("damaged places in the target without a good copy: %d%s", sum.Places, verifyListsPlaces))
+		r.alarm(AlarmDamage, fmt.Sprintf("damaged places in the target without a good copy: %d; ferry verify lists them", sum.Places))
 	}
 }
 
@@ -168,9 +155,9 @@ func (r *runner) checkAges(held []plan.Held) {
 		name := nameOf(describeMachine(machines[key]))
 		switch at := newest[key]; {
 		case at.IsZero():
-			r.alarm(name + noCopy)
+			r.alarm(AlarmAge, name+": it has no copy")
 		case r.Now().Sub(at) > r.Job.RPO:
-			r.alarm(fmt.Sprintf("%s: its newest copy is of %s, older than %s%s", name, r.show(at), policy.FormatDuration(r.Job.RPO), rpoAllows))
+			r.alarm(AlarmAge, fmt.Sprintf("%s: its newest copy is of %s, older than %s, which rpo allows", name, r.show(at), policy.FormatDuration(r.Job.RPO)))
 		}
 	}
 }

@@ -45,13 +45,13 @@ func TestAgeAlarmNeedsNoSource(t *testing.T) {
 			l.setup.Job.Select.Exclude = []policy.Selector{"out"}
 			trouble(l)
 			s := job.Run(t.Context(), l.setup)
-			var ages []string
+			var ages []job.Alarm
 			for _, alarm := range s.Alarms {
-				if strings.Contains(alarm, "rpo") || strings.Contains(alarm, "machine out") {
+				if strings.Contains(alarm.Text, "rpo") || strings.Contains(alarm.Text, "machine out") {
 					ages = append(ages, alarm)
 				}
 			}
-			if len(ages) != 1 || !strings.Contains(ages[0], "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") || job.AboutOf(ages[0]) != job.AboutAge {
+			if want := "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d, which rpo allows"; len(ages) != 1 || ages[0] != (job.Alarm{Kind: job.AlarmAge, Text: want}) {
 				t.Errorf("%s: alarms %q", s.Result, s.Alarms)
 			}
 			if failed := s.Result == job.ResultFailed; failed != (name == "the target takes nothing") {
@@ -77,9 +77,9 @@ func TestDamageIsNamed(t *testing.T) {
 	l.points = []*sourcetest.Point{day("c", 31)}
 	l.now = l.now.AddDate(0, 0, 31)
 	s := job.Run(t.Context(), l.setup)
-	if s.Damage.Points != 2 || len(s.Alarms) != 3 || job.AboutOf(s.Alarms[0]) != job.AboutOther || job.AboutOf(s.Alarms[1]) != job.AboutDamage || // the first is that the machines have gone from the source
-		!strings.HasPrefix(s.Alarms[1], "machine a (image/fake/a): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[0]+"), damaged: ") ||
-		!strings.HasPrefix(s.Alarms[2], "machine "+lost+": points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[1]+"), damaged: its own file") {
+	if s.Damage.Points != 2 || len(s.Alarms) != 3 || s.Alarms[0].Kind != job.AlarmOther || s.Alarms[1].Kind != job.AlarmDamage || s.Alarms[2].Kind != job.AlarmDamage || // the first is that the machines have gone from the source
+		!strings.HasPrefix(s.Alarms[1].Text, "machine a (image/fake/a): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[0]+"), damaged: ") ||
+		!strings.HasPrefix(s.Alarms[2].Text, "machine "+lost+": points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC ("+ids[1]+"), damaged: its own file") {
 		t.Errorf("damage %+v, alarms %q", s.Damage, s.Alarms)
 	}
 	for _, want := range []string{
@@ -115,7 +115,7 @@ func TestScriptIsToldOfManyAlarms(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
 	last := len(lines) - 1
-	if len(content) < 31<<10 || len(content) > 33<<10 || lines[last] != fmt.Sprintf("... and %d more: see standard input", machines-last) || lines[last-1] != s.Alarms[last-1] {
+	if len(content) < 31<<10 || len(content) > 33<<10 || lines[last] != fmt.Sprintf("... and %d more: see standard input", machines-last) || lines[last-1] != s.Alarms[last-1].Text {
 		t.Errorf("%d lines, %d bytes, %q", len(lines), len(content), lines[last-1:])
 	}
 }
@@ -160,7 +160,7 @@ func TestAgeAlarmAfterAnAbort(t *testing.T) {
 	l.setup.Job.Scripts.Pre = policy.Script{Run: []string{"/bin/false"}, OnFailure: policy.FailureAborts}
 	before := l.store.Names("")
 	s := l.run(job.ResultAborted)
-	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0].Text, "its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 	if after := l.store.Names(""); !slices.Equal(before, after) {

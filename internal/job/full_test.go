@@ -123,7 +123,7 @@ func TestRoomThatCannotBeMade(t *testing.T) {
 	})
 	s := l.run(job.ResultPartly)
 	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
-	if !slices.ContainsFunc(s.Alarms, func(alarm string) bool { return strings.Contains(alarm, "transform failed") }) {
+	if !slices.ContainsFunc(s.Alarms, func(alarm job.Alarm) bool { return strings.Contains(alarm.Text, "transform failed") }) {
 		t.Errorf("alarms: %v\n%s", s.Alarms, l.describe(s))
 	}
 }

@@ -72,7 +72,7 @@ func TestMappedPointsAreTheJobs(t *testing.T) {
 	// The newest copy of the machine is of the old id: no alarm, as long as that is young enough.
 	l.points = l.points[:1]
 	l.now = l.now.AddDate(0, 0, 3)
-	if s := l.run(job.ResultDone); len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "machine a (") {
+	if s := l.run(job.ResultDone); len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0].Text, "machine a (") {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 }

@@ -218,7 +218,7 @@ func (r *runner) beside(ctx context.Context, name PhaseName, run func(context.Co
 		return err
 	}
 	text := fmt.Sprintf("%s failed: %s", name, backup.SafeText(err.Error()))
-	r.alarm(text)
+	r.alarm(AlarmOther, text)
 	r.undone = cmp.Or(r.undone, text)
 	return nil
 }

@@ -559,7 +559,7 @@ func TestFailedHealthCheckDoesNotKeepFromCopying(t *testing.T) {
 	})
 	s := l.run(job.ResultPartly)
 	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
-	if len(s.Alarms) == 0 || !strings.Contains(s.Alarms[0], "health check failed: ") || !strings.Contains(s.Reason, "input/output error") {
+	if len(s.Alarms) == 0 || !strings.Contains(s.Alarms[0].Text, "health check failed: ") || !strings.Contains(s.Reason, "input/output error") {
 		t.Errorf("reason %q, alarms %q", s.Reason, s.Alarms)
 	}
 	l.store.SetFault(nil)
@@ -709,13 +709,13 @@ func TestAgesAndScheduledFull(t *testing.T) {
 	l.setup.Job.RPO = 48 * time.Hour
 	l.setup.Job.FullFromSource = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 7}}
 	s := l.run(job.ResultPartly)
-	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0], "machine b (image/fake/b): it has no copy") || job.AboutOf(s.Alarms[0]) != job.AboutAge {
+	if len(s.Alarms) != 1 || !strings.Contains(s.Alarms[0].Text, "machine b (image/fake/b): it has no copy") || s.Alarms[0].Kind != job.AlarmAge {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 	l.points[1].OpenError = nil
 	l.now = time.Date(2026, 3, 3, 12, 0, 1, 0, time.UTC)
 	s = l.run(job.ResultDone)
-	if len(s.Alarms) != 2 || !strings.Contains(s.Alarms[0], "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
+	if len(s.Alarms) != 2 || !strings.Contains(s.Alarms[0].Text, "machine a (image/fake/a): its newest copy is of 2026-03-01 12:00 UTC, older than 2d") {
 		t.Errorf("alarms %q", s.Alarms)
 	}
 	// The schedule's first turn is the midnight after the job first ran, the next one a week later.

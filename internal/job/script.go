@@ -76,7 +76,11 @@ func (r *runner) variables(phase PhaseName) map[string]string {
 		variables["FERRY_COPIED"] = fmt.Sprint(s.Copied())
 		variables["FERRY_FAILED"] = fmt.Sprint(s.Failed())
 		variables["FERRY_REMOVED"] = fmt.Sprint(s.Removed())
-		variables["FERRY_ALARMS"] = cut(s.Alarms...)
+		var alarms []string
+		for _, alarm := range s.Alarms {
+			alarms = append(alarms, alarm.Text)
+		}
+		variables["FERRY_ALARMS"] = cut(alarms...)
 	}
 	return variables
 }

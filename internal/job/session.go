@@ -46,7 +46,7 @@ type Session struct {
 	Phases   []Phase       `json:"phases"`
 	Tasks    []Task        `json:"tasks"`
 	Damage   Damage        `json:"damage"`
-	Alarms   []string      `json:"alarms"`
+	Alarms   []Alarm       `json:"alarms"`
 	Warnings []string      `json:"warnings"`
 
 	// Err is the error behind the result, for an exit code; nil if there is none.
@@ -63,7 +63,7 @@ type Session struct {
 func NewSession(id, job string, now time.Time) *Session {
 	return &Session{
 		ID: id, Job: job, Began: now.UTC(), Nominal: now.UTC(), Result: ResultDone,
-		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []string{}, Warnings: []string{},
+		Sources: []SourceState{}, Phases: []Phase{}, Tasks: []Task{}, Alarms: []Alarm{}, Warnings: []string{},
 	}
 }
 

@@ -279,14 +279,14 @@ func mappedCopy(m plan.MachinePlan) *MappedCopy {
 // alarmsOf raises the alarms of a plan.
 func (r *runner) alarmsOf(p plan.IntervalPlan) {
 	for _, alarm := range p.Alarms {
-		r.alarm(alarm)
+		r.alarm(AlarmOther, alarm)
 	}
 	for _, warning := range p.Warnings {
 		r.warnOnce(warning)
 	}
 	for _, m := range p.Machines {
 		for _, alarm := range m.Alarms {
-			r.alarm(nameOf(describeMachine(m.Machine)) + ": " + alarm)
+			r.alarm(AlarmOther, nameOf(describeMachine(m.Machine))+": "+alarm)
 		}
 	}
 }
@@ -306,9 +306,9 @@ func taskState(m plan.MachinePlan) TaskState {
 	return TaskUpToDate
 }
 
-func (r *runner) alarm(text string) {
-	if text = backup.SafeText(text); !slices.Contains(r.session.Alarms, text) {
-		r.session.Alarms = append(r.session.Alarms, text)
+func (r *runner) alarm(kind AlarmKind, text string) {
+	if alarm := (Alarm{kind, backup.SafeText(text)}); !slices.Contains(r.session.Alarms, alarm) {
+		r.session.Alarms = append(r.session.Alarms, alarm)
 	}
 }
 

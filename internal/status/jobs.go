@@ -40,7 +40,7 @@ type report struct {
 	Reason  string            `json:"reason"`
 	Target  job.TargetState   `json:"target"`
 	Sources []job.SourceState `json:"sources"`
-	Alarms  []string          `json:"alarms"`
+	Alarms  []job.Alarm       `json:"alarms"`
 	Tasks   []struct {
 		Machine job.TaskMachine `json:"machine"`
 		Behind  string          `json:"behind"`
@@ -280,14 +280,14 @@ func (l *looker) judgeReport(j policy.Job, p past) {
 			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: r.Ended, Text: fmt.Sprintf("source %s is %s: %s", s.Name, s.State, s.Reason)})
 		}
 	}
-	for _, text := range r.Alarms {
-		alarm := api.Alarm{Kind: "session", Job: j.Name, Since: r.Ended, Text: text}
-		switch job.AboutOf(text) {
-		case job.AboutAge:
-		case job.AboutDamage:
+	for _, raised := range r.Alarms {
+		alarm := api.Alarm{Kind: "session", Job: j.Name, Since: r.Ended, Text: raised.Text}
+		switch raised.Kind {
+		case job.AlarmAge:
+		case job.AlarmDamage:
 			alarm.Kind = "damage"
 			l.alarm(critical, alarm)
-		case job.AboutOther:
+		case job.AlarmOther:
 			l.alarm(warning, alarm)
 		}
 	}

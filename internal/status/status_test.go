@@ -276,10 +276,10 @@ func TestLastSession(t *testing.T) {
 	s.ran("offsite", day(9, 22), catalog.SessionPartial, job.Session{
 		Result: job.ResultPartly, Reason: "1 of 2 machines failed",
 		Sources: []job.SourceState{{Name: "pve", State: job.StateUnreadable, Reason: "I/O error"}},
-		Alarms: []string{
-			"machine vm1 (x): it has no copy", "machine vm0 (x): its newest copy is of 2026-03-01 12:00 UTC, older than 1d2h, which rpo allows",
-			"machine vm0 (x): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC (0123), damaged: 1 place; ferry verify lists what is damaged",
-			"nothing is removed: more than half of the machines have gone",
+		Alarms: []job.Alarm{
+			{Kind: job.AlarmAge, Text: "machine vm1 (x): it has no copy"},
+			{Kind: job.AlarmDamage, Text: "machine vm0 (x): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC (0123), damaged: 1 place; ferry verify lists what is damaged"},
+			{Kind: job.AlarmOther, Text: "nothing is removed: more than half of the machines have gone"},
 		},
 		Tasks: []job.Task{{Machine: job.TaskMachine{ID: machine(1).Key.String()}, Behind: `what helps: at: "22:30"`}},
 	})

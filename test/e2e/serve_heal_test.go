@@ -47,7 +47,7 @@ type servedSession struct {
 	Report             struct {
 		sessionReport
 		Damage struct{ Points, Places int }
-		Alarms []string
+		Alarms []struct{ Kind, Text string }
 	}
 }
 
