@@ -256,9 +256,11 @@ func (j *oracleJob) look(t, clock time.Time, say func(*oracleMachine, Kind, int)
 					j.retain(clock, say)
 				}
 			}
-			if m.begun && !m.Points[m.queue[0]].Gone.After(t) {
-				m.spare = max(m.spare, 60*m.needs(m.queue[0])-m.left)
-				m.queue, m.begun = nil, false
+			for len(m.queue) > 0 && !m.Points[m.queue[0]].Gone.After(t) {
+				if m.begun {
+					m.spare = max(m.spare, 60*m.needs(m.queue[0])-m.left)
+				}
+				m.queue, m.begun = m.queue[1:], false
 			}
 			if len(m.queue) == 0 {
 				chosen := m.choose(j, t, clock, say)
