@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
@@ -18,7 +19,7 @@ func TestExplanationInJSONIsSafeToPrint(t *testing.T) {
 		Frozen: hostile[0], Alarms: hostile,
 		Machines: []plan.MachinePlan{{
 			Reason: hostile[0], Behind: hostile[0], Alarms: hostile, Warnings: hostile,
-			Steps: []plan.IntervalStep{{Source: -1, Reasons: hostile, Stays: hostile[0]}},
+			Steps: []plan.IntervalStep{{Point: &backup.Brief{}, Source: -1, Reasons: hostile, Stays: hostile[0]}},
 		}},
 	}}
 	written, err := json.Marshal(describeExplanation(policy.Job{}, e))

@@ -51,7 +51,7 @@ func (a *app) jobMissing(ctx context.Context, chosen chosenJob) error {
 		progress.expect(len(steps))
 		var logical int64
 		for _, step := range steps {
-			logical += logicalSize(step)
+			logical += step.Point.Size
 		}
 		if len(steps) > 0 && !a.json {
 			a.say("reading %s of together %s, as the next interval will", counted(len(steps), "point"), size(logical))
@@ -75,15 +75,6 @@ func (a *app) jobMissing(ctx context.Context, chosen chosenJob) error {
 		return err
 	}
 	return missingExit(found)
-}
-
-// logicalSize is the size of a point's objects, as far as it is known.
-func logicalSize(step plan.IntervalStep) int64 {
-	var sum int64
-	for _, object := range step.Point.Objects {
-		sum += max(0, object.Size)
-	}
-	return sum
 }
 
 // missingExit is the exit code: what could not be looked at may be missing too.
@@ -142,7 +133,7 @@ func describeMissing(c chosenJob, found *job.Missing) missingJSON {
 	described := missingJSON{Job: printable(c.Name), Target: found.Target, Sources: found.Sources, Points: []missingPointJSON{}, Written: found.Written}
 	for _, p := range found.Points {
 		row := missingPointJSON{
-			Machine: describeMachine(p.Point.Machine), Point: p.Point.ID.String(), Created: p.Point.Created.UTC(), Whole: p.Whole,
+			Machine: describeMachine(*p.Point.Machine), Point: p.Point.ID.String(), Created: p.Point.Created.UTC(), Whole: p.Whole,
 			Logical: p.Logical, Read: p.Read, Blocks: p.NewBlocks, New: p.NewBytes, Stored: p.Stored, Nodes: p.Nodes,
 		}
 		if p.Err != nil {
@@ -164,14 +155,14 @@ func (a *app) printMissing(found *job.Missing, described missingJSON) {
 	rows := [][]string{{"machine", "point of", "size", "read", "missing", "as stored", ""}}
 	for _, p := range found.Points {
 		if p.Err != nil {
-			a.line("FAILED  %s  %s  %s", shortName(p.Point.Machine), when(p.Point.Created), readable(job.Reason(p.Err)))
+			a.line("FAILED  %s  %s  %s", shortName(*p.Point.Machine), when(p.Point.Created), readable(job.Reason(p.Err)))
 			continue
 		}
 		note := ""
 		if p.Whole {
 			note = "read whole, and stored apart"
 		}
-		rows = append(rows, []string{shortName(p.Point.Machine), when(p.Point.Created), size(p.Logical), size(p.Read), size(p.NewBytes), size(p.Stored), note})
+		rows = append(rows, []string{shortName(*p.Point.Machine), when(p.Point.Created), size(p.Logical), size(p.Read), size(p.NewBytes), size(p.Stored), note})
 	}
 	if len(rows) > 1 {
 		a.table(rows)

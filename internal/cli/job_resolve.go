@@ -111,9 +111,10 @@ func (a *app) resolveSource(ctx context.Context, into *resolution, origin policy
 		return err
 	}
 	defer opened.Close()
-	for _, p := range opened.Points {
-		if origin.Offers(p.Point, claimersOf(p)) {
-			into.offers = append(into.offers, policy.Offer{Point: p.Point, Source: origin.Repository.Name, Via: p.Via})
+	for i := range opened.Points {
+		p := &opened.Points[i]
+		if origin.Offers(p.Machine, claimersOf(*p)) {
+			into.offers = append(into.offers, policy.Offer{Point: p.Brief(), Source: origin.Repository.Name, Via: p.Via})
 			seen.points++
 		}
 	}

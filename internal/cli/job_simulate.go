@@ -153,7 +153,7 @@ func knownMachine(c chosenJob, m plan.MachinePlan, uses map[backup.MachineKey]re
 	if there {
 		k.Whole, k.Changed = wholeAndChanged(use)
 	} else if n := len(m.Steps); n > 0 {
-		k.Whole = logicalSize(m.Steps[n-1])
+		k.Whole = m.Steps[n-1].Point.Size
 	}
 	return k
 }

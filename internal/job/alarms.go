@@ -79,8 +79,12 @@ func (r *runner) damaged() []repo.Entry {
 // what one session found, later ones must not keep quiet about. What this session's health check found is warned of by place.
 func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 	names := map[string]string{} // by pseudonym
+	var last *backup.Machine     // a machine's points share it
 	for _, h := range held {
-		names[r.target.Pseudonym(h.Machine.Key).String()] = nameOf(describeMachine(h.Machine))
+		if len(damaged) > 0 && h.Machine != last {
+			last = h.Machine
+			names[r.target.Pseudonym(h.Machine.Key).String()] = nameOf(describeMachine(*h.Machine))
+		}
 	}
 	var order []string
 	points := map[string][]string{}
@@ -122,7 +126,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 // checkAges raises an alarm for each machine whose newest copy is older than the job allows: of those that the job copies,
 // and of those that it has copied and that no source offers now, unless the job leaves them out.
 func (r *runner) checkAges(held []plan.Held) {
-	newest, machines := map[backup.MachineKey]time.Time{}, map[backup.MachineKey]backup.Machine{}
+	newest, machines := map[backup.MachineKey]time.Time{}, map[backup.MachineKey]*backup.Machine{}
 	offered := map[backup.MachineKey]bool{}
 	for _, o := range r.offers {
 		offered[o.Machine.Key], machines[o.Machine.Key] = true, o.Machine
@@ -137,9 +141,13 @@ func (r *runner) checkAges(held []plan.Held) {
 			newest[key] = h.Created
 		}
 		if !offered[key] {
-			h.Machine.Key = key
-			machines[key] = h.Machine
-			gone = append(gone, policy.Offer{Point: h.Point})
+			point := *h.Brief
+			if h.Machine.Key != key {
+				machine := *h.Machine
+				machine.Key, point.Machine = key, &machine
+			}
+			machines[key] = point.Machine
+			gone = append(gone, policy.Offer{Point: &point})
 		}
 	}
 	keys := slices.Clone(r.selected)
@@ -152,7 +160,7 @@ func (r *runner) checkAges(held []plan.Held) {
 		if r.backupOf(key) != key {
 			continue // it is asked of the machine that it is linked with
 		}
-		name := nameOf(describeMachine(machines[key]))
+		name := nameOf(describeMachine(*machines[key]))
 		switch at := newest[key]; {
 		case at.IsZero():
 			r.alarm(AlarmAge, name+": it has no copy")

@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"ferry/internal/backup"
@@ -58,9 +59,8 @@ type Listing struct {
 	Repository string
 	// Complete: all of it could be listed, and it has something. Only then does what is not there mean anything.
 	Complete bool
-	Machines []backup.Machine
 	// Points are all that it has, of any state.
-	Points []backup.Point
+	Points []backup.Brief
 }
 
 // Look lists the sources of a job and returns the complete points that they have of the machines selected. It neither opens the
@@ -100,7 +100,7 @@ func (r *runner) plannedCopies(todo []plan.IntervalStep) []PlannedCopy {
 
 func (r *runner) plannedCopy(step plan.IntervalStep) PlannedCopy {
 	return PlannedCopy{
-		Machine: step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created,
+		Machine: *step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created,
 		Source: r.Sources[step.Source].Origin.Repository.Name, Target: r.Target.Name,
 	}
 }
@@ -140,6 +140,17 @@ func (r *runner) untilReady(ctx context.Context) error {
 		r.close() // meanwhile it can be unmounted
 		if err := r.pauseFor(ctx, min(pause, left), r.targetReason()); err != nil {
 			return err
+		}
+	}
+}
+
+// Briefs are the listing's points.
+func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
+	return func(yield func(*backup.Brief) bool) {
+		for i := range l.Points {
+			if !yield(&l.Points[i]) {
+				return
+			}
 		}
 	}
 }

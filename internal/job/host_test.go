@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ferry/internal/job"
+	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
@@ -116,7 +117,7 @@ func TestIntervalOfTheHost(t *testing.T) {
 	if !s.Nominal.Equal(begins) || left != 2 {
 		t.Errorf("nominal %s, %d points at the end", s.Nominal, left)
 	}
-	if len(s.Selected) != 2 || len(s.Listings) != 1 || !s.Listings[0].Complete || len(s.Listings[0].Machines) != 2 || len(s.Seen) != 2 {
+	if len(s.Selected) != 2 || len(s.Listings) != 1 || !s.Listings[0].Complete || len(plan.MachinesOf(s.Listings[0].Briefs())) != 2 || len(s.Seen) != 2 {
 		t.Errorf("selected %v, listings %+v", s.Selected, s.Listings)
 	}
 	seen, err := job.Look(t.Context(), l.setup)

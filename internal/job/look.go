@@ -74,16 +74,19 @@ func (r *runner) list(ctx context.Context, v *view) error {
 	r.offers, r.doubt, r.selected = nil, "", nil
 	states := []SourceState{}
 	var offers []policy.Offer
+	var listings []Listing
 	for i, place := range r.Sources {
 		opened, state := r.openSource(ctx, place)
 		v.opened = append(v.opened, opened)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		var briefs []backup.Brief
 		if opened != nil {
-			offered := place.offers(i, opened)
+			briefs = briefsOf(opened)
+			offered := place.offers(i, opened, briefs)
 			for _, o := range offered {
-				offers = append(offers, policy.Offer{Point: o.Point, Source: state.Name, Via: o.Via})
+				offers = append(offers, policy.Offer{Point: o.Brief, Source: state.Name, Via: o.Via})
 			}
 			r.offers = append(r.offers, offered...)
 			if state.Points = len(offered); state.Points == 0 {
@@ -94,6 +97,9 @@ func (r *runner) list(ctx context.Context, v *view) error {
 			r.doubt = cmp.Or(r.doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
 		states = append(states, state)
+		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
+			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady, Points: briefs})
+		}
 	}
 	r.session.Sources = states
 	r.session.Selected = []backup.Machine{}
@@ -103,7 +109,7 @@ func (r *runner) list(ctx context.Context, v *view) error {
 			r.session.Selected = append(r.session.Selected, m.Machine)
 		}
 	}
-	r.session.Listings, r.session.Seen = r.listings(v.opened, states), r.complete()
+	r.session.Listings, r.session.Seen = listings, r.complete()
 	return nil
 }
 
@@ -122,21 +128,14 @@ func (r *runner) complete() map[backup.PointID]bool {
 	return points
 }
 
-// listings are what the sources have, one for each repository.
-func (r *runner) listings(opened []*registry.Source, states []SourceState) []Listing {
-	var list []Listing
-	for i, state := range states {
-		if opened[i] == nil || slices.ContainsFunc(list, func(l Listing) bool { return l.Repository == state.Name }) {
-			continue
-		}
-		l := Listing{Repository: state.Name, Complete: state.State == StateReady}
-		for _, p := range opened[i].Points {
-			l.Points = append(l.Points, p.Point)
-		}
-		l.Machines = plan.Machines(l.Points)
-		list = append(list, l)
+// briefsOf are the briefs of a source's points, in their order.
+func briefsOf(opened *registry.Source) []backup.Brief {
+	var briefer backup.Briefer
+	briefs := make([]backup.Brief, len(opened.Points))
+	for i := range opened.Points {
+		briefs[i] = briefer.Brief(&opened.Points[i].Point)
 	}
-	return list
+	return briefs
 }
 
 // situation is what is planned from: what the sources offered when they were listed last, and what the target has now.
@@ -185,16 +184,17 @@ func (r *runner) seeded(key backup.MachineKey) bool {
 	return false
 }
 
-// offers are the points of a source that are the job's.
-func (p Place) offers(number int, opened *registry.Source) []plan.Offer {
-	var offers []plan.Offer
-	for _, point := range opened.Points {
+// offers are the points of a source that are the job's, by their briefs.
+func (p Place) offers(number int, opened *registry.Source, briefs []backup.Brief) []plan.Offer {
+	offers := make([]plan.Offer, 0, len(opened.Points))
+	for i := range opened.Points {
+		point := &opened.Points[i]
 		var jobs []string
 		if p.Jobs != nil {
-			jobs = p.Jobs(point)
+			jobs = p.Jobs(*point)
 		}
-		if p.Origin.Offers(point.Point, jobs) {
-			offers = append(offers, plan.Offer{Point: point.Point, Source: number, Via: point.Via, Grew: grew(point)})
+		if p.Origin.Offers(point.Machine, jobs) {
+			offers = append(offers, plan.Offer{Brief: &briefs[i], Source: number, Via: point.Via, Grew: grew(point)})
 		}
 	}
 	return offers
@@ -215,13 +215,13 @@ func (r *runner) rulesOf(m backup.Machine) policy.Retention {
 	return rules
 }
 
-// rules are the retention of a point's machine, by the description that the plan goes by. The point's own may be of another
+// rules are the retention of a machine, by the description that the plan goes by. The one that a point has may be of another
 // time, when a label or a name was another.
-func (r *runner) rules(p backup.Point) policy.Retention {
-	if m, known := r.machines[r.backupOf(p.Machine.Key)]; known {
+func (r *runner) rules(of backup.Machine) policy.Retention {
+	if m, known := r.machines[r.backupOf(of.Key)]; known {
 		return r.rulesOf(m)
 	}
-	return r.rulesOf(p.Machine)
+	return r.rulesOf(of)
 }
 
 // openSource lists a source, and says what state it is in.
@@ -242,7 +242,7 @@ func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source,
 }
 
 // grew is when the files of a point last grew.
-func grew(p source.Point) time.Time {
+func grew(p *source.Point) time.Time {
 	var last time.Time
 	for _, file := range p.Files {
 		if file.ModTime.After(last) {
@@ -264,20 +264,23 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 	if err != nil {
 		return nil, err
 	}
-	machines := map[string]backup.Machine{} // by pseudonym
+	machines := map[repo.Pseudonym]*backup.Machine{} // by pseudonym
 	for _, read := range newest {
 		if read.Err == nil {
-			machines[read.Entry.Machine.String()] = read.Point.Machine
+			machine := read.Point.Machine // else the brief would hold the point alive
+			machines[read.Entry.Machine] = &machine
 		}
 	}
 	r.tellUnknown(newest, machines)
-	var held []plan.Held
-	for _, entry := range r.target.Entries() {
-		machine, known := machines[entry.Machine.String()]
+	entries := r.target.Entries()
+	held, briefs := make([]plan.Held, 0, len(entries)), make([]backup.Brief, len(entries))
+	for i, entry := range entries {
+		machine, known := machines[entry.Machine]
 		if !known {
 			continue
 		}
-		h := plan.Held{Point: backup.Point{ID: entry.ID, Machine: machine, Created: entry.Created, Zone: "UTC", State: backup.StateComplete}}
+		h := plan.Held{Brief: &briefs[i]}
+		*h.Brief = backup.Brief{ID: entry.ID, Machine: machine, Created: entry.Created, State: backup.StateComplete}
 		if damage, is := r.target.DamageOf(entry.ID); is {
 			h.State, h.Reason = backup.StateBroken, damage.String()
 		}
@@ -296,14 +299,14 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 }
 
 // tellUnknown warns of machines in the target of which no point can be read: the newest point of each, and why.
-func (r *runner) tellUnknown(read []repo.PointRead, known map[string]backup.Machine) {
+func (r *runner) tellUnknown(read []repo.PointRead, known map[repo.Pseudonym]*backup.Machine) {
 	var reasons []string
-	seen := map[string]bool{}
+	seen := map[repo.Pseudonym]bool{}
 	for _, p := range read {
-		pseudonym := p.Entry.Machine.String()
+		pseudonym := p.Entry.Machine
 		if _, is := known[pseudonym]; !is && !seen[pseudonym] {
 			seen[pseudonym] = true
-			reasons = append(reasons, (&backup.Error{Machine: pseudonym, Point: p.Entry.ID.Short(), Offset: backup.NoOffset, Err: errors.New(Reason(p.Err))}).Error())
+			reasons = append(reasons, (&backup.Error{Machine: pseudonym.String(), Point: p.Entry.ID.Short(), Offset: backup.NoOffset, Err: errors.New(Reason(p.Err))}).Error())
 		}
 	}
 	if len(reasons) > 0 {

@@ -28,7 +28,7 @@ type Missing struct {
 
 // MissingPoint is what of a point the target lacks. What an earlier point of the list brings is not missing any more.
 type MissingPoint struct {
-	Point backup.Point
+	Point *backup.Brief
 	// Whole is true if the point would be read whole, and stored apart from all else.
 	Whole bool
 	// Logical is the size of its objects, Read what had to be read of them, in bytes.

@@ -29,10 +29,7 @@ func (r *runner) expected(todo []plan.IntervalStep) int64 {
 	for _, step := range todo {
 		took, known := r.memory.Took[step.Point.Machine.Key.String()]
 		if !known || r.isWhole(step) {
-			took = 0
-			for _, object := range step.Point.Objects {
-				took += max(0, object.Size) / unknownShare
-			}
+			took = step.Point.Size / unknownShare
 		}
 		sum += took
 	}

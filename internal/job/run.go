@@ -321,7 +321,7 @@ func (r *runner) task(m backup.Machine) *Task {
 
 // note records what became of a point, in place of what an earlier attempt came to. The first attempt's reasons stay.
 func (r *runner) note(step plan.IntervalStep, outcome Outcome, reasons []string) *TaskPoint {
-	task := r.task(step.Point.Machine)
+	task := r.task(*step.Point.Machine)
 	id := step.Point.ID.String()
 	for i := range task.Points {
 		if p := &task.Points[i]; p.Point == id && p.Action == step.Action {

@@ -318,7 +318,7 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 	var claims []repo.Claim
 	for _, step := range steps {
 		claim := repo.Claim{Point: step.Point.ID, Job: r.Job.Name}
-		if r.rules(step.Point).HasTiers() { // as planned: older points, which fill slots first, may still be copied
+		if r.rules(*step.Point.Machine).HasTiers() { // as planned: older points, which fill slots first, may still be copied
 			claim.Flags = FlagsOf(step.Slots)
 		}
 		claims = append(claims, claim)
@@ -336,7 +336,7 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 
 // done notes that the job holds a point from now on.
 func (r *runner) done(step plan.IntervalStep) {
-	task := r.task(step.Point.Machine)
+	task := r.task(*step.Point.Machine)
 	task.State, task.Reason = TaskCopied, ""
 }
 
@@ -375,7 +375,7 @@ func (r *runner) locks() string {
 // waitAll makes the tasks of copies wait that are not done.
 func (r *runner) waitAll(todo []plan.IntervalStep, reason string) {
 	for _, step := range todo {
-		if task := r.task(step.Point.Machine); task.State != TaskCopied {
+		if task := r.task(*step.Point.Machine); task.State != TaskCopied {
 			task.State, task.Reason = TaskWaits, reason
 		}
 	}

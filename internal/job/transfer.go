@@ -25,7 +25,7 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 		var steps plan.Plan
 		for _, step := range todo[:n] {
 			r.attempts[step.Point.ID]++
-			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point, Action: plan.ActionCopy})
+			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point.AsPoint(), Action: plan.ActionCopy})
 		}
 		first, err := r.slot(ctx, todo[0], true)
 		if err != nil {
@@ -104,7 +104,7 @@ func (r *runner) flags(p backup.Point) []string {
 	if there, mine := r.claim(p.ID); mine {
 		return there.Flags
 	}
-	rules := r.rules(p)
+	rules := r.rules(p.Machine)
 	if !rules.HasTiers() {
 		return nil
 	}

@@ -194,7 +194,7 @@ func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err 
 	}
 	slots := map[backup.PointID][]string{}
 	for _, step := range p.Steps(plan.ActionKeep) {
-		if claim, mine := r.claim(step.Point.ID); mine && !claim.Flagged && r.rules(step.Point).HasTiers() {
+		if claim, mine := r.claim(step.Point.ID); mine && !claim.Flagged && r.rules(*step.Point.Machine).HasTiers() {
 			slots[step.Point.ID] = FlagsOf(step.Slots)
 		}
 	}

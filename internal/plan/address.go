@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -69,17 +70,32 @@ func candidates(machines []backup.Machine) string {
 // Machines returns each machine of the points once, as its newest complete point has it, or its newest if none is complete,
 // in the order of first appearance.
 func Machines(points []backup.Point) []backup.Machine {
+	var briefer backup.Briefer
+	return MachinesOf(func(yield func(*backup.Brief) bool) {
+		for i := range points {
+			if brief := briefer.Brief(&points[i]); !yield(&brief) {
+				return
+			}
+		}
+	})
+}
+
+// MachinesOf is Machines by the points' briefs.
+func MachinesOf(points iter.Seq[*backup.Brief]) []backup.Machine {
 	index := map[backup.MachineKey]int{}
 	var machines []backup.Machine
-	var telling []backup.Point
-	for _, p := range points {
+	var telling []*backup.Brief
+	for p := range points {
 		i, seen := index[p.Machine.Key]
 		if !seen {
-			index[p.Machine.Key] = len(machines)
-			machines, telling = append(machines, p.Machine), append(telling, p)
+			index[p.Machine.Key] = len(telling)
+			telling = append(telling, p)
 		} else if policy.MoreTelling(p, telling[i]) {
-			machines[i], telling[i] = p.Machine, p
+			telling[i] = p
 		}
+	}
+	for _, p := range telling {
+		machines = append(machines, *p.Machine)
 	}
 	return machines
 }

@@ -34,7 +34,7 @@ const (
 
 // Offer is a point that a source offers.
 type Offer struct {
-	backup.Point
+	*backup.Brief
 	// Source is the number of the source in the job's order, from 0.
 	Source int
 	// Via is the id of the Ferry repository that it would be read from; empty for sources made by others.
@@ -45,7 +45,7 @@ type Offer struct {
 
 // Held is a point of the target. Its state is broken if it is not known to be whole.
 type Held struct {
-	backup.Point
+	*backup.Brief
 	// Claimed is true if the job claims it, and Claim is what was decided then.
 	Claimed bool
 	Claim   Claim
@@ -98,7 +98,7 @@ type Situation struct {
 
 // IntervalStep is what happens to one point, and why.
 type IntervalStep struct {
-	Point backup.Point
+	Point *backup.Brief
 	// Source is the number of the source that the point is taken from; -1 if none offers it. OnTarget is true if the target
 	// has it now.
 	Source   int
@@ -206,18 +206,22 @@ func Interval(s Situation) IntervalPlan {
 }
 
 // pointed is anything that is a point.
-type pointed interface{ point() backup.Point }
+type pointed interface{ point() *backup.Brief }
 
-func (o Offer) point() backup.Point { return o.Point }
-func (h Held) point() backup.Point  { return h.Point }
+func (o *Offer) point() *backup.Brief { return o.Brief }
+func (h *Held) point() *backup.Brief  { return h.Brief }
 
 // same is for points that are sorted by their own machine.
 func same(key backup.MachineKey) backup.MachineKey { return key }
 
-// byMachine sorts points by the machine that they are planned with.
-func byMachine[P pointed](points []P, with func(backup.MachineKey) backup.MachineKey) map[backup.MachineKey][]P {
+// byMachine sorts points by the machine that they are planned with. They stay where they are.
+func byMachine[T any, P interface {
+	*T
+	pointed
+}](points []T, with func(backup.MachineKey) backup.MachineKey) map[backup.MachineKey][]P {
 	of := map[backup.MachineKey][]P{}
-	for _, p := range points {
+	for i := range points {
+		p := P(&points[i])
 		key := with(p.point().Machine.Key)
 		of[key] = append(of[key], p)
 	}
@@ -234,24 +238,24 @@ func (s Situation) others(selected map[backup.MachineKey]bool, mapped mappings) 
 			keys = append(keys, key)
 		}
 	}
-	for _, o := range s.Offers {
-		add(mapped.offered(o.Machine.Key))
+	for i := range s.Offers {
+		add(mapped.offered(s.Offers[i].Machine.Key))
 	}
-	for _, h := range s.Held {
-		add(mapped.held(h.Machine.Key))
+	for i := range s.Held {
+		add(mapped.held(s.Held[i].Machine.Key))
 	}
 	slices.SortFunc(keys, func(a, b backup.MachineKey) int { return strings.Compare(a.String(), b.String()) })
 	return keys
 }
 
 // frozen says why nothing may be removed in this interval.
-func (s Situation) frozen(offers map[backup.MachineKey][]Offer, held map[backup.MachineKey][]Held) string {
+func (s Situation) frozen(offers map[backup.MachineKey][]*Offer, held map[backup.MachineKey][]*Held) string {
 	if s.Doubt != "" {
 		return s.Doubt
 	}
 	had, gone := 0, 0
 	for key, points := range held {
-		if !slices.ContainsFunc(points, func(h Held) bool { return h.Claimed }) {
+		if !slices.ContainsFunc(points, func(h *Held) bool { return h.Claimed }) {
 			continue
 		}
 		if len(offers[key]) > 0 {
@@ -272,7 +276,7 @@ func (s Situation) frozen(offers map[backup.MachineKey][]Offer, held map[backup.
 func (s Situation) show(at time.Time) string { return policy.ShowTime(at, s.Zone) }
 
 // machine plans one machine.
-func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []Offer, held []Held, selected bool, frozen string) MachinePlan {
+func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []*Offer, held []*Held, selected bool, frozen string) MachinePlan {
 	m := machinePlanner{s: s, mapped: mapped, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
 	m.plan.Machine, m.plan.Selected = machineOf(key, m.offers, held), selected
 	m.plan.Mapped = mapped.by[key]
@@ -301,9 +305,9 @@ func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []Offe
 }
 
 // firstOffers keeps one offer of each point: the first complete one, in the order of the sources.
-func firstOffers(offers []Offer) []Offer {
-	at := map[backup.PointID]int{}
-	var first []Offer
+func firstOffers(offers []*Offer) []*Offer {
+	at := make(map[backup.PointID]int, len(offers))
+	first := make([]*Offer, 0, len(offers))
 	for _, o := range offers {
 		i, seen := at[o.ID]
 		switch {
@@ -320,27 +324,27 @@ func firstOffers(offers []Offer) []Offer {
 // machineOf is the machine as its newest complete point has it, else as the newest that the target has, else as the newest.
 // Its rules go by that. They remove nothing by what an incomplete point says: where no point is complete, everything stays.
 // Points of machines that are linked with it by target.map say nothing, unless there are no others.
-func machineOf(key backup.MachineKey, offers []Offer, held []Held) backup.Machine {
-	var points, linked []backup.Point
-	add := func(p backup.Point) {
-		if p.Machine.Key == key {
-			points = append(points, p)
-		} else {
-			linked = append(linked, p)
+func machineOf(key backup.MachineKey, offers []*Offer, held []*Held) backup.Machine {
+	var own, linked *backup.Brief
+	add := func(p *backup.Brief) {
+		telling := &own
+		if p.Machine.Key != key {
+			telling = &linked
+		}
+		if *telling == nil || p.Machine.Key == (*telling).Machine.Key && policy.MoreTelling(p, *telling) {
+			*telling = p
 		}
 	}
 	for _, o := range offers {
 		if o.State == backup.StateComplete || len(held) == 0 {
-			add(o.Point)
+			add(o.Brief)
 		}
 	}
 	for _, h := range held {
-		add(h.Point)
+		add(h.Brief)
 	}
-	if len(points) == 0 {
-		points = linked
-	}
-	machine := Machines(points)[0]
+	telling := cmp.Or(own, linked)
+	machine := *telling.Machine
 	machine.Key = key
 	return machine
 }

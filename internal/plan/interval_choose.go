@@ -13,15 +13,15 @@ import (
 func (m *machinePlanner) choose() {
 	lookup := policy.Machine{Has: func(id backup.PointID) bool {
 		if o, offered := m.offer(id); offered {
-			if _, gone := m.forgotten(o.Point); gone || m.twin(o.Point) {
+			if _, gone := m.forgotten(o.Brief); gone || m.twin(o.Brief) {
 				return true
 			}
 		}
 		return m.mine(id) || m.damaged(id)
 	}}
 	for _, o := range m.offers {
-		if _, gone := m.forgotten(o.Point); gone {
-			m.remember(&lookup, o.Point)
+		if _, gone := m.forgotten(o.Brief); gone {
+			m.remember(&lookup, o.Brief)
 		}
 		if there, ok := m.heldAs(o.ID); m.comesBack(o) && (!ok || there.State != backup.StateComplete) {
 			continue
@@ -33,7 +33,7 @@ func (m *machinePlanner) choose() {
 	}
 	for _, h := range m.held {
 		if m.holds(h) {
-			m.remember(&lookup, h.Point)
+			m.remember(&lookup, h.Brief)
 		}
 	}
 	slices.SortStableFunc(lookup.Pinned, func(a, b backup.PointID) int {
@@ -79,7 +79,7 @@ func (m *machinePlanner) arrivals() []policy.Arrival {
 }
 
 // remember makes the lookup count a point among those that the job has held.
-func (m *machinePlanner) remember(lookup *policy.Machine, p backup.Point) {
+func (m *machinePlanner) remember(lookup *policy.Machine, p *backup.Brief) {
 	if m.isFuture(p) {
 		return
 	}
@@ -108,14 +108,14 @@ func (m *machinePlanner) newestWhole() policy.Choice {
 
 // mayBeReadWhole is true for a complete point that the job holds, or is free to copy: one that was not given up, nor is older
 // than what the job has held. One that came from the target is no second source of what is there.
-func (m *machinePlanner) mayBeReadWhole(o Offer) bool {
-	if o.State != backup.StateComplete || m.isFuture(o.Point) || m.comesBack(o) {
+func (m *machinePlanner) mayBeReadWhole(o *Offer) bool {
+	if o.State != backup.StateComplete || m.isFuture(o.Brief) || m.comesBack(o) {
 		return false
 	}
-	if m.mine(o.ID) || m.damaged(o.ID) || m.twin(o.Point) {
+	if m.mine(o.ID) || m.damaged(o.ID) || m.twin(o.Brief) {
 		return true
 	}
-	_, gone := m.forgotten(o.Point)
+	_, gone := m.forgotten(o.Brief)
 	return !gone && o.Created.After(m.newest)
 }
 

@@ -15,8 +15,8 @@ import (
 type machinePlanner struct {
 	s      Situation
 	mapped mappings
-	offers []Offer
-	held   []Held
+	offers []*Offer
+	held   []*Held
 	rules  policy.Retention
 	frozen string
 	// offeredAs and heldAt are the places of points in offers and held, heldOf those of the points created at an instant, in ns.
@@ -53,19 +53,19 @@ func (m *machinePlanner) index() {
 }
 
 // offer is the offer of a point.
-func (m *machinePlanner) offer(id backup.PointID) (Offer, bool) {
+func (m *machinePlanner) offer(id backup.PointID) (*Offer, bool) {
 	i, there := m.offeredAs[id]
 	if !there {
-		return Offer{}, false
+		return nil, false
 	}
 	return m.offers[i], true
 }
 
 // heldAs is what the target has of a point.
-func (m *machinePlanner) heldAs(id backup.PointID) (Held, bool) {
+func (m *machinePlanner) heldAs(id backup.PointID) (*Held, bool) {
 	i, there := m.heldAt[id]
 	if !there {
-		return Held{}, false
+		return nil, false
 	}
 	return m.held[i], true
 }
@@ -83,7 +83,7 @@ func (m *machinePlanner) damaged(id backup.PointID) bool {
 }
 
 // forgotten is true if the target has given the point up. What a rule removed is not, where the rules would keep it now.
-func (m *machinePlanner) forgotten(p backup.Point) (string, bool) {
+func (m *machinePlanner) forgotten(p *backup.Brief) (string, bool) {
 	if m.s.Forgotten == nil {
 		return "", false
 	}
@@ -100,17 +100,17 @@ func (m *machinePlanner) forgotten(p backup.Point) (string, bool) {
 }
 
 // wouldKeep is true if the rules keep the point beside those that the job holds.
-func (m *machinePlanner) wouldKeep(p backup.Point) bool {
+func (m *machinePlanner) wouldKeep(p *backup.Brief) bool {
 	candidates := append(slices.Clip(m.own), policy.Candidate{ID: p.ID, Created: p.Created, Good: true})
 	verdicts := m.rules.Decide(candidates, m.s.Now)
 	return verdicts[len(verdicts)-1].Keep
 }
 
 // comesBack is true for a point that came to the source through the target, or lies in it.
-func (m *machinePlanner) comesBack(o Offer) bool { return policy.BeenIn(o.Point, o.Via, m.s.TargetID) }
+func (m *machinePlanner) comesBack(o *Offer) bool { return policy.BeenIn(o.Brief, o.Via, m.s.TargetID) }
 
 // isFuture is true for a point dated so far ahead that its date cannot be right. Nothing is compared with it.
-func (m *machinePlanner) isFuture(p backup.Point) bool { return p.Created.After(m.s.Now.Add(future)) }
+func (m *machinePlanner) isFuture(p *backup.Brief) bool { return p.Created.After(m.s.Now.Add(future)) }
 
 // candidates are the points that the job holds, or is given by target.map.
 func (m *machinePlanner) candidates() []policy.Candidate {
@@ -144,7 +144,7 @@ func (m *machinePlanner) decide() ([]policy.Candidate, []policy.Verdict) {
 
 // missing notes since when no source has the machine.
 func (m *machinePlanner) missing() {
-	claimed := slices.ContainsFunc(m.held, func(h Held) bool { return h.Claimed })
+	claimed := slices.ContainsFunc(m.held, func(h *Held) bool { return h.Claimed })
 	if len(m.offers) > 0 || !claimed || m.s.Doubt != "" {
 		return
 	}
@@ -173,10 +173,10 @@ func (m *machinePlanner) judge() {
 	}
 	suspended := false
 	for _, h := range m.held {
-		suspended = suspended || m.holds(h) && m.isFuture(h.Point)
+		suspended = suspended || m.holds(h) && m.isFuture(h.Brief)
 	}
 	for _, o := range m.offers {
-		suspended = suspended || m.take[o.ID] && m.isFuture(o.Point)
+		suspended = suspended || m.take[o.ID] && m.isFuture(o.Brief)
 	}
 	if suspended {
 		clear(m.outlooks) // nobody knows
@@ -197,7 +197,7 @@ func (m *machinePlanner) describe() {
 	newest := m.newestHeld()
 	for _, o := range m.offers {
 		offered[o.ID] = true
-		step := IntervalStep{Point: m.ours(o.Point), Source: o.Source}
+		step := IntervalStep{Point: m.ours(o.Brief), Source: o.Source}
 		h, there := m.heldAs(o.ID)
 		step.OnTarget = there
 		switch {
@@ -209,7 +209,7 @@ func (m *machinePlanner) describe() {
 		case there && h.Claimed:
 			m.kept(&step, h)
 		default:
-			if _, given := m.given(h); there && given {
+			if there && m.isGiven(h) {
 				m.taking(&step, h)
 			} else {
 				m.notTaken(&step, o, newest)
@@ -221,12 +221,11 @@ func (m *machinePlanner) describe() {
 		if offered[h.ID] {
 			continue
 		}
-		step := IntervalStep{Point: m.ours(h.Point), Source: -1, OnTarget: true}
-		_, given := m.given(h)
+		step := IntervalStep{Point: m.ours(h.Brief), Source: -1, OnTarget: true}
 		switch {
 		case h.Claimed:
 			m.kept(&step, h)
-		case given:
+		case m.isGiven(h):
 			m.taking(&step, h)
 		default:
 			step.Action, step.Reasons = ActionNotSelected, []string{ownerText(h)}
@@ -235,7 +234,7 @@ func (m *machinePlanner) describe() {
 	}
 }
 
-func ownerText(h Held) string {
+func ownerText(h *Held) string {
 	if keeps := keepersText(h); keeps != "" {
 		return "none of this job's: " + keeps
 	}
@@ -243,7 +242,7 @@ func ownerText(h Held) string {
 }
 
 // keepersText says what keeps a point beside this job; empty: nothing does.
-func keepersText(h Held) string {
+func keepersText(h *Held) string {
 	var by []string
 	if len(h.Others) > 0 {
 		by = append(by, "claimed by "+strings.Join(h.Others, ", "))
@@ -264,7 +263,7 @@ func (m *machinePlanner) decided(step *IntervalStep) {
 }
 
 // taken describes a point that the job is to hold from now on.
-func (m *machinePlanner) taken(step *IntervalStep, h Held, there bool) {
+func (m *machinePlanner) taken(step *IntervalStep, h *Held, there bool) {
 	step.Action, step.Reasons = ActionCopy, []string{m.choice.Reason}
 	switch whole := there && h.State == backup.StateComplete; {
 	case m.s.Full && there:
@@ -278,7 +277,7 @@ func (m *machinePlanner) taken(step *IntervalStep, h Held, there bool) {
 }
 
 // kept describes a point that the job holds.
-func (m *machinePlanner) kept(step *IntervalStep, h Held) {
+func (m *machinePlanner) kept(step *IntervalStep, h *Held) {
 	verdict := m.verdicts[h.ID]
 	step.Action, step.Reasons, step.Slots, step.Outlook = ActionKeep, verdict.Reasons, verdict.Slots, m.outlooks[h.ID]
 	switch {
@@ -294,18 +293,20 @@ func (m *machinePlanner) kept(step *IntervalStep, h Held) {
 }
 
 // ours is a point as one of the machine that is planned: by target.map it may be of another.
-func (m *machinePlanner) ours(p backup.Point) backup.Point {
-	if p.Machine.Key != m.plan.Machine.Key {
-		p.Machine = m.plan.Machine
+func (m *machinePlanner) ours(p *backup.Brief) *backup.Brief {
+	if p.Machine.Key == m.plan.Machine.Key {
+		return p
 	}
-	return p
+	own, machine := *p, m.plan.Machine
+	own.Machine = &machine
+	return &own
 }
 
 // newestHeld is when the newest point was created that the job has held, or takes now; zero if there is none.
 func (m *machinePlanner) newestHeld() time.Time {
 	newest := m.newest
 	for _, o := range m.offers {
-		if m.take[o.ID] && !m.isFuture(o.Point) && o.Created.After(newest) {
+		if m.take[o.ID] && !m.isFuture(o.Brief) && o.Created.After(newest) {
 			newest = o.Created
 		}
 	}
@@ -313,15 +314,15 @@ func (m *machinePlanner) newestHeld() time.Time {
 }
 
 // notTaken describes a point of a source that stays there.
-func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time) {
+func (m *machinePlanner) notTaken(step *IntervalStep, o *Offer, newest time.Time) {
 	state := func(action Action) { step.Action, step.Reasons = action, []string{cmp.Or(o.Reason, string(o.State))} }
-	reason, gone := m.forgotten(o.Point)
+	reason, gone := m.forgotten(o.Brief)
 	switch {
 	case !m.plan.Selected:
 		step.Action, step.Reasons = ActionNotSelected, []string{"the job does not copy this machine"}
 	case m.plan.Refused != "":
 		step.Action, step.Reasons = ActionRefused, []string{m.plan.Refused}
-		step.Failure = !slices.ContainsFunc(m.offers, func(other Offer) bool { return other.Created.After(o.Created) })
+		step.Failure = !slices.ContainsFunc(m.offers, func(other *Offer) bool { return other.Created.After(o.Created) })
 	case gone:
 		step.Action, step.Reasons = ActionForgotten, []string{"the target has given it up: " + cmp.Or(reason, "no reason was noted")}
 	case m.comesBack(o):
@@ -341,7 +342,7 @@ func (m *machinePlanner) notTaken(step *IntervalStep, o Offer, newest time.Time)
 		state(ActionEncrypted)
 	case m.s.Mode == policy.Periodic && m.s.Lookup.Direction == policy.Forward && o.Created.Before(m.s.Interval.Begins):
 		step.Action, step.Reasons = ActionOlder, []string{"it was created before the interval began, at " + m.s.show(m.s.Interval.Begins)}
-	case m.twin(o.Point):
+	case m.twin(o.Brief):
 		step.Action, step.Reasons, step.Given = ActionOlder, []string{"target.map: the job has the point of this time already"}, true
 	case !o.Created.After(newest):
 		step.Action, step.Reasons = ActionOlder, []string{"older than the newest that the job has"}

@@ -23,17 +23,19 @@ func made(machine string, day int) backup.Point {
 }
 
 // backedUp is what a job looks like: points that a source offers, points that the target has.
+func brief(p backup.Point) *backup.Brief { return p.Brief() }
+
 func backedUp(offers []backup.Point, held ...backup.Point) Situation {
 	s := Situation{
 		Mode: policy.Periodic, Interval: policy.Interval{Begins: noon.Add(-time.Hour), Ends: noon.Add(23 * time.Hour)}, Now: noon,
 		Retention: func(backup.Machine) policy.Retention { return policy.Retention{} }, TargetID: "target",
 	}
 	for _, p := range offers {
-		s.Offers = append(s.Offers, Offer{Point: p})
+		s.Offers = append(s.Offers, Offer{Brief: brief(p)})
 		s.Selected = append(s.Selected, p.Machine.Key)
 	}
 	for _, p := range held {
-		s.Held = append(s.Held, Held{Point: p, Claimed: true})
+		s.Held = append(s.Held, Held{Brief: brief(p), Claimed: true})
 	}
 	return s
 }
@@ -223,7 +225,7 @@ func TestForgotten(t *testing.T) {
 	wantPlan(t, "named, with backfill", s, "a1 forgotten, a2 forgotten, a3 copy")
 	reason = policy.NoRuleKeeps
 	s.Retention = keeping(policy.Retention{Points: 1})
-	s.Held = []Held{{Point: all[2], Claimed: true}}
+	s.Held = []Held{{Brief: brief(all[2]), Claimed: true}}
 	wantPlan(t, "the rules are as they were", s, "a1 forgotten, a2 forgotten, a3 keep")
 	s.Held = nil
 	s.Retention = keeping(policy.Retention{Points: 5})
@@ -244,7 +246,7 @@ func TestPointFromTheFuture(t *testing.T) {
 	if len(p.Machines[0].Alarms) != 1 || p.Steps(ActionKeep)[0].Outlook != (policy.Outlook{}) {
 		t.Errorf("alarms %v, outlook %+v", p.Machines[0].Alarms, p.Steps(ActionKeep)[0].Outlook)
 	}
-	s.Held = append(s.Held, Held{Point: ahead, Claimed: true})
+	s.Held = append(s.Held, Held{Brief: brief(ahead), Claimed: true})
 	p = wantPlan(t, "once it is held", s, "a17 keep, a18 keep, a19 copy, a25 keep")
 	if len(p.Machines[0].Alarms) != 1 {
 		t.Errorf("alarms %v", p.Machines[0].Alarms)
@@ -309,7 +311,7 @@ func TestShrunkListing(t *testing.T) {
 		t.Errorf("missing since %s, frozen %q", p.Machines[1].Missing, p.Frozen)
 	}
 	s.Missing = nil
-	s.Offers = append(s.Offers, Offer{Point: made("b", 2)})
+	s.Offers = append(s.Offers, Offer{Brief: brief(made("b", 2))})
 	wantPlan(t, "one of three", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
 	s.Doubt = "source pve is missing"
 	wantPlan(t, "a source is missing", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
@@ -326,7 +328,7 @@ func TestPurgeNeedsEvidence(t *testing.T) {
 	wantPlan(t, "gone not long ago", s, "b20 keep, c20 keep, a1 keep")
 	s.Gone[a.Machine.Key] = noon.Add(-s.PurgeAfter)
 	wantPlan(t, "gone long ago", s, "b20 keep, c20 keep, a1 remove")
-	s.Offers = append(s.Offers, Offer{Point: a})
+	s.Offers = append(s.Offers, Offer{Brief: brief(a)})
 	wantPlan(t, "gone, and there", s, "b20 keep, c20 keep, a1 keep")
 	s.Offers, s.PurgeAfter = s.Offers[:2], 0
 	wantPlan(t, "never to be purged", s, "b20 keep, c20 keep, a1 keep")
@@ -376,7 +378,7 @@ func TestFullTakesWhatMayBeCopied(t *testing.T) {
 	s.Full = true
 	s.Forgotten = func(id backup.PointID) (string, bool) { return "named", id == all[3].ID }
 	wantPlan(t, "the newest was given up", s, "a17 older, a18 older, a19 older, a20 forgotten")
-	s.Held = []Held{{Point: all[1], Claimed: true}, {Point: all[0], Claimed: true}}
+	s.Held = []Held{{Brief: brief(all[1]), Claimed: true}, {Brief: brief(all[0]), Claimed: true}}
 	wantPlan(t, "the newest that the job holds is read", s, "a17 keep, a18 copy, a19 older, a20 forgotten")
 	s.Held[0].State = backup.StateBroken
 	wantPlan(t, "also if it is damaged", s, "a17 keep, a18 copy, a19 older, a20 forgotten")
@@ -385,7 +387,7 @@ func TestFullTakesWhatMayBeCopied(t *testing.T) {
 	s.Full = true
 	s.Offers[3].Hops = []backup.Hop{{RepositoryID: "target"}}
 	wantPlan(t, "the newest came from the target", s, "a17 older, a18 older, a19 copy, a20 not copied back")
-	s.Held = []Held{{Point: all[3], Claimed: true}, {Point: all[2], Claimed: true}}
+	s.Held = []Held{{Brief: brief(all[3]), Claimed: true}, {Brief: brief(all[2]), Claimed: true}}
 	wantPlan(t, "and is there", s, "a17 older, a18 older, a19 copy, a20 keep")
 	for i := range s.Offers {
 		s.Offers[i].Via = "target"
@@ -432,14 +434,14 @@ type world struct {
 // carryOut does what a plan says, as the runner does.
 func (w *world) carryOut(t *rapid.T, p IntervalPlan) {
 	for _, m := range p.Machines {
-		newest := backup.Point{}
+		newest := &backup.Brief{}
 		for _, step := range m.Steps {
 			switch step.Action {
 			case ActionCopy:
 				if h, there := w.held[step.Point.ID]; there && h.State == backup.StateComplete {
 					t.Fatalf("%s is copied twice", step.Point.ID.Short())
 				}
-				w.held[step.Point.ID] = Held{Point: step.Point, Claimed: true, Claim: Claim{Flags: step.Slots, Flagged: true}}
+				w.held[step.Point.ID] = Held{Brief: step.Point, Claimed: true, Claim: Claim{Flags: step.Slots, Flagged: true}}
 			case ActionKeep:
 				h := w.held[step.Point.ID]
 				h.Claim = Claim{Flags: step.Slots, Flagged: true}
@@ -478,7 +480,7 @@ func TestIntervalInvariants(t *testing.T) {
 				if rapid.IntRange(0, 3).Draw(t, "made") > 0 {
 					p := made(machine, day+1)
 					p.State = rapid.SampledFrom([]backup.State{backup.StateComplete, backup.StateComplete, backup.StateBroken, backup.StateLocked}).Draw(t, "state")
-					w.s.Offers = append(w.s.Offers, Offer{Point: p, Grew: p.Created})
+					w.s.Offers = append(w.s.Offers, Offer{Brief: brief(p), Grew: p.Created})
 				}
 			}
 			w.s.Now = time.Date(2026, 3, day+1, 13, 0, 0, 0, time.UTC)
@@ -506,10 +508,10 @@ func BenchmarkInterval(b *testing.B) {
 		for k := range 50 {
 			p := made(name, 20-k)
 			if k < 25 {
-				s.Offers = append(s.Offers, Offer{Point: p})
+				s.Offers = append(s.Offers, Offer{Brief: brief(p)})
 			}
 			if k > 0 {
-				s.Held = append(s.Held, Held{Point: p, Claimed: true, Claim: Claim{Flags: []string{"none"}, Flagged: true}})
+				s.Held = append(s.Held, Held{Brief: brief(p), Claimed: true, Claim: Claim{Flags: []string{"none"}, Flagged: true}})
 			}
 		}
 	}

@@ -75,7 +75,7 @@ type seen struct {
 	// claimed is true if the job holds points of it, jobs are the others that do, points what the target has.
 	claimed bool
 	jobs    []string
-	points  []Held
+	points  []*Held
 }
 
 // claimedBy is true if points of the machine are in a backup of such a job.
@@ -84,7 +84,7 @@ func (m *seen) claimedBy(glob, self string) bool {
 }
 
 // inBackup is true if a point of the target is in a backup of such a job.
-func (h Held) inBackup(glob, self string) bool {
+func (h *Held) inBackup(glob, self string) bool {
 	return glob == "*" || h.Claimed && policy.Glob(glob, self) || slices.ContainsFunc(h.Others, func(job string) bool { return policy.Glob(glob, job) })
 }
 
@@ -137,13 +137,15 @@ func (s Situation) machinesSeen() []*seen {
 		return at[m.Key]
 	}
 	offers, held := byMachine(s.Offers, same), byMachine(s.Held, same)
-	for _, o := range s.Offers {
-		if is := of(o.Machine); !is.offered {
+	for i := range s.Offers {
+		o := &s.Offers[i]
+		if is := of(*o.Machine); !is.offered {
 			is.offered, is.Machine = true, machineOf(o.Machine.Key, offers[o.Machine.Key], held[o.Machine.Key])
 		}
 	}
-	for _, h := range s.Held {
-		is := of(h.Machine)
+	for i := range s.Held {
+		h := &s.Held[i]
+		is := of(*h.Machine)
 		is.isHeld, is.claimed = true, is.claimed || h.Claimed
 		is.points = append(is.points, h)
 		for _, job := range h.Others {
@@ -263,7 +265,7 @@ func idsOf(machines []*seen) string {
 
 // twin is true if the job holds, or is given, the same state under another machine's id: one that target.map links with this
 // one, created at the same time.
-func (m *machinePlanner) twin(p backup.Point) bool {
+func (m *machinePlanner) twin(p *backup.Brief) bool {
 	return len(m.mapped.of) > 0 && slices.ContainsFunc(m.heldOf[p.Created.UnixNano()], func(i int) bool {
 		h := m.held[i]
 		return m.holds(h) && h.State == backup.StateComplete && h.Machine.Key != p.Machine.Key && h.Created.Equal(p.Created)
@@ -271,13 +273,15 @@ func (m *machinePlanner) twin(p backup.Point) bool {
 }
 
 // holds is true for a point of the target that the job claims, or is given by target.map.
-func (m *machinePlanner) holds(h Held) bool {
+func (m *machinePlanner) holds(h *Held) bool { return h.Claimed || m.isGiven(h) }
+
+func (m *machinePlanner) isGiven(h *Held) bool {
 	_, given := m.given(h)
-	return h.Claimed || given
+	return given
 }
 
 // given is the backup of which a point is the job's by target.map, if the job does not claim it yet.
-func (m *machinePlanner) given(h Held) (backup string, ok bool) {
+func (m *machinePlanner) given(h *Held) (backup string, ok bool) {
 	if h.Claimed || !m.plan.Selected {
 		return "", false
 	}
@@ -286,7 +290,7 @@ func (m *machinePlanner) given(h Held) (backup string, ok bool) {
 }
 
 // taking describes a point that is the job's by target.map from now on, or would be.
-func (m *machinePlanner) taking(step *IntervalStep, h Held) {
+func (m *machinePlanner) taking(step *IntervalStep, h *Held) {
 	of, _ := m.given(h)
 	step.Given = true
 	switch {

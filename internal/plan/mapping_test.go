@@ -72,10 +72,10 @@ func TestMapLinksAMachineWithAnotherId(t *testing.T) {
 		}
 	}
 	s = claimed(s, p)
-	s.Held = append(s.Held, Held{Point: offers[1], Claimed: true})
+	s.Held = append(s.Held, Held{Brief: brief(offers[1]), Claimed: true})
 	wantPlan(t, "the rules count both", s, "a1 not kept, a2 older, a2 keep, a3 keep")
 	s.Held[1].Others = nil // the other job has given it up
-	s.Offers = append(s.Offers, Offer{Point: moved("a", 4)})
+	s.Offers = append(s.Offers, Offer{Brief: brief(moved("a", 4))})
 	wantPlan(t, "the link stays", s, "a1 not kept, a2 older, a2 remove, a3 keep, a4 copy")
 	s.Held = s.Held[2:]
 	wantPlan(t, "the seed has gone", s, "a2 older, a3 keep, a4 copy")

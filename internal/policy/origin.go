@@ -67,12 +67,12 @@ func (r Resources) Job(name string) (Job, bool) {
 
 // Offers is true for a point of the repository that is the job's. jobs are those that claim the point there; none does in
 // sources made by others.
-func (o Origin) Offers(p backup.Point, jobs []string) bool {
+func (o Origin) Offers(m backup.Machine, jobs []string) bool {
 	claimed := func(glob string) bool {
 		return glob == "*" || slices.ContainsFunc(jobs, func(job string) bool { return Glob(glob, job) })
 	}
 	return o.whole || slices.ContainsFunc(o.jobs, claimed) || slices.ContainsFunc(o.backups, func(ref BackupRef) bool {
-		return claimed(ref.Job) && ref.Machine.Matches(p.Machine)
+		return claimed(ref.Job) && ref.Machine.Matches(m)
 	})
 }
 
@@ -115,6 +115,6 @@ func contentSize(p backup.Point) int64 {
 
 // BeenIn is true for a point that lies in a repository already, or came through it: it is never copied back. via is the
 // repository that it would be read from; empty for sources made by others.
-func BeenIn(p backup.Point, via, repository string) bool {
+func BeenIn(p *backup.Brief, via, repository string) bool {
 	return repository != "" && (via == repository || slices.ContainsFunc(p.Hops, func(hop backup.Hop) bool { return hop.RepositoryID == repository }))
 }

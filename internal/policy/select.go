@@ -10,7 +10,7 @@ import (
 
 // Offer is a point that one of a job's sources offers, with the labels of its machine.
 type Offer struct {
-	Point backup.Point
+	Point *backup.Brief
 	// Source is the name of the repository.
 	Source string
 	// Via is the id of the Ferry repository that it is read from; empty for sources made by others.
@@ -153,13 +153,13 @@ func gather(offers []Offer, target string) []Selected {
 	at := map[backup.MachineKey]int{}
 	seen := map[backup.PointID]bool{}
 	var machines []Selected
-	var newest []backup.Point // as which the machine is shown
+	var newest []*backup.Brief // as which the machine is shown
 	for _, o := range offers {
 		i, known := at[o.Point.Machine.Key]
 		if !known {
 			i = len(machines)
 			at[o.Point.Machine.Key] = i
-			machines = append(machines, Selected{Machine: o.Point.Machine})
+			machines = append(machines, Selected{Machine: *o.Point.Machine})
 			newest = append(newest, o.Point)
 		}
 		m := &machines[i]
@@ -168,7 +168,7 @@ func gather(offers []Offer, target string) []Selected {
 			m.Points++
 		}
 		if MoreTelling(o.Point, newest[i]) {
-			newest[i], m.Machine = o.Point, o.Point.Machine
+			newest[i], m.Machine = o.Point, *o.Point.Machine
 		}
 		switch complete := o.Point.State == backup.StateComplete; {
 		case complete && BeenIn(o.Point, o.Via, target):
@@ -189,7 +189,7 @@ func gather(offers []Offer, target string) []Selected {
 
 // MoreTelling is true if a machine is as p has it rather than as q does: complete points count before others, newer ones
 // before older ones. What a point lacks that is still being written, such as disks, its machine does not lack.
-func MoreTelling(p, q backup.Point) bool {
+func MoreTelling(p, q *backup.Brief) bool {
 	if complete := p.State == backup.StateComplete; complete != (q.State == backup.StateComplete) {
 		return complete
 	}

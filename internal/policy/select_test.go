@@ -37,7 +37,7 @@ func offered(machine, source string, created time.Time, labels ...string) Offer 
 	point := backup.Point{
 		ID: backup.NewPointID(key, created.String()), Machine: backup.Machine{Key: key, Name: machine, Labels: labels}, Created: created, State: backup.StateComplete,
 	}
-	return Offer{Point: point, Source: source}
+	return Offer{Point: point.Brief(), Source: source}
 }
 
 // told is a selection in a few words: machines in order, "-" before those that are out; "?" before those not found.
@@ -297,7 +297,7 @@ target: {repository: far}
 	web, db, labelled := offered("web", "", day(1)).Point, offered("db", "", day(1)).Point, offered("app", "", day(1), "x").Point
 	for i, c := range []struct {
 		origin Origin
-		point  backup.Point
+		point  *backup.Brief
 		jobs   []string
 		want   bool
 	}{
@@ -312,18 +312,18 @@ target: {repository: far}
 		{pve, web, []string{"local"}, false},
 		{pve, web, nil, false},
 	} {
-		if got := c.origin.Offers(c.point, c.jobs); got != c.want {
+		if got := c.origin.Offers(*c.point.Machine, c.jobs); got != c.want {
 			t.Errorf("%d: %v", i, got)
 		}
 	}
 	local, _ := resources.Job("local")
-	if origins := resources.Origins(local); len(origins) != 1 || !origins[0].Offers(web, nil) {
+	if origins := resources.Origins(local); len(origins) != 1 || !origins[0].Offers(*web.Machine, nil) {
 		t.Errorf("%+v", origins)
 	}
 }
 
 func TestLabelRules(t *testing.T) {
-	point := offered("web-1", "", day(1), "prod").Point
+	point := offered("web-1", "", day(1), "prod").Point.AsPoint()
 	point.Origin = backup.Origin{Source: "dump", Location: "lab/a/x.vma"}
 	point.Objects = []backup.Object{
 		{Role: backup.RoleDisk, Size: 30 << 30}, {Role: backup.RoleArchive, Size: 10 << 30}, {Role: backup.RoleConfiguration, Size: 1 << 40}, {Role: backup.RoleDisk, Size: backup.UnknownSize},

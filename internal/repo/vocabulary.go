@@ -21,6 +21,8 @@ type (
 	Change = tree.Change
 	// StreamBuilder builds the tree of a stream that shifts.
 	StreamBuilder = tree.StreamBuilder
+	// Pseudonym is the name that a machine has in the log.
+	Pseudonym = format.Name
 	// Entry is a point as the log has it.
 	Entry = commitlog.Point
 	// Claim is a job's wish to keep a point.

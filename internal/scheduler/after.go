@@ -15,6 +15,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
+	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
@@ -24,7 +25,7 @@ func (s *Scheduler) noteSession(n *record, ended *job.Session) {
 	ctx := n.context()
 	for _, listing := range ended.Listings {
 		if listing.Complete {
-			n.note(s.catalog.Machines.Saw(ctx, listing.Repository, listing.Machines))
+			n.note(s.catalog.Machines.Saw(ctx, listing.Repository, plan.MachinesOf(listing.Briefs())))
 			n.note(s.noteSource(ctx, n.run.resources, listing))
 		}
 	}
@@ -74,10 +75,15 @@ func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, 
 		return nil
 	}
 	points := make([]catalog.MirrorPoint, len(listing.Points))
-	for i, p := range listing.Points {
+	pseudonyms := map[*backup.Machine]string{}
+	for i := range listing.Points {
+		p := &listing.Points[i]
+		if _, made := pseudonyms[p.Machine]; !made {
+			pseudonyms[p.Machine] = p.Machine.Key.String()
+		}
 		created, _ := backup.BoundTime(p.Created)
 		points[i] = catalog.MirrorPoint{
-			ID: p.ID, Machine: &p.Machine, Pseudonym: p.Machine.Key.String(), Created: created, State: p.State, Reason: backup.SafeText(p.Reason), Size: sizeOf(p),
+			ID: p.ID, Machine: p.Machine, Pseudonym: pseudonyms[p.Machine], Created: created, State: p.State, Reason: backup.SafeText(p.Reason), Size: p.Size,
 		}
 	}
 	sortPoints(points)
@@ -150,11 +156,11 @@ func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPo
 	if err != nil {
 		return nil, err
 	}
-	machines := map[string]backup.Machine{}
+	machines := map[string]*backup.Machine{}
 	for _, read := range newest {
 		if read.Err == nil {
-			machines[read.Entry.Machine.String()] = read.Point.Machine
-			sizes[read.Entry.ID] = sizeOf(read.Point.Point)
+			machines[read.Entry.Machine.String()] = &read.Point.Machine
+			sizes[read.Entry.ID] = read.Point.Size()
 		}
 	}
 	entries := of.Entries()
@@ -171,7 +177,7 @@ func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPo
 		}
 		for _, p := range read {
 			if p.Err == nil { // of the others the size is not known, and their damage is found by verification
-				sizes[p.Entry.ID] = sizeOf(p.Point.Point)
+				sizes[p.Entry.ID] = p.Point.Size()
 			}
 		}
 	}
@@ -179,9 +185,7 @@ func pointsOf(ctx context.Context, of *repo.Repository, known []catalog.MirrorPo
 	for _, entry := range entries {
 		pseudonym := entry.Machine.String()
 		p := catalog.MirrorPoint{ID: entry.ID, Pseudonym: pseudonym, Created: entry.Created.UTC(), State: backup.StateComplete, Size: sizes[entry.ID]}
-		if machine, is := machines[pseudonym]; is {
-			p.Machine = &machine
-		}
+		p.Machine = machines[pseudonym] // nil if its newest point cannot be read
 		if damage, is := of.DamageOf(entry.ID); is {
 			p.Damaged, p.Reason = true, damage.String()
 		}
@@ -201,14 +205,6 @@ func sortPoints(points []catalog.MirrorPoint) {
 
 // readAtOnce is how many points' files are held at once.
 const readAtOnce = 1000
-
-func sizeOf(p backup.Point) int64 {
-	var size int64
-	for _, o := range p.Objects {
-		size += max(0, o.Size)
-	}
-	return size
-}
 
 // between are the changes from one state of a repository's points to another.
 func between(before, after []catalog.MirrorPoint) catalog.Changes {
