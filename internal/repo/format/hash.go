@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/zeebo/blake3"
+
+	"ferry/internal/repo/blake3x16"
 )
 
 // Hash names the algorithm that a repository's ids and checksums are made with (section 3).
@@ -112,14 +114,16 @@ func (h *Hasher) Algorithm() Hash { return h.hash }
 func (h *Hasher) Sum(context Context, parts ...[]byte) ID {
 	h.mustHaveKey(context)
 	state := h.pools[context].Get().(*state)
+	defer h.pools[context].Put(state)
+	if sum, done := state.sumWide(parts); done {
+		return sum
+	}
 	state.Reset()
 	for _, part := range parts {
 		state.Write(part) // a hash's Write never fails
 	}
 	copy(state.sum[:], state.Hash.Sum(state.sum[:0]))
-	id := state.sum
-	h.pools[context].Put(state)
-	return id
+	return state.sum
 }
 
 // SameIDs is true if equal content has equal ids by both hashers: the algorithm and the id key are the same.
@@ -143,6 +147,25 @@ func (h *Hasher) mustHaveKey(context Context) {
 type state struct {
 	hash.Hash
 	sum ID
+	// wide is set where the processor hashes what is long in a faster way, with this key in this mode.
+	wide *blake3x16.Key
+	mode blake3x16.Mode
+}
+
+// sumWide hashes what is long enough: a message of one part, or of a short one and another, as a frame's header and content are.
+func (s *state) sumWide(parts [][]byte) (sum ID, done bool) {
+	if s.wide == nil || len(parts) == 0 || len(parts) > 2 {
+		return sum, false
+	}
+	var head []byte
+	if len(parts) == 2 {
+		head = parts[0]
+	}
+	body := parts[len(parts)-1]
+	if total := len(head) + len(body); len(head) > blake3x16.MostHead || total < blake3x16.Least || total > blake3x16.Most {
+		return sum, false
+	}
+	return blake3x16.Sum(s.wide, s.mode, head, body), true
 }
 
 // newState implements U and K of section 3.
@@ -151,7 +174,12 @@ func (h *Hasher) newState(context Context) *state {
 	switch h.hash {
 	case HashBLAKE3:
 		if !context.keyed() {
-			return &state{Hash: blake3.NewDeriveKey(name)}
+			made := &state{Hash: blake3.NewDeriveKey(name)}
+			if blake3x16.Available {
+				key := blake3x16.ContextKey(name)
+				made.wide, made.mode = &key, blake3x16.DeriveKeyMaterial
+			}
+			return made
 		}
 		var key [32]byte
 		blake3.DeriveKey(name, h.idKey[:], key[:])
@@ -159,7 +187,12 @@ func (h *Hasher) newState(context Context) *state {
 		if err != nil {
 			panic(err) // only for keys that are not 32 bytes
 		}
-		return &state{Hash: keyed}
+		made := &state{Hash: keyed}
+		if blake3x16.Available {
+			words := blake3x16.NewKey(key)
+			made.wide, made.mode = &words, blake3x16.KeyedHash
+		}
+		return made
 	case HashHMACSHA256:
 		if !context.keyed() {
 			return &state{Hash: hmac.New(sha256.New, []byte(name))}
