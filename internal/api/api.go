@@ -206,8 +206,25 @@ type Copy struct {
 	LagBytes  int64 `json:"lagBytes"`
 	// Missing is since when no source has the machine; zero: one does.
 	Missing time.Time `json:"missing"`
+	// Retired is since when a person says that the machine has gone for good; zero: nobody does. Purge is from when all that the
+	// job has of it is removed; zero: not by itself.
+	Retired time.Time `json:"retired"`
+	Purge   time.Time `json:"purge"`
 	// Note says what else is to be known, such as that it is always one interval behind and what cures that.
 	Note string `json:"note"`
+}
+
+// Retire says that a machine has gone for good, or with Back that it is back.
+type Retire struct {
+	// Machine is its exact id, or its name or native id if no other machine has it.
+	Machine string `json:"machine"`
+	Back    bool   `json:"back" required:"false"`
+}
+
+// Retired says since when a machine has gone for good; zero: it has not.
+type Retired struct {
+	Machine Machine   `json:"machine"`
+	Since   time.Time `json:"since"`
 }
 
 // Wait is what work waits for, and how many machines do.

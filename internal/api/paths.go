@@ -17,6 +17,7 @@ const (
 	PathSession     = "/v1/sessions/{id}"           // GET -> Session
 	PathEvents      = "/v1/sessions/{id}/events"    // GET: server-sent events, each an Event, until the session has ended
 	PathRebuild     = "/v1/catalog/rebuild"         // POST Rebuild -> Rebuilt
+	PathRetire      = "/v1/machines/retire"         // POST Retire -> Retired
 	PathLive        = "/health/live"                // GET -> Health
 	PathReady       = "/health/ready"               // GET -> Health, 503 if not
 	PathMetrics     = "/metrics"                    // GET: Prometheus text format

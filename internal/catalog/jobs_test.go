@@ -193,18 +193,43 @@ func TestMachinesAreNamedByWhatIsNewest(t *testing.T) {
 		if _, err := c.Machines.Get(ctx, machine(3).Key); !errors.Is(err, ErrNotFound) {
 			t.Errorf("an unknown machine: %v", err)
 		}
-		must(t, c.Machines.Retire(ctx, later.Key, true))
-		retired := clock.now()
-		clock.move(time.Minute)
-		must(t, c.Machines.Retire(ctx, later.Key, true))
-		if known, err := c.Machines.Get(ctx, later.Key); err != nil || !known.Retired.Equal(retired) {
-			t.Errorf("retired %v, %v", known.Retired, err)
+	})
+}
+
+// Whether a machine has gone is what was said last, here or where a target knows it from.
+func TestRetiredIsWhatWasSaidLast(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
+		ctx := t.Context()
+		must(t, c.Machines.Saw(ctx, "pve", []backup.Machine{machine(1), machine(2)}))
+		first := clock.now()
+		for range 2 {
+			held, err := c.Machines.Retire(ctx, machine(1).Key, true)
+			if must(t, err); !held.Since.Equal(first) {
+				t.Errorf("retired since %v", held)
+			}
+			clock.move(time.Minute)
 		}
-		must(t, c.Machines.Retire(ctx, later.Key, false))
-		if known, err := c.Machines.Get(ctx, later.Key); err != nil || !known.Retired.IsZero() {
-			t.Errorf("taken back: %v, %v", known.Retired, err)
+		earlier := backup.Retirement{Decided: first.Add(-time.Hour)}
+		must(t, c.Machines.NoteRetired(ctx, machine(1), earlier))
+		if known, err := c.Machines.Get(ctx, machine(1).Key); err != nil || !known.Retired.Since.Equal(first) {
+			t.Errorf("%+v, %v: what was said before had the last word", known.Retired, err)
 		}
-		if err := c.Machines.Retire(ctx, machine(3).Key, true); !errors.Is(err, ErrNotFound) {
+		clock.move(-24 * time.Hour)
+		back, err := c.Machines.Retire(ctx, machine(1).Key, false)
+		if must(t, err); !back.Since.IsZero() || !back.Decided.After(first) {
+			t.Errorf("back: %+v", back)
+		}
+		elsewhere := backup.Retirement{Since: first, Decided: first.Add(time.Hour)}
+		must(t, c.Machines.NoteRetired(ctx, machine(3), elsewhere)) // a machine of which only the target knew
+		retired, err := c.Machines.Retired(ctx)
+		if must(t, err); len(retired) != 2 || retired[machine(1).Key] != back || retired[machine(3).Key] != elsewhere {
+			t.Errorf("%+v", retired)
+		}
+		all, err := c.Machines.All(ctx)
+		if must(t, err); len(all) != 3 {
+			t.Errorf("%d machines", len(all))
+		}
+		if _, err := c.Machines.Retire(ctx, machine(4).Key, true); !errors.Is(err, ErrNotFound) {
 			t.Errorf("retiring an unknown machine: %v", err)
 		}
 	})

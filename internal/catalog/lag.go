@@ -24,7 +24,7 @@ const newerPoints = `
 		SELECT j.machine AS id, COALESCE((SELECT q.created_at ` + newestCopy + `), $4) AS newest
 		FROM selected j LEFT JOIN mirrors r ON r.repository = $2 WHERE j.job = $1
 	)
-	SELECT m.platform, m.instance, m.uuid, m.source_name, m.native_id, m.name, m.labels, m.retired_at,
+	SELECT m.platform, m.instance, m.uuid, m.source_name, m.native_id, m.name, m.labels, m.retired_at, m.retired_decided_at,
 		(SELECT COUNT(*) ` + newer + `), (SELECT CAST(COALESCE(SUM(CASE WHEN p.size > 0 THEN p.size ELSE 0 END), 0) AS BIGINT) ` + newer + `)
 	FROM a JOIN machines m ON m.id = a.id JOIN mirrors o ON o.repository = $3`
 

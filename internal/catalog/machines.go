@@ -16,8 +16,8 @@ import (
 // KnownMachine is a machine that the catalog has heard of.
 type KnownMachine struct {
 	backup.Machine
-	// Retired is since when the machine no longer counts as one that should have new copies; zero: it does.
-	Retired time.Time
+	// Retired says whether the machine has gone for good, as a person said.
+	Retired backup.Retirement
 }
 
 // Sighting is what a source repository showed of a machine. Times are by this catalog's clock, in UTC.
@@ -40,16 +40,16 @@ func machineID(key backup.MachineKey) string {
 }
 
 // machineColumns are those of table machines under the name m.
-const machineColumns = `m.platform, m.instance, m.uuid, m.source_name, m.native_id, m.name, m.labels, m.retired_at`
+const machineColumns = `m.platform, m.instance, m.uuid, m.source_name, m.native_id, m.name, m.labels, m.retired_at, m.retired_decided_at`
 
 // machineScan takes the machineColumns of a row.
 type machineScan struct {
 	platform, instance, uuid, source, native, name, labels string
-	retired                                                int64
+	retired, decided                                       int64
 }
 
 func (s *machineScan) fields() []any {
-	return []any{&s.platform, &s.instance, &s.uuid, &s.source, &s.native, &s.name, &s.labels, &s.retired}
+	return []any{&s.platform, &s.instance, &s.uuid, &s.source, &s.native, &s.name, &s.labels, &s.retired, &s.decided}
 }
 
 func (s *machineScan) machine() (m KnownMachine, err error) {
@@ -60,7 +60,7 @@ func (s *machineScan) machine() (m KnownMachine, err error) {
 		}
 	}
 	m.Key = backup.MachineKey{Platform: backup.Platform(parts[0]), Instance: parts[1], UUID: parts[2], SourceName: parts[3], NativeID: parts[4]}
-	m.Name, m.Retired = parts[5], maybe(s.retired)
+	m.Name, m.Retired = parts[5], backup.Retirement{Since: maybe(s.retired), Decided: maybe(s.decided)}
 	if m.Labels, err = decoded(s.labels); len(m.Labels) == 0 {
 		m.Labels = nil
 	}
@@ -167,21 +167,6 @@ func (m *Machines) sightings(ctx context.Context, query string, args ...any) (li
 		return err
 	}, query, args...)
 	return list, err
-}
-
-// Retire notes that a machine is no longer to have new copies, or with false that it is again. Retiring it twice keeps the
-// first time.
-func (m *Machines) Retire(ctx context.Context, key backup.MachineKey, retired bool) error {
-	now := m.db.now()
-	return m.db.write(ctx, "retiring a machine", func(tx *sql.Tx) error {
-		changed, err := execute(ctx, tx, `
-			UPDATE machines SET retired_at = CASE WHEN $2 = 0 THEN 0 WHEN retired_at <> 0 THEN retired_at ELSE CAST($3 AS BIGINT) END WHERE id = $1`,
-			machineID(key), flag(retired), stamp(now))
-		if err == nil && changed == 0 {
-			return fmt.Errorf("machine %s: %w", key, ErrNotFound)
-		}
-		return err
-	})
 }
 
 // Get returns what is known of a machine, else ErrNotFound.

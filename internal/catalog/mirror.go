@@ -149,7 +149,7 @@ func movedError(repository string, edition int64, at Head) error {
 const pointQuery = `
 	SELECT p.id, p.machine, p.pseudonym, p.created_at, p.state, p.reason, p.damaged, p.size,
 		COALESCE(m.platform, ''), COALESCE(m.instance, ''), COALESCE(m.uuid, ''), COALESCE(m.source_name, ''), COALESCE(m.native_id, ''),
-		COALESCE(m.name, ''), COALESCE(m.labels, '[]'), COALESCE(m.retired_at, 0), COALESCE(c.job, ''), COALESCE(c.reason, ''), COALESCE(c.flags, '[]')
+		COALESCE(m.name, ''), COALESCE(m.labels, '[]'), COALESCE(m.retired_at, 0), COALESCE(m.retired_decided_at, 0), COALESCE(c.job, ''), COALESCE(c.reason, ''), COALESCE(c.flags, '[]')
 	FROM mirrors r JOIN points p ON p.edition = r.edition LEFT JOIN machines m ON m.id = p.machine
 		LEFT JOIN claims c ON c.edition = p.edition AND c.point = p.id
 	WHERE r.repository = $1 `

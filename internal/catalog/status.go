@@ -36,7 +36,7 @@ const newestCopy = `
 // first ($3 is before all times), then the oldest. The choice is made twice, for the point and for its time, since a join with
 // all points, which PostgreSQL would make of one, costs far more.
 const newestCopies = `
-	SELECT a.platform, a.instance, a.uuid, a.source_name, a.native_id, a.name, a.labels, a.retired_at, a.since_at, COALESCE(a.point, ''),
+	SELECT a.platform, a.instance, a.uuid, a.source_name, a.native_id, a.name, a.labels, a.retired_at, a.retired_decided_at, a.since_at, COALESCE(a.point, ''),
 		COALESCE(a.created_at, 0)
 	FROM (SELECT m.id, ` + machineColumns + `, j.since_at, (SELECT q.id ` + newestCopy + `) AS point, (SELECT q.created_at ` + newestCopy + `) AS created_at
 		FROM selected j JOIN machines m ON m.id = j.machine LEFT JOIN mirrors r ON r.repository = $2 WHERE j.job = $1) a

@@ -183,11 +183,14 @@ type explanationJSON struct {
 }
 
 type explainedJSON struct {
-	Machine      machineJSON         `json:"machine"`
-	Selected     bool                `json:"selected"`
-	Reason       string              `json:"reason"`
-	Waits        bool                `json:"waits"`
-	MissingSince *time.Time          `json:"missingSince,omitempty"`
+	Machine      machineJSON `json:"machine"`
+	Selected     bool        `json:"selected"`
+	Reason       string      `json:"reason"`
+	Waits        bool        `json:"waits"`
+	MissingSince *time.Time  `json:"missingSince,omitempty"`
+	// RetiredSince is left out unless a person says that the machine has gone for good, PurgeFrom unless its points go by that.
+	RetiredSince *time.Time          `json:"retiredSince,omitempty"`
+	PurgeFrom    *time.Time          `json:"purgeFrom,omitempty"`
 	Behind       string              `json:"behind"`
 	Mapped       []mappedJSON        `json:"mapped"`
 	Alarms       []string            `json:"alarms"`
@@ -226,16 +229,22 @@ func describeExplanation(j policy.Job, e *job.Explanation) explanationJSON {
 			Machine: describeMachine(m.Machine), Selected: m.Selected, Reason: readable(m.Reason), Waits: m.Waits, Behind: readable(m.Behind),
 			Mapped: describeMapped(m.Mapped), Alarms: readableList(m.Alarms), Warnings: readableList(m.Warnings), Points: []explainedStepJSON{},
 		}
-		if !m.Missing.IsZero() {
-			missing := m.Missing.UTC()
-			row.MissingSince = &missing
-		}
+		row.MissingSince, row.RetiredSince, row.PurgeFrom = timeOrNone(m.Missing), timeOrNone(m.Retired), timeOrNone(m.Purge)
 		for _, step := range m.Steps {
 			row.Points = append(row.Points, describeIntervalStep(e.Sources, step))
 		}
 		described.Machines = append(described.Machines, row)
 	}
 	return described
+}
+
+// timeOrNone is a time as JSON has it that leaves it out where there is none.
+func timeOrNone(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 func describeIntervalStep(sources []job.SourceState, step plan.IntervalStep) explainedStepJSON {
@@ -248,10 +257,7 @@ func describeIntervalStep(sources []job.SourceState, step plan.IntervalStep) exp
 	}
 	if o := step.Outlook; o.Never || o.Points > 0 {
 		described.Goes = &goesJSON{Never: o.Never, Points: o.Points}
-		if !o.From.IsZero() {
-			from := o.From.UTC()
-			described.Goes.From = &from
-		}
+		described.Goes.From = timeOrNone(o.From)
 	}
 	return described
 }

@@ -134,7 +134,7 @@ func (a *app) machineUses(ctx context.Context, setup job.Setup) (map[backup.Mach
 // knownMachine is what the plan of an interval that begins now knows of a machine.
 func knownMachine(c chosenJob, m plan.MachinePlan, uses map[backup.MachineKey]repo.MachineUse) simulate.Known {
 	rules, _ := c.RetentionOf(m.Machine)
-	k := simulate.Known{Name: m.Machine.Key.String(), Retention: &rules}
+	k := simulate.Known{Name: m.Machine.Key.String(), Retention: &rules, Retired: !m.Retired.IsZero(), Purge: m.Purge}
 	for _, step := range m.Steps {
 		held := step.Action == plan.ActionKeep || step.Action == plan.ActionRemove
 		given := step.Action == plan.ActionClaim && step.Given // in the first session, before anything is looked up

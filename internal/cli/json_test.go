@@ -195,7 +195,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 33 {
+	if len(examples) != 34 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -276,6 +276,8 @@ func noteServer(t *testing.T, note func(string, string), ferry func(int, ...stri
 	ferry(ExitDone, "session", "follow", "offsite")
 	note("job enable", ferry(ExitDone, "job", "disable"))
 	note("job enable", ferry(ExitDone, "job", "enable"))
+	note("machine retire", ferry(ExitDone, "machine", "retire", "web01"))
+	note("machine retire", ferry(ExitDone, "machine", "return", "web01"))
 	note("apply", ferry(ExitDone, "delete", "job", "offsite"))
 	noteBusy(t, note, badStatus())
 }
@@ -330,6 +332,7 @@ source: {repositories: [pve, pictures]}
 target: {repository: target, map: `+mapping+`}
 backfill: all
 retention: `+retention+`
+purgeAfter: 90d
 scripts: {post: {run: [/bin/true]}}
 `), 0o644)
 		if err != nil {
@@ -345,6 +348,7 @@ scripts: {post: {run: [/bin/true]}}
 	if err := os.Remove(in("images/mail.raw")); err != nil {
 		t.Fatal(err)
 	}
+	note("machine retire", "machine", "retire", "mail", "-f", narrow)
 	note("job explain", "job", "explain", "-f", narrow)
 	note("job resolve", "job", "resolve", "-f", narrow)
 	note("job simulate", "job", "simulate", "-f", narrow, "--days", "3")

@@ -111,10 +111,10 @@ func wellText(status api.Status) string {
 	return text
 }
 
-// oldestCopy is the oldest copy. It need not be the first that is too old: jobs allow different ages.
+// oldestCopy is the oldest copy of a machine that has not gone for good. It need not be the first that is too old: jobs allow different ages.
 func oldestCopy(status api.Status) (oldest api.Copy, found bool) {
 	for _, c := range status.Machines {
-		if c.Point != "" && (!found || c.Created.Before(oldest.Created)) {
+		if c.Point != "" && c.Retired.IsZero() && (!found || c.Created.Before(oldest.Created)) {
 			oldest, found = c, true
 		}
 	}
@@ -218,11 +218,27 @@ func (s *screen) alarms() {
 func (s *screen) notes() {
 	var rows [][]string
 	for _, c := range s.status.Machines {
-		if c.Note != "" {
-			rows = append(rows, []string{short(machineName(c.Machine)), short(c.Job), readable(c.Note)})
+		note := c.Note
+		if !c.Retired.IsZero() {
+			note = retiredText(c) + "; " + note
+		}
+		if note = strings.TrimSuffix(note, "; "); note != "" {
+			rows = append(rows, []string{short(machineName(c.Machine)), short(c.Job), readable(note)})
 		}
 	}
 	s.section([]string{"NOTES", "job", ""}, rows)
+}
+
+// retiredText says of a machine that has gone for good what becomes of its copies.
+func retiredText(c api.Copy) string {
+	text := "retired " + minute(c.Retired)
+	switch {
+	case !c.Purge.IsZero():
+		text += "; its points are removed " + minute(c.Purge)
+	case c.Missing.IsZero():
+		text += ", and still in a source"
+	}
+	return text
 }
 
 // running lists the machines that are worked on, and sessions that do something else.

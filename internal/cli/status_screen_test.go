@@ -52,9 +52,11 @@ func badStatus() api.Status {
 	mail, db, gone := copyOf("mail", 0), copyOf("db1", 52*time.Hour), copyOf("web-with-a-name-that-is-longer-than-anybody-wants", 30*24*time.Hour)
 	db.Note = `always one interval behind: the points that the last 3 intervals took were up to 23h40m old; what helps: lookup: forward`
 	gone.Missing = ago(20 * 24 * time.Hour)
+	left := copyOf("old", 25*time.Hour)
+	left.Retired, left.Purge, left.Missing = ago(30*24*time.Hour), night.AddDate(0, 2, 0), ago(20*24*time.Hour)
 	behind := copyOf("web02", 25*time.Hour)
 	behind.Note = `always one interval behind: what helps: at: "22:30"`
-	s.Machines = append([]api.Copy{mail, gone, db, behind}, s.Machines[1:]...)
+	s.Machines = append([]api.Copy{mail, gone, db, behind, left}, s.Machines[1:]...)
 	s.TooOld, s.WithoutCopy = 3, 1
 	m := machineOf("mail")
 	s.Alarms = []api.Alarm{

@@ -128,6 +128,12 @@ func (c *Client) Delete(ctx context.Context, kind, name string, version int64, r
 	return c.askIf(ctx, ifMatch(version), http.MethodDelete, path, nil, nil)
 }
 
+// Retire says that a machine has gone for good, or that it is back.
+func (c *Client) Retire(ctx context.Context, retire api.Retire) (retired api.Retired, err error) {
+	err = c.ask(ctx, http.MethodPost, api.PathRetire, retire, &retired)
+	return retired, err
+}
+
 // Jobs returns where all jobs stand.
 func (c *Client) Jobs(ctx context.Context) (list []api.Job, err error) {
 	err = c.ask(ctx, http.MethodGet, api.PathJobs, nil, &list)

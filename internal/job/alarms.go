@@ -124,14 +124,13 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 }
 
 // checkAges raises an alarm for each machine whose newest copy is older than the job allows: of those that the job copies,
-// and of those that it has copied and that no source offers now, unless the job leaves them out.
+// and of those that it has copied and that no source offers now, unless the job leaves them out. Who has gone for good has no
+// newer copies.
 func (r *runner) checkAges(held []plan.Held) {
 	newest, machines := map[backup.MachineKey]time.Time{}, map[backup.MachineKey]*backup.Machine{}
-	offered := map[backup.MachineKey]bool{}
 	for _, o := range r.offers {
-		offered[o.Machine.Key], machines[o.Machine.Key] = true, o.Machine
+		machines[o.Machine.Key] = o.Machine
 	}
-	var gone []policy.Offer
 	for _, h := range held {
 		key := r.backupOf(h.Machine.Key)
 		if !h.Claimed {
@@ -140,25 +139,14 @@ func (r *runner) checkAges(held []plan.Held) {
 		if h.State == backup.StateComplete && h.Created.After(newest[key]) {
 			newest[key] = h.Created
 		}
-		if !offered[key] {
-			point := *h.Brief
-			if h.Machine.Key != key {
-				machine := *h.Machine
-				machine.Key, point.Machine = key, &machine
-			}
-			machines[key] = point.Machine
-			gone = append(gone, policy.Offer{Point: &point})
-		}
 	}
 	keys := slices.Clone(r.selected)
-	for _, m := range r.Job.Choose(gone, r.target.ID()).Machines {
-		if m.In {
-			keys = append(keys, m.Machine.Key)
-		}
+	for _, m := range r.unoffered(held) {
+		keys, machines[m.Key] = append(keys, m.Key), &m
 	}
 	for _, key := range keys {
-		if r.backupOf(key) != key {
-			continue // it is asked of the machine that it is linked with
+		if r.backupOf(key) != key || !r.retirement(key).Since.IsZero() {
+			continue // of one that is linked it is asked of the other
 		}
 		name := nameOf(describeMachine(*machines[key]))
 		switch at := newest[key]; {

@@ -30,6 +30,8 @@ type Host struct {
 	// Interval that the session is of; the zero value: the one in which it begins. Once it has ended nothing is waited for any
 	// more, and no points are looked for beyond those that were chosen. Until then a target that is not ready is waited for too.
 	Interval policy.Interval
+	// Retired is what the process knows of machines that have gone for good, or are back. Session.Retired says what the target knew.
+	Retired map[backup.MachineKey]backup.Retirement
 	// Ran are scripts that a process has run for this session before it went. They are not run again.
 	Ran map[PhaseName]bool
 

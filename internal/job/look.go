@@ -65,8 +65,37 @@ func (r *runner) look(ctx context.Context) (*view, error) {
 		v.close()
 		return nil, err
 	}
+	r.session.Selected = append(r.session.Selected, r.unoffered(situation.Held)...)
 	v.plan = r.planned(situation)
 	return v, nil
+}
+
+// unoffered are the machines that the job selects and has points of, and that no source offers now.
+func (r *runner) unoffered(held []plan.Held) []backup.Machine {
+	offered := map[backup.MachineKey]bool{}
+	for _, o := range r.offers {
+		offered[o.Machine.Key] = true
+	}
+	var points []policy.Offer
+	for _, h := range held {
+		key := r.backupOf(h.Machine.Key)
+		if !h.Claimed || offered[key] {
+			continue
+		}
+		point := *h.Brief
+		if h.Machine.Key != key {
+			machine := *h.Machine
+			machine.Key, point.Machine = key, &machine
+		}
+		points = append(points, policy.Offer{Point: &point})
+	}
+	var machines []backup.Machine
+	for _, m := range r.Job.Choose(points, r.targetID()).Machines {
+		if m.In {
+			machines = append(machines, m.Machine)
+		}
+	}
+	return machines
 }
 
 // list opens the sources into the view, and notes what they offer.
@@ -145,7 +174,7 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 		Intervals: r.intervals(), Turns: map[backup.MachineKey][]policy.Turn{},
 		Offers: r.offers, Doubt: r.doubt, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
-		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{},
+		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{}, Retired: map[backup.MachineKey]time.Time{},
 	}
 	err := r.target.Refresh(ctx)
 	if err == nil {
@@ -155,11 +184,15 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 		s.Turns[key] = r.memory.Turns[key.String()]
 	}
 	r.links = s.Links()
+	for _, o := range r.offers {
+		r.noteRetired(s.Retired, o.Machine.Key)
+	}
 	for _, h := range s.Held {
 		key := r.backupOf(h.Machine.Key)
 		if since, known := r.memory.Missing[key.String()]; known {
 			s.Missing[key] = since
 		}
+		r.noteRetired(s.Retired, key)
 	}
 	r.noteWhole(s.Held)
 	s.Whole = r.whole

@@ -32,6 +32,8 @@ type memory struct {
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
 	// Missing says by the machine's id since when no source has it.
 	Missing map[string]time.Time `json:"missing,omitempty"`
+	// Retired says by the machine's id what a person has said last of whether it has gone for good.
+	Retired map[string]backup.Retirement `json:"retired,omitempty"`
 	// Took says by the machine's id what its last copy that was not read whole took in the target, in bytes.
 	Took map[string]int64 `json:"took,omitempty"`
 	// Backfill says by the machine's id of when the points are that a session chose together and that are not all held yet;
@@ -89,13 +91,15 @@ func (m memory) started() time.Time {
 // remember leaves the job's description and memory in the target.
 func (r *runner) remember(ctx context.Context) error {
 	r.memory.Begun = r.unfinished(r.memory.Begun)
+	r.rememberRetired(ctx)
 	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
 	left := r.memory
 	// What is missed least goes first: nothing is told of machines that are always behind; a copy that was killed begins anew; it
-	// takes longer to believe that a machine has gone.
+	// takes longer to believe that a machine has gone. What a person has said goes last.
 	for _, shorten := range []func(){
 		func() {}, func() { left.Turns = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil },
-		func() { left = memory{Started: left.Started, Instead: left.Instead} },
+		func() { left = memory{Started: left.Started, Instead: left.Instead, Retired: left.Retired} },
+		func() { left.Retired = nil },
 		func() { record.Document = "" },
 	} {
 		shorten()
@@ -215,6 +219,7 @@ func (r *runner) noteMissing(p plan.IntervalPlan) {
 	r.memory.Missing = missing
 	maps.DeleteFunc(r.memory.Turns, func(key string, _ []policy.Turn) bool { return !there[key] })
 	maps.DeleteFunc(r.memory.Took, func(key string, _ int64) bool { return !there[key] })
+	maps.DeleteFunc(r.memory.Retired, func(key string, known backup.Retirement) bool { return known.Since.IsZero() && !there[key] })
 }
 
 // noteTurn notes that the interval has taken a point which the lookup chose. One that is read whole was there before.

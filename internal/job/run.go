@@ -131,6 +131,7 @@ func Run(ctx context.Context, setup Setup) *Session {
 	s := r.session
 	err := r.untilReady(ctx)
 	r.waits("")
+	s.Retired = r.retired()
 	began := r.target != nil // after an abort it is opened only for the alarms, and nothing is left in it
 	r.finish(ctx, err)
 	if began && s.Target.State == StateReady {

@@ -52,9 +52,12 @@ type Session struct {
 	// Err is the error behind the result, for an exit code; nil if there is none.
 	Err error `json:"-"`
 	// Listings are what the sources had when they were listed last, one for each repository, and Selected the machines that the
-	// job copies of it, in the order of processing; nil: they were not listed.
+	// job copies of it, in the order of processing, and behind them those that it has copied and that no source offers now; nil:
+	// they were not listed.
 	Listings []Listing        `json:"-"`
 	Selected []backup.Machine `json:"-"`
+	// Retired are the machines of which a person has said whether they have gone for good, as far as sources or target have them.
+	Retired []Retired `json:"-"`
 	// Seen are the complete points that the sources had then of the machines selected.
 	Seen map[backup.PointID]bool `json:"-"`
 }

@@ -23,7 +23,11 @@ var (
 // FindMachine returns the machine that text names among those of the points: by exact id, else by a name or native id
 // that only one machine has.
 func FindMachine(points []backup.Point, text string) (backup.Machine, error) {
-	machines := Machines(points)
+	return AmongMachines(Machines(points), text)
+}
+
+// AmongMachines is as FindMachine, of machines that are known without their points.
+func AmongMachines(machines []backup.Machine, text string) (backup.Machine, error) {
 	var named []backup.Machine
 	for _, m := range machines {
 		if m.Key.String() == text {

@@ -90,10 +90,12 @@ type Situation struct {
 	Doubt string
 	// Missing says since when machines are in no source, as earlier intervals found.
 	Missing map[backup.MachineKey]time.Time
-	// Gone says since when machines are known to have gone: by an inventory, or a person. PurgeAfter is how long after that
-	// their copies are removed; 0 is never.
-	Gone       map[backup.MachineKey]time.Time
+	// Retired says since when machines have gone for good, as a person said. PurgeAfter is how long after that their copies
+	// are removed; 0 is never.
+	Retired    map[backup.MachineKey]time.Time
 	PurgeAfter time.Duration
+	// newest is when the newest good point was created, of any machine.
+	newest time.Time
 }
 
 // IntervalStep is what happens to one point, and why.
@@ -135,6 +137,9 @@ type MachinePlan struct {
 	Locked bool
 	// Missing is since when no source has any point of the machine, though the job holds some; zero if one has.
 	Missing time.Time
+	// Retired is since when a person says that the machine has gone for good; zero: nobody does. Purge is from when all that the
+	// job has of it is removed; zero: the rules decide.
+	Retired, Purge time.Time
 	// Behind says that intervals always take the point before the one they should, and what helps; empty: not that one knows.
 	Behind string
 	// Mapped are the backups in the target that target.map makes the machine's. Refused says why nothing of the machine is
@@ -183,8 +188,10 @@ const future = 24 * time.Hour
 //  2. Every machine of which the job holds points: the rules say what stays, with what is to be copied counted in.
 //  3. Nothing is removed if the sources' listings are in doubt: if one could not be read, or more than half of the
 //     machines have just gone from them.
+//  4. All goes of a machine that a person has retired, once purgeAfter has passed (retired.go).
 func Interval(s Situation) IntervalPlan {
 	mapped := s.mappings()
+	s.newest = s.newestGood()
 	offers, held := byMachine(s.Offers, mapped.offered), byMachine(s.Held, mapped.held)
 	p := IntervalPlan{Warnings: mapped.idle}
 	p.Frozen = s.frozen(offers, held)
@@ -255,6 +262,9 @@ func (s Situation) frozen(offers map[backup.MachineKey][]*Offer, held map[backup
 	}
 	had, gone := 0, 0
 	for key, points := range held {
+		if _, retired := s.Retired[key]; retired && len(offers[key]) == 0 {
+			continue // a person says that it is so
+		}
 		if !slices.ContainsFunc(points, func(h *Held) bool { return h.Claimed }) {
 			continue
 		}
@@ -296,6 +306,7 @@ func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []*Off
 		m.plan.Behind = s.Intervals.Behind(s.Lookup, s.Turns[m.plan.Machine.Key], m.arrivals(), s.Now)
 	}
 	m.missing()
+	m.retired()
 	m.judge()
 	m.describe()
 	slices.SortStableFunc(m.plan.Steps, func(a, b IntervalStep) int {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -82,13 +81,15 @@ func (m *machinePlanner) damaged(id backup.PointID) bool {
 	return there && h.Claimed && h.State != backup.StateComplete
 }
 
-// forgotten is true if the target has given the point up. What a rule removed is not, where the rules would keep it now.
+// forgotten is true if the target has given the point up. What a rule removed is not, where the rules would keep it now, nor is
+// what was removed of a machine that was retired, and is back.
 func (m *machinePlanner) forgotten(p *backup.Brief) (string, bool) {
 	if m.s.Forgotten == nil {
 		return "", false
 	}
 	reason, gone := m.s.Forgotten(p.ID)
-	if !gone || reason != policy.NoRuleKeeps {
+	_, retired := m.s.Retired[m.plan.Machine.Key]
+	if !gone || reason != policy.NoRuleKeeps && (reason != policy.Purged || retired) {
 		return reason, gone
 	}
 	lifted, known := m.lifted[p.ID]
@@ -157,12 +158,6 @@ func (m *machinePlanner) missing() {
 	m.plan.Waits, m.plan.Look = false, time.Time{}
 }
 
-// purged is true if the machine is known to have gone so long ago that its copies go too.
-func (m *machinePlanner) purged() bool {
-	since, gone := m.s.Gone[m.plan.Machine.Key]
-	return gone && len(m.offers) == 0 && m.s.PurgeAfter > 0 && m.s.Now.Sub(since) >= m.s.PurgeAfter
-}
-
 // judge applies the rules.
 func (m *machinePlanner) judge() {
 	candidates, verdicts := m.decide()
@@ -182,13 +177,7 @@ func (m *machinePlanner) judge() {
 		clear(m.outlooks) // nobody knows
 		m.plan.Alarms = append(m.plan.Alarms, "a point of it is dated more than a day ahead of the clock: nothing of it is removed")
 	}
-	if m.purged() && m.frozen == "" && !suspended {
-		since := m.s.show(m.s.Gone[m.plan.Machine.Key])
-		m.plan.Reason = "it has gone since " + since
-		for id := range m.verdicts {
-			m.verdicts[id] = policy.Verdict{Reasons: []string{fmt.Sprintf("the machine has gone since %s, more than purgeAfter (%s) ago", since, policy.FormatDuration(m.s.PurgeAfter))}}
-		}
-	}
+	m.purge(suspended)
 }
 
 // describe makes a step of every point.

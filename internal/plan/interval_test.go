@@ -317,23 +317,6 @@ func TestShrunkListing(t *testing.T) {
 	wantPlan(t, "a source is missing", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
 }
 
-// A machine that has left its source keeps its copies. They go only by purgeAfter, and by evidence that it has gone.
-func TestPurgeNeedsEvidence(t *testing.T) {
-	a, b := made("a", 1), made("b", 20)
-	s := backedUp([]backup.Point{b, made("c", 20)}, a, b, made("c", 20))
-	s.PurgeAfter = 7 * 24 * time.Hour
-	s.Missing = map[backup.MachineKey]time.Time{a.Machine.Key: noon.AddDate(-1, 0, 0)}
-	wantPlan(t, "missing for a year", s, "b20 keep, c20 keep, a1 keep")
-	s.Gone = map[backup.MachineKey]time.Time{a.Machine.Key: noon.Add(-s.PurgeAfter + 1)}
-	wantPlan(t, "gone not long ago", s, "b20 keep, c20 keep, a1 keep")
-	s.Gone[a.Machine.Key] = noon.Add(-s.PurgeAfter)
-	wantPlan(t, "gone long ago", s, "b20 keep, c20 keep, a1 remove")
-	s.Offers = append(s.Offers, Offer{Brief: brief(a)})
-	wantPlan(t, "gone, and there", s, "b20 keep, c20 keep, a1 keep")
-	s.Offers, s.PurgeAfter = s.Offers[:2], 0
-	wantPlan(t, "never to be purged", s, "b20 keep, c20 keep, a1 keep")
-}
-
 // A point whose copy has begun is finished before something newer is taken.
 func TestPinned(t *testing.T) {
 	s := backedUp([]backup.Point{made("a", 19), made("a", 20)})

@@ -55,6 +55,9 @@ type Verdict struct {
 // NoRuleKeeps is the reason of a verdict by which a point goes. It stands in tombstones too.
 const NoRuleKeeps = "no rule keeps it"
 
+// Purged is the reason for which all points of a machine go that a person has retired. It stands in tombstones too.
+const Purged = "its machine was retired, and purgeAfter has passed"
+
 // Check returns an error for rules that cannot be meant.
 func (r Retention) Check() error {
 	if r.Points < 0 || r.Days < 0 {

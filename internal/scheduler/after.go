@@ -29,6 +29,9 @@ func (s *Scheduler) noteSession(n *record, ended *job.Session) {
 			n.note(s.noteSource(ctx, n.run.resources, listing))
 		}
 	}
+	for _, known := range ended.Retired { // it may have been said to the target, or to a server that is no more
+		n.note(s.catalog.Machines.NoteRetired(ctx, known.Machine, known.Retirement))
+	}
 	if ended.Selected != nil && !ended.SourcesWait() {
 		n.note(s.catalog.Jobs.Select(ctx, ended.Job, ended.Selected))
 	}

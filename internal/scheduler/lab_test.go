@@ -60,15 +60,8 @@ func inBubble(t *testing.T, test func(l *lab)) {
 		l := &lab{
 			t: t, points: map[string][]*sourcetest.Point{}, targets: map[string]*memory.Store{}, log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), slots: 2,
 		}
-		l.path = filepath.Join(t.TempDir(), "catalog.db")
-		c, err := catalog.Open(t.Context(), l.path, catalog.Options{Now: l.now})
-		l.must(err)
-		l.catalog = c
-		defer func() {
-			if err := c.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		l.another()
+		defer func() { l.must(l.catalog.Close()) }()
 		l.repository("pve")
 		l.target("vault")
 		defer func() {
@@ -135,6 +128,18 @@ func (l *lab) begin() {
 	of := l.Scheduler
 	go func() { l.ended <- of.Run(ctx) }()
 	synctest.Wait()
+}
+
+// another is an empty catalog, in place of the one before.
+func (l *lab) another() {
+	l.t.Helper()
+	if l.catalog != nil {
+		l.must(l.catalog.Close())
+	}
+	l.path = filepath.Join(l.t.TempDir(), "catalog.db")
+	c, err := catalog.Open(l.t.Context(), l.path, catalog.Options{Now: l.now})
+	l.must(err)
+	l.catalog = c
 }
 
 // end ends the scheduler as a signal does.

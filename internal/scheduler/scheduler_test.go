@@ -599,3 +599,74 @@ func deref(points []catalog.MirrorPoint) (list []any) {
 	}
 	return list
 }
+
+// A machine that has left its source stays among those of its job, whose copies can grow too old, for as long as the job has any.
+func TestMachineThatLeftItsSourceIsStillTheJobs(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.add("b")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		l.pass(time.Minute)
+		l.with(func() { l.points["pve"] = l.points["pve"][:1] })
+		l.pass(8 * time.Hour)
+		selected, err := l.catalog.Jobs.Selected(l.t.Context(), "offsite")
+		if l.must(err); len(selected) != 2 || selected[1].Name != "b" {
+			l.t.Errorf("selected %v", selected)
+		}
+	})
+}
+
+// What a person says of a machine that has gone goes to the target with the next session. A server that knows nothing but the
+// target learns it there, and removes the machine's points when their time has come.
+func TestRetiredIsKnownToAServerMadeFromTheTarget(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		ctx := l.t.Context()
+		a := l.add("a").Machine.Key
+		l.add("b")
+		l.job("offsite", "schedule: {every: 4h}\npurgeAfter: 2d")
+		l.begin()
+		l.pass(time.Minute)
+		l.with(func() { l.points["pve"] = l.points["pve"][1:] })
+		retired, err := l.catalog.Machines.Retire(ctx, a, true)
+		l.must(err)
+		l.pass(4 * time.Hour)
+		l.end()
+		l.another()
+		l.repository("pve")
+		l.repository("vault")
+		l.job("offsite", "schedule: {every: 4h}\npurgeAfter: 2d")
+		l.begin()
+		l.pass(time.Minute)
+		known, err := l.catalog.Machines.Retired(ctx)
+		if l.must(err); known[a] != retired {
+			l.t.Fatalf("known %v, said %v", known, retired)
+		}
+		for day, want := range []int64{0, 0, 1} {
+			explained, _, err := l.Explain(ctx, "offsite")
+			l.must(err)
+			m := explained.Plan.Machines[1]
+			if m.Machine.Key != a || !m.Purge.Equal(retired.Since.Add(48*time.Hour)) {
+				l.t.Errorf("explained on day %d: %+v", day, m)
+			}
+			l.add("b")
+			l.pass(24 * time.Hour)
+			removed := int64(0)
+			for _, session := range l.sessions("offsite") {
+				removed += session.Counts["removed"]
+			}
+			if removed != want {
+				l.t.Fatalf("%d removed by the end of day %d, want %d", removed, day, want)
+			}
+		}
+		points, err := l.catalog.Mirror.All(ctx, "vault")
+		if l.must(err); len(points) == 0 {
+			l.t.Error("nothing is left")
+		}
+		for _, p := range points {
+			if p.Machine.Key == a {
+				l.t.Errorf("left: %+v", p)
+			}
+		}
+	})
+}

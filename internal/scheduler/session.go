@@ -169,6 +169,9 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 		return fail(err), nil
 	}
 	s.host(n, &setup, of.Effective().Schedule, state.Start)
+	if setup.Host.Retired, err = s.catalog.Machines.Retired(n.context()); err != nil {
+		return fail(err), nil
+	}
 	setup.Host.Leaving = func(ctx context.Context, target *repo.Repository) {
 		held = claimed(target, of.Name)
 		n.note(s.noteTarget(ctx, setup.Target.Name, target))

@@ -49,6 +49,10 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 			age.Created, held.Created, held.Point = copied.Created, copied.Created, copied.Point
 			held.LagPoints, held.LagBytes = api.Unknown, api.Unknown
 		}
+		held.Retired = age.Machine.Retired.Since
+		if j.PurgeAfter > 0 && !held.Retired.IsZero() && !held.Missing.IsZero() && held.Point != "" {
+			held.Purge = later(held.Retired, held.Created).Add(j.PurgeAfter)
+		}
 		if cure := behind[held.Machine.ID]; cure != "" {
 			held.Note = "always one interval behind: " + cure
 		}
@@ -58,10 +62,20 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 	return nil
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // judgeCopy says whether a copy is too old, and raises the alarm if it is. The age counts from when the source made the point.
 func (l *looker) judgeCopy(held *api.Copy, age catalog.CopyAge, known bool) {
 	s := &l.status
 	s.MachinesTotal++
+	if !held.Retired.IsZero() {
+		return // nobody waits for a newer copy
+	}
 	from := age.Created
 	if held.Point == "" {
 		from = age.Since
@@ -69,11 +83,7 @@ func (l *looker) judgeCopy(held *api.Copy, age catalog.CopyAge, known bool) {
 			s.WithoutCopy++
 		}
 	}
-	switch {
-	case !age.Machine.Retired.IsZero():
-		held.Note = "retired"
-		return
-	case held.Point == "" && !known:
+	if held.Point == "" && !known {
 		held.Note = "what the target holds is not known yet"
 	}
 	allowed := time.Duration(held.RPO) * time.Second

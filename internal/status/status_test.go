@@ -175,7 +175,8 @@ func TestAgesOfCopies(t *testing.T) {
 	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{})
 	s.selects("offsite", day(2, 12), 5)
 	s.selects("offsite", day(9, 22), 6) // the last is new
-	s.must(s.catalog.Machines.Retire(t.Context(), machine(4).Key, true))
+	retired, err := s.catalog.Machines.Retire(t.Context(), machine(4).Key, true)
+	s.must(err)
 	damaged, foreign := point(2, day(10, 1), "offsite"), point(1, day(10, 1), "attic")
 	damaged.Damaged = true
 	s.mirror("vault",
@@ -198,7 +199,10 @@ func TestAgesOfCopies(t *testing.T) {
 	if text := strings.Join(order, " "); text != "vm3 vm2 vm1 vm5 vm4 vm0" {
 		t.Errorf("order %s", text)
 	}
-	if got.TooOld != 3 || got.MachinesTotal != 6 || got.WithoutCopy != 2 || got.Machines[4].Note != "retired" {
+	if c := got.Machines[4]; !c.Retired.Equal(retired.Since) || !c.Purge.IsZero() || !got.Machines[5].Retired.IsZero() {
+		t.Errorf("retired %s, purged %s", c.Retired, c.Purge)
+	}
+	if got.TooOld != 3 || got.MachinesTotal != 6 || got.WithoutCopy != 2 {
 		t.Errorf("too old %d, in all %d, without a copy %d, %+v", got.TooOld, got.MachinesTotal, got.WithoutCopy, got.Machines[4])
 	}
 	// Those that are too old are listed whatever the limit, the others up to it.
@@ -516,5 +520,39 @@ func TestVerification(t *testing.T) {
 	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
 	if got := vault(); got != "03-02 7" {
 		t.Errorf("while it is away: %s", got)
+	}
+}
+
+// Of a machine that has gone for good it is told from when its points are removed: purgeAfter after it was said, or after its
+// newest point if that is younger.
+func TestRetiredMachines(t *testing.T) {
+	s := newSite(t, siteYAML+"purgeAfter: 30d\n")
+	s.selects("offsite", day(9, 22), 2)
+	s.at(day(3, 0), func() { s.must(s.catalog.Machines.Saw(t.Context(), "pve", machines(2))) })
+	s.at(day(5, 0), func() { s.must(s.catalog.Machines.Saw(t.Context(), "pve", machines(1))) })
+	s.at(day(4, 12), func() {
+		for _, m := range machines(2) {
+			_, err := s.catalog.Machines.Retire(t.Context(), m.Key, true)
+			s.must(err)
+		}
+	})
+	s.mirror("vault", point(0, day(1, 10), "offsite"), point(1, day(1, 10), "offsite"))
+	purge := func() (all []time.Time) {
+		got := s.status()
+		if got.TooOld != 0 || len(got.Machines) != 2 {
+			t.Fatalf("%+v", got)
+		}
+		for _, c := range got.Machines {
+			all = append(all, c.Purge)
+		}
+		slices.SortFunc(all, time.Time.Compare)
+		return all
+	}
+	if all := purge(); !all[0].IsZero() || !all[1].Equal(day(4, 12).AddDate(0, 0, 30)) { // vm0 is still in a source
+		t.Errorf("purged %v", all)
+	}
+	s.mirror("vault", point(0, day(1, 10), "offsite"), point(1, day(4, 13), "offsite"))
+	if all := purge(); !all[1].Equal(day(4, 13).AddDate(0, 0, 30)) {
+		t.Errorf("purged %v", all)
 	}
 }

@@ -21,6 +21,9 @@ type Known struct {
 	Whole, Changed int64
 	// Retention replaces the job's, if not nil.
 	Retention *policy.Retention
+	// Retired is true for a machine that has gone for good, and Purge from when all that the job has of it is removed; zero is never.
+	Retired bool
+	Purge   time.Time
 }
 
 // KnownPoint is a point that there is today.
@@ -132,7 +135,7 @@ func (r Rhythm) silent(newest, now time.Time) bool {
 // machine is the machine with the points that there are, and those that its source will make until a time if it goes on as it
 // has. Points that are locked now are complete at once, and a source keeps as far back as it does today.
 func (k Known) machine(now, until time.Time, zone *time.Location) (m Machine, expects string, made int) {
-	m = Machine{Name: k.Name, Whole: k.Whole, Retention: k.Retention}
+	m = Machine{Name: k.Name, Whole: k.Whole, Retention: k.Retention, Purge: k.Purge}
 	var created []time.Time
 	for _, p := range k.Points {
 		point := Point{ID: p.ID, Created: p.Created, Complete: p.Created, Changed: k.Changed, Held: p.Held, Forgotten: p.Forgotten, Flags: p.Flags, Flagged: p.Flagged}
@@ -144,6 +147,9 @@ func (k Known) machine(now, until time.Time, zone *time.Location) (m Machine, ex
 		m.Points = append(m.Points, point)
 	}
 	slices.SortStableFunc(m.Points, func(a, b Point) int { return a.Created.Compare(b.Created) })
+	if k.Retired && len(created) == 0 {
+		return m, "none: it is retired", 0
+	}
 	if len(created) < fewPoints {
 		// Such as an image, which is written over. The newest in the target are not thinned out yet.
 		created = nil

@@ -170,3 +170,30 @@ func TestForeseeModes(t *testing.T) {
 		}
 	}
 }
+
+// What is held of a machine that has gone for good goes on its day, and no point of it is expected. Without others' points of then
+// it stays.
+func TestForeseeRetired(t *testing.T) {
+	gone := knownDays("gone", 1, 4, true)
+	for i := range gone.Points {
+		gone.Points[i].Source = false
+	}
+	gone.Retired, gone.Purge = true, wall("03-15 12:00")
+	job := Job{Name: "offsite", Schedule: must(policy.ParseSchedule(policy.ScheduleText{Every: "1d", At: "23:00"}, berlin))}
+	f := Foresee(job, []Known{knownDays("web", 9, 10, true), gone}, wall("03-10 22:45"), 10, berlin)
+	if m := f.Machines[1]; m.Expects != "none: it is retired" || m.Made != 0 || keptDays(m) != "" {
+		t.Errorf("%d %s, keeps %s", m.Made, m.Expects, keptDays(m))
+	}
+	var removed []string
+	for _, d := range f.Days {
+		if d.Removed > 0 {
+			removed = append(removed, fmt.Sprintf("%s -%d", shown(d.Ends.Add(-1)), d.Removed))
+		}
+	}
+	if text := strings.Join(removed, ", "); text != "03-15 23:59 -4" {
+		t.Errorf("removed %s", text)
+	}
+	if m := Foresee(job, []Known{gone}, wall("03-10 22:45"), 10, berlin).Machines[0]; keptDays(m) != "03-01 03-02 03-03 03-04" {
+		t.Errorf("by the clock alone: keeps %s", keptDays(m))
+	}
+}

@@ -1,6 +1,10 @@
 package simulate
 
-import "ferry/internal/policy"
+import (
+	"slices"
+
+	"ferry/internal/policy"
+)
 
 // admitted are those of the points that retention would not remove at once.
 func (l *life) admitted(j *job, m *machine, take []int) []int {
@@ -34,9 +38,20 @@ func (m *machine) candidates() []policy.Candidate {
 	return held
 }
 
+// purged is true if all goes that the job has of the machine.
+func (l *life) purged(j *job, m *machine) bool {
+	if m.Purge.IsZero() || l.now().Before(m.Purge) {
+		return false
+	}
+	return slices.ContainsFunc(j.machines, func(other *machine) bool { return !other.newest.Before(m.Purge) })
+}
+
 // retain removes what no rule keeps.
 func (l *life) retain(j *job, m *machine) {
 	verdicts := l.keep(j.retentionOf(m.Machine), m.candidates(), l.now())
+	if l.purged(j, m) {
+		clear(verdicts)
+	}
 	var kept, removed []int
 	for i, place := range m.held {
 		if m.flags[place] = verdicts[i].Slots; verdicts[i].Keep {

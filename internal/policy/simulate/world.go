@@ -69,6 +69,9 @@ type Machine struct {
 	Points []Point
 	// Retention replaces the job's, if not nil.
 	Retention *policy.Retention
+	// Purge is from when the job removes all that it has of the machine, once it has a point of another machine that is as new;
+	// zero is never.
+	Purge time.Time
 }
 
 // Point is a point, and what becomes of it in its source.

@@ -1,0 +1,145 @@
+package job_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/backup"
+	"ferry/internal/job"
+	"ferry/internal/plan"
+	"ferry/internal/policy"
+)
+
+const week = 7 * 24 * time.Hour
+
+// abandoned is a job whose machine a has left its source on the second of March, with a purgeAfter of a week.
+func abandoned(t *testing.T) (*lab, backup.MachineKey) {
+	l := newLab(t, day("a", 1), day("b", 1))
+	l.setup.Job.PurgeAfter = week
+	l.run(job.ResultDone)
+	a := l.points[0].Machine.Key
+	l.points = l.points[1:]
+	l.now = l.now.AddDate(0, 0, 1)
+	l.run(job.ResultDone)
+	return l, a
+}
+
+// moveTo lets it be a day of March, of which b has a point.
+func (l *lab) moveTo(n int) {
+	l.now = time.Date(2026, 3, n, 13, 0, 0, 0, time.UTC)
+	l.points = append(l.points, day("b", n))
+}
+
+// removals are the points that a session would remove, and that it has removed: they are the same.
+func (l *lab) removals() int {
+	l.t.Helper()
+	told := len(l.explain().Plan.Steps(plan.ActionRemove))
+	if s := l.run(job.ResultDone); s.Removed() != told {
+		l.t.Fatalf("%d points go by explain\n%s", told, l.describe(s))
+	}
+	return told
+}
+
+// A machine that a person has retired goes after purgeAfter, and not before; the session is told by its host, and the target knows
+// from then on.
+func TestRetiredMachineIsPurged(t *testing.T) {
+	l, a := abandoned(t)
+	l.moveTo(3)
+	retired := backup.Retirement{}.Decide(true, l.now)
+	l.setup.Host.Retired = map[backup.MachineKey]backup.Retirement{a: retired}
+	if s := l.run(job.ResultDone); s.Removed() != 0 || len(s.Retired) != 1 || s.Retired[0].Machine.Key != a || s.Retired[0].Retirement != retired {
+		t.Fatalf("told of %+v\n%s", s.Retired, l.describe(s))
+	}
+	l.setup.Host.Retired = nil // a server that knows nothing but the target
+	m := l.explain().Plan.Machines[1]
+	if !m.Retired.Equal(retired.Since) || !m.Purge.Equal(retired.Since.Add(week)) {
+		t.Errorf("%+v", m)
+	}
+	l.moveTo(9)
+	if n := l.removals(); n != 0 {
+		t.Fatalf("%d points went early", n)
+	}
+	l.now = l.now.AddDate(0, 1, 0) // the clock alone
+	if n := l.removals(); n != 0 {
+		t.Fatalf("%d points went by the clock alone", n)
+	}
+	l.moveTo(11)
+	if n := l.removals(); n != 1 {
+		t.Fatalf("%d points went", n)
+	}
+	if reason, _, gone := l.target().Tombstone(day("a", 1).ID()); !gone || reason != policy.Purged {
+		t.Errorf("tombstone %q, %v", reason, gone)
+	}
+	if s := l.run(job.ResultDone); len(s.Retired) != 0 {
+		t.Errorf("still told of %+v", s.Retired)
+	}
+}
+
+// Who is back is back, whatever else knows it as retired: what was said last holds.
+func TestRetiredMachineComesBack(t *testing.T) {
+	l, a := abandoned(t)
+	l.moveTo(3)
+	retired := backup.Retirement{}.Decide(true, l.now)
+	l.setup.Host.Retired = map[backup.MachineKey]backup.Retirement{a: retired}
+	l.run(job.ResultDone)
+	l.setup.Host.Retired[a] = retired.Decide(false, l.now)
+	l.moveTo(11)
+	if n := l.removals(); n != 0 {
+		t.Fatalf("%d points of a machine that is back went", n)
+	}
+	l.setup.Host.Retired[a] = retired // another server, which has not heard of it
+	l.moveTo(12)
+	if n := l.removals(); n != 0 {
+		t.Fatalf("%d points went by what was said first", n)
+	}
+	if s := l.run(job.ResultDone); len(s.Retired) != 1 || !s.Retired[0].Since.IsZero() {
+		t.Errorf("not told that it is back: %+v", s.Retired)
+	}
+}
+
+// Without a server a person says it to the target, also while a session runs, and by the name of the machine.
+func TestRetireInTheTarget(t *testing.T) {
+	l, a := abandoned(t)
+	l.moveTo(3)
+	said := false
+	l.setup.Phase = func(name job.PhaseName) {
+		if name == job.PhaseTransform && !said {
+			said = true
+			setup := l.setup
+			setup.Phase = nil
+			if found, _, err := job.Retire(t.Context(), setup, "a", true); err != nil || found.Machine.Key != a || !found.Since.Equal(l.now) {
+				t.Errorf("%+v, %v", found, err)
+			}
+		}
+	}
+	l.run(job.ResultDone)
+	if m := l.explain().Plan.Machines[1]; !said || m.Retired.IsZero() {
+		t.Fatalf("said %v; the session has forgotten it: %+v", said, m)
+	}
+	if _, _, err := job.Retire(t.Context(), l.setup, "nobody", true); !errors.Is(err, plan.ErrNotFound) || !strings.Contains(err.Error(), "a") {
+		t.Errorf("no such machine: %v", err)
+	}
+	l.moveTo(11)
+	if _, _, err := job.Retire(t.Context(), l.setup, a.String(), false); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.removals(); n != 0 {
+		t.Errorf("%d points of a machine that is back went", n)
+	}
+}
+
+// Nobody waits for a newer copy of a machine that has gone for good.
+func TestRetiredMachineIsNotTooOld(t *testing.T) {
+	l, a := abandoned(t)
+	l.setup.Job.RPO = 24 * time.Hour
+	l.moveTo(4)
+	if s := l.run(job.ResultDone); len(s.Alarms) != 1 {
+		t.Fatalf("alarms %v", s.Alarms)
+	}
+	l.setup.Host.Retired = map[backup.MachineKey]backup.Retirement{a: backup.Retirement{}.Decide(true, l.now)}
+	if s := l.run(job.ResultDone); len(s.Alarms) != 0 {
+		t.Errorf("alarms %v", s.Alarms)
+	}
+}
