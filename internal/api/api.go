@@ -241,7 +241,8 @@ type Repository struct {
 	Location string `json:"location"`
 	// ID is the Ferry repository's, empty for other sources and while it is not known.
 	ID string `json:"id"`
-	// State as a session found it last, such as ready, offline or full, its reason, and when that was.
+	// State as the last session of a job found it, such as ready, offline or full, its reason, and when that was. Empty: the last
+	// sessions did not look at it, or did not come to that; Seen is when it was last read then, and zero if it never was.
 	State    string    `json:"state"`
 	Reason   string    `json:"reason"`
 	Seen     time.Time `json:"seen"`

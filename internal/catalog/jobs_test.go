@@ -152,14 +152,13 @@ func TestMachinesGoMissingOnlyByACompleteListing(t *testing.T) {
 		if s := found["vm2"]; !s.First.Equal(begin) || !s.Last.Equal(begin) || !s.Missing.Equal(gone) {
 			t.Errorf("vm2 %+v: it is missing since it first was", s)
 		}
-		of, err := c.Machines.SightingsOf(ctx, machine(2).Key)
-		if must(t, err); len(of) != 2 {
-			t.Errorf("vm2 was seen in %+v", of)
+		other, err := c.Machines.Sightings(ctx, "pbs")
+		if must(t, err); len(other) != 1 || !other[0].Missing.IsZero() || other[0].Machine.Name != "vm2" {
+			t.Errorf("in the other source: %+v", other)
 		}
-		for _, s := range of {
-			if s.Missing.IsZero() != (s.Repository == "pbs") {
-				t.Errorf("vm2 in %s is missing since %v", s.Repository, s.Missing)
-			}
+		last, err := c.Machines.LastSeen(ctx)
+		if must(t, err); len(last) != 2 || !last["pve"].Equal(clock.now()) || !last["pbs"].Equal(begin) {
+			t.Errorf("last seen %v", last)
 		}
 		must(t, c.Machines.Saw(ctx, "pve", []backup.Machine{machine(1), machine(2)}))
 		got, err = c.Machines.Sightings(ctx, "pve")

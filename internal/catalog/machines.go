@@ -148,9 +148,17 @@ func (m *Machines) Sightings(ctx context.Context, repository string) ([]Sighting
 	return m.sightings(ctx, sightingQuery+` WHERE s.repository = $1 ORDER BY s.first_at, s.machine`, repository)
 }
 
-// SightingsOf returns where a machine was seen, the repository that had it first first.
-func (m *Machines) SightingsOf(ctx context.Context, key backup.MachineKey) ([]Sighting, error) {
-	return m.sightings(ctx, sightingQuery+` WHERE s.machine = $1 ORDER BY s.first_at`, machineID(key))
+// LastSeen is when each source repository was last listed whole, as long as it has had machines.
+func (m *Machines) LastSeen(ctx context.Context) (map[string]time.Time, error) {
+	seen := map[string]time.Time{}
+	err := m.db.read(ctx, "reading when sources were seen", func(rows *sql.Rows) error {
+		var repository string
+		var last int64
+		err := rows.Scan(&repository, &last)
+		seen[repository] = moment(last)
+		return err
+	}, `SELECT repository, MAX(last_at) FROM sightings GROUP BY repository`)
+	return seen, err
 }
 
 func (m *Machines) sightings(ctx context.Context, query string, args ...any) (list []Sighting, err error) {

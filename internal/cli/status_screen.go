@@ -320,8 +320,11 @@ func (s *screen) repositories() {
 	var rows [][]string
 	for _, r := range s.status.Repositories {
 		state := r.State
-		if state == "" {
+		switch {
+		case state == "" && r.Seen.IsZero():
 			state = "not seen yet"
+		case state == "":
+			state = "last seen " + minute(r.Seen)
 		}
 		row := []string{short(r.Name), state, "", ""}
 		if r.Points != api.Unknown {

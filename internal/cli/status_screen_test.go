@@ -91,6 +91,7 @@ func manyStatus() api.Status {
 		s.Machines = append(s.Machines, copyOf(fmt.Sprintf("vm%02d", n), 40*time.Hour-time.Duration(n)*time.Minute))
 	}
 	s.TooOld = 25
+	s.Repositories[0].State, s.Repositories[0].Seen, s.Repositories[2].State = "", ago(50*time.Hour), ""
 	s.Alarms = []api.Alarm{{Level: "critical", Kind: "rpo", Job: "offsite"}, {Level: "critical", Kind: "rpo", Job: "near"}, {Level: "critical", Kind: "rpo", Job: "attic"}}
 	return s
 }

@@ -59,10 +59,14 @@ func (p places) put(name string, found place) {
 
 // repositories says how each repository stands.
 func (l *looker) repositories(ctx context.Context, found places) error {
+	listed, err := l.catalog.Machines.LastSeen(ctx)
+	if err != nil {
+		return err
+	}
 	for _, r := range l.resources.Repositories {
 		at, seen := found[r.Name]
-		if !seen {
-			at.unverified = api.Unknown
+		if !seen { // the last sessions did not come to it
+			at.unverified, at.seen = api.Unknown, listed[r.Name]
 		}
 		described := api.Repository{
 			Verified: at.verified, Unverified: at.unverified,
@@ -85,6 +89,9 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 			described.Points, described.Machines = last.Points, last.Machines
 			described.Logical, described.Stored, described.Free = last.LogicalBytes, last.StoredBytes, last.FreeBytes
 			described.Full, described.Forecast = forecast(figures, l.now)
+			if !seen {
+				described.Seen = later(described.Seen, last.At)
+			}
 			l.judgeSpace(described)
 		}
 		l.status.Repositories = append(l.status.Repositories, described)

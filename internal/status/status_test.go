@@ -121,7 +121,7 @@ func (s *site) ran(of string, boundary time.Time, state catalog.SessionState, re
 	s.Helper()
 	lease := s.begin(of, boundary)
 	report.Job, report.Ended = of, boundary.Add(time.Hour)
-	if report.Target.State == "" {
+	if report.Target == (job.TargetState{}) {
 		report.Target = job.TargetState{Name: "vault", State: job.StateReady, ID: "4711"}
 	}
 	text, err := json.Marshal(report)
@@ -554,5 +554,25 @@ func TestRetiredMachines(t *testing.T) {
 	s.mirror("vault", point(0, day(1, 10), "offsite"), point(1, day(4, 13), "offsite"))
 	if all := purge(); !all[1].Equal(day(4, 13).AddDate(0, 0, 30)) {
 		t.Errorf("purged %v", all)
+	}
+}
+
+// Of a repository that the last session did not come to it is known when it was last read.
+func TestRepositoryThatWasSeenBefore(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.at(day(7, 23), func() {
+		s.must(s.catalog.Machines.Saw(t.Context(), "pve", machines(2)))
+		s.must(s.catalog.Figures.Record(t.Context(), "vault", catalog.Figure{At: day(7, 23).Add(time.Minute)}))
+	})
+	s.ran("offsite", day(9, 22), catalog.SessionFailed, job.Session{Target: job.TargetState{Name: "vault"}, Reason: "aborted before it looked"})
+	s.resources.Repositories = append(s.resources.Repositories, policy.Repository{Name: "new", Location: "/new"})
+	for i, want := range []time.Time{day(7, 23), day(7, 23).Add(time.Minute), {}} {
+		if r := s.status().Repositories[i]; r.State != "" || !r.Seen.Equal(want) {
+			t.Errorf("%s is %q, seen %s", r.Name, r.State, r.Seen)
+		}
+	}
+	s.ran("offsite", day(10, 2), catalog.SessionDone, job.Session{Sources: []job.SourceState{{Name: "pve", State: job.StateReady}}})
+	if r := s.status().Repositories[0]; r.State != "ready" || !r.Seen.Equal(day(10, 3)) {
+		t.Errorf("%+v", r)
 	}
 }
