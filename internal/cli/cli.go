@@ -19,6 +19,7 @@ import (
 	"ferry/internal/demo"
 	"ferry/internal/pace"
 	"ferry/internal/policy"
+	"ferry/internal/source/ferry"
 	"ferry/internal/storage"
 	"ferry/internal/storage/s3"
 )
@@ -48,6 +49,8 @@ type app struct {
 	send, receive storage.Pace
 	limits        *pace.Limits
 	bandwidth     policy.Bandwidth
+	// listed spares reading again what never changes of Ferry repositories that are listed as sources.
+	listed *ferry.Memory
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
 	// unattended is true for what a server does: nobody is asked.
@@ -66,7 +69,7 @@ func Main(args []string, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
-	a := &app{out: out, errOut: errOut, limits: &pace.Limits{}, json: slices.Contains(args, "--json")}
+	a := &app{out: out, errOut: errOut, limits: &pace.Limits{}, listed: &ferry.Memory{}, json: slices.Contains(args, "--json")}
 	a.completing = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	root := a.root()
 	root.SetArgs(args)

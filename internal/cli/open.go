@@ -34,7 +34,7 @@ func (a *app) environment() repo.Environment {
 // formats in the order in which they claim files: the most particular first.
 func (a *app) formats() []source.Format {
 	return []source.Format{
-		ferry.Format{Environment: a.environment(), Receive: a.receive}, vzdump.Format{}, virtnbdbackup.Format{}, image.Format{},
+		ferry.Format{Environment: a.environment(), Receive: a.receive, Memory: a.listed}, vzdump.Format{}, virtnbdbackup.Format{}, image.Format{},
 	}
 }
 
@@ -47,7 +47,7 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 			return nil, err
 		}
 		options.Elsewhere = true
-		options.Formats = []source.Format{ferry.Stored{Store: store, Environment: a.environment()}}
+		options.Formats = []source.Format{ferry.Stored{Store: store, Environment: a.environment(), Memory: a.listed}}
 	} else if err := mustBeFolder(path, "name the folder that the backups are in"); err != nil {
 		return nil, err
 	}

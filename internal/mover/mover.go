@@ -340,6 +340,10 @@ func (t *task) finished() *repo.Point {
 	p.Objects = nil
 	if via := t.point.Via; via != "" { // the origin is another than this source, and stays
 		p.Hops = append(slices.Clone(p.Hops), backup.Hop{RepositoryID: via, Time: t.started.UTC()})
+		if from, is := t.content.(native); is {
+			_, there := from.Stored()
+			p.Origin = there.Origin // a listing leaves its validator out
+		}
 	} else {
 		p.Origin.Validator = t.content.Validator()
 		p.Origin.SourceVerified = t.content.SourceVerified()

@@ -16,21 +16,32 @@ import (
 
 type opener struct {
 	repository *repo.Repository
-	point      *repo.Point
+	id         backup.PointID
+	memory     *Memory
 }
 
-// Open holds the point until the content is closed. It needs no reading: the point's file has been read.
+// Open reads the point's file, and holds the point until the content is closed. A file that cannot be read any more is not listed as
+// that of a complete point again.
 func (o opener) Open(ctx context.Context) (source.Content, error) {
-	release, err := o.repository.KeepHeld(ctx, o.point.ID, "copied to another repository")
+	release, err := o.repository.KeepHeld(ctx, o.id, "copied to another repository")
 	if err != nil {
 		return nil, err
 	}
-	return &content{opener: o, release: sync.OnceFunc(release)}, nil
+	point, err := o.repository.ReadPoint(ctx, o.id)
+	if err != nil {
+		release()
+		if ctx.Err() == nil {
+			o.memory.forget(o.repository.ID(), o.id)
+		}
+		return nil, err
+	}
+	return &content{repository: o.repository, point: point, release: sync.OnceFunc(release)}, nil
 }
 
 type content struct {
-	opener
-	release func()
+	repository *repo.Repository
+	point      *repo.Point
+	release    func()
 }
 
 // Stored is the repository that the point lies in, for one who can take it over as it is.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -22,6 +23,8 @@ type Format struct {
 	Environment repo.Environment
 	// Receive is the pace at which repositories are read; nil: as fast as it goes.
 	Receive storage.Pace
+	// Memory spares reading what was listed before; nil: all is read.
+	Memory *Memory
 }
 
 // Name is "ferry".
@@ -47,13 +50,15 @@ func (f Format) scan(ctx context.Context, listing *source.Listing, folder string
 	if err != nil {
 		return nil, err
 	}
-	return scan(ctx, listing, storage.Paced(store, nil, f.Receive), f.Environment)
+	return scan(ctx, listing, storage.Paced(store, nil, f.Receive), f.Environment, f.Memory)
 }
 
 // Stored is the format of the one repository that lies in a store, such as a bucket. The source closes the store.
 type Stored struct {
 	Store       storage.Store
 	Environment repo.Environment
+	// Memory spares reading what was listed before; nil: all is read.
+	Memory *Memory
 }
 
 // Name is "ferry".
@@ -61,61 +66,104 @@ func (Stored) Name() string { return Format{}.Name() }
 
 // Scan opens the repository and lists its points.
 func (s Stored) Scan(ctx context.Context, listing *source.Listing) ([]source.Point, error) {
-	return scan(ctx, listing, s.Store, s.Environment)
+	return scan(ctx, listing, s.Store, s.Environment, s.Memory)
 }
 
-func scan(ctx context.Context, listing *source.Listing, store storage.Store, environment repo.Environment) ([]source.Point, error) {
+// readAtOnce is how many points' files are held at once.
+const readAtOnce = 1000
+
+func scan(ctx context.Context, listing *source.Listing, store storage.Store, environment repo.Environment, memory *Memory) ([]source.Point, error) {
 	listing.CloseWith(store)
 	repository, err := repo.Open(ctx, countingStore{Store: store, root: listing.Root}, environment)
 	if err != nil {
 		return nil, err
 	}
 	listing.CloseWith(repository)
-	var points []source.Point
-	read, err := repository.ReadPoints(ctx, repository.Entries())
-	if err != nil {
-		return nil, err
+	entries := repository.Entries()
+	points := make([]source.Point, 0, len(entries))
+	if repository.Locked() {
+		for _, entry := range entries {
+			points = append(points, listedLocked(ctx, repository, entry))
+		}
+		return points, repository.NeedsKey()
 	}
-	for _, p := range read {
-		points = append(points, listed(ctx, repository, p))
+	known, found := memory.of(repository.ID()), &remembered{points: make([]rememberedPoint, 0, len(entries)), last: map[repo.Pseudonym]*likeness{}}
+	for some := range slices.Chunk(entries, readAtOnce) {
+		read, err := readUnknown(ctx, repository, some, known)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range some {
+			point, is := known.point(entry)
+			switch {
+			case is:
+				found.points = append(found.points, *point)
+			case read[0].Err != nil:
+				points = append(points, broken(repository, entry, read[0].Err))
+				read = read[1:]
+				continue
+			default:
+				point = found.add(entry, &read[0].Point.Point)
+				read = read[1:]
+			}
+			points = append(points, listed(repository, point.listed(), memory))
+		}
 	}
+	memory.keep(repository.ID(), found)
 	return points, repository.NeedsKey()
 }
 
-// listed is a point as a source offers it. One whose file is damaged is still listed, by what the log knows, and one that
-// verification found damaged says so; one of a repository that no key was given for, by what is not encrypted.
-func listed(ctx context.Context, repository *repo.Repository, read repo.PointRead) source.Point {
-	entry := read.Entry
-	known := backup.Point{
-		ID: entry.ID, Created: entry.Created, Zone: "UTC",
-		Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
-	}
-	if repository.Locked() {
-		header, err := repository.ReadHeader(ctx, entry.ID)
-		if err != nil {
-			known.State, known.Reason = backup.StateBroken, err.Error()
-			return source.Point{Point: known, Via: repository.ID()}
+// readUnknown reads the files of those points that are not known.
+func readUnknown(ctx context.Context, repository *repo.Repository, entries []repo.Entry, known *remembered) ([]repo.PointRead, error) {
+	var unread []repo.Entry
+	for _, entry := range entries {
+		if _, is := known.point(entry); !is {
+			unread = append(unread, entry)
 		}
-		if damage, damaged := repository.DamageOf(entry.ID); damaged {
-			known.State, known.Reason = backup.StateBroken, damage.String()
-			return source.Point{Point: known, Via: repository.ID()}
-		}
-		known.State, known.Reason = backup.StateEncrypted, "no key was given"
-		for i, root := range header.Roots {
-			known.Objects = append(known.Objects, backup.Object{Name: fmt.Sprintf("object %d", i+1), Size: root.Size})
-		}
-		return source.Point{Point: known}
 	}
-	if read.Err != nil {
-		known.State, known.Reason = backup.StateBroken, read.Err.Error()
-		return source.Point{Point: known, Via: repository.ID()}
-	}
-	if damage, damaged := repository.DamageOf(entry.ID); damaged {
-		point := read.Point.Point
+	return repository.ReadPoints(ctx, unread)
+}
+
+// listed is a point as a source offers it. One that verification found damaged says so.
+func listed(repository *repo.Repository, point backup.Point, memory *Memory) source.Point {
+	if damage, damaged := repository.DamageOf(point.ID); damaged {
 		point.State, point.Reason, point.Proven = backup.StateBroken, damage.String(), false
 		return source.Point{Point: point, Via: repository.ID()}
 	}
-	return source.Point{Point: read.Point.Point, Via: repository.ID(), Opener: opener{repository: repository, point: read.Point}}
+	return source.Point{Point: point, Via: repository.ID(), Opener: opener{repository: repository, id: point.ID, memory: memory}}
+}
+
+// logged is what the log knows of a point.
+func logged(entry repo.Entry) backup.Point {
+	return backup.Point{
+		ID: entry.ID, Created: entry.Created, Zone: "UTC",
+		Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
+	}
+}
+
+// broken is a point whose file cannot be read: it is listed by what the log knows.
+func broken(repository *repo.Repository, entry repo.Entry, err error) source.Point {
+	point := logged(entry)
+	point.State, point.Reason = backup.StateBroken, err.Error()
+	return source.Point{Point: point, Via: repository.ID()}
+}
+
+// listedLocked is a point of a repository that no key was given for: it is listed by what is not encrypted.
+func listedLocked(ctx context.Context, repository *repo.Repository, entry repo.Entry) source.Point {
+	header, err := repository.ReadHeader(ctx, entry.ID)
+	if err != nil {
+		return broken(repository, entry, err)
+	}
+	point := logged(entry)
+	if damage, damaged := repository.DamageOf(entry.ID); damaged {
+		point.State, point.Reason = backup.StateBroken, damage.String()
+		return source.Point{Point: point, Via: repository.ID()}
+	}
+	point.State, point.Reason = backup.StateEncrypted, "no key was given"
+	for i, root := range header.Roots {
+		point.Objects = append(point.Objects, backup.Object{Name: fmt.Sprintf("object %d", i+1), Size: root.Size})
+	}
+	return source.Point{Point: point}
 }
 
 // RepositoryOf is the repository that a point is read from; nil if it is from elsewhere.

@@ -89,7 +89,11 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 		if err != nil {
 			s.Problems = append(s.Problems, fmt.Errorf("%s: %w", format.Name(), err))
 		}
-		s.Points = append(s.Points, points...)
+		if len(s.Points) == 0 {
+			s.Points = points
+		} else {
+			s.Points = append(s.Points, points...)
+		}
 	}
 	s.Problems = append(s.Problems, listing.Problems...)
 	s.Unknown = listing.Unknown()
@@ -131,35 +135,51 @@ func (s *Source) Close() error {
 	return errors.Join(err, s.Root.Close())
 }
 
-// unique keeps one point of each id, a complete one if there is one, and sorts by machine, then time.
+// unique keeps one point of each id, a complete one if there is one, and sorts by machine, then time. It does so in place: points
+// are large, and there may be a hundred thousand.
 func unique(points []source.Point) []source.Point {
 	at := make(map[backup.PointID]int, len(points))
-	for i, p := range points {
-		if first, seen := at[p.ID]; !seen || points[first].State != backup.StateComplete && p.State == backup.StateComplete {
-			at[p.ID] = i
+	kept := points[:0]
+	for _, p := range points {
+		first, seen := at[p.ID]
+		switch {
+		case !seen:
+			at[p.ID] = len(kept)
+			kept = append(kept, p)
+		case kept[first].State != backup.StateComplete && p.State == backup.StateComplete:
+			kept[first] = p
 		}
 	}
-	// The places are sorted, with their keys made once: points are large, and there may be a hundred thousand.
+	clear(points[len(kept):])
+	// The places are sorted, with their keys made once, and the points moved once.
 	type place struct {
 		machine string
 		of      int
 	}
-	places := make([]place, 0, len(at))
+	places := make([]place, len(kept))
 	machines := map[backup.MachineKey]string{}
-	for _, i := range at {
-		key := points[i].Machine.Key
+	for i := range kept {
+		key := kept[i].Machine.Key
 		if _, made := machines[key]; !made {
 			machines[key] = key.String()
 		}
-		places = append(places, place{machines[key], i})
+		places[i] = place{machines[key], i}
 	}
 	slices.SortFunc(places, func(a, b place) int {
-		x, y := &points[a.of], &points[b.of]
+		x, y := &kept[a.of], &kept[b.of]
 		return cmp.Or(cmp.Compare(a.machine, b.machine), x.Created.Compare(y.Created), bytes.Compare(x.ID[:], y.ID[:]))
 	})
-	kept := make([]source.Point, len(places))
-	for i, place := range places {
-		kept[i] = points[place.of]
+	for start := range places { // a round of moves, which begins and ends there
+		if places[start].of == start {
+			continue
+		}
+		moved, to := kept[start], start
+		for places[to].of != start {
+			from := places[to].of
+			kept[to], places[to].of = kept[from], to
+			to = from
+		}
+		kept[to], places[to].of = moved, to
 	}
 	return kept
 }

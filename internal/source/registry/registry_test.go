@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,5 +175,34 @@ func TestTimesThatCannotBeWrittenDown(t *testing.T) {
 	}
 	if p := open(t, backups(t), "", named{format: "x", state: backup.StateComplete, created: time.Date(9990, 1, 1, 0, 0, 0, 0, time.UTC)}).Points[0]; p.State != backup.StateComplete {
 		t.Errorf("%s, %s", p.State, p.Reason)
+	}
+}
+
+// shuffled gives points of a few machines in any order, some of them twice.
+type shuffled struct {
+	named
+	points []source.Point
+}
+
+func (s shuffled) Scan(context.Context, *source.Listing) ([]source.Point, error) {
+	points := append(slices.Clone(s.points), s.points[:len(s.points)/3]...)
+	rand.Shuffle(len(points), func(i, k int) { points[i], points[k] = points[k], points[i] })
+	return points, nil
+}
+
+func TestPointsInAnyOrderAreSorted(t *testing.T) {
+	var want []source.Point
+	for _, machine := range []string{"a", "b", "c", "d", "e"} {
+		key := backup.NewMachineKey(backup.PlatformImage, machine, "", "")
+		for second := range int64(20) {
+			want = append(want, source.Point{Point: backup.Point{
+				ID: backup.NewPointID(key, time.Unix(second, 0).String()), Machine: backup.Machine{Key: key}, Created: time.Unix(second, 0).UTC(), State: backup.StateComplete,
+			}, Opener: opener{}})
+		}
+	}
+	for range 50 {
+		if s := open(t, backups(t), "", shuffled{points: want}); !reflect.DeepEqual(s.Points, want) {
+			t.Fatalf("%d points, want %d: %+v", len(s.Points), len(want), s.Points)
+		}
 	}
 }
