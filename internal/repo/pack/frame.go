@@ -91,7 +91,10 @@ type Frame struct {
 func (f Frame) Size() int { return FrameHeaderSize + int(f.Stored) }
 
 var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true))
+	// The window comes before the level, which would cut a block of a repository in Zstandard's blocks of 64 KiB: one of 128 KiB is
+	// encoded in place, where of two the first is copied to be looked back at.
+	encoder, err := zstd.NewWriter(nil, zstd.WithWindowSize(format.MaxBlock), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
+		zstd.WithSingleSegment(true))
 	if err != nil {
 		panic(err) // only for impossible options
 	}
