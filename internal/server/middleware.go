@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ferry/internal/api"
 )
 
@@ -28,7 +26,7 @@ const (
 
 // guarded keeps from the handlers what they should not have to think of.
 func (s *Server) guarded(next http.Handler) http.Handler {
-	return s.recovered(s.recorded(s.refuseBrowsers(s.bounded(next))))
+	return s.recovered(s.recorded(s.refuseBrowsers(s.withBody(next))))
 }
 
 // recovered answers for a handler that panicked: the log has everything, the client nothing of it.
@@ -75,21 +73,11 @@ type peer struct{}
 
 // withPeer notes who is at the other end of a connection to the socket, as the kernel knows it.
 func withPeer(ctx context.Context, connection net.Conn) context.Context {
-	socket, ok := connection.(*net.UnixConn)
-	if !ok {
+	user := userOf(connection)
+	if user == unknownUser {
 		return ctx
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return ctx
-	}
-	var credentials *unix.Ucred
-	if controlErr := raw.Control(func(fd uintptr) {
-		credentials, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); controlErr != nil || err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peer{}, credentials.Uid)
+	return context.WithValue(ctx, peer{}, user)
 }
 
 // peerOf is the number of the user who asks, or "unknown".
@@ -112,8 +100,8 @@ func (s *Server) refuseBrowsers(next http.Handler) http.Handler {
 	})
 }
 
-// bounded reads the body before anything else, so that it is bounded in size and time for every handler.
-func (s *Server) bounded(next http.Handler) http.Handler {
+// withBody reads the body before anything else, so that it is bounded in size and time for every handler.
+func (s *Server) withBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		// Tests without a connection have no deadlines. A deadline that stayed would end requests that take longer.

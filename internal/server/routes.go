@@ -72,7 +72,7 @@ func (s *Server) operations(router chi.Router) []byte {
 
 // operate registers an operation whose errors are explained.
 func operate[I, O any](s *Server, described huma.API, operation huma.Operation, handler func(context.Context, *I) (*O, error)) {
-	operation.MaxBodyBytes, operation.BodyReadTimeout = -1, -1 // see bounded
+	operation.MaxBodyBytes, operation.BodyReadTimeout = -1, -1 // see withBody
 	if operation.Responses != nil {                            // then the library describes no errors by itself
 		operation.Responses["default"] = &huma.Response{
 			Description: "Error", Content: map[string]*huma.MediaType{api.MediaProblem: {Schema: schemaOf[problem](described)}},

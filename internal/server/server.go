@@ -89,13 +89,14 @@ func (s *Server) Serve(ctx context.Context, socketPath string) error {
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	taken := bounded(listener, tooMany())
+	defer taken.Close()
 	server := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
 		ConnContext: withPeer, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- server.Serve(taken) }()
 	if s.Listening != nil {
 		s.Listening()
 	}
