@@ -22,7 +22,7 @@ func cutInto(t interface{ Fatal(...any) }, table [256]uint64, data []byte, sizes
 		task: &task{mover: &Mover{options: Options{Now: time.Now}}, checkpointed: time.Now()},
 		runs: make(chan run, len(data)/minChunk+2),
 	}
-	p.pool.New = func() any { return new([]byte) }
+	p.task.mover.buffers.New = func() any { return new([]byte) }
 	c := &chunker{pipe: p, object: &object{}, table: table, buffer: make([]byte, 0, 2*maxChunk)}
 	rest := data
 	for i := 0; len(rest) > 0; i++ {

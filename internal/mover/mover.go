@@ -54,6 +54,8 @@ type Options struct {
 	Flags func(backup.Point) []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// AtOnce is how many points are copied at once at most: they share what one alone takes of memory. 0 is one.
+	AtOnce int
 	// Progress, if set, is given each task's counters when it begins.
 	Progress func(source.Point, *Progress)
 }
@@ -65,11 +67,17 @@ type Progress struct {
 	Total, Done atomic.Int64
 }
 
-// Mover copies points into one repository through one ingest.
+// Mover copies points into one repository through one ingest. As many as its options say may be copied at once: what they
+// share of blocks is stored once.
 type Mover struct {
 	ingest  *repo.Ingest
 	options Options
 	workers int
+	// processors are taken by those who encode, one each: copies at once wait for sources and for storage, and together compress
+	// no more at a time than one does.
+	processors chan struct{}
+	// buffers and patches are used again by all copies.
+	buffers, patches sync.Pool
 }
 
 // New makes a mover.
@@ -80,7 +88,12 @@ func New(ingest *repo.Ingest, options Options) *Mover {
 	if options.Codec == "" {
 		options.Codec = CodecAuto
 	}
-	return &Mover{ingest: ingest, options: options, workers: runtime.GOMAXPROCS(0)}
+	options.AtOnce = max(options.AtOnce, 1)
+	workers := runtime.GOMAXPROCS(0)
+	m := &Mover{ingest: ingest, options: options, workers: workers, processors: make(chan struct{}, workers)}
+	size := int(max(runBytes, ingest.Repository().BlockSize(), maxChunk))
+	m.buffers.New = func() any { buffer := make([]byte, 0, size); return &buffer }
+	return m
 }
 
 // Result says what copying a point took.
@@ -114,7 +127,6 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 	defer content.Close()
 	t := &task{
 		mover: m, point: p, content: content, started: m.options.Now(),
-		before: snapshot(m.ingest.Stats()),
 	}
 	err = t.run(ctx)
 	if err != nil {
@@ -217,18 +229,21 @@ type task struct {
 	codec    *repo.Codec // nil: chosen run by run
 	progress Progress
 	started  time.Time
-	before   counts
 
-	read, unchanged, resumed atomic.Int64
+	read, unchanged, resumed           atomic.Int64
+	newBlocks, newBytes, stored, whole atomic.Int64
 
 	checkpointing sync.Mutex
 	checkpointed  time.Time
 }
 
-type counts struct{ newBlocks, newBytes, stored, whole int64 }
-
-func snapshot(s *repo.Stats) counts {
-	return counts{s.NewBlocks.Load(), s.NewBytes.Load(), s.Stored.Load(), s.Whole.Load()}
+// count counts a block that took so many bytes in the repository, or was there already.
+func (t *task) count(plain int64, took int) {
+	if took > 0 {
+		t.newBlocks.Add(1)
+		t.newBytes.Add(plain)
+		t.stored.Add(int64(took))
+	}
 }
 
 func (t *task) run(ctx context.Context) (err error) {
@@ -263,7 +278,7 @@ func (t *task) prepare(ctx context.Context) error {
 	}
 	t.chooseCodec()
 	for i, described := range t.content.Objects() {
-		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir)
+		o := newObject(i, described, repository.BlockSize(), t.mover.options)
 		if t.base != nil && described.Access == source.AccessRandom { // a stream gives all that is not zeros
 			o.base = t.baseRoot(described.Object)
 		}
@@ -357,12 +372,10 @@ func (t *task) finished() *repo.Point {
 }
 
 func (t *task) result() Result {
-	now := snapshot(t.mover.ingest.Stats())
 	r := Result{
 		Read: t.read.Load(), Unchanged: t.unchanged.Load(), Resumed: t.resumed.Load(),
-		NewBlocks: now.newBlocks - t.before.newBlocks, NewBytes: now.newBytes - t.before.newBytes, Stored: now.stored - t.before.stored,
-		Whole: now.whole - t.before.whole,
-		Took:  t.mover.options.Now().Sub(t.started),
+		NewBlocks: t.newBlocks.Load(), NewBytes: t.newBytes.Load(), Stored: t.stored.Load(), Whole: t.whole.Load(),
+		Took: t.mover.options.Now().Sub(t.started),
 	}
 	if t.base != nil && r.Unchanged > 0 {
 		r.Base = t.base.ID

@@ -201,11 +201,11 @@ func (k *taking) take(ctx context.Context) error {
 		for _, block := range next.blocks {
 			if !block.ID.IsZero() {
 				wanted = append(wanted, block)
-			} else if err := k.done(next, block, false); err != nil {
+			} else if err := k.done(next, block, repo.Taken{}); err != nil {
 				return err
 			}
 		}
-		err := taker.Take(ctx, wanted, func(block repo.Block, read bool) error { return k.done(next, block, read) },
+		err := taker.Take(ctx, wanted, func(block repo.Block, taken repo.Taken) error { return k.done(next, block, taken) },
 			func(block repo.Block, err error) error { return k.place(&backup.Error{Offset: block.Offset, Err: err}) })
 		if err != nil {
 			return err
@@ -215,16 +215,20 @@ func (k *taking) take(ctx context.Context) error {
 }
 
 // done notes a block that the target has now.
-func (k *taking) done(of batch, block repo.Block, read bool) error {
+func (k *taking) done(of batch, block repo.Block, taken repo.Taken) error {
 	number := block.Offset / max(k.object.blockSize, 1)
 	if k.object.Shifting {
 		i, _ := slices.BinarySearchFunc(of.blocks, block.Offset, func(b repo.Block, offset int64) int { return cmp.Compare(b.Offset, offset) })
 		number = of.first + int64(i)
 	}
 	k.task.progress.Done.Add(block.Length)
-	if read {
+	if taken.Read {
 		k.task.read.Add(block.Length)
 	}
+	if taken.Whole {
+		k.task.whole.Add(1)
+	}
+	k.task.count(block.Length, taken.Took)
 	if err := k.object.put(number, block.ID, block.Length); err != nil {
 		return err
 	}

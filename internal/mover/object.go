@@ -26,8 +26,8 @@ type object struct {
 	done   bitmap
 }
 
-func newObject(index int, described source.Object, blockSize int64, tempDir string) *object {
-	return &object{Object: described, index: index, blockSize: blockSize, blocks: spill.NewSorter(tempDir)}
+func newObject(index int, described source.Object, blockSize int64, options Options) *object {
+	return &object{Object: described, index: index, blockSize: blockSize, blocks: spill.NewSmallSorter(options.TempDir, options.AtOnce)}
 }
 
 func (o *object) close() error { return o.blocks.Close() }

@@ -10,7 +10,7 @@ import (
 	"ferry/internal/spill"
 )
 
-// waitingBytes is how much of incomplete blocks stays in memory; more lies in a temporary file.
+// waitingBytes is how much of incomplete blocks stays in memory, of all that is copied at once; more lies in temporary files.
 const waitingBytes = 64 << 20
 
 // assembler is the sink of one-pass sources. It puts blocks together from pieces that come in any order, and hands each
@@ -27,9 +27,9 @@ type assembler struct {
 }
 
 func newAssembler(ctx context.Context, p *pipeline) *assembler {
-	size := p.task.mover.ingest.Repository().BlockSize()
+	size, options := p.task.mover.ingest.Repository().BlockSize(), p.task.mover.options
 	a := &assembler{
-		ctx: ctx, pipe: p, waiting: spill.NewBlocks(p.task.mover.options.TempDir, size, int(waitingBytes/size)),
+		ctx: ctx, pipe: p, waiting: spill.NewBlocks(options.TempDir, size, int(waitingBytes/size)/options.AtOnce),
 		given: make([]bitmap, len(p.task.objects)), held: make([]int64, len(p.task.objects)), streams: make([]*chunker, len(p.task.objects)),
 		ended: make([]bool, len(p.task.objects)),
 	}

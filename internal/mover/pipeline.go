@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -17,7 +16,7 @@ import (
 const (
 	// runBytes is how much is read at once.
 	runBytes = 1 << 20
-	// queued runs between the readers and the workers, for each worker.
+	// queued runs between the readers and the workers, for each worker, of all that is copied at once.
 	queuedPerWorker = 2
 )
 
@@ -81,8 +80,6 @@ func (t *task) workers() int {
 type pipeline struct {
 	task    *task
 	runs    chan run
-	pool    sync.Pool
-	patches sync.Pool
 	balance balance
 	// waiting counts workers that wait for a run.
 	waiting atomic.Int32
@@ -94,10 +91,7 @@ type pipeline struct {
 
 // move reads all objects that are not inline and stores them.
 func (t *task) move(ctx context.Context) error {
-	p := &pipeline{task: t, runs: make(chan run, queuedPerWorker*t.mover.workers)}
-	size := int(max(runBytes, t.mover.ingest.Repository().BlockSize(), maxChunk))
-	p.pool.New = func() any { buffer := make([]byte, 0, size); return &buffer }
-
+	p := &pipeline{task: t, runs: make(chan run, max(queuedPerWorker*t.mover.workers/t.mover.options.AtOnce, 1))}
 	workers, ctx := errgroup.WithContext(ctx)
 	if t.ordered() {
 		p.last = make(chan struct{})
@@ -148,13 +142,13 @@ func (p *pipeline) read(ctx context.Context) error {
 }
 
 func (p *pipeline) buffer() *[]byte {
-	buffer := p.pool.Get().(*[]byte)
+	buffer := p.task.mover.buffers.Get().(*[]byte)
 	*buffer = (*buffer)[:0]
 	return buffer
 }
 
 func (p *pipeline) patch() *patch {
-	if t, ok := p.patches.Get().(*patch); ok {
+	if t, ok := p.task.mover.patches.Get().(*patch); ok {
 		t.numbers, t.parts = t.numbers[:0], t.parts[:0]
 		return t
 	}
@@ -183,20 +177,46 @@ func (p *pipeline) work(ctx context.Context) error {
 		if err != nil || r.data == nil {
 			return err
 		}
+		free, err := p.task.mover.takeProcessor(ctx)
+		if err != nil {
+			return err
+		}
+		codec := p.codec(idle && free)
 		if r.turn == nil {
-			err = p.store(ctx, r, p.codec(idle))
+			err = p.store(ctx, r, codec)
 		} else {
-			encoded, err = p.storeInTurn(ctx, r, p.codec(idle), encoded[:0])
+			encoded = p.encode(r, codec, encoded[:0])
+		}
+		p.task.mover.leaveProcessor()
+		if err == nil && r.turn != nil {
+			err = p.storeInTurn(ctx, r, encoded)
 		}
 		if err != nil {
 			return err
 		}
-		p.pool.Put(r.data)
+		p.task.mover.buffers.Put(r.data)
 		if r.patch != nil {
-			p.patches.Put(r.patch)
+			p.task.mover.patches.Put(r.patch)
 		}
 	}
 }
+
+// takeProcessor waits for a processor, and says whether one was free.
+func (m *Mover) takeProcessor(ctx context.Context) (free bool, err error) {
+	select {
+	case m.processors <- struct{}{}:
+		return true, nil
+	default:
+	}
+	select {
+	case m.processors <- struct{}{}:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+func (m *Mover) leaveProcessor() { <-m.processors }
 
 // next takes a run, and says whether processors idled before it came. At the end there is a run without data.
 func (p *pipeline) next(ctx context.Context) (r run, idle bool, err error) {
@@ -234,9 +254,11 @@ func (p *pipeline) store(ctx context.Context, r run, codec repo.Codec) error {
 		var id repo.ID
 		if !spill.AllZero(block) {
 			id = p.task.mover.ingest.BlockID(block)
-			if _, err := p.task.mover.ingest.StoreBlock(ctx, id, block, codec); err != nil {
+			took, err := p.task.mover.ingest.StoreBlock(ctx, id, block, codec)
+			if err != nil {
 				return err
 			}
+			p.task.count(int64(len(block)), took)
 		}
 		if err := p.note(r.object, number, id, int64(len(block))); err != nil {
 			return err
@@ -251,8 +273,8 @@ type encodedBlock struct {
 	repo.Encoded
 }
 
-// storeInTurn encodes the blocks of a run, and stores them when it is the run's turn. It returns memory to be used again.
-func (p *pipeline) storeInTurn(ctx context.Context, r run, codec repo.Codec, encoded []encodedBlock) ([]encodedBlock, error) {
+// encode encodes the blocks of a run, and appends them to encoded.
+func (p *pipeline) encode(r run, codec repo.Codec, encoded []encodedBlock) []encodedBlock {
 	for number, block := range r.blocks() {
 		b := encodedBlock{number: number, length: int64(len(block))}
 		if !spill.AllZero(block) {
@@ -260,23 +282,30 @@ func (p *pipeline) storeInTurn(ctx context.Context, r run, codec repo.Codec, enc
 		}
 		encoded = append(encoded, b)
 	}
+	return encoded
+}
+
+// storeInTurn stores the encoded blocks of a run when it is the run's turn.
+func (p *pipeline) storeInTurn(ctx context.Context, r run, encoded []encodedBlock) error {
 	select {
 	case <-r.turn.before:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	for _, b := range encoded {
 		if !b.ID.IsZero() {
-			if err := p.task.mover.ingest.StoreEncoded(ctx, b.Encoded); err != nil {
-				return nil, err
+			took, err := p.task.mover.ingest.StoreEncoded(ctx, b.Encoded)
+			if err != nil {
+				return err
 			}
+			p.task.count(b.length, took)
 		}
 		if err := p.note(r.object, b.number, b.ID, b.length); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	close(r.turn.after)
-	return encoded, nil
+	return nil
 }
 
 // note notes that a block is stored.

@@ -237,8 +237,8 @@ func (h *healer) store(ctx context.Context, in *Ingest, kind pack.Kind, id forma
 	if kind == pack.KindNode {
 		codec = CodecNone
 	}
-	stored, _, err := in.store(ctx, kind, id, plain, codec)
-	if !stored || err != nil {
+	took, err := in.store(ctx, kind, id, plain, codec)
+	if took == 0 || err != nil {
 		return false, err
 	}
 	h.report.Bytes += int64(len(plain))

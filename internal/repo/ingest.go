@@ -94,8 +94,6 @@ type Stats struct {
 	NewBlocks, NewBytes, Stored atomic.Int64
 	// KnownBlocks and KnownBytes were there already.
 	KnownBlocks, KnownBytes atomic.Int64
-	// Whole counts those of the new blocks whose frames went over from another repository as they were.
-	Whole atomic.Int64
 	// NodeBytes is what new tree nodes took.
 	NodeBytes atomic.Int64
 	// Written is what packs took, with their tables, and the points' files; the index, which is some fifty bytes for each block,

@@ -16,15 +16,15 @@ func (in *Ingest) BlockID(plain []byte) format.ID {
 	return in.repo.hasher.Sum(format.ContextBlock, plain)
 }
 
-// StoreBlock makes sure that a block is stored. The id must be BlockID's of this very buffer. It returns false if the
-// block was there already.
-func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, codec Codec) (stored bool, err error) {
-	stored, size, err := in.store(ctx, pack.KindBlock, id, plain, codec)
+// StoreBlock makes sure that a block is stored. The id must be BlockID's of this very buffer. It returns how many bytes it
+// takes; 0 if the block was there already.
+func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, codec Codec) (took int, err error) {
+	took, err = in.store(ctx, pack.KindBlock, id, plain, codec)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	in.count(stored, int64(len(plain)), size)
-	return stored, nil
+	in.count(int64(len(plain)), took)
+	return took, nil
 }
 
 // Encoded is a block that was encoded and is not stored yet.
@@ -40,29 +40,29 @@ func (in *Ingest) Encode(plain []byte, codec Codec) Encoded {
 	return Encoded{id, int64(len(plain)), in.encode(pack.KindBlock, id, plain, codec)}
 }
 
-// StoreEncoded makes sure that an encoded block is stored. It is to be called once.
-func (in *Ingest) StoreEncoded(ctx context.Context, block Encoded) error {
+// StoreEncoded makes sure that an encoded block is stored. It is to be called once, and returns what StoreBlock does.
+func (in *Ingest) StoreEncoded(ctx context.Context, block Encoded) (took int, err error) {
 	defer in.buffers.Put(block.frame)
-	_, err := in.storeFrame(ctx, block.ID, block.plain, *block.frame)
-	return err
+	return in.storeFrame(ctx, block.ID, block.plain, *block.frame)
 }
 
-// storeFrame makes sure that a block is stored, as the frame that was made of it. It returns false if it was there already.
-func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, frame []byte) (stored bool, err error) {
+// storeFrame makes sure that a block is stored, as the frame that was made of it. It returns what StoreBlock does.
+func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, frame []byte) (took int, err error) {
 	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
-		return false, err
+		return 0, err
 	}
 	known, err := in.reserve(ctx, id)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if !known {
 		if err := in.appendFrame(ctx, pack.KindBlock, frame); err != nil {
-			return false, err
+			return 0, err
 		}
+		took = len(frame)
 	}
-	in.count(!known, plain, len(frame))
-	return !known, nil
+	in.count(plain, took)
+	return took, nil
 }
 
 // encode makes a frame in a buffer of the pool.
@@ -72,16 +72,16 @@ func (in *Ingest) encode(kind pack.Kind, id format.ID, plain []byte, codec Codec
 	return buffer
 }
 
-// count adds a block to the statistics.
-func (in *Ingest) count(stored bool, plain int64, size int) {
-	if !stored {
+// count adds a block to the statistics: one that took so many bytes, or was there already.
+func (in *Ingest) count(plain int64, took int) {
+	if took == 0 {
 		in.stats.KnownBlocks.Add(1)
 		in.stats.KnownBytes.Add(plain)
 		return
 	}
 	in.stats.NewBlocks.Add(1)
 	in.stats.NewBytes.Add(plain)
-	in.stats.Stored.Add(int64(size))
+	in.stats.Stored.Add(int64(took))
 }
 
 // Load reads a tree node. With Store it makes an Ingest the tree.Nodes of its repository.
@@ -92,27 +92,26 @@ func (in *Ingest) Load(ctx context.Context, id format.ID) ([]byte, error) {
 // Store stores a tree node and returns its id.
 func (in *Ingest) Store(ctx context.Context, node []byte) (format.ID, error) {
 	id := tree.NodeID(in.repo.hasher, node)
-	stored, size, err := in.store(ctx, pack.KindNode, id, node, pack.CodecNone)
-	if stored {
-		in.stats.NodeBytes.Add(int64(size))
-	}
+	took, err := in.store(ctx, pack.KindNode, id, node, pack.CodecNone)
+	in.stats.NodeBytes.Add(int64(took))
 	return id, err
 }
 
-// store appends a frame unless its id is known. Of several callers with one id, one encodes and appends.
-func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain []byte, codec Codec) (bool, int, error) {
+// store appends a frame unless its id is known, and returns what it takes. Of several callers with one id, one encodes and
+// appends.
+func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain []byte, codec Codec) (took int, err error) {
 	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
-		return false, 0, err
+		return 0, err
 	}
 	if known, err := in.reserve(ctx, id); known || err != nil {
-		return false, 0, err
+		return 0, err
 	}
 	buffer := in.encode(kind, id, plain, codec)
 	defer in.buffers.Put(buffer)
 	if err := in.appendFrame(ctx, kind, *buffer); err != nil {
-		return false, 0, err
+		return 0, err
 	}
-	return true, len(*buffer), nil
+	return len(*buffer), nil
 }
 
 // appendFrame appends the frame of an id that was reserved. An error ends the ingest.

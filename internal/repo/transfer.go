@@ -67,10 +67,17 @@ func (t *Transfer) NewTaker() *Taker {
 	return taker
 }
 
-// Take makes sure that the target has the blocks, none of which is zeros, and calls done with each, in no order; read is
-// true if it was read from the source. For a block that the source cannot give it calls failed and goes on. An error of
-// either ends it.
-func (t *Taker) Take(ctx context.Context, blocks []Block, done func(block Block, read bool) error, failed func(Block, error) error) error {
+// Taken says how the target has a block.
+type Taken struct {
+	// Read is true if it was read from the source, and Whole if its frame went over as it was.
+	Read, Whole bool
+	// Took is how many bytes it takes in the target; 0 if it was there already.
+	Took int
+}
+
+// Take makes sure that the target has the blocks, none of which is zeros, and calls done with each, in no order. For a block
+// that the source cannot give it calls failed and goes on. An error of either ends it.
+func (t *Taker) Take(ctx context.Context, blocks []Block, done func(Block, Taken) error, failed func(Block, error) error) error {
 	t.wanted = t.wanted[:0]
 	for _, block := range blocks {
 		known, err := t.transfer.to.has(ctx, block)
@@ -81,15 +88,16 @@ func (t *Taker) Take(ctx context.Context, blocks []Block, done func(block Block,
 			t.wanted = append(t.wanted, block)
 			continue
 		}
-		if err := done(block, false); err != nil {
+		if err := done(block, Taken{}); err != nil {
 			return err
 		}
 	}
 	return t.reader.Read(ctx, t.wanted, func(block Block, plain []byte) error {
-		if err := t.store(ctx, block, plain); err != nil {
+		taken, err := t.store(ctx, block, plain)
+		if err != nil {
 			return err
 		}
-		return done(block, true)
+		return done(block, taken)
 	}, failed)
 }
 
@@ -118,21 +126,18 @@ func (t *Taker) take(p placed, frame []byte) error {
 }
 
 // store stores the block that was read last: its frame, or its content encoded anew.
-func (t *Taker) store(ctx context.Context, block Block, plain []byte) error {
+func (t *Taker) store(ctx context.Context, block Block, plain []byte) (Taken, error) {
 	if whole := t.whole; whole != nil {
 		t.whole = nil
-		stored, err := t.transfer.to.storeFrame(ctx, block.ID, block.Length, whole)
-		if stored {
-			t.transfer.to.stats.Whole.Add(1)
-		}
-		return err
+		took, err := t.transfer.to.storeFrame(ctx, block.ID, block.Length, whole)
+		return Taken{Read: true, Whole: took > 0, Took: took}, err
 	}
 	codec := pack.CodecS2
 	if t.transfer.codec != nil {
 		codec = *t.transfer.codec
 	}
-	_, err := t.transfer.to.StoreBlock(ctx, block.ID, plain, codec)
-	return err
+	took, err := t.transfer.to.StoreBlock(ctx, block.ID, plain, codec)
+	return Taken{Read: true, Took: took}, err
 }
 
 // has is true if the domain has a block, or it is on its way there: a point may refer to it.
@@ -144,7 +149,7 @@ func (in *Ingest) has(ctx context.Context, block Block) (known bool, err error) 
 		known, err = in.stored(ctx, block.ID)
 	}
 	if known {
-		in.count(false, block.Length, 0)
+		in.count(block.Length, 0)
 	}
 	return known, err
 }

@@ -53,8 +53,11 @@ type run struct {
 }
 
 // NewSorter makes a sorter; an empty dir means the system's folder for temporary files.
-func NewSorter(dir string) *Sorter {
-	return &Sorter{dir: dir, limit: sortedInMemory, width: mergeWidth}
+func NewSorter(dir string) *Sorter { return NewSmallSorter(dir, 1) }
+
+// NewSmallSorter makes a sorter with one share of so many in the memory that a sorter takes.
+func NewSmallSorter(dir string, shares int) *Sorter {
+	return &Sorter{dir: dir, limit: max(sortedInMemory/shares, 1), width: mergeWidth}
 }
 
 // Add adds a record.
