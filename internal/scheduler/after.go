@@ -95,10 +95,22 @@ func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, 
 		fmt.Fprintln(sum, p.ID, p.State, p.Size)
 	}
 	head := catalog.Head{RepositoryID: ofSource, Checksum: hex.EncodeToString(sum.Sum(nil))}
-	if at, err := s.catalog.Mirror.Head(ctx, listing.Repository); err == nil && at == head {
-		return nil
+	at, err := s.catalog.Mirror.Head(ctx, listing.Repository)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound) || err == nil && at.RepositoryID != ofSource: // it was a target
+		return s.catalog.Mirror.Replace(ctx, listing.Repository, head, all(points))
+	case err != nil || at == head:
+		return err
 	}
-	return s.catalog.Mirror.Replace(ctx, listing.Repository, head, all(points))
+	known, err := s.catalog.Mirror.All(ctx, listing.Repository)
+	if err != nil {
+		return err
+	}
+	err = s.catalog.Mirror.Apply(ctx, listing.Repository, at, head, between(known, points))
+	if errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
+		err = s.catalog.Mirror.Replace(ctx, listing.Repository, head, all(points))
+	}
+	return err
 }
 
 // changeMirror brings the mirror of a repository from the head that it is at to the repository's.
@@ -228,9 +240,10 @@ func between(before, after []catalog.MirrorPoint) catalog.Changes {
 	return changes
 }
 
-// samePoint compares what changes of a point: its claims and its damage, and whether its machine is known by now.
+// samePoint compares what changes of a point: in a source its state and size, in a target its claims and its damage, and whether
+// its machine is known by now.
 func samePoint(a, b catalog.MirrorPoint) bool {
-	return a.Damaged == b.Damaged && a.Reason == b.Reason && (a.Machine == nil) == (b.Machine == nil) && len(a.Claims) == len(b.Claims) &&
+	return a.State == b.State && a.Size == b.Size && a.Damaged == b.Damaged && a.Reason == b.Reason && (a.Machine == nil) == (b.Machine == nil) && len(a.Claims) == len(b.Claims) &&
 		slices.EqualFunc(a.Claims, b.Claims, func(x, y catalog.MirrorClaim) bool {
 			return x.Job == y.Job && x.Reason == y.Reason && (len(x.Flags) == 0 && len(y.Flags) == 0 || reflect.DeepEqual(x.Flags, y.Flags))
 		})
@@ -305,8 +318,14 @@ func (s *Scheduler) Release(ctx context.Context, resources policy.Resources, of 
 			points = append(points, repo.Forgetting{Point: entry.ID, Reason: "released with its job"})
 		}
 	}
-	_, err = target.Forget(ctx, of, points, nil)
-	return err
+	if _, err = target.Forget(ctx, of, points, nil); err != nil {
+		return err
+	}
+	// It is done, whatever comes of noting it: the next session of another job, or catalog rebuild, makes up for that.
+	if err := s.noteTarget(context.WithoutCancel(ctx), setup.Target.Name, target); err != nil {
+		s.log.Error("what a target has after claims were withdrawn cannot be noted", "job", of, "error", err)
+	}
+	return nil
 }
 
 // openTarget opens a target, which must have the id that is given, if one is.

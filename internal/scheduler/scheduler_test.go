@@ -2,9 +2,11 @@ package scheduler_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -552,6 +554,52 @@ func TestRebuildMakesTheMirrorAnew(t *testing.T) {
 	})
 }
 
+// Of what a source has only what is new, has changed or has gone is written to the catalog: the mirror stays the edition that it was.
+func TestMirrorOfASourceIsChangedNotMadeAnew(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		ctx := l.t.Context()
+		edition := func() (id int64) {
+			db, err := sql.Open("sqlite", l.path)
+			l.must(err)
+			defer db.Close()
+			l.must(db.QueryRow(`SELECT edition FROM mirrors WHERE repository = 'pve'`).Scan(&id))
+			return id
+		}
+		mirrored := func() string {
+			points, err := l.catalog.Mirror.All(ctx, "pve")
+			l.must(err)
+			var states []string
+			for _, p := range points {
+				states = append(states, fmt.Sprintf("%s %s", p.Machine.Name, p.State))
+			}
+			slices.Sort(states)
+			return strings.Join(states, ", ")
+		}
+		l.add("a")
+		l.add("b")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		l.pass(time.Minute)
+		first := edition()
+		l.add("c")
+		unlock := l.lock("c")
+		for _, step := range []struct {
+			change func()
+			want   string
+		}{
+			{func() {}, "a complete, b complete, c locked"},
+			{unlock, "a complete, b complete, c complete"},
+			{func() { l.with(func() { l.points["pve"] = l.points["pve"][1:] }) }, "b complete, c complete"},
+		} {
+			step.change()
+			l.pass(8 * time.Hour)
+			if got := mirrored(); got != step.want || edition() != first {
+				l.t.Errorf("%s in edition %d, want %s in %d", got, edition(), step.want, first)
+			}
+		}
+	})
+}
+
 // What a job claims is withdrawn in its target alone, and not in another repository that lies in its place.
 func TestReleaseWithdrawsClaimsInTheTargetAlone(t *testing.T) {
 	inBubble(t, func(l *lab) {
@@ -587,6 +635,9 @@ func TestReleaseWithdrawsClaimsInTheTargetAlone(t *testing.T) {
 		l.must(l.Release(ctx, resources, "offsite"))
 		if n := left(); n != 0 {
 			l.t.Errorf("%d points after", n)
+		}
+		if known, err := l.catalog.Mirror.All(ctx, "vault"); err != nil || len(known) != 0 {
+			l.t.Errorf("the catalog still has %v, %v", known, err)
 		}
 	})
 }
