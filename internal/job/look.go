@@ -39,20 +39,6 @@ func (r *runner) interval() policy.Interval {
 	return policy.Interval{Begins: intervals.Current(began), Ends: intervals.Next(began)}
 }
 
-// view is what sources and target have at one moment, and what is planned from that.
-type view struct {
-	opened []*registry.Source // by the number of the source; nil where it could not be opened
-	plan   plan.IntervalPlan
-}
-
-func (v *view) close() {
-	for _, opened := range v.opened {
-		if opened != nil {
-			opened.Close()
-		}
-	}
-}
-
 // look lists the sources and plans. The caller closes the view.
 func (r *runner) look(ctx context.Context) (*view, error) {
 	v := &view{}
@@ -66,6 +52,7 @@ func (r *runner) look(ctx context.Context) (*view, error) {
 		return nil, err
 	}
 	r.session.Selected = append(r.session.Selected, r.unoffered(situation.Held)...)
+	r.letGo(v)
 	v.plan = r.planned(situation)
 	return v, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
 
@@ -114,17 +113,6 @@ func (r *runner) openAll(ctx context.Context) *view {
 		}
 	}
 	return v
-}
-
-// sources are those of a view that could be opened.
-func (v *view) sources() iter.Seq2[*registry.Source, error] {
-	return func(yield func(*registry.Source, error) bool) {
-		for _, opened := range v.opened {
-			if opened != nil && !yield(opened, nil) {
-				return
-			}
-		}
-	}
 }
 
 // donors are the repositories among the sources.

@@ -87,7 +87,11 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 		}
 		return points, repository.NeedsKey()
 	}
-	known, found := memory.of(repository.ID()), &remembered{points: make([]rememberedPoint, 0, len(entries)), last: map[repo.Pseudonym]*likeness{}}
+	known := memory.of(repository.ID())
+	found := known
+	if !known.isAll(entries) {
+		found = &remembered{points: make([]rememberedPoint, 0, len(entries)), last: map[repo.Pseudonym]*likeness{}}
+	}
 	for some := range slices.Chunk(entries, readAtOnce) {
 		read, err := readUnknown(ctx, repository, some, known)
 		if err != nil {
@@ -96,6 +100,7 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 		for _, entry := range some {
 			point, is := known.point(entry)
 			switch {
+			case is && found == known: // it stays where it is
 			case is:
 				found.points = append(found.points, *point)
 			case read[0].Err != nil:

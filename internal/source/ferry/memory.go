@@ -28,7 +28,7 @@ const memoryLimit = 500_000
 // remembered are the points of one listing. Once it is in a memory, it does not change.
 type remembered struct {
 	points []rememberedPoint // sorted by id once they are kept
-	// last is what the last point of each machine has in common with others.
+	// last is what the last point of each machine has in common with others; nil once they are kept.
 	last map[repo.Pseudonym]*likeness
 }
 
@@ -63,8 +63,10 @@ func (m *Memory) keep(repository string, found *remembered) {
 	if m == nil {
 		return
 	}
-	found.last = nil
-	slices.SortFunc(found.points, func(a, b rememberedPoint) int { return bytes.Compare(a.id[:], b.id[:]) })
+	if found.last != nil { // it is new
+		found.last = nil
+		slices.SortFunc(found.points, func(a, b rememberedPoint) int { return bytes.Compare(a.id[:], b.id[:]) })
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.listings == nil {
@@ -115,6 +117,19 @@ func (r *remembered) point(entry repo.Entry) (*rememberedPoint, bool) {
 	}
 	p := &r.points[at]
 	return p, p.checksum == entry.Checksum && p.like.machine == entry.Machine && p.created.Equal(entry.Created)
+}
+
+// isAll is true if the points are those that the log has.
+func (r *remembered) isAll(entries []repo.Entry) bool {
+	if r == nil || len(r.points) != len(entries) {
+		return false
+	}
+	for _, entry := range entries {
+		if _, is := r.point(entry); !is {
+			return false
+		}
+	}
+	return true
 }
 
 // add remembers a point that was read, and returns it as it is remembered.

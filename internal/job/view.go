@@ -1,0 +1,58 @@
+package job
+
+import (
+	"iter"
+
+	"ferry/internal/plan"
+	"ferry/internal/source"
+	"ferry/internal/source/registry"
+)
+
+// view is what sources and target have at one moment, and what is planned from that.
+type view struct {
+	opened []*registry.Source // by the number of the source; nil where it could not be opened
+	plan   plan.IntervalPlan
+}
+
+func (v *view) close() {
+	for _, opened := range v.opened {
+		if opened != nil {
+			opened.Close()
+		}
+	}
+}
+
+// sources are those of a view that could be opened.
+func (v *view) sources() iter.Seq2[*registry.Source, error] {
+	return func(yield func(*registry.Source, error) bool) {
+		for _, opened := range v.opened {
+			if opened != nil && !yield(opened, nil) {
+				return
+			}
+		}
+	}
+}
+
+// letGo lets those points of the sources go that the target has whole: planning takes their briefs, and nothing copies them, unless
+// points are read whole. There may be a hundred thousand, and few that are to be copied.
+func (r *runner) letGo(v *view) {
+	if r.Full {
+		return
+	}
+	for _, whole := range r.whole {
+		if whole {
+			return
+		}
+	}
+	for _, opened := range v.opened {
+		if opened != nil {
+			var left []source.Point // another list: the one that there was goes
+			for i := range opened.Points {
+				if p := &opened.Points[i]; !r.target.HasWhole(p.ID) {
+					left = append(left, *p)
+				}
+			}
+			opened.Points = left
+		}
+	}
+}
