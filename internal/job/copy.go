@@ -199,6 +199,7 @@ func (c *copier) pass(ctx context.Context, todo []int, attempt int) error {
 	}
 	mover := mover.New(ingest, mover.Options{
 		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Seeded: c.options.Seeded, Progress: c.options.Started,
+		Calls: c.from.Root.Calls(),
 	})
 	points := map[backup.PointID]source.Point{}
 	for _, p := range c.from.Points {

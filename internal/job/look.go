@@ -40,9 +40,12 @@ func (r *runner) interval() policy.Interval {
 }
 
 // look lists the sources and plans. The caller closes the view.
-func (r *runner) look(ctx context.Context) (*view, error) {
+func (r *runner) look(ctx context.Context) (*view, error) { return r.lookWithin(ctx, ctx) }
+
+// lookWithin looks with another context for what reads the sources.
+func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 	v := &view{}
-	err := r.list(ctx, v)
+	err := r.list(reading, v)
 	var situation plan.Situation
 	if err == nil {
 		situation, err = r.situation(ctx)
@@ -247,7 +250,7 @@ func (r *runner) rules(of backup.Machine) policy.Retention {
 // openSource lists a source, and says what state it is in.
 func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source, SourceState) {
 	state := SourceState{Name: place.Origin.Repository.Name, State: StateReady}
-	opened, err := place.Open(ctx)
+	opened, err := registry.Answering(ctx, place.Origin.Repository.Location, func() (*registry.Source, error) { return place.Open(ctx) })
 	if err != nil {
 		state.State, state.Reason = StateUnreadable, backup.SafeText(err.Error())
 		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository)) && !errors.Is(err, ErrNoKey) {

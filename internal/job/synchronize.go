@@ -126,8 +126,15 @@ const (
 
 // round looks once, and carries out what it sees.
 func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
-	v, err := r.look(ctx)
-	if err != nil {
+	looking, cancel := r.whileOpen(ctx)
+	defer cancel()
+	v, err := r.lookWithin(ctx, looking)
+	switch {
+	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(looking), errWindow):
+		phase.State, phase.Reason = PhaseWaits, errWindow.Error()
+		r.notListed()
+		return whileWaiting, nil
+	case err != nil:
 		return never, err
 	}
 	defer v.close()
@@ -169,6 +176,16 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	r.waits("")
 	then, err := r.transfer(ctx, v, todo, phase)
 	return then, r.withRoom(ctx, err, todo)
+}
+
+// notListed notes that a look ended before every source was listed.
+func (r *runner) notListed() {
+	r.session.Sources = []SourceState{}
+	for _, place := range r.Sources {
+		r.session.Sources = append(r.session.Sources, SourceState{
+			Name: place.Origin.Repository.Name, State: StateUnreadable, Reason: "the window closed before it was listed",
+		})
+	}
 }
 
 // transfer copies points while the window is open, and says how it goes on.

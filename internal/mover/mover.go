@@ -56,6 +56,8 @@ type Options struct {
 	Now func() time.Time
 	// AtOnce is how many points are copied at once at most: they share what one alone takes of memory. 0 is one.
 	AtOnce int
+	// Calls are those that read the source; nil: calls of the mover's own.
+	Calls *source.Calls
 	// Progress, if set, is given each task's counters when it begins.
 	Progress func(source.Point, *Progress)
 }
@@ -88,6 +90,9 @@ func New(ingest *repo.Ingest, options Options) *Mover {
 	if options.Codec == "" {
 		options.Codec = CodecAuto
 	}
+	if options.Calls == nil {
+		options.Calls = &source.Calls{}
+	}
 	options.AtOnce = max(options.AtOnce, 1)
 	workers := runtime.GOMAXPROCS(0)
 	m := &Mover{ingest: ingest, options: options, workers: workers, processors: make(chan struct{}, workers)}
@@ -115,12 +120,13 @@ type Result struct {
 // is called, which needs a Flush or Close of the ingest, from another goroutine.
 //
 // An error says what keeps this point from being copied; nothing of the point is visible then. If the source changed
-// while it was read, the error wraps backup.ErrChanged or backup.ErrVanished.
+// while it was read, the error wraps backup.ErrChanged or backup.ErrVanished. After ctx has ended Copy returns within
+// source.Patience even if the source does not answer.
 func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result, error)) error {
 	if p.Opener == nil {
 		return &backup.Error{Machine: p.Machine.Name, Point: p.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %s", p.State, p.Reason)}
 	}
-	content, err := p.Opener.Open(ctx)
+	content, err := source.OpenAnswering(ctx, m.options.Calls, p.Opener)
 	if err != nil {
 		return place(p, "", backup.NoOffset, err)
 	}
@@ -355,7 +361,7 @@ func (t *task) finished() *repo.Point {
 	p.Objects = nil
 	if via := t.point.Via; via != "" { // the origin is another than this source, and stays
 		p.Hops = append(slices.Clone(p.Hops), backup.Hop{RepositoryID: via, Time: t.started.UTC()})
-		if from, is := t.content.(native); is {
+		if from, is := t.native(); is {
 			_, there := from.Stored()
 			p.Origin = there.Origin // a listing leaves its validator out
 		}

@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
+	"ferry/internal/source"
 )
 
 // native is content that a Ferry repository holds. Where equal content has equal ids in both repositories the ids need not
@@ -26,12 +27,18 @@ const takenAtOnce = 256
 
 // transfer begins to take over from the repository that the task's content lies in, if that can be.
 func (t *task) transfer() (*repo.Transfer, *repo.Point) {
-	from, ok := t.content.(native)
+	from, ok := t.native()
 	if !ok {
 		return nil, nil
 	}
 	repository, point := from.Stored()
 	return t.mover.ingest.NewTransfer(repository, t.codecAsked()), point
+}
+
+// native is the content as a Ferry repository has it, if it is of one.
+func (t *task) native() (native, bool) {
+	from, ok := source.Opened(t.content).(native)
+	return from, ok
 }
 
 // codecAsked is the codec that was asked for by name, or nil.
@@ -54,6 +61,7 @@ type batch struct {
 //	  -> takers, in parallel: known here? else its frame, proven -> open pack
 type taking struct {
 	task     *task
+	from     *repo.Repository
 	transfer *repo.Transfer
 	object   *object
 	root     repo.Root
@@ -73,7 +81,9 @@ func (t *task) takeOver(ctx context.Context, transfer *repo.Transfer, o *object,
 	if o.base != nil && o.base.Size != root.Size {
 		o.base = nil // what is equal is known by its ids all the same
 	}
-	k := &taking{task: t, transfer: transfer, object: o, root: root, batches: make(chan batch)}
+	content, _ := t.native()
+	from, _ := content.Stored()
+	k := &taking{task: t, from: from, transfer: transfer, object: o, root: root, batches: make(chan batch)}
 	workers := takers
 	if t.ordered() {
 		workers = 1
@@ -107,8 +117,7 @@ func (k *taking) plan(ctx context.Context) error {
 }
 
 func (k *taking) planAll(ctx context.Context) error {
-	from, _ := k.task.content.(native).Stored()
-	for blocks, err := range from.Leaves(ctx, k.root) {
+	for blocks, err := range k.from.Leaves(ctx, k.root) {
 		if err != nil {
 			return k.place(err)
 		}
@@ -237,10 +246,9 @@ func (k *taking) done(of batch, block repo.Block, taken repo.Taken) error {
 }
 
 func (k *taking) place(err error) error {
-	from, _ := k.task.content.(native).Stored()
 	offset := backup.NoOffset
 	if at, ok := err.(*backup.Error); ok { //nolint:errorlint // made right here
 		offset, err = at.Offset, at.Err
 	}
-	return place(k.task.point, k.object.Name, offset, &backup.Error{Offset: offset, Err: err, Hint: "run ferry verify on " + from.Location()})
+	return place(k.task.point, k.object.Name, offset, &backup.Error{Offset: offset, Err: err, Hint: "run ferry verify on " + k.from.Location()})
 }

@@ -24,7 +24,8 @@ type Root struct {
 	instance string
 	read     atomic.Int64
 	// pace is told of bytes that are about to be read; nil: as fast as it goes.
-	pace func(bytes int) error
+	pace  func(bytes int) error
+	calls *Calls
 }
 
 // pacedAtOnce is how many bytes of a file are read at once where there is a pace, so that they flow.
@@ -43,7 +44,7 @@ func OpenRoot(path, name string) (*Root, error) {
 	if name == "" {
 		name = filepath.Base(absolute)
 	}
-	return &Root{root: root, path: absolute, name: name}, nil
+	return &Root{root: root, path: absolute, name: name, calls: &Calls{}}, nil
 }
 
 // Elsewhere is the root of a source that lies in no folder: it has no files of its own, and counts what is read. The
@@ -52,7 +53,7 @@ func Elsewhere(location, name string) *Root {
 	if name == "" {
 		name = location
 	}
-	return &Root{path: location, name: name}
+	return &Root{path: location, name: name, calls: &Calls{}}
 }
 
 // Name is the source's name, which takes part in the identity of machines whose format states no UUID.
@@ -64,6 +65,12 @@ func (r *Root) SetInstance(instance string) { r.instance = instance }
 // SetPace makes reads of files wait before each piece of at most 64 KiB until pace returns; its error is theirs. It is for
 // before the source is listed.
 func (r *Root) SetPace(pace func(bytes int) error) { r.pace = pace }
+
+// SetCalls makes the calls that read the source some of those given. It is for before the source is listed.
+func (r *Root) SetCalls(calls *Calls) { r.calls = calls }
+
+// Calls are the calls that read the source.
+func (r *Root) Calls() *Calls { return r.calls }
 
 // MachineKey builds the key of a machine of this source, as backup.NewMachineKey does.
 func (r *Root) MachineKey(platform backup.Platform, nativeID, uuid string) backup.MachineKey {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -179,7 +180,7 @@ func RepositoryOf(p source.Point) *repo.Repository {
 	return nil
 }
 
-// countingStore counts what is read of a repository as bytes read of the source.
+// countingStore counts what is read of a repository as bytes read of the source, by calls that can be left behind.
 type countingStore struct {
 	storage.Store
 	root *source.Root
@@ -188,21 +189,21 @@ type countingStore struct {
 func (s countingStore) Unwrap() storage.Store { return s.Store }
 
 func (s countingStore) ReadAll(ctx context.Context, name string, limit int64) ([]byte, error) {
-	content, err := storage.ReadAll(ctx, s.Store, name, limit)
+	content, err := source.Call(ctx, s.root.Calls(), func() ([]byte, error) { return storage.ReadAll(ctx, s.Store, name, limit) }, nil)
 	s.root.CountRead(len(content))
 	return content, err
 }
 
 func (s countingStore) OpenSized(ctx context.Context, name string, size int64) (storage.Reader, error) {
-	reader, err := storage.OpenSized(ctx, s.Store, name, size)
-	if err != nil {
-		return nil, err
-	}
-	return countingReader{Reader: reader, root: s.root}, nil
+	return s.open(ctx, func() (storage.Reader, error) { return storage.OpenSized(ctx, s.Store, name, size) })
 }
 
 func (s countingStore) Open(ctx context.Context, name string) (storage.Reader, error) {
-	reader, err := s.Store.Open(ctx, name)
+	return s.open(ctx, func() (storage.Reader, error) { return s.Store.Open(ctx, name) })
+}
+
+func (s countingStore) open(ctx context.Context, open func() (storage.Reader, error)) (storage.Reader, error) {
+	reader, err := source.Call(ctx, s.root.Calls(), open, func(r storage.Reader) { _ = r.Close() })
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +221,17 @@ func (r countingReader) ReadAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
+// buffers are what calls read into that may be left behind: the repository uses its own again.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 func (r countingReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (int, error) {
-	n, err := storage.ReadAt(ctx, r.Reader, p, offset)
+	buffer := buffers.Get().(*[]byte)
+	*buffer = slices.Grow((*buffer)[:0], len(p))[:len(p)]
+	n, err := source.Call(ctx, r.root.Calls(), func() (int, error) { return storage.ReadAt(ctx, r.Reader, *buffer, offset) }, nil)
+	copy(p[:n], *buffer)
 	r.root.CountRead(n)
+	if !errors.Is(err, source.ErrNoAnswer) {
+		buffers.Put(buffer)
+	}
 	return n, err
 }

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"ferry/internal/backup"
@@ -46,14 +48,38 @@ type Options struct {
 	Elsewhere bool
 }
 
-// Open lists a folder. Formats claim files in their order.
+// Open lists a folder. Formats claim files in their order. It is Answering.
 func Open(ctx context.Context, path string, options Options) (*Source, error) {
+	return Answering(ctx, path, func() (*Source, error) { return open(ctx, path, options) })
+}
+
+// Answering opens the source at a location by what it is given, so that one that does not answer is left behind when ctx has
+// ended. One that calls are left behind in is not opened again before they return. Then the error wraps source.ErrNoAnswer.
+func Answering(ctx context.Context, location string, open func() (*Source, error)) (*Source, error) {
+	calls := callsOf(location)
+	if behind, since := calls.Behind(); behind > 0 {
+		return nil, fmt.Errorf("%w: what was asked of it %s has not come back", source.ErrNoAnswer, since.UTC().Format("2006-01-02 15:04:05 UTC"))
+	}
+	return source.Call(ctx, calls, open, func(s *Source) { _ = s.Close() })
+}
+
+// locations has the calls into every source that was opened in this process: what hangs does so for all who open it, and while it
+// does, more calls would hang as well, and nothing would bound them.
+var locations sync.Map // of the cleaned location to *source.Calls
+
+func callsOf(location string) *source.Calls {
+	calls, _ := locations.LoadOrStore(filepath.Clean(location), &source.Calls{})
+	return calls.(*source.Calls)
+}
+
+func open(ctx context.Context, path string, options Options) (*Source, error) {
 	root, err := openRoot(path, options)
 	if err != nil {
 		return nil, err
 	}
 	root.SetInstance(options.Instance)
 	root.SetPace(options.Pace)
+	root.SetCalls(callsOf(path))
 	s := &Source{Root: root, broken: openBrokenFiles(options.CacheDir, root.Path())}
 	if err := s.scan(ctx, options.Formats); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -126,13 +152,15 @@ func (s *Source) RememberBroken(p source.Point, reason string) error {
 	return s.broken.remember(p.Files, reason)
 }
 
-// Close releases the folder and what its points are read through.
+// Close releases the folder and what its points are read through: later, if calls into it are left behind.
 func (s *Source) Close() error {
-	var err error
-	if s.listing != nil {
-		err = s.listing.Close()
-	}
-	return errors.Join(err, s.Root.Close())
+	return s.Root.Calls().WhenBack(func() error {
+		var err error
+		if s.listing != nil {
+			err = s.listing.Close()
+		}
+		return errors.Join(err, s.Root.Close())
+	})
 }
 
 // unique keeps one point of each id, a complete one if there is one, and sorts by machine, then time. It does so in place: points
