@@ -32,6 +32,9 @@ type Host struct {
 	Interval policy.Interval
 	// Retired is what the process knows of machines that have gone for good, or are back. Session.Retired says what the target knew.
 	Retired map[backup.MachineKey]backup.Retirement
+	// Began is when the session began, if another process began it, and Earlier what that was to copy: it is in the report too.
+	Began   time.Time
+	Earlier []EarlierCopy
 	// Ran are scripts that a process has run for this session before it went. They are not run again.
 	Ran map[PhaseName]bool
 

@@ -174,6 +174,9 @@ func newRunner(setup Setup) *runner {
 	}
 	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags, r.Copy.Seeded = setup.Job.Name, setup.Full, false, false, r.flags, r.seeded
 	r.session = NewSession(setup.Host.ID, setup.Job.Name, now)
+	if !setup.Host.Began.IsZero() {
+		r.session.Began = setup.Host.Began.UTC()
+	}
 	r.session.Target.Name, r.session.Target.Location = setup.Target.Name, setup.Target.Location
 	return r
 }
@@ -258,6 +261,7 @@ func (r *runner) finish(ctx context.Context, err error) {
 		_ = r.openTarget(ctx) // why it is not to be had its state says
 	}
 	r.lookBack(ctx)
+	r.reportEarlier()
 	s := r.session
 	for _, key := range r.order {
 		r.tasks[key].judge()

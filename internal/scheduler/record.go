@@ -26,8 +26,9 @@ type record struct {
 	tasks map[backup.PointID]*task
 	// stored counts the points that were copied, by this process or one before it.
 	stored int
-	// before is how many of these it were when this process took the session up.
-	before int
+	// before is how many of these it were when this process took the session up, and earlier what was to be copied until then.
+	before  int
+	earlier []job.EarlierCopy
 }
 
 type openPhase struct {
@@ -97,6 +98,9 @@ func (n *record) resume() {
 		if row.Point != nil && (row.State == catalog.TaskWaiting || row.State == catalog.TaskRunning) {
 			n.tasks[*row.Point] = &task{id: row.ID}
 		}
+		if row.Point != nil {
+			n.earlier = append(n.earlier, earlierCopy(row))
+		}
 		switch row.State {
 		case catalog.TaskDone:
 			n.stored++
@@ -110,6 +114,17 @@ func (n *record) resume() {
 		}
 	}
 	n.before = n.stored
+}
+
+func earlierCopy(row catalog.Task) job.EarlierCopy {
+	e := job.EarlierCopy{
+		PlannedCopy: job.PlannedCopy{Machine: row.Machine, Point: *row.Point, Created: row.Created, Source: row.Source, Target: row.Target},
+		Done:        row.State == catalog.TaskDone, Attempts: int(row.Attempts) + 1, Read: row.Progress.Read, Written: row.Progress.Written,
+	}
+	if e.Done && !row.Began.IsZero() {
+		e.Took = max(0, row.Ended.Sub(row.Began))
+	}
+	return e
 }
 
 // ran are the scripts that the session has run.

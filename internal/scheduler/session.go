@@ -176,10 +176,11 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 		held = claimed(target, of.Name)
 		n.note(s.noteTarget(ctx, setup.Target.Name, target))
 	}
+	now := s.options.Now()
 	ended = job.Run(r.context, setup)
 	if r.takenUp {
 		ended.Warnings = append(ended.Warnings, fmt.Sprintf("the session was interrupted and taken up again at %s; points copied before that: %d",
-			ended.Began.Format(time.RFC3339), n.before))
+			now.UTC().Format(time.RFC3339), n.before))
 	}
 	return ended, held
 }
@@ -216,7 +217,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slot: n.slot, Waits: n.waits,
 	}
 	if n.run.takenUp {
-		setup.Host.Ran = n.ran()
+		setup.Host.Ran, setup.Host.Began, setup.Host.Earlier = n.ran(), session.Started, n.earlier
 	}
 	setup.Phase = n.phaseBegan
 	setup.Copy.Started, setup.Copy.Finished = n.started, n.finished

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ferry/internal/catalog"
+	"ferry/internal/job"
 	"ferry/internal/scheduler"
 	"ferry/internal/source/sourcetest"
 )
@@ -100,6 +101,14 @@ func TestSessionIsTakenUp(t *testing.T) {
 		report := l.report(after)
 		if !strings.Contains(strings.Join(report.Warnings, " "), "taken up again") || !report.Nominal.Equal(before.Boundary) {
 			l.t.Errorf("report %+v", report)
+		}
+		if report.Copied() != 2 || len(report.Tasks) != 2 || !report.Began.Equal(before.Started) {
+			l.t.Errorf("the report lacks what was copied before: began %s, %+v", report.Began, report.Tasks)
+		}
+		for _, of := range report.Tasks {
+			if p := of.Points[0]; of.State != job.TaskCopied || len(of.Points) != 1 || p.ReadBytes == 0 || p.Attempts == 0 {
+				l.t.Errorf("%+v", of)
+			}
 		}
 		tasks, err := l.catalog.Tasks.Of(l.t.Context(), after.ID)
 		l.must(err)
