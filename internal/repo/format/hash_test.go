@@ -10,6 +10,8 @@ import (
 
 	"github.com/zeebo/blake3"
 	"pgregory.net/rapid"
+
+	"ferry/internal/repo/blake3x16"
 )
 
 var algorithms = []Hash{HashBLAKE3, HashHMACSHA256}
@@ -128,5 +130,12 @@ func TestHasherInParallel(t *testing.T) {
 			})
 		}
 		workers.Wait()
+	}
+}
+
+// Where the processor has the faster way it is taken: the check against the library must not be what keeps from it.
+func TestFasterHashIsTaken(t *testing.T) {
+	if wideAgrees() != blake3x16.Available {
+		t.Error("the faster hash does not come to the same as the library")
 	}
 }
