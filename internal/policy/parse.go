@@ -32,8 +32,10 @@ type document struct {
 	name  string
 	file  string
 	root  *yaml.Node
-	// places are the nodes of its settings, by path.
-	places map[string]*yaml.Node
+	// places are the nodes of its settings, by path. Of a document that was remembered root and places are nil, and content is
+	// its text.
+	places  map[string]*yaml.Node
+	content []byte
 	// good: it was read without a mistake.
 	good bool
 }
@@ -62,6 +64,8 @@ func Parse(files ...File) (Resources, error) { return Rules{}.Parse(files...) }
 type Rules struct {
 	Repository func(Repository) []Problem
 	Job        func(Job) []Problem
+	// Memory remembers what files said; nil: nothing is.
+	Memory *Memory
 }
 
 // Parse is [Parse] under rules.
@@ -70,14 +74,21 @@ func (rules Rules) Parse(files ...File) (Resources, error) {
 	var documents []document
 	var problems Problems
 	for _, file := range files {
+		if d, known := rules.Memory.recall(file, &all); known {
+			documents = append(documents, d)
+			continue
+		}
 		r := &reader{file: file.Name}
+		before := len(documents)
 		for _, root := range r.documents(file.Content) {
 			if d, ok := r.document(root, &all); ok {
 				documents = append(documents, d)
 			}
 		}
+		rules.Memory.keep(file, documents[before:], r.problems, all)
 		problems = append(problems, r.problems...)
 	}
+	rules.Memory.forgetOthers(files)
 	problems = append(problems, located(all.check(documents, rules), documents)...)
 	if len(problems) > 0 {
 		problems.sort(files)
@@ -195,7 +206,8 @@ func located(problems []owned, documents []document) Problems {
 	var all Problems
 	for _, p := range problems {
 		d := of[p.owner]
-		at := nearestPlace(d.places, p.Path, d.root)
+		root, places := d.placed()
+		at := nearestPlace(places, p.Path, root)
 		p.File, p.Line, p.Column = d.file, at.Line, at.Column
 		all = append(all, p.Problem)
 	}

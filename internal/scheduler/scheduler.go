@@ -85,6 +85,8 @@ type Scheduler struct {
 	wake chan struct{}
 	// work are the goroutines that carry sessions out and look at sources. Run waits for them.
 	work sync.WaitGroup
+	// read is what resources said when they were read last.
+	read policy.Memory
 	// pruned is when the history was pruned last; only the loop knows it.
 	pruned time.Time
 

@@ -103,7 +103,7 @@ func (s *Scheduler) readResources(ctx context.Context) (policy.Resources, error)
 			files = append(files, policy.File{Name: strings.ToLower(kind) + " " + r.Name, Content: []byte(r.Document)})
 		}
 	}
-	return policy.Parse(files...)
+	return policy.Rules{Memory: &s.read}.Parse(files...)
 }
 
 // takeUp takes over sessions whose owner has gone, and carries them on.

@@ -93,6 +93,7 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 		return err
 	}
 	rules := policy.Rules{
+		Memory: &s.read,
 		Repository: func(r policy.Repository) []policy.Problem {
 			return only(given[describe(kindRepository, r.Name)], r, s.Allowed.Repository)
 		},

@@ -173,9 +173,9 @@ func (s *Server) unused(ctx context.Context, kind, name string) error {
 	}); err != nil {
 		return err
 	}
-	before := problemsOf(with)
+	before := s.problemsOf(with)
 	var users []string
-	for _, p := range problemsOf(without) {
+	for _, p := range s.problemsOf(without) {
 		known := slices.ContainsFunc(before, func(b policy.Problem) bool { return b.File == p.File && b.Path == p.Path })
 		if !known && !slices.Contains(users, p.File) {
 			users = append(users, p.File)
@@ -188,11 +188,11 @@ func (s *Server) unused(ctx context.Context, kind, name string) error {
 		hint("change or delete what uses it first")
 }
 
-func problemsOf(files []policy.File) policy.Problems {
+func (s *Server) problemsOf(files []policy.File) policy.Problems {
 	if len(files) == 0 {
 		return nil
 	}
-	_, err := policy.Parse(files...)
+	_, err := policy.Rules{Memory: &s.read}.Parse(files...)
 	problems, _ := err.(policy.Problems) //nolint:errorlint // Parse gives this type and no other
 	return problems
 }

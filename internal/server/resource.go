@@ -185,7 +185,7 @@ func (s *Server) parsed(ctx context.Context) (policy.Resources, error) {
 	if err != nil || len(files) == 0 {
 		return policy.Resources{}, err
 	}
-	resources, err := policy.Parse(files...)
+	resources, err := policy.Rules{Memory: &s.read}.Parse(files...)
 	var problems policy.Problems
 	if errors.As(err, &problems) { // a program that was less strict took them
 		p := newProblem(http.StatusInternalServerError, api.CodeNotReady, "resources that are stored have mistakes").hint("apply them anew, or delete them")

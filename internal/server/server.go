@@ -60,6 +60,8 @@ type Server struct {
 	changing sync.Mutex
 	// leaving are the resources that are being deleted, by what describe calls them. For who holds changing.
 	leaving map[string]bool
+	// read is what stored resources said when they were read last.
+	read policy.Memory
 	// requests is held for reading by each request in progress, and for good by a server that has ended.
 	requests sync.RWMutex
 	// grace is graceful, but for tests.
