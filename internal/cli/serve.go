@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -82,10 +83,16 @@ the folders that --allow names instead.`,
 	return command
 }
 
+// serverMemory is what the garbage collector keeps the server within, in bytes, as long as it can: docs/server.md says what for.
+const serverMemory = 232 << 20
+
 // serve runs the server until ctx ends.
 func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if f.slots < 0 {
 		return usage("--slots %d is less than none", f.slots)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" { // else an administrator has said it
+		debug.SetMemoryLimit(serverMemory)
 	}
 	a.bandwidth = f.bandwidth.Bandwidth
 	state, err := filepath.Abs(f.state)

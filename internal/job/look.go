@@ -46,8 +46,12 @@ func (r *runner) look(ctx context.Context) (*view, error) { return r.lookWithin(
 func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 	v := &view{}
 	err := r.list(reading, v)
+	if err == nil {
+		err = r.target.Refresh(ctx)
+	}
 	var situation plan.Situation
 	if err == nil {
+		r.letGo(v)
 		situation, err = r.situation(ctx)
 	}
 	if err != nil {
@@ -55,7 +59,6 @@ func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 		return nil, err
 	}
 	r.session.Selected = append(r.session.Selected, r.unoffered(situation.Held)...)
-	r.letGo(v)
 	v.plan = r.planned(situation)
 	return v, nil
 }
@@ -157,7 +160,8 @@ func briefsOf(opened *registry.Source) []backup.Brief {
 	return briefs
 }
 
-// situation is what is planned from: what the sources offered when they were listed last, and what the target has now.
+// situation is what is planned from: what the sources offered when they were listed last, and what the target had when it was
+// refreshed last.
 func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
@@ -166,10 +170,8 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{}, Retired: map[backup.MachineKey]time.Time{},
 	}
-	err := r.target.Refresh(ctx)
-	if err == nil {
-		s.Held, err = r.held(ctx)
-	}
+	var err error
+	s.Held, err = r.held(ctx)
 	for _, key := range r.selected {
 		s.Turns[key] = r.memory.Turns[key.String()]
 	}

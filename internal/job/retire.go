@@ -88,6 +88,9 @@ func (r *runner) retireFound(ctx context.Context, machine string, gone bool) (fo
 	if err := r.openTarget(ctx); err != nil {
 		return found, err
 	}
+	if err := r.target.Refresh(ctx); err != nil {
+		return found, err
+	}
 	situation, err := r.situation(ctx)
 	if err != nil {
 		return found, err

@@ -168,6 +168,9 @@ func (r *runner) transform(ctx context.Context) error {
 // retention withdraws the job's claims that the rules no longer keep, and decides which slots the others fill.
 func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err error) {
 	defer func() { phase.Counts["removed"] += int64(removed) }()
+	if err := r.target.Refresh(ctx); err != nil {
+		return 0, err
+	}
 	situation, err := r.situation(ctx)
 	if err != nil {
 		return 0, err

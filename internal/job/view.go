@@ -33,16 +33,16 @@ func (v *view) sources() iter.Seq2[*registry.Source, error] {
 	}
 }
 
-// letGo lets those points of the sources go that the target has whole: planning takes their briefs, and nothing copies them, unless
-// points are read whole. There may be a hundred thousand, and few that are to be copied.
+// letGo lets those points of the sources go that the target has whole: planning takes their briefs, and nothing copies them. There may
+// be a hundred thousand, and few that are to be copied. The target must stay as it is until the plan is made. If points are to be
+// read whole, all stay.
 func (r *runner) letGo(v *view) {
-	if r.Full {
-		return
+	whole := r.Full || r.due(r.Job.FullFromSource, r.memory.Full) || len(r.memory.Owed) > 0
+	for _, is := range r.whole {
+		whole = whole || is
 	}
-	for _, whole := range r.whole {
-		if whole {
-			return
-		}
+	if whole {
+		return
 	}
 	for _, opened := range v.opened {
 		if opened != nil {

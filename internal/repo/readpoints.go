@@ -3,7 +3,6 @@ package repo
 import (
 	"context"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -61,20 +60,22 @@ func (r *Repository) ReadHeaders(ctx context.Context, entries []Entry) ([]Header
 // ReadNewest reads the newest point of each machine whose file can be read: enough to find a machine by its name, with one
 // read for each. Points that cannot be read on the way are returned as well. The error is ctx's.
 func (r *Repository) ReadNewest(ctx context.Context) ([]PointRead, error) {
-	byMachine := map[format.Name][]Entry{}
-	var machines []format.Name // in the order of their oldest points
-	for _, entry := range r.Entries() {
-		if byMachine[entry.Machine] == nil {
-			machines = append(machines, entry.Machine)
+	entries := r.Entries()
+	byMachine := map[format.Name][]int{} // their numbers
+	var machines []format.Name           // in the order of their oldest points
+	for i := range entries {
+		machine := entries[i].Machine
+		if byMachine[machine] == nil {
+			machines = append(machines, machine)
 		}
-		byMachine[entry.Machine] = append(byMachine[entry.Machine], entry)
+		byMachine[machine] = append(byMachine[machine], i)
 	}
 	var all []PointRead
 	for len(machines) > 0 {
-		var newest []Entry
-		for _, machine := range machines {
+		newest := make([]Entry, len(machines))
+		for i, machine := range machines {
 			own := byMachine[machine]
-			newest = append(newest, own[len(own)-1])
+			newest[i] = entries[own[len(own)-1]]
 			byMachine[machine] = own[:len(own)-1]
 		}
 		read, err := r.ReadPoints(ctx, newest)
@@ -82,10 +83,13 @@ func (r *Repository) ReadNewest(ctx context.Context) ([]PointRead, error) {
 			return nil, err
 		}
 		all = append(all, read...)
-		machines = slices.DeleteFunc(machines, func(machine format.Name) bool {
-			i := slices.IndexFunc(read, func(p PointRead) bool { return p.Entry.Machine == machine })
-			return read[i].Err == nil || len(byMachine[machine]) == 0
-		})
+		var again []format.Name
+		for i, machine := range machines {
+			if read[i].Err != nil && len(byMachine[machine]) > 0 {
+				again = append(again, machine)
+			}
+		}
+		machines = again
 	}
 	return all, nil
 }
