@@ -69,13 +69,16 @@ func (u *user) signalWhen(signal syscall.Signal, is func(*running) bool, args ..
 }
 
 // zombie is true if the run has ended and waits for being noticed.
-func zombie(r *running) bool {
+func zombie(r *running) bool { return stateOf(r) == "Z" }
+
+// stateOf is the letter that the kernel gives the state of a run: Z for one that has ended, T for one that is stopped.
+func stateOf(r *running) string {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
 	if err != nil {
-		return true
+		return "Z"
 	}
 	_, state, _ := strings.Cut(string(content), ") ")
-	return strings.HasPrefix(state, "Z")
+	return state[:min(len(state), 1)]
 }
 
 // victim is a copy that is killed again and again.

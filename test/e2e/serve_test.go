@@ -37,6 +37,8 @@ type served struct {
 	scripts              string
 	want                 map[string]string
 	server               *running
+	// more makes what the next session has to copy.
+	more func()
 }
 
 // newServed makes a site whose job's health check and compact are due: it has run before, long ago.
@@ -47,6 +49,7 @@ func newServed(t *testing.T, machines int, size int64) *served {
 		t: t, u: newUser(t), source: filepath.Join(root, "src"), vault: filepath.Join(root, "vault"), state: filepath.Join(root, "state"),
 		socket: filepath.Join(root, "sock"), scripts: filepath.Join(root, "scripts"), want: map[string]string{},
 	}
+	s.more = func() { s.machine(len(s.want), 4*mib) }
 	s.u.untidy = true // a server that is killed leaves a temporary file
 	for _, dir := range []string{s.source, s.scripts} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -215,7 +218,7 @@ func (s *served) kill(phase string) int64 {
 			return session
 		}
 		s.remember(time.Now().Add(-48 * time.Hour)) // what was done is due again
-		s.machine(len(s.want), 4*mib)
+		s.more()
 		s.serve()
 		s.idle()
 	}

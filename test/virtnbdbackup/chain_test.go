@@ -29,6 +29,7 @@ import (
 	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/source/virtnbdbackup"
+	"ferry/test/libvirt"
 )
 
 // machine runs the steps of machine.sh.
@@ -84,21 +85,7 @@ func (m *machine) sumOf(path string) [sha256.Size]byte {
 
 func start(t *testing.T) *machine {
 	t.Helper()
-	lacking := t.Skip
-	if os.Getenv("CI") != "" {
-		lacking = t.Fatal // make test has installed them
-	}
-	for _, program := range []string{"libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "qemu-io", "virtnbdbackup"} {
-		if _, err := exec.LookPath(program); err != nil {
-			lacking(err)
-		}
-	}
-	if os.Geteuid() != 0 {
-		lacking("needs root")
-	}
-	if exec.Command("virsh", "-c", "qemu:///system", "version").Run() == nil {
-		t.Skip("a libvirt daemon runs here, which this test must not disturb")
-	}
+	libvirt.Alone(t)
 	m := &machine{t: t, dir: t.TempDir()}
 	// The machine's own user must reach the images.
 	if err := os.Chmod(filepath.Dir(m.dir), 0o755); err != nil {

@@ -1,9 +1,10 @@
 #!/bin/bash
 # A paused libvirt machine to make real virtnbdbackup data from: no systemd, no hardware virtualisation, no guest.
-# The integration test runs it step by step:
+# Integration tests run it step by step:
 #
 #   machine.sh start DIR             starts a libvirtd of its own and the machine, with four disks in DIR/img
 #   machine.sh write DIR STEP        changes the disks; every STEP (1, 2, 3, many) changes other ranges
+#   machine.sh fill DIR N            changes 2 MiB of the first disk, at another place for every N, and 1 MiB of the second to byte N
 #   machine.sh reference DIR NAME    writes the disks' present content to DIR/ref/<disk>.NAME.raw
 #   machine.sh backup DIR OUT ARGS   runs virtnbdbackup with ARGS into DIR/OUT, in the place of this shell
 #   machine.sh off DIR, on DIR       switches the machine off and on again
@@ -119,6 +120,11 @@ stop() {
 case $step in
 start) start ;;
 write) change "$1" ;;
+fill)
+	disk 0 "write -P $1 $((2 * $1))M 2M"
+	disk 1 "write -P $1 4M 1M"
+	for d in 0 1; do disk $d flush; done
+	;;
 reference)
 	for d in vda vdb vdc; do qemu-img convert -q -U -O raw "$img/$d.qcow2" "$ref/$d.$1.raw"; done
 	qemu-img convert -q -U -f raw -O raw "$img/vdd.raw" "$ref/vdd.$1.raw"
