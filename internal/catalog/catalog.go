@@ -22,16 +22,15 @@ import (
 
 // Catalog is an open catalog. It may be used by several goroutines.
 type Catalog struct {
-	Resources   *Resources
-	Jobs        *Jobs
-	Sessions    *Sessions
-	Tasks       *Tasks
-	Machines    *Machines
-	Mirror      *Mirror
-	BrokenFiles *BrokenFiles
-	Figures     *Figures
-	Status      *Status
-	db          *database
+	Resources *Resources
+	Jobs      *Jobs
+	Sessions  *Sessions
+	Tasks     *Tasks
+	Machines  *Machines
+	Mirror    *Mirror
+	Figures   *Figures
+	Status    *Status
+	db        *database
 }
 
 // Options of opening a catalog.
@@ -66,7 +65,7 @@ func Open(ctx context.Context, location string, options Options) (*Catalog, erro
 func assemble(db *database) *Catalog {
 	return &Catalog{
 		Resources: &Resources{db}, Jobs: &Jobs{db}, Sessions: &Sessions{db}, Tasks: &Tasks{db}, Machines: &Machines{db}, Mirror: &Mirror{db},
-		BrokenFiles: &BrokenFiles{db}, Figures: &Figures{db}, Status: &Status{db}, db: db,
+		Figures: &Figures{db}, Status: &Status{db}, db: db,
 	}
 }
 

@@ -27,8 +27,6 @@ var (
 	ErrBoundaryTaken = errors.New("this interval has its session already")
 	// ErrTasksRunning: a session with running tasks does not end.
 	ErrTasksRunning = errors.New("tasks of the session are running")
-	// ErrPointTaken: another task of the session has this point.
-	ErrPointTaken = errors.New("another task of the session has this point")
 	// ErrMirrorMoved: the mirror is at another head than the caller thought, or is being replaced by somebody else.
 	ErrMirrorMoved = errors.New("the mirror has moved")
 	// ErrTooLarge: a document, a checkpoint or a list is larger than the catalog takes.
@@ -128,20 +126,10 @@ func again(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
-// taken is true if a row's unique key is another row's already.
-func taken(err error) bool {
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
-		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
-	}
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23505"
-}
-
 // isOurs is true for errors that say already what they mean.
 func isOurs(err error) bool {
 	for _, known := range []error{
-		ErrNotFound, ErrConflict, ErrLostLease, ErrSessionRunning, ErrBoundaryTaken, ErrTasksRunning, ErrPointTaken, ErrMirrorMoved, ErrTooLarge,
+		ErrNotFound, ErrConflict, ErrLostLease, ErrSessionRunning, ErrBoundaryTaken, ErrTasksRunning, ErrMirrorMoved, ErrTooLarge,
 		ErrInvalid, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, known) {

@@ -234,45 +234,6 @@ func TestRetiredIsWhatWasSaidLast(t *testing.T) {
 	})
 }
 
-func TestBrokenFilesCountUntilTheyChange(t *testing.T) {
-	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
-		ctx := t.Context()
-		file := BrokenFile{Identity: "dump/\xff.vma", Size: 5, Modified: clock.now(), Reason: "bad\x00checksum"}
-		must(t, c.BrokenFiles.Remember(ctx, "pve", file))
-		look := func(repository string, f BrokenFile) string {
-			reason, broken, err := c.BrokenFiles.Reason(ctx, repository, f)
-			must(t, err)
-			if !broken {
-				return "good"
-			}
-			return reason
-		}
-		larger, newer, other := file, file, file
-		larger.Size++
-		newer.Modified = newer.Modified.Add(1)
-		other.Identity = "dump/%FF.vma"
-		for _, f := range []BrokenFile{larger, newer, other} {
-			if got := look("pve", f); got != "good" {
-				t.Errorf("%+v is broken: %s", f, got)
-			}
-		}
-		if got := look("pve", file); got != "bad%00checksum" {
-			t.Errorf("the file is %q", got)
-		}
-		if got := look("pbs", file); got != "good" {
-			t.Errorf("in another repository it is %q", got)
-		}
-		must(t, c.BrokenFiles.Remember(ctx, "pve", larger))
-		if look("pve", file) != "good" || look("pve", larger) == "good" {
-			t.Error("the newer state of the file does not count")
-		}
-		must(t, c.BrokenFiles.Forget(ctx, "pve"))
-		if look("pve", larger) != "good" {
-			t.Error("still remembered")
-		}
-	})
-}
-
 func TestFiguresOverTime(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()

@@ -177,15 +177,6 @@ func (t *Tasks) Cancel(ctx context.Context, id int64, how Cancel) error {
 	})
 }
 
-// Retry has the waiting tasks of a session tried now, whatever they wait for. It returns how many there are.
-func (t *Tasks) Retry(ctx context.Context, session int64) (tasks int64, err error) {
-	err = t.db.write(ctx, fmt.Sprintf("retrying the tasks of session %d", session), func(tx *sql.Tx) (err error) {
-		tasks, err = execute(ctx, tx, `UPDATE tasks SET next_at = 0 WHERE session = $1 AND state = 'waiting'`, session)
-		return err
-	})
-	return tasks, err
-}
-
 // Get returns a task, else ErrNotFound.
 func (t *Tasks) Get(ctx context.Context, id int64) (Task, error) {
 	list, err := t.list(ctx, taskQuery+` WHERE t.id = $1`, id)

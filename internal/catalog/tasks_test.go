@@ -209,9 +209,7 @@ func TestTasksGoOnAtTheirCheckpoint(t *testing.T) {
 		if next := claim(t, c, "second", Slots{}); next != nil {
 			t.Errorf("claimed before its time: %+v", next)
 		}
-		if n, err := c.Tasks.Retry(ctx, got.Session); err != nil || n != 1 {
-			t.Errorf("retried %d, %v", n, err)
-		}
+		clock.move(time.Hour)
 		second := mustClaim(t, c, "second")
 		if !bytes.Equal(second.Checkpoint, largest) || second.Lease.Epoch != 2 || second.TakenOver || second.Reason != "" {
 			t.Errorf("claimed at epoch %d with %d bytes", second.Lease.Epoch, len(second.Checkpoint))
@@ -266,7 +264,7 @@ func TestAPausedOwnerLosesItsLease(t *testing.T) {
 		_, renewed := c.Tasks.Renew(ctx, &old.Lease, time.Minute, Progress{Done: 99})
 		for doing, err := range map[string]error{
 			"renew": renewed, "checkpoint": c.Tasks.Checkpoint(ctx, old.Lease, []byte("stale")), "finish": c.Tasks.Finish(ctx, old.Lease, TaskDone, "", Progress{}),
-			"postpone": c.Tasks.Postpone(ctx, old.Lease, "", time.Time{}, true), "pin": c.Tasks.Pin(ctx, old.Lease, pointID(0, 9), clock.now()),
+			"postpone": c.Tasks.Postpone(ctx, old.Lease, "", time.Time{}, true),
 		} {
 			if !errors.Is(err, ErrLostLease) || !strings.Contains(err.Error(), "new has it at epoch 2") {
 				t.Errorf("%s: %v", doing, err)
@@ -384,41 +382,6 @@ func TestAnEndedSessionHasNoTasksLeft(t *testing.T) {
 		}
 		if _, err := c.Tasks.Enqueue(ctx, session, []NewTask{{Machine: machine(9), Source: "pve", Target: "vault"}}); !errors.Is(err, ErrLostLease) {
 			t.Errorf("a task for an ended session: %v", err)
-		}
-	})
-}
-
-func TestPin(t *testing.T) {
-	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
-		ctx := t.Context()
-		_, session, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, "scheduler", MaxLease)
-		must(t, err)
-		point, other := pointID(1, 1), pointID(1, 2)
-		added, err := c.Tasks.Enqueue(ctx, session, []NewTask{
-			{Machine: machine(1), Source: "pve", Target: "vault"}, {Machine: machine(1), Point: &other, Created: clock.now(), Source: "pve", Target: "vault", Order: 1},
-		})
-		if must(t, err); added != 2 {
-			t.Fatalf("%d added", added)
-		}
-		task := mustClaim(t, c, "me")
-		if task.Point != nil || !task.Created.IsZero() {
-			t.Errorf("a point from nowhere: %+v", task)
-		}
-		must(t, c.Tasks.Pin(ctx, task.Lease, point, clock.now()))
-		must(t, c.Tasks.Checkpoint(ctx, task.Lease, []byte("of the point")))
-		must(t, c.Tasks.Pin(ctx, task.Lease, point, clock.now()))
-		if err := c.Tasks.Pin(ctx, task.Lease, other, clock.now()); !errors.Is(err, ErrPointTaken) {
-			t.Errorf("another task's point: %v", err)
-		}
-		must(t, c.Tasks.Postpone(ctx, task.Lease, "", time.Time{}, false))
-		task = mustClaim(t, c, "me")
-		if *task.Point != point || !task.Created.Equal(clock.now()) || string(task.Checkpoint) != "of the point" {
-			t.Errorf("pinned %+v with %q", task, task.Checkpoint)
-		}
-		must(t, c.Tasks.Pin(ctx, task.Lease, pointID(1, 3), clock.now()))
-		must(t, c.Tasks.Postpone(ctx, task.Lease, "", time.Time{}, false))
-		if task = mustClaim(t, c, "me"); len(task.Checkpoint) != 0 {
-			t.Errorf("a new point goes on at the old one's checkpoint %q", task.Checkpoint)
 		}
 	})
 }

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"time"
-
-	"ferry/internal/backup"
 )
 
 // CheckpointLimit is the largest checkpoint, in bytes. What is larger belongs in the target.
@@ -35,18 +33,6 @@ func (t *Tasks) Checkpoint(ctx context.Context, lease TaskLease, checkpoint []by
 		checkpoint = []byte{}
 	}
 	return t.change(ctx, lease, "writing the checkpoint of", nil, `checkpoint = $3`, checkpoint)
-}
-
-// Pin notes which point a task copies: one that was not known when the task was queued, or another one because the source has
-// changed. The checkpoint, which is of the former point, is dropped if it is another. If the session has another task for it
-// the error is ErrPointTaken.
-func (t *Tasks) Pin(ctx context.Context, lease TaskLease, point backup.PointID, created time.Time) error {
-	err := t.change(ctx, lease, "pinning the point of", nil,
-		`checkpoint = CASE WHEN point = $3 THEN checkpoint ELSE $5 END, point = $3, point_at = $4`, point.String(), stamp(created), []byte{})
-	if taken(err) {
-		err = fmt.Errorf("task %d, point %s: %w", lease.ID, point.Short(), ErrPointTaken)
-	}
-	return err
 }
 
 // Postpone gives a task back: it waits, and is not tried before next (zero: as soon as there is a slot). failed counts it as a
