@@ -46,14 +46,15 @@ const (
 type Ingest struct {
 	repo  *Repository
 	index *index.Set
-	// domain that all of it is stored in: nothing is deduplicated against what is in another.
+	// domain that all of it is stored in: nothing is deduplicated against what is in another. The first task of a sealed ingest
+	// may take up another, before anything is stored.
 	domain format.Name
 	sealed bool
 	// mending is true if what is stored is needed already: nodes are committed without a point.
 	mending bool
 	// measure, if not nil, makes it an ingest that stores nothing.
 	measure *measure
-	// announced is true when the log has the domain. Touched by the sealer only.
+	// announced is true when the log has the domain. Touched by the sealer only, once the first task has begun.
 	announced bool
 	// ctx is for packs and commits, which outlive the copy that happens to begin them. Nothing cancels it: what is full
 	// is worth the second that it takes to commit it after a stop was asked for.
@@ -66,6 +67,8 @@ type Ingest struct {
 	appended *sync.Cond
 	// published counts the times that pending ids became known to the index.
 	published int
+	// begun is true when the first task has begun.
+	begun bool
 	// losses counts the times that packs that were relied on turned out given up by another writer.
 	losses int
 	data   *openPack
@@ -135,8 +138,9 @@ type seal struct {
 
 // IngestOptions say where an ingest stores.
 type IngestOptions struct {
-	// Sealed stores in a new domain of its own: nothing is shared with what the repository has, and nothing that comes
-	// later shares with it. It goes as a whole when its last point goes.
+	// Sealed stores in a domain of its own: nothing is shared with what the repository has, and nothing that comes
+	// later shares with it. It goes as a whole when its last point goes. It is a new one, or that of an interrupted copy of
+	// the first point that is copied.
 	Sealed bool
 	// Plain leaves blocks unencrypted also where the repository is encrypted, for storage that deduplicates or compresses
 	// by itself. Only a sealed domain can be plain.
@@ -209,7 +213,7 @@ func (in *Ingest) runSealer() {
 		}
 		s := in.queue[0]
 		in.mu.Unlock()
-		err := in.failure()
+		err := in.Failed()
 		if err == nil {
 			err = in.publish(in.ctx, s)
 		} else {
@@ -243,9 +247,7 @@ func (in *Ingest) Stats() *Stats { return &in.stats }
 func (in *Ingest) fail(err error) { in.failed.CompareAndSwap(nil, &err) }
 
 // Failed returns the error that ended the ingest for good, or nil: nothing more can be stored through it.
-func (in *Ingest) Failed() error { return in.failure() }
-
-func (in *Ingest) failure() error {
+func (in *Ingest) Failed() error {
 	if err := in.failed.Load(); err != nil {
 		return *err
 	}
@@ -319,7 +321,7 @@ func (in *Ingest) Waits(id backup.PointID) bool {
 func (in *Ingest) Flush(ctx context.Context) error { return in.flush(ctx, false) }
 
 func (in *Ingest) flush(ctx context.Context, last bool) error {
-	if err := in.failure(); err != nil {
+	if err := in.Failed(); err != nil {
 		return err
 	}
 	in.mu.Lock()
@@ -377,7 +379,7 @@ func (in *Ingest) ChunkerTable() [256]uint64 {
 	return table
 }
 
-// Domain that the ingest stores in, and whether it is a sealed one.
+// Domain that the ingest stores in, and whether it is a sealed one. That of a sealed one is known when its first task has begun.
 func (in *Ingest) Domain() (domain format.Name, sealed bool) { return in.domain, in.sealed }
 
 // Repository that the ingest stores in.

@@ -304,23 +304,15 @@ func (w *markWalk) children(ctx context.Context, id format.ID, level int) ([]for
 }
 
 func (m *marker) markPartial(ctx context.Context, state *commitlog.State, partial commitlog.Partial) error {
-	raw, err := storage.ReadAll(ctx, m.repo.store, partial.File, partialLimit)
+	header, records, err := m.repo.loadPartial(ctx, partial)
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	var header partialHeader
-	var records []byte
-	if err == nil {
-		header, records, err = decodePartial(m.repo.hasher, raw, partial.Checksum)
 	}
 	if err != nil {
 		if permanent(err) {
 			return nil // nobody can go on from it either
 		}
 		return err
-	}
-	if header.Domain.IsZero() {
-		header.Domain = m.repo.description.ID
 	}
 	d := m.domain(header.Domain, state)
 	d.roots++

@@ -1,11 +1,9 @@
 package repo
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 
@@ -47,6 +45,8 @@ type partialHeader struct {
 	BlockSize int64          `json:"blockSize"`
 	// Domain that the blocks are in; zero, of a program that knew only one, is the repository's own.
 	Domain format.Name `json:"domain,omitzero"`
+	// Plain is true if the blocks are not encrypted though the repository is.
+	Plain bool `json:"plain,omitempty"`
 }
 
 const (
@@ -54,53 +54,6 @@ const (
 	partialRecord = 48
 	partialLimit  = 256 << 20
 )
-
-// Done is a run of blocks with one id that an earlier, unfinished copy of the point has stored. What it says may be
-// beyond the object.
-type Done struct {
-	Object int
-	// First block, and how many: not negative.
-	First, Count int64
-	ID           format.ID
-}
-
-// BeginTask begins the copy of a point. With a validator it returns what earlier copies of the very same point from
-// the very same source had stored when they were interrupted, through visit; without one nothing is resumed.
-func (in *Ingest) BeginTask(ctx context.Context, point backup.PointID, machine backup.MachineKey, validator []byte, visit func(Done) error) (*Task, error) {
-	r := in.repo
-	t := &Task{
-		ingest: in, name: format.RandomName(), point: point, machine: r.Pseudonym(machine), validator: r.keptValidator(validator), blockSize: r.BlockSize(),
-	}
-	in.mu.Lock()
-	t.losses = in.losses
-	in.mu.Unlock()
-	r.mu.Lock()
-	var earlier []commitlog.Partial
-	for _, partials := range r.state.Partials {
-		for _, partial := range partials {
-			if partial.Point == point {
-				earlier = append(earlier, partial)
-			}
-		}
-	}
-	r.mu.Unlock()
-	seen := map[format.Name]bool{}
-	for _, partial := range earlier {
-		if !seen[partial.Task] {
-			seen[partial.Task] = true
-			t.previous = append(t.previous, partial.Task)
-		}
-		t.files = append(t.files, partial.File)
-		if err := r.readPartial(ctx, partial, t, visit); err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			// A partial that cannot be read costs reading again, nothing else.
-			r.warn("%s is not used: %v", partial.File, err)
-		}
-	}
-	return t, nil
-}
 
 // keptValidator is what a partial says of a source's validator: that of an encrypted repository tells nothing of what is in
 // it, and is equal where it is equal.
@@ -112,36 +65,17 @@ func (r *Repository) keptValidator(validator []byte) []byte {
 	return id[:]
 }
 
-// readPartial visits the records of one file whose blocks are all there.
-func (r *Repository) readPartial(ctx context.Context, partial commitlog.Partial, t *Task, visit func(Done) error) error {
+// loadPartial reads a part of an unfinished copy.
+func (r *Repository) loadPartial(ctx context.Context, partial commitlog.Partial) (partialHeader, []byte, error) {
 	raw, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
 	if err != nil {
-		return err
+		return partialHeader{}, nil, err
 	}
 	header, records, err := decodePartial(r.hasher, raw, partial.Checksum)
-	if err != nil {
-		return err
+	if header.Domain.IsZero() {
+		header.Domain = r.defaultDomain()
 	}
-	if len(t.validator) == 0 || header.Point != t.point || header.BlockSize != t.blockSize || !bytes.Equal(header.Validator, t.validator) {
-		return nil
-	}
-	for ; len(records) > 0; records = records[partialRecord:] {
-		done := Done{Object: int(binary.LittleEndian.Uint32(records)), ID: format.ID(records[16:48])}
-		if !done.ID.IsZero() {
-			stored, err := t.ingest.stored(ctx, done.ID)
-			if err != nil {
-				return err
-			}
-			if !stored {
-				continue
-			}
-		}
-		done.First, done.Count = int64(binary.LittleEndian.Uint64(records[8:])&math.MaxInt64), int64(binary.LittleEndian.Uint32(records[4:]))
-		if err := errors.Join(ctx.Err(), visit(done)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return header, records, err
 }
 
 func decodePartial(hasher *format.Hasher, raw []byte, checksum format.ID) (partialHeader, []byte, error) {
@@ -230,7 +164,7 @@ func (t *Task) take() partialBatch {
 // write puts a batch into a file and names it in the payload.
 func (b partialBatch) write(ctx context.Context, r *Repository, payload *commitlog.Payload) error {
 	t := b.task
-	header, err := json.Marshal(partialHeader{Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize, Domain: t.ingest.domain})
+	header, err := json.Marshal(partialHeader{Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize, Domain: t.ingest.domain, Plain: t.ingest.plain()})
 	if err != nil {
 		return err
 	}

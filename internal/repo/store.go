@@ -48,7 +48,7 @@ func (in *Ingest) StoreEncoded(ctx context.Context, block Encoded) (took int, er
 
 // storeFrame makes sure that a block is stored, as the frame that was made of it. It returns what StoreBlock does.
 func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, frame []byte) (took int, err error) {
-	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
+	if err := errors.Join(ctx.Err(), in.Failed()); err != nil {
 		return 0, err
 	}
 	known, err := in.reserve(ctx, id)
@@ -100,7 +100,7 @@ func (in *Ingest) Store(ctx context.Context, node []byte) (format.ID, error) {
 // store appends a frame unless its id is known, and returns what it takes. Of several callers with one id, one encodes and
 // appends.
 func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain []byte, codec Codec) (took int, err error) {
-	if err := errors.Join(ctx.Err(), in.failure()); err != nil {
+	if err := errors.Join(ctx.Err(), in.Failed()); err != nil {
 		return 0, err
 	}
 	if known, err := in.reserve(ctx, id); known || err != nil {
@@ -132,7 +132,7 @@ func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err er
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for {
-		if err := in.failure(); err != nil {
+		if err := in.Failed(); err != nil {
 			return false, err
 		}
 		appended, reserved := in.pending[id]

@@ -13,7 +13,7 @@ import (
 )
 
 // removeUnclaimed removes points that nothing claims or holds, and ends unfinished copies that nobody will go on with:
-// those whose point is there, and those of which nothing was heard for a long time.
+// those that are needless now that their point is there, and those of which nothing was heard for a long time.
 func (c *reclaimer) removeUnclaimed(ctx context.Context) error {
 	old, err := c.oldTasks(ctx)
 	if err != nil {
@@ -64,10 +64,41 @@ func (c *reclaimer) oldTasks(ctx context.Context) (map[format.Name]int, error) {
 				newest = info.Modified
 			}
 		}
-		_, done := state.Points[partials[0].Point]
+		done, err := c.needless(ctx, state, partials[0])
+		if err != nil {
+			return nil, err
+		}
 		if done && c.now.Sub(newest) >= c.options.Policy.Grace || c.now.Sub(newest) >= c.options.Policy.UnfinishedFor {
 			old[task] = len(partials)
 		}
 	}
 	return old, nil
+}
+
+// needless is true for an unfinished copy whose point is there. One into a sealed domain is to read it whole, whatever is there
+// of it elsewhere: it is needless only if the point is in this domain.
+func (c *reclaimer) needless(ctx context.Context, state *commitlog.State, partial commitlog.Partial) (bool, error) {
+	if _, there := state.Points[partial.Point]; !there {
+		return false, nil
+	}
+	header, _, err := c.repo.loadPartial(ctx, partial)
+	if err != nil {
+		return permanent(err), passing(err)
+	}
+	if !state.Domains[header.Domain].Sealed {
+		return true, nil
+	}
+	point, err := c.repo.ReadHeader(ctx, partial.Point)
+	if err != nil {
+		return false, passing(err)
+	}
+	return point.Domain == header.Domain, nil
+}
+
+// passing is err unless it is one that trying again does not mend.
+func passing(err error) error {
+	if permanent(err) {
+		return nil
+	}
+	return err
 }
