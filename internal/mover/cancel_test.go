@@ -69,7 +69,7 @@ func TestCancelAtAnyMoment(t *testing.T) {
 	}
 }
 
-// Copies go on while the storage takes its time and the clock runs: nobody waits for somebody who waits for him. The
+// Copies go on while the storage takes its time: nobody waits for somebody who waits for him. The
 // latency is real: locks are held while the storage works, which a synctest bubble cannot see through.
 func TestSlowStorage(t *testing.T) {
 	for _, stop := range []bool{false, true} {
@@ -90,9 +90,7 @@ func TestSlowStorage(t *testing.T) {
 			}
 			return nil
 		}
-		var clock atomic.Int64
-		now := func() time.Time { return time.Unix(20*clock.Add(1), 0) } // a checkpoint at every third look
-		err := copyWith(ctx, r, Options{Job: "manual", Now: now}, points...)
+		_, err := copyPoints(ctx, r, points...)
 		cancel()
 		if stop != errors.Is(err, context.Canceled) || (!stop && err != nil) {
 			t.Fatalf("stopped: %v; %v", stop, err)

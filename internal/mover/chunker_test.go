@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -19,7 +18,7 @@ import (
 // cutInto gives a stream to a chunker in pieces of the sizes, over and over, and returns its blocks.
 func cutInto(t interface{ Fatal(...any) }, table [256]uint64, data []byte, sizes ...int) [][]byte {
 	p := &pipeline{
-		task: &task{mover: &Mover{options: Options{Now: time.Now}}, checkpointed: time.Now()},
+		task: &task{mover: &Mover{}},
 		runs: make(chan run, len(data)/minChunk+2),
 	}
 	p.task.mover.buffers.New = func() any { return new([]byte) }

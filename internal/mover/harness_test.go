@@ -36,11 +36,6 @@ func copyPoints(ctx context.Context, r *repo.Repository, points ...*sourcetest.P
 	return copyAll(ctx, r, Options{Job: "manual"}, points...)
 }
 
-func copyWith(ctx context.Context, r *repo.Repository, options Options, points ...*sourcetest.Point) error {
-	_, err := copyAll(ctx, r, options, points...)
-	return err
-}
-
 func copyAll(ctx context.Context, r *repo.Repository, options Options, points ...*sourcetest.Point) ([]Result, error) {
 	ingest, err := r.NewIngest(ctx, repo.IngestOptions{})
 	if err != nil {

@@ -52,8 +52,6 @@ type Options struct {
 	Seeded func(backup.MachineKey) bool
 	// Flags are those of a point's claim, asked for when the point is handed over for commit; nil means none.
 	Flags func(backup.Point) []string
-	// Now is the clock; nil means time.Now.
-	Now func() time.Time
 	// AtOnce is how many points are copied at once at most: they share what one alone takes of memory. 0 is one.
 	AtOnce int
 	// Calls are those that read the source; nil: calls of the mover's own.
@@ -84,9 +82,6 @@ type Mover struct {
 
 // New makes a mover.
 func New(ingest *repo.Ingest, options Options) *Mover {
-	if options.Now == nil {
-		options.Now = time.Now
-	}
 	if options.Codec == "" {
 		options.Codec = CodecAuto
 	}
@@ -132,7 +127,7 @@ func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result,
 	}
 	defer content.Close()
 	t := &task{
-		mover: m, point: p, content: content, started: m.options.Now(),
+		mover: m, point: p, content: content, started: time.Now(),
 	}
 	err = t.run(ctx)
 	if err != nil {
@@ -238,9 +233,6 @@ type task struct {
 
 	read, unchanged, resumed           atomic.Int64
 	newBlocks, newBytes, stored, whole atomic.Int64
-
-	checkpointing sync.Mutex
-	checkpointed  time.Time
 }
 
 // count counts a block that took so many bytes in the repository, or was there already.
@@ -293,7 +285,6 @@ func (t *task) prepare(ctx context.Context) error {
 			t.progress.Total.Add(described.Size)
 		}
 	}
-	t.checkpointed = t.mover.options.Now()
 	var err error
 	t.record, err = ingest.BeginTask(ctx, t.point.ID, t.point.Machine.Key, t.content.Validator(), func(done repo.Done) error {
 		if done.Object < 0 || done.Object >= len(t.objects) {
@@ -381,7 +372,7 @@ func (t *task) result() Result {
 	r := Result{
 		Read: t.read.Load(), Unchanged: t.unchanged.Load(), Resumed: t.resumed.Load(),
 		NewBlocks: t.newBlocks.Load(), NewBytes: t.newBytes.Load(), Stored: t.stored.Load(), Whole: t.whole.Load(),
-		Took: t.mover.options.Now().Sub(t.started),
+		Took: time.Since(t.started),
 	}
 	if t.base != nil && r.Unchanged > 0 {
 		r.Base = t.base.ID
@@ -390,21 +381,4 @@ func (t *task) result() Result {
 		r.Logical += max(o.Size, 0)
 	}
 	return r
-}
-
-// checkpointEvery is how long a copy goes on without writing down what it has stored, if no pack is full before.
-const checkpointEvery = time.Minute
-
-// checkpoint writes down what is stored, if it is time. Several goroutines may call it; one does it.
-func (t *task) checkpoint(ctx context.Context) error {
-	if !t.checkpointing.TryLock() {
-		return nil
-	}
-	defer t.checkpointing.Unlock()
-	now := t.mover.options.Now()
-	if now.Sub(t.checkpointed) < checkpointEvery {
-		return nil
-	}
-	t.checkpointed = now
-	return t.record.Checkpoint(ctx)
 }

@@ -195,7 +195,7 @@ func (k *taking) reach(blocks ...repo.Block) {
 func (k *taking) send(ctx context.Context, next batch) error {
 	select {
 	case k.batches <- next:
-		return k.task.checkpoint(ctx)
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}

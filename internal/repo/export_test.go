@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
@@ -122,3 +123,6 @@ func (r *Repository) SetLeavesAhead(nodes int) { r.leavesAhead = nodes }
 
 // SetNodePacksLimit bounds the memory for packs of nodes, in bytes.
 func (r *Repository) SetNodePacksLimit(limit int64) { r.nodePacksLimit = limit }
+
+// SetWrittenDownWithin sets how long something waits for a pack to be full.
+func (r *Repository) SetWrittenDownWithin(d time.Duration) { r.writtenDownWithin = d }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -42,7 +43,8 @@ const (
 //	StoreBlock: id -> known? -> encode -> append to the open pack
 //	pack full:  table, sync, publish -> index -> log entry with the pack, the partials and the points that waited
 //
-// Sealing runs behind: while one pack is synced the next is filled, and no more than that.
+// Sealing runs behind: while one pack is synced the next is filled, and no more than that. What waits for half a minute goes
+// though its pack is not full, as soon as nothing else is on its way.
 type Ingest struct {
 	repo  *Repository
 	index *index.Set
@@ -80,7 +82,10 @@ type Ingest struct {
 	// queue holds the seals in the order in which they were taken: a point in one may refer to packs in those before.
 	queue   []*seal
 	closing bool
-	changed *sync.Cond // of queue and closing, with mu
+	// due is true when what waits has waited long enough. timer makes it so; it runs while waits is true.
+	due, waits bool
+	timer      *time.Timer
+	changed    *sync.Cond // of queue, closing and due, with mu
 
 	sealing sync.WaitGroup
 	// sealer encrypts frames; nil: they are not.
@@ -191,6 +196,8 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 		}
 	}
 	in.changed, in.appended = sync.NewCond(&in.mu), sync.NewCond(&in.mu)
+	in.timer = time.AfterFunc(r.writtenDownWithin, in.fallDue)
+	in.timer.Stop()
 	in.buffers.New = func() any {
 		size := r.description.BlockSize
 		buffer := make([]byte, 0, pack.FrameHeaderSize+size+size/4+64)
@@ -200,12 +207,36 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	return in, nil
 }
 
+// writtenDownWithin is how long something waits for its pack to be full, from when it was stored. Then what a copy has stored is
+// written down all the same: an interruption costs this much work, and what is on its way to the storage.
+const writtenDownWithin = 30 * time.Second
+
+// wait notes that something waits for the next seal. The caller holds the lock.
+func (in *Ingest) wait() {
+	if !in.waits {
+		in.waits = true
+		in.timer.Reset(in.repo.writtenDownWithin)
+	}
+}
+
+func (in *Ingest) fallDue() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.waits {
+		in.due = true
+		in.changed.Broadcast()
+	}
+}
+
 // runSealer publishes seals in order until the ingest is closed.
 func (in *Ingest) runSealer() {
 	for {
 		in.mu.Lock()
-		for len(in.queue) == 0 && !in.closing {
+		for len(in.queue) == 0 && !in.closing && !in.due {
 			in.changed.Wait()
+		}
+		if len(in.queue) == 0 && in.due && !in.closing {
+			in.queue = append(in.queue, in.take(false))
 		}
 		if len(in.queue) == 0 {
 			in.mu.Unlock()
@@ -262,6 +293,8 @@ func (in *Ingest) take(nodesOnly bool) *seal {
 		in.nodes = nil
 		return s
 	}
+	in.timer.Stop()
+	in.waits, in.due = false, false
 	s := &seal{points: in.points}
 	if in.data != nil {
 		s.packs = append(s.packs, in.data)
@@ -348,6 +381,7 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	}
 	in.mu.Lock()
 	in.closing = true
+	in.timer.Stop()
 	in.changed.Broadcast()
 	in.mu.Unlock()
 	in.sealing.Wait()

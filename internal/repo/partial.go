@@ -109,7 +109,7 @@ func (t *Task) TakeOver(base *Point) { t.base = base }
 const recordsLimit = 1 << 20
 
 // Stored says that a block of the task's point is appended to a pack, or was known. With the next pack it is written
-// down. The zero id says that the block was read and is zeros.
+// down, and within half a minute where none is full before. The zero id says that the block was read and is zeros.
 func (t *Task) Stored(object int, block int64, id format.ID) {
 	in := t.ingest
 	in.mu.Lock()
@@ -123,6 +123,7 @@ func (t *Task) Stored(object int, block int64, id format.ID) {
 	if !t.queued {
 		t.queued = true
 		in.tasks = append(in.tasks, t)
+		in.wait()
 	}
 	if len(t.records) >= recordsLimit {
 		in.send(in.ctx, in.take(false))
@@ -143,9 +144,6 @@ func (t *Task) extend(object int, block int64, id format.ID) bool {
 	binary.LittleEndian.PutUint32(last[4:], count+1)
 	return true
 }
-
-// Checkpoint makes what the task has stored so far durable, though no pack is full.
-func (t *Task) Checkpoint(ctx context.Context) error { return t.ingest.Flush(ctx) }
 
 type partialBatch struct {
 	task    *Task

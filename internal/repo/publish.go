@@ -16,7 +16,7 @@ import (
 
 // CommitPoint hands over a point whose objects are all stored through the task. It is committed with the claim, whose Point
 // it sets (without one if the claim names no job: a point that was there keeps its claims), and with the packs that hold
-// it, which may be later: done is called then, from another goroutine. Flush or Close make it happen. An error is of this
+// it, which may be later: done is called then, from another goroutine. Flush or Close make it happen at once. An error is of this
 // point alone, which cannot be written down; done is not called then.
 func (in *Ingest) CommitPoint(p *Point, claim Claim, task *Task, done func(error)) error {
 	claim.Point = p.ID
@@ -38,6 +38,7 @@ func (in *Ingest) commitPoint(ready readyPoint) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.points = append(in.points, ready)
+	in.wait()
 	return nil
 }
 
