@@ -188,6 +188,9 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	}
 	r.noteWhole(s.Held)
 	s.Whole = r.whole
+	if err == nil && (r.Full || len(r.whole) > 0) {
+		s.WholeBegun, err = r.wholeBegun(ctx)
+	}
 	return s, err
 }
 

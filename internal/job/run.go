@@ -101,6 +101,8 @@ type runner struct {
 	stored map[backup.MachineKey]bool
 	// claimed are the machines of which the job holds points, whole those whose newest point is read whole in this session.
 	claimed, whole map[backup.MachineKey]bool
+	// begunWhole are the points whose whole read an earlier session began.
+	begunWhole map[backup.PointID]bool
 	// earlier are the points that earlier sessions chose alone, earlierFill when those are of that they chose together, chosen those that this one did, copiedNow those that it has copied.
 	earlier, chosen, copiedNow map[backup.PointID]bool
 	earlierFill                map[string]span
@@ -169,7 +171,7 @@ func newRunner(setup Setup) *runner {
 	}
 	r := &runner{
 		Setup: setup, until: until, tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
-		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{},
+		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{}, begunWhole: map[backup.PointID]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
 	r.Copy.Job, r.Copy.Full, r.Copy.Plain, r.Copy.Mend, r.Copy.Flags, r.Copy.Seeded = setup.Job.Name, setup.Full, false, false, r.flags, r.seeded

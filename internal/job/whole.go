@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"slices"
 
 	"ferry/internal/backup"
@@ -44,4 +45,18 @@ func (r *runner) beginTurn() {
 // isWhole is true for a copy that reads its point whole.
 func (r *runner) isWhole(step plan.IntervalStep) bool {
 	return r.Full || r.whole[step.Point.Machine.Key]
+}
+
+// wholeBegun are the points whose whole read was interrupted and goes on, before newer ones. One that is finished stays among
+// them until the session ends: its machine has had its turn then, and no newer point of it is read whole too.
+func (r *runner) wholeBegun(ctx context.Context) (map[backup.PointID]bool, error) {
+	unfinished, err := r.target.UnfinishedWhole(ctx)
+	for _, id := range unfinished {
+		r.begunWhole[id] = true
+	}
+	first := map[backup.PointID]bool{}
+	for id := range r.begunWhole {
+		first[id] = r.attempts[id] < maxAttempts
+	}
+	return first, err
 }

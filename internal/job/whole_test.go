@@ -73,3 +73,27 @@ func TestLastingTroubleOwesAlone(t *testing.T) {
 	l.now = l.now.AddDate(0, 0, 7)
 	l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
 }
+
+// A whole read that was interrupted is finished, though the machine has a newer point by then; that one has its turn later.
+func TestWholeReadIsFinished(t *testing.T) {
+	l := everyWeek(t)
+	l.points = l.points[:1]
+	first := l.points[0]
+	first.Revalidated = errors.New("connection reset") // after all was read
+	l.run(job.ResultFailed)
+	if unfinished, err := l.target().UnfinishedWhole(t.Context()); err != nil || len(unfinished) != 1 || unfinished[0] != first.ID() {
+		t.Fatalf("unfinished: %v, %v", unfinished, err)
+	}
+	first.Revalidated = nil
+	first.Read.Store(0)
+	l.points = append(l.points, day("a", 4))
+	l.now = l.now.AddDate(0, 0, 2)
+	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+	if read, err := l.target().ReadPoint(t.Context(), first.ID()); err != nil || !read.Sealed || first.Read.Load() > 0 {
+		t.Errorf("%v, sealed: %v, %d bytes read again", err, err == nil && read.Sealed, first.Read.Load())
+	}
+	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+	if read, err := l.target().ReadPoint(t.Context(), l.points[1].ID()); err != nil || read.Sealed {
+		t.Errorf("the newer one is read whole too: %v", err)
+	}
+}

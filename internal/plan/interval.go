@@ -68,6 +68,8 @@ type Situation struct {
 	// Whole does so for single machines. Of a machine of which nothing can be read whole the lookup chooses.
 	Full  bool
 	Whole map[backup.MachineKey]bool
+	// WholeBegun are points of which a part was read whole before an interruption: they go before newer ones.
+	WholeBegun map[backup.PointID]bool
 	// Offers of all sources: those of one machine in the order of the sources.
 	Offers []Offer
 	Held   []Held

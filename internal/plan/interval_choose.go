@@ -92,18 +92,30 @@ func (m *machinePlanner) remember(lookup *policy.Machine, p *backup.Brief) {
 }
 
 // newestWhole is the choice of an interval that reads whole points: the newest complete one that the job holds, or may copy;
-// nothing if there is none.
+// nothing if there is none. One that has begun goes first: else a slow read of a machine that is saved often never comes to its end.
 func (m *machinePlanner) newestWhole() policy.Choice {
 	newest := -1
 	for i, o := range m.offers {
-		if m.mayBeReadWhole(o) && (newest < 0 || o.Created.After(m.offers[newest].Created)) {
+		if m.mayBeReadWhole(o) && (newest < 0 || m.comesBefore(o, m.offers[newest])) {
 			newest = i
 		}
 	}
 	if newest < 0 {
 		return policy.Choice{}
 	}
-	return policy.Choice{Take: []backup.PointID{m.offers[newest].ID}, Reason: "the newest complete point is read whole"}
+	reason := "the newest complete point is read whole"
+	if m.s.WholeBegun[m.offers[newest].ID] {
+		reason = "the point is read whole, which has begun"
+	}
+	return policy.Choice{Take: []backup.PointID{m.offers[newest].ID}, Reason: reason}
+}
+
+// comesBefore is true for the point that is rather read whole.
+func (m *machinePlanner) comesBefore(a, b *Offer) bool {
+	if begun := m.s.WholeBegun[a.ID]; begun != m.s.WholeBegun[b.ID] {
+		return begun
+	}
+	return a.Created.After(b.Created)
 }
 
 // mayBeReadWhole is true for a complete point that the job holds, or is free to copy: one that was not given up, nor is older

@@ -379,6 +379,11 @@ func TestFullTakesWhatMayBeCopied(t *testing.T) {
 		t.Errorf("reason: %s", p.Machines[0].Reason)
 	}
 
+	// What has begun is finished before a newer one is begun.
+	s = backedUp(all[:3], all[1])
+	s.Full, s.WholeBegun = true, map[backup.PointID]bool{all[1].ID: true}
+	wantPlan(t, "an older one has begun", s, "a17 older, a18 copy, a19 passed over")
+
 	// What the rules give up is not read first.
 	s = backedUp(all[:2], all[1], all[2])
 	s.Full, s.Retention = true, keeping(policy.Retention{Points: 1})

@@ -68,6 +68,21 @@ func (r *Repository) partialsOf(point backup.PointID) [][]commitlog.Partial {
 	return found
 }
 
+// UnfinishedWhole are the points of which a copy into a sealed domain was interrupted and can go on. It reads a file of each.
+func (r *Repository) UnfinishedWhole(ctx context.Context) ([]backup.PointID, error) {
+	var points []backup.PointID
+	for _, partials := range r.snapshot().Partials {
+		header, _, err := r.loadPartial(ctx, partials[0])
+		if err != nil && !permanent(err) {
+			return nil, err
+		}
+		if err == nil && r.isSealed(header.Domain) && !slices.Contains(points, header.Point) {
+			points = append(points, header.Point)
+		}
+	}
+	return points, nil
+}
+
 // takeUp makes the first task of a sealed ingest go on in the domain of an earlier copy: of those that it may go on with, the
 // one that has stored most.
 func (in *Ingest) takeUp(ctx context.Context, t *Task, earlier [][]commitlog.Partial) error {
