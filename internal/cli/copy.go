@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -314,23 +315,44 @@ type copyProgress struct {
 
 	mu    sync.Mutex // guards the fields below, and lines that are printed
 	begun int
-	stop  func() // ends the bar of the point that is copied now
+	shown []shownPoint
+}
+
+// shownPoint is a point that has a bar, which stop ends.
+type shownPoint struct {
+	machine  backup.MachineKey
+	counters *mover.Progress
+	stop     func()
 }
 
 func (a *app) newCopyProgress(total int) *copyProgress {
-	return &copyProgress{app: a, bars: a.newBars(), total: total, stop: func() {}}
+	return &copyProgress{app: a, bars: a.newBars(), total: total}
 }
 
 func (p *copyProgress) started(point source.Point, counters *mover.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stop()
+	p.hide(func(s shownPoint) bool { // that a point is read to its end is told only when it is committed
+		total := s.counters.Total.Load()
+		return s.machine == point.Machine.Key || total > 0 && s.counters.Done.Load() >= total
+	})
 	p.begun++
 	name := shortName(point.Machine)
 	if p.total > 1 {
 		name = fmt.Sprintf("%d/%d %s", min(p.begun, p.total), p.total, name)
 	}
-	p.stop = p.bars.add(name, counters.Total.Load, counters.Done.Load)
+	p.shown = append(p.shown, shownPoint{point.Machine.Key, counters, p.bars.add(name, counters.Total.Load, counters.Done.Load)})
+}
+
+// hide ends the bars of points.
+func (p *copyProgress) hide(done func(shownPoint) bool) {
+	p.shown = slices.DeleteFunc(p.shown, func(s shownPoint) bool {
+		if !done(s) {
+			return false
+		}
+		s.stop()
+		return true
+	})
 }
 
 func (p *copyProgress) finished(s job.StepReport) {
@@ -365,12 +387,11 @@ func (p *copyProgress) expect(total int) {
 	p.total = total
 }
 
-// pause ends the bar of the point that was copied last; others may begin.
+// pause ends the bars of the points that were copied last; others may begin.
 func (p *copyProgress) pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stop()
-	p.stop = func() {}
+	p.hide(func(shownPoint) bool { return true })
 }
 
 func (p *copyProgress) end() {

@@ -105,7 +105,7 @@ func (a *app) jobRun(ctx context.Context, f jobRunFlags, names []string, full bo
 	a.interrupted = "what was stored is kept; the next run goes on"
 	progress := a.newCopyProgress(0)
 	checked := func() {}
-	setup.Full, setup.Wait = full, f.wait
+	setup.Full, setup.Wait, setup.Host.Slots = full, f.wait, job.NewSlots(defaultSlots)
 	setup.Copy.Started, setup.Copy.Finished = progress.started, progress.finished
 	setup.Checking = func(p *repo.VerifyProgress) {
 		checked = progress.bars.add("verifying", p.TotalBytes.Load, p.Bytes.Load)

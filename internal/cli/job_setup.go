@@ -48,7 +48,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	to := a.asResource(target)
 	to.ofJob = ofJob
 	s.Target = job.Goal{
-		Name: target.Name, Location: target.Location, ID: target.ID,
+		Name: target.Name, Location: target.Location, ID: target.ID, Slots: target.Slots,
 		Open: to.openTarget,
 	}
 	for _, r := range c.resources.Repositories { // also those of other jobs: the environment has their secrets too

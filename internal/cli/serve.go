@@ -51,7 +51,7 @@ func (f *bandwidthFlag) Set(text string) error {
 func (f *bandwidthFlag) String() string { return "" }
 func (f *bandwidthFlag) Type() string   { return "LIMIT" }
 
-// defaultSlots is how many machines are copied at once if nothing else is said: one job's processor work beside another's waiting.
+// defaultSlots is how many machines are copied at once if nothing else is said: one's processor work beside another's waiting.
 const defaultSlots = 2
 
 func (a *app) serveCommand() *cobra.Command {

@@ -83,7 +83,7 @@ func (s *story) server(ctx context.Context) error {
 	return s.proveShelf(ctx)
 }
 
-// startServer starts ferry serve and returns once it answers. stop has it end, and waits until it has.
+// startServer starts ferry serve and returns once it answers. It copies one machine at a time, so that the story is the same each time. stop has it end, and waits until it has.
 func (s *story) startServer(ctx context.Context) (stop func() error, err error) {
 	log, err := os.Create(s.path(logName))
 	if err != nil {
@@ -92,10 +92,10 @@ func (s *story) startServer(ctx context.Context) (stop func() error, err error) 
 	within, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- errors.Join(s.Ferry(within, log, "serve", "--state", s.path(stateFolder), "--socket", s.path(socketName)), log.Close())
+		ended <- errors.Join(s.Ferry(within, log, "serve", "--state", s.path(stateFolder), "--socket", s.path(socketName), "--slots", "1"), log.Close())
 	}()
 	s.Narrator.Command("export FERRY_SOCKET=$PWD/" + socketName)
-	s.Narrator.Command(fmt.Sprintf("ferry serve --state %s 2> %s &", stateFolder, logName))
+	s.Narrator.Command(fmt.Sprintf("ferry serve --state %s --slots 1 2> %s &", stateFolder, logName))
 	stop = func() error {
 		cancel()
 		return <-ended

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -51,10 +50,8 @@ type Report struct {
 	// take. In bytes.
 	New, Stored, Nodes int64
 	Packs              int64
-	// NoSlot counts the steps at the end of the plan that were not begun because Enter said so.
-	NoSlot   int
-	Took     time.Duration
-	Warnings []string
+	Took               time.Duration
+	Warnings           []string
 }
 
 // Failed counts steps that failed, and those whose plan says that not copying them is a failure.
@@ -103,13 +100,10 @@ type Options struct {
 	Flags func(backup.Point) []string
 	// Seeded tells of machines whose content the repository has under another id; nil: of none.
 	Seeded func(backup.MachineKey) bool
-	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Finished may
-	// be called from another goroutine.
+	// Started is told when a step begins to copy, Finished when it is done for good, committed or failed. Both may be called
+	// from several goroutines at once.
 	Started  func(source.Point, *mover.Progress)
 	Finished func(StepReport)
-	// Enter is asked before a point is read, and gives what is called when it has been. If it is not ok the copy ends before
-	// this point as if there were no more; nil: all is.
-	Enter func(source.Point) (leave func(), ok bool)
 }
 
 // attempts that a point gets when another writer gave up blocks that it relied on.
@@ -119,128 +113,208 @@ const attempts = 3
 // of the copy as a whole: the repository cannot be written, or ctx was cancelled. The report is true also then. What
 // was stored before an interruption is committed as unfinished, and the next copy goes on behind it.
 func Copy(ctx context.Context, from *registry.Source, to *repo.Repository, steps plan.Plan, options Options) (Report, error) {
-	c := &copier{from: from, to: to, options: options, started: time.Now()}
-	switch {
-	case c.options.Mend:
-		c.options.Job = ""
-	case c.options.Job == "":
-		c.options.Job = policy.ManualJob
-	}
-	for _, step := range steps.Steps {
-		outcome := OutcomeNothing
+	c := newCopier(to, options)
+	points := byID(from)
+	var lane []int
+	for i, step := range steps.Steps {
+		c.add(step, work{from: from, point: points[step.Point.ID], whole: options.Full})
 		if step.Action == plan.ActionCopy {
-			outcome = OutcomeNotReached
+			lane = append(lane, i)
 		}
-		c.report.Steps = append(c.report.Steps, StepReport{Step: step, Outcome: outcome})
 	}
-	var err error
-	if len(steps.Copies()) > 0 {
-		err = c.run(ctx)
+	var lanes [][]int
+	if len(lane) > 0 {
+		lanes = [][]int{lane}
 	}
-	c.report.SourceBytes = from.Root.BytesRead()
-	c.report.Took = time.Since(c.started)
-	if len(steps.Copies()) > 0 && !options.Mend && (err == nil || ctx.Err() != nil) {
-		to.RememberRun(context.WithoutCancel(ctx), repo.LastRun{
-			Began: c.started, Ended: c.started.Add(c.report.Took), Points: int64(c.report.Copied()),
-			New: c.report.New, Stored: c.report.Stored, Nodes: c.report.Nodes, Packs: c.report.Packs,
-		})
+	report, err := c.copy(ctx, lanes)
+	report.SourceBytes = from.Root.BytesRead()
+	return report, err
+}
+
+// byID are a source's points by their ids.
+func byID(from *registry.Source) map[backup.PointID]source.Point {
+	points := map[backup.PointID]source.Point{}
+	for _, p := range from.Points {
+		points[p.ID] = p
 	}
-	c.report.Warnings = append(c.report.Warnings, to.Warnings()...)
-	return c.report, err
+	return points
+}
+
+// work is how a step's point is copied.
+type work struct {
+	from *registry.Source
+	// source is its number, for slots.
+	source int
+	point  source.Point
+	// whole reads it whole, into a domain of its own.
+	whole bool
 }
 
 type copier struct {
-	from    *registry.Source
 	to      *repo.Repository
 	options Options
-	started time.Time
+	gate    gate
+	atOnce  int
+	// works are those of the report's steps.
+	works []work
 
-	mu     sync.Mutex // guards report.Steps and again
+	mu     sync.Mutex // guards what follows
 	report Report
-	again  []int
+	// again are steps of which a commit found blocks given up.
+	again []int
+	// shared is where the points go that are not read whole; nil before the first of them.
+	shared *filling
+	// failed is what ended the copy as a whole.
+	failed error
 }
 
-// run copies all points, and again those for which a commit found blocks given up.
-func (c *copier) run(ctx context.Context) error {
-	var todo []int
-	for i, step := range c.report.Steps {
-		if step.Action == plan.ActionCopy {
-			todo = append(todo, i)
-		}
+// filling is an ingest, and what moves points into it.
+type filling struct {
+	ingest *repo.Ingest
+	mover  *mover.Mover
+}
+
+func newCopier(to *repo.Repository, options Options) *copier {
+	switch {
+	case options.Mend:
+		options.Job = ""
+	case options.Job == "":
+		options.Job = policy.ManualJob
 	}
-	for attempt := 1; len(todo) > 0; attempt++ {
+	alone := gate{slots: NewSlots(1), limits: func(int) limits { return nil }, waits: func(string) {}}
+	return &copier{to: to, options: options, gate: alone}
+}
+
+// add adds a step, and how its point is copied if it is to be.
+func (c *copier) add(step plan.Step, how work) {
+	outcome := OutcomeNothing
+	if step.Action == plan.ActionCopy {
+		outcome = OutcomeNotReached
+	}
+	c.report.Steps = append(c.report.Steps, StepReport{Step: step, Outcome: outcome})
+	c.works = append(c.works, how)
+}
+
+// copy copies the points of lanes, and again those for which a commit found blocks given up.
+func (c *copier) copy(ctx context.Context, lanes [][]int) (Report, error) {
+	began := time.Now()
+	copies := len(lanes) > 0
+	c.atOnce = c.gate.slots.atOnce(len(lanes))
+	var err error
+	for attempt := 1; len(lanes) > 0 && err == nil; attempt++ {
 		c.again = nil
-		for _, together := range c.groups(todo) {
-			if attempt == 1 && c.report.NoSlot > 0 {
-				break
-			}
-			if err := c.pass(ctx, together, attempt); err != nil {
-				return err
-			}
+		if attempt == 1 {
+			c.runLanes(ctx, lanes, attempt == attempts)
+		} else { // without a slot: it had one
+			c.runAgain(ctx, lanes[0], attempt == attempts)
 		}
-		todo = c.again
+		err = c.end(ctx)
+		lanes = nil
+		if len(c.again) > 0 {
+			lanes = [][]int{c.again}
+		}
 	}
-	return nil
+	c.report.Took = time.Since(began)
+	if copies && !c.options.Mend && (err == nil || ctx.Err() != nil) {
+		c.to.RememberRun(context.WithoutCancel(ctx), repo.LastRun{
+			Began: began, Ended: began.Add(c.report.Took), Points: int64(c.report.Copied()),
+			New: c.report.New, Stored: c.report.Stored, Nodes: c.report.Nodes, Packs: c.report.Packs,
+		})
+	}
+	c.report.Warnings = append(c.report.Warnings, c.to.Warnings()...)
+	return c.report, err
 }
 
-// groups are the steps that go through one ingest: all, or each its own if each is to have a domain of its own.
-func (c *copier) groups(todo []int) [][]int {
-	if !c.options.Full {
-		return [][]int{todo}
+// runAgain copies points one after the other.
+func (c *copier) runAgain(ctx context.Context, todo []int, last bool) {
+	for _, i := range todo {
+		if err := errors.Join(ctx.Err(), c.copyOne(ctx, i, last)); err != nil {
+			c.fail(err)
+			return
+		}
 	}
-	return slices.Collect(slices.Chunk(todo, 1))
 }
 
-// pass copies points through one ingest.
-func (c *copier) pass(ctx context.Context, todo []int, attempt int) error {
-	ingest, err := c.to.NewIngest(ctx, repo.IngestOptions{Sealed: c.options.Full, Plain: c.options.Plain})
+// copyOne copies a point. The error is one of the repository.
+func (c *copier) copyOne(ctx context.Context, i int, last bool) error {
+	if !c.works[i].whole {
+		shared, err := c.sharedFilling(ctx)
+		if err != nil {
+			return err
+		}
+		c.copyPoint(ctx, shared.mover, i, last)
+		return shared.ingest.Failed()
+	}
+	own, err := c.fill(ctx, true)
 	if err != nil {
 		return err
 	}
-	mover := mover.New(ingest, mover.Options{
-		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Seeded: c.options.Seeded, Progress: c.options.Started,
-		Calls: c.from.Root.Calls(),
-	})
-	points := map[backup.PointID]source.Point{}
-	for _, p := range c.from.Points {
-		points[p.ID] = p
-	}
-	for _, i := range todo {
-		p := points[c.report.Steps[i].Point.ID]
-		leave, ok := func() {}, true
-		if c.options.Enter != nil && attempt == 1 { // what a commit had to give up is copied again at once
-			leave, ok = c.options.Enter(p)
+	c.copyPoint(ctx, own.mover, i, last)
+	return errors.Join(own.ingest.Failed(), c.close(ctx, own))
+}
+
+// sharedFilling is what the points go through that are not read whole.
+func (c *copier) sharedFilling(ctx context.Context) (*filling, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shared == nil {
+		shared, err := c.fill(ctx, false)
+		if err != nil {
+			return nil, err
 		}
-		if !ok {
-			c.report.NoSlot = len(c.report.Steps) - i
-			break
-		}
-		c.copyPoint(ctx, mover, p, i, attempt == attempts)
-		leave()
-		if err = errors.Join(ctx.Err(), ingest.Failed()); err != nil {
-			break
-		}
+		c.shared = shared
 	}
-	closing := context.WithoutCancel(ctx)
-	if errors.Is(context.Cause(ctx), ErrStopNow) {
-		closing = ctx
+	return c.shared, nil
+}
+
+// fill begins an ingest.
+func (c *copier) fill(ctx context.Context, whole bool) (*filling, error) {
+	ingest, err := c.to.NewIngest(ctx, repo.IngestOptions{Sealed: whole, Plain: c.options.Plain})
+	if err != nil {
+		return nil, err
 	}
-	closeErr := ingest.Close(closing, ingest.Failed())
-	stats := ingest.Stats()
-	c.report.New += stats.NewBytes.Load()
-	c.report.Stored += stats.Stored.Load()
-	c.report.Nodes += stats.NodeBytes.Load()
-	c.report.Packs += stats.Packs.Load()
-	if err == nil && closeErr != nil && !errors.Is(closeErr, repo.ErrCondemned) {
-		err = closeErr
+	return &filling{ingest, mover.New(ingest, mover.Options{
+		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Seeded: c.options.Seeded,
+		AtOnce: c.atOnce, Progress: c.options.Started,
+	})}, nil
+}
+
+// end ends the shared ingest, and says what ended the copy as a whole.
+func (c *copier) end(ctx context.Context) error {
+	shared := c.shared
+	c.shared = nil
+	if shared != nil {
+		c.fail(shared.ingest.Failed())
+		c.fail(c.close(ctx, shared))
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	return c.failed
+}
+
+// close commits what an ingest was given, and ends it.
+func (c *copier) close(ctx context.Context, f *filling) error {
+	closing := context.WithoutCancel(ctx)
+	if errors.Is(context.Cause(ctx), ErrStopNow) {
+		closing = ctx
+	}
+	err := f.ingest.Close(closing, f.ingest.Failed())
+	stats := f.ingest.Stats()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.New += stats.NewBytes.Load()
+	c.report.Stored += stats.Stored.Load()
+	c.report.Nodes += stats.NodeBytes.Load()
+	c.report.Packs += stats.Packs.Load()
+	if errors.Is(err, repo.ErrCondemned) { // the points were told
+		return nil
+	}
 	return err
 }
 
-func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, p source.Point, i int, last bool) {
+func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, i int, last bool) {
+	from, p := c.works[i].from, c.works[i].point
 	finish := func(result mover.Result, err error) {
 		if errors.Is(err, repo.ErrCondemned) && !last {
 			c.mu.Lock()
@@ -250,11 +324,11 @@ func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, p source.Point, 
 		}
 		c.finish(i, result, err)
 	}
-	err := m.Copy(ctx, p, finish)
+	err := m.CopyFrom(ctx, from.Root.Calls(), p, finish)
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, backup.ErrBroken):
-		if rememberErr := c.from.RememberBroken(p, Reason(err)); rememberErr != nil {
+		if rememberErr := from.RememberBroken(p, Reason(err)); rememberErr != nil {
 			c.mu.Lock()
 			c.report.Warnings = append(c.report.Warnings, fmt.Sprintf("cannot remember that the point is broken: %v", rememberErr))
 			c.mu.Unlock()

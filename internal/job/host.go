@@ -42,9 +42,9 @@ type Host struct {
 	PhaseEnded func(Phase)
 	// Planned is told which points are to be copied, in their order, before the first of them is.
 	Planned func([]PlannedCopy)
-	// Slot gives a slot for a copy, and what gives it back; nil if there is none now and wait is false. With wait it returns
-	// when there is one, or ctx ends. What was copied before is committed before anything is waited for.
-	Slot func(ctx context.Context, c PlannedCopy, wait bool) (release func(), err error)
+	// Slots are those that its machines take, one each. What was copied is committed before other jobs are waited for. nil: one
+	// machine is copied at a time.
+	Slots *Slots
 	// Waits is told what the session waits for; empty: it no longer does.
 	Waits func(reason string)
 	// Leaving is given the target at the end of the work on it, if it is ready.
@@ -98,24 +98,12 @@ func (r *runner) expired() bool {
 func (r *runner) plannedCopies(todo []plan.IntervalStep) []PlannedCopy {
 	copies := make([]PlannedCopy, len(todo))
 	for i, step := range todo {
-		copies[i] = r.plannedCopy(step)
+		copies[i] = PlannedCopy{
+			Machine: *step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created,
+			Source: r.Sources[step.Source].Origin.Repository.Name, Target: r.Target.Name,
+		}
 	}
 	return copies
-}
-
-func (r *runner) plannedCopy(step plan.IntervalStep) PlannedCopy {
-	return PlannedCopy{
-		Machine: *step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created,
-		Source: r.Sources[step.Source].Origin.Repository.Name, Target: r.Target.Name,
-	}
-}
-
-// slot is a slot for a copy, and what gives it back. It is nil if there is none and wait is false.
-func (r *runner) slot(ctx context.Context, step plan.IntervalStep, wait bool) (release func(), err error) {
-	if r.Host.Slot == nil {
-		return func() {}, nil
-	}
-	return r.Host.Slot(ctx, r.plannedCopy(step), wait)
 }
 
 // waits tells what the session waits for; empty: it no longer does.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -13,44 +12,6 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
-
-// What was copied is committed before a slot is waited for, and each slot is given back.
-func TestSlots(t *testing.T) {
-	l := newLab(t, day("a", 1), day("b", 1), day("c", 1), day("d", 1))
-	free, held, waited := 1, 0, 0
-	var planned []string
-	l.setup.Host = job.Host{
-		Planned: func(copies []job.PlannedCopy) {
-			for _, c := range copies {
-				planned = append(planned, c.Machine.Name+" from "+c.Source+" to "+c.Target)
-			}
-		},
-		Slot: func(_ context.Context, c job.PlannedCopy, wait bool) (func(), error) {
-			if c.Machine.Name == "c" && !wait { // somebody else has it
-				return nil, nil
-			}
-			if c.Machine.Name == "c" {
-				waited++
-				if n := len(l.target().Entries()); n != 2 {
-					t.Errorf("while a slot is waited for the target has %d points", n)
-				}
-			}
-			if free == 0 {
-				t.Fatal("more slots than there are")
-			}
-			free--
-			held++
-			return func() { free++ }, nil
-		},
-	}
-	l.wantCounts(l.run(job.ResultDone), "4 copied, 0 claimed, 0 failed, 0 removed")
-	if free != 1 || held != 4 || waited != 1 {
-		t.Errorf("%d free, %d were had, %d waited", free, held, waited)
-	}
-	if !slices.Equal(planned[:4], []string{"a from pve to vault", "b from pve to vault", "c from pve to vault", "d from pve to vault"}) {
-		t.Errorf("planned %q", planned)
-	}
-}
 
 // Scripts that a process has run before it went are not run again for the same session; a session that is left to another
 // process runs none after the job.

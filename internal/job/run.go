@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"ferry/internal/backup"
@@ -62,6 +63,8 @@ type Goal struct {
 	Name, Location string
 	// ID that the repository must have; empty takes any.
 	ID string
+	// Slots is how many machines may be copied to it at once; 0: any number.
+	Slots int
 	// Open opens the repository. The session closes it.
 	Open func(context.Context) (*repo.Repository, error)
 }
@@ -95,8 +98,9 @@ type runner struct {
 	machines map[backup.MachineKey]backup.Machine
 	// entries are what the target had of each machine, by pseudonym, as the transfer began.
 	entries map[string][]repo.Entry
-	// given are points that were handed over for commit in this session, and their claims' flags.
-	given map[backup.MachineKey][]policy.Candidate
+	// flagging guards given while points are copied. given are points that were handed over for commit in this session, and their claims' flags.
+	flagging sync.Mutex
+	given    map[backup.MachineKey][]policy.Candidate
 	// stored are the machines of which this session has stored a point that it chose itself.
 	stored map[backup.MachineKey]bool
 	// claimed are the machines of which the job holds points, whole those whose newest point is read whole in this session.
@@ -160,6 +164,9 @@ func newRunner(setup Setup) *runner {
 		setup.Pause = storage.Sleep
 	}
 	now := setup.Now()
+	if setup.Host.Slots == nil {
+		setup.Host.Slots = NewSlots(1)
+	}
 	if setup.Host.ID == "" {
 		var id [8]byte
 		rand.Read(id[:]) // never fails: crypto/rand ends the program instead

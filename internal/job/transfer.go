@@ -12,50 +12,43 @@ import (
 	"ferry/internal/source/registry"
 )
 
-// copyAll copies points, those that follow each other in one source through one ingest, and says whether there was trouble that
+// copyAll copies points, those of several machines at once as far as there are slots, and says whether there was trouble that
 // trying again may help with. The error is one of the target.
 func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []plan.IntervalStep) (retry bool, err error) {
-	for len(todo) > 0 {
-		n := 1
-		options := r.Copy
-		options.Full = r.isWhole(todo[0])
-		for n < len(todo) && todo[n].Source == todo[0].Source && r.isWhole(todo[n]) == options.Full {
-			n++
+	c := newCopier(r.target, r.Copy)
+	c.gate = gate{slots: r.Host.Slots, of: r.Job.Name, limits: r.limits, waits: r.waits}
+	points := make([]map[backup.PointID]source.Point, len(opened))
+	lanes, laneOf := [][]int(nil), map[backup.MachineKey]int{}
+	for i, step := range todo {
+		if points[step.Source] == nil {
+			points[step.Source] = byID(opened[step.Source])
 		}
-		var steps plan.Plan
-		for _, step := range todo[:n] {
-			r.attempts[step.Point.ID]++
-			steps.Steps = append(steps.Steps, plan.Step{Point: step.Point.AsPoint(), Action: plan.ActionCopy})
+		r.attempts[step.Point.ID]++
+		c.add(plan.Step{Point: step.Point.AsPoint(), Action: plan.ActionCopy}, work{
+			from: opened[step.Source], source: step.Source, point: points[step.Source][step.Point.ID], whole: r.isWhole(step),
+		})
+		machine := r.backupOf(step.Point.Machine.Key)
+		lane, begun := laneOf[machine]
+		if !begun {
+			lane = len(lanes)
+			laneOf[machine], lanes = lane, append(lanes, nil)
 		}
-		first, err := r.slot(ctx, todo[0], true)
-		if err != nil {
-			return retry, err
-		}
-		r.waits("")
-		options.Enter = func(p source.Point) (leave func(), ok bool) {
-			if leave = first; leave != nil {
-				first = nil
-				return leave, true
-			}
-			leave, err := r.slot(ctx, todo[slices.IndexFunc(todo, func(s plan.IntervalStep) bool { return s.Point.ID == p.ID })], false)
-			return leave, err == nil && leave != nil
-		}
-		report, err := Copy(ctx, opened[todo[0].Source], r.target, steps, options)
-		if first != nil {
-			first()
-		}
-		for _, text := range report.Warnings {
-			r.warnOnce(text)
-		}
-		for i, done := range report.Steps {
-			retry = r.copied(todo[i], done) || retry
-		}
-		if err != nil {
-			return retry, err
-		}
-		todo = todo[n-report.NoSlot:]
+		lanes[lane] = append(lanes[lane], i)
 	}
-	return retry, nil
+	report, err := c.copy(ctx, lanes)
+	for _, text := range report.Warnings {
+		r.warnOnce(text)
+	}
+	for i, done := range report.Steps {
+		retry = r.copied(todo[i], done) || retry
+	}
+	return retry, err
+}
+
+// limits are those of the target and of a source.
+func (r *runner) limits(number int) limits {
+	from := r.Sources[number].Origin.Repository
+	return limits{from.Name: from.Slots, r.Target.Name: r.Target.Slots}
 }
 
 // copied notes what became of one copy, and says whether there was trouble that trying again may help with.
@@ -99,8 +92,10 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 }
 
 // flags are the slots that a point fills as it is stored, by what the job holds and what this session has stored before it.
-// Without rules for slots nothing is decided.
+// Without rules for slots nothing is decided. Copies at once ask for theirs in turn.
 func (r *runner) flags(p backup.Point) []string {
+	r.flagging.Lock()
+	defer r.flagging.Unlock()
 	if there, mine := r.claim(p.ID); mine {
 		return there.Flags
 	}

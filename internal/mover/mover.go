@@ -54,8 +54,6 @@ type Options struct {
 	Flags func(backup.Point) []string
 	// AtOnce is how many points are copied at once at most: they share what one alone takes of memory. 0 is one.
 	AtOnce int
-	// Calls are those that read the source; nil: calls of the mover's own.
-	Calls *source.Calls
 	// Progress, if set, is given each task's counters when it begins.
 	Progress func(source.Point, *Progress)
 }
@@ -84,9 +82,6 @@ type Mover struct {
 func New(ingest *repo.Ingest, options Options) *Mover {
 	if options.Codec == "" {
 		options.Codec = CodecAuto
-	}
-	if options.Calls == nil {
-		options.Calls = &source.Calls{}
 	}
 	options.AtOnce = max(options.AtOnce, 1)
 	workers := runtime.GOMAXPROCS(0)
@@ -118,10 +113,15 @@ type Result struct {
 // while it was read, the error wraps backup.ErrChanged or backup.ErrVanished. After ctx has ended Copy returns within
 // source.Patience even if the source does not answer.
 func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result, error)) error {
+	return m.CopyFrom(ctx, &source.Calls{}, p, committed)
+}
+
+// CopyFrom copies a point as Copy does, with the calls that read its source.
+func (m *Mover) CopyFrom(ctx context.Context, calls *source.Calls, p source.Point, committed func(Result, error)) error {
 	if p.Opener == nil {
 		return &backup.Error{Machine: p.Machine.Name, Point: p.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %s", p.State, p.Reason)}
 	}
-	content, err := source.OpenAnswering(ctx, m.options.Calls, p.Opener)
+	content, err := source.OpenAnswering(ctx, calls, p.Opener)
 	if err != nil {
 		return place(p, "", backup.NoOffset, err)
 	}

@@ -210,7 +210,8 @@ func (l *lab) prepare(_ context.Context, resources policy.Resources, name string
 			return opened, nil
 		}})
 	}
-	setup.Target = job.Goal{Name: of.Target.Repository, Location: "memory", Open: func(ctx context.Context) (*repo.Repository, error) {
+	into, _ := resources.Repository(of.Target.Repository)
+	setup.Target = job.Goal{Name: into.Name, Slots: into.Slots, Location: "memory", Open: func(ctx context.Context) (*repo.Repository, error) {
 		l.mu.Lock()
 		err := l.targetErr
 		l.mu.Unlock()

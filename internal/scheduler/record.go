@@ -208,28 +208,6 @@ func (n *record) planned(copies []job.PlannedCopy) {
 	}
 }
 
-// slot is a slot for a copy.
-func (n *record) slot(ctx context.Context, c job.PlannedCopy, wait bool) (release func(), err error) {
-	limits := map[string]int{c.Source: 0, c.Target: 0}
-	for name := range limits {
-		if r, there := n.run.resources.Repository(name); there {
-			limits[name] = r.Slots
-		}
-	}
-	if !wait {
-		return n.slots.take(ctx, n.run.session.Job, limits, nil)
-	}
-	waited := false
-	release, err = n.slots.take(ctx, n.run.session.Job, limits, func(reason string) {
-		waited = true
-		n.waits(reason)
-	})
-	if waited {
-		n.waits("")
-	}
-	return release, err
-}
-
 // started notes that a point is being copied.
 func (n *record) started(p source.Point, progress *mover.Progress) {
 	n.mu.Lock()

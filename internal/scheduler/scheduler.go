@@ -54,7 +54,7 @@ type Options struct {
 	Owner string
 	// Sole: no other process works on the catalog, so that sessions of former ones are taken over at once.
 	Sole bool
-	// Slots is how many machines are copied at once in all, 0: any number. A job copies one at a time.
+	// Slots is how many machines are copied at once in all, 0: any number.
 	Slots int
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
@@ -80,7 +80,7 @@ type Scheduler struct {
 	options Options
 	log     *slog.Logger
 	events  broker
-	slots   *slots
+	slots   *job.Slots
 	// wake makes the loop look again.
 	wake chan struct{}
 	// work are the goroutines that carry sessions out and look at sources. Run waits for them.
@@ -117,7 +117,7 @@ func New(c *catalog.Catalog, o Options) *Scheduler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Scheduler{
-		catalog: c, options: o, log: o.Log, slots: newSlots(o.Slots), wake: make(chan struct{}, 1),
+		catalog: c, options: o, log: o.Log, slots: job.NewSlots(o.Slots), wake: make(chan struct{}, 1),
 		running: map[string]*run{}, watches: map[string]*watch{}, troubles: map[string]string{notStarted: notStarted},
 	}
 }

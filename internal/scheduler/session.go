@@ -214,7 +214,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
 		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval,
-		PhaseEnded: n.phaseEnded, Planned: n.planned, Slot: n.slot, Waits: n.waits,
+		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}
 	if n.run.takenUp {
 		setup.Host.Ran, setup.Host.Began, setup.Host.Earlier = n.ran(), session.Started, n.earlier

@@ -120,6 +120,45 @@ func TestSessionIsTakenUp(t *testing.T) {
 	})
 }
 
+// Two machines that are in progress when the server ends are both gone on with, each from what was stored of it, under the same
+// boundary.
+func TestTwoMachinesAreTakenUp(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		a, blockedA := l.slow("a")
+		b, blockedB := l.slow("b")
+		l.job("offsite", "schedule: {every: 4h}")
+		l.begin()
+		l.pass(time.Minute)
+		before := l.last("offsite", catalog.SessionRunning)
+		tasks, err := l.catalog.Tasks.Of(l.t.Context(), before.ID)
+		l.must(err)
+		for _, task := range tasks {
+			if task.State != catalog.TaskRunning {
+				l.t.Errorf("machine %s is %s while both are read", task.Machine.Name, task.State)
+			}
+		}
+		go func() {
+			time.Sleep(time.Second)
+			close(blockedA)
+			close(blockedB)
+		}()
+		l.end()
+		a.Read.Store(0)
+		b.Read.Store(0)
+		l.begin()
+		l.pass(time.Minute)
+		after := l.last("offsite", catalog.SessionDone)
+		if after.ID != before.ID || !after.Boundary.Equal(before.Boundary) || after.Counts["copied"] != 2 {
+			l.t.Errorf("taken up: %+v", after)
+		}
+		for _, read := range []int64{a.Read.Load(), b.Read.Load()} {
+			if read == 0 || read >= slowSize {
+				l.t.Errorf("%d bytes of %d are read again", read, slowSize)
+			}
+		}
+	})
+}
+
 // A catalog that takes no end of a session for a while keeps no job from running ever after: the end is noted when it can be.
 func TestEndIsNotedInTheEnd(t *testing.T) {
 	inBubble(t, func(l *lab) {

@@ -1,4 +1,4 @@
-package scheduler
+package job
 
 import (
 	"context"
@@ -12,9 +12,10 @@ import (
 // another, and one that gives up takes none.
 func TestSlotsGoInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(2)
+		s := NewSlots(2)
+		between := func(repository string) []limits { return []limits{{repository: 1, "src": 0}} }
 		take := func(of, repository string) func() {
-			release, err := s.take(t.Context(), of, map[string]int{repository: 1, "src": 0}, nil)
+			_, release, err := s.take(t.Context(), of, between(repository), func() { t.Errorf("%s waits", of) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -23,8 +24,8 @@ func TestSlotsGoInTurn(t *testing.T) {
 		var order []string
 		wait := func(ctx context.Context, of, repository string) {
 			go func() {
-				release, err := s.take(ctx, of, map[string]int{repository: 1, "src": 0}, func(reason string) {
-					if !strings.HasPrefix(reason, "no slot: ") {
+				_, release, err := s.take(ctx, of, between(repository), func() {
+					if reason := s.waits(of); !strings.HasPrefix(reason, "no slot: ") {
 						t.Errorf("%s waits for %q", of, reason)
 					}
 				})
@@ -38,19 +39,16 @@ func TestSlotsGoInTurn(t *testing.T) {
 			synctest.Wait()
 		}
 		first := take("first", "a")
-		if take("other", "a") != nil {
-			t.Fatal("repository a has one slot")
-		}
 		second := take("second", "b")
 		ctx, giveUp := context.WithCancelCause(t.Context())
 		wait(ctx, "gives up", "b")
 		wait(t.Context(), "long", "a")
 		wait(t.Context(), "short", "c")
+		if s.waits("long") == "" || !s.wanted("long") || s.waits("second") != "" {
+			t.Error("who waits is not told")
+		}
 		giveUp(errors.New("stopped"))
 		synctest.Wait()
-		if take("third", "d") != nil {
-			t.Fatal("two are taken")
-		}
 		second() // c is free now, a is not
 		synctest.Wait()
 		first()
@@ -61,6 +59,35 @@ func TestSlotsGoInTurn(t *testing.T) {
 		}
 		if len(s.waiting) > 0 || s.used[""] != 0 || s.used["a"] != 0 || s.used["src"] != 0 {
 			t.Errorf("left: %v, %d wait", s.used, len(s.waiting))
+		}
+	})
+}
+
+// Of several choices the first is taken that has a slot: at once, or while all are waited for.
+func TestSlotsOfTheFirstChoice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSlots(0)
+		choices := []limits{{"a": 1, "vault": 0}, {"b": 1, "vault": 0}}
+		var had [3]int
+		var releases [3]func()
+		for i := range had {
+			go func() {
+				had[i], releases[i], _ = s.take(t.Context(), "offsite", choices, func() {})
+			}()
+			synctest.Wait()
+		}
+		if had[0] != 0 || had[1] != 1 || releases[2] != nil {
+			t.Fatalf("%v were had, the third without a slot: %v", had[:2], releases[2] == nil)
+		}
+		releases[1]()
+		synctest.Wait()
+		if releases[2] == nil || had[2] != 1 {
+			t.Fatalf("the third has %d", had[2])
+		}
+		releases[0]()
+		releases[2]()
+		if s.used[""] != 0 || s.used["a"] != 0 || s.used["b"] != 0 || s.used["vault"] != 0 {
+			t.Errorf("left: %v", s.used)
 		}
 	})
 }
