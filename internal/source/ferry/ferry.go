@@ -103,7 +103,7 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 			switch {
 			case is && found == known: // it stays where it is
 			case is:
-				found.points = append(found.points, *point)
+				found.take(*point)
 			case read[0].Err != nil:
 				points = append(points, broken(repository, entry, read[0].Err))
 				read = read[1:]

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -13,8 +14,8 @@ import (
 
 // Memory keeps what repositories' points were listed as, for a process that lists the same repositories again and again. A point's
 // file never changes, and the log proves it by its checksum: what was decoded of a file with that checksum needs no reading to be
-// listed again. Of each repository it has the points of its last listing, of all together at most memoryLimit. It is safe for
-// parallel use; nil remembers nothing.
+// listed again. Of each repository it has the points of its last listing, of all together at most
+// memoryLimit. It is safe for parallel use; nil remembers nothing.
 type Memory struct {
 	mu sync.Mutex
 	// listings are by the repository's id, recent those ids, the one listed last at the end.
@@ -22,14 +23,17 @@ type Memory struct {
 	recent   []string
 }
 
-// memoryLimit is how many points are remembered, some 200 bytes each.
-const memoryLimit = 500_000
+// memoryLimit is what is remembered at most, in bytes as remembered.size counts them: 200 for a point of a machine of which all are
+// alike. What a hostile repository says in its points' files has no other bound.
+const memoryLimit = 128 << 20
 
 // remembered are the points of one listing. Once it is in a memory, it does not change.
 type remembered struct {
 	points []rememberedPoint // sorted by id once they are kept
 	// last is what the last point of each machine has in common with others; nil once they are kept.
 	last map[repo.Pseudonym]*likeness
+	// size is what they take in memory, in bytes, roughly.
+	size int
 }
 
 // rememberedPoint is a point without what it shares with others of its machine.
@@ -83,7 +87,7 @@ func (m *Memory) keep(repository string, found *remembered) {
 func (m *Memory) size() int {
 	size := 0
 	for listing := range maps.Values(m.listings) {
-		size += len(listing.points)
+		size += listing.size
 	}
 	return size
 }
@@ -97,7 +101,7 @@ func (m *Memory) forget(repository string, id backup.PointID) {
 	defer m.mu.Unlock()
 	if known := m.listings[repository]; known != nil {
 		if at, there := known.find(id); there {
-			m.listings[repository] = &remembered{points: slices.Delete(slices.Clone(known.points), at, at+1)}
+			m.listings[repository] = &remembered{points: slices.Delete(slices.Clone(known.points), at, at+1), size: known.size}
 		}
 	}
 }
@@ -144,12 +148,33 @@ func (r *remembered) add(entry repo.Entry, p *backup.Point) *rememberedPoint {
 		for i := range shared.Objects {
 			shared.Objects[i].Inline = nil
 		}
-		r.last[entry.Machine] = like
 	}
-	r.points = append(r.points, rememberedPoint{
+	return r.take(rememberedPoint{
 		id: entry.ID, checksum: entry.Checksum, created: p.Created, native: p.Origin.NativePointID, location: p.Origin.Location, hops: p.Hops, like: like,
 	})
+}
+
+// take takes a point in, and counts what it takes: what it shares with the last one of its machine is counted with that.
+func (r *remembered) take(p rememberedPoint) *rememberedPoint {
+	r.size += int(unsafe.Sizeof(p)) + len(p.native) + len(p.location) + len(p.hops)*int(unsafe.Sizeof(backup.Hop{}))
+	if r.last[p.like.machine] != p.like {
+		r.last[p.like.machine] = p.like
+		r.size += p.like.size()
+	}
+	r.points = append(r.points, p)
 	return &r.points[len(r.points)-1]
+}
+
+// size is what it takes in memory, in bytes, roughly.
+func (l *likeness) size() int {
+	size := int(unsafe.Sizeof(*l)) + len(l.point.Machine.Name) + len(l.point.Zone) + len(l.point.Origin.Source)
+	for _, label := range l.point.Machine.Labels {
+		size += int(unsafe.Sizeof(label)) + len(label)
+	}
+	for _, o := range l.point.Objects {
+		size += int(unsafe.Sizeof(o)) + len(o.Name) + len(o.Format)
+	}
+	return size
 }
 
 // fits is true if a point has the same in common.
