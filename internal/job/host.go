@@ -30,8 +30,9 @@ type Host struct {
 	// Interval that the session is of; the zero value: the one in which it begins. Once it has ended nothing is waited for any
 	// more, and no points are looked for beyond those that were chosen. Until then a target that is not ready is waited for too.
 	Interval policy.Interval
-	// Retired is what the process knows of machines that have gone for good, or are back. Session.Retired says what the target knew.
-	Retired map[backup.MachineKey]backup.Retirement
+	// Retired is what the process knows of machines that have gone for good, or are back. It is asked before each decision: who is
+	// said to be back loses nothing to a session that runs. Session.Retired says what the target knew.
+	Retired func() map[backup.MachineKey]backup.Retirement
 	// Began is when the session began, if another process began it, and Earlier what that was to copy: it is in the report too.
 	Began   time.Time
 	Earlier []EarlierCopy

@@ -170,6 +170,9 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{}, Retired: map[backup.MachineKey]time.Time{},
 	}
+	if r.Host.Retired != nil {
+		r.told = r.Host.Retired()
+	}
 	var err error
 	s.Held, err = r.held(ctx)
 	for _, key := range r.selected {

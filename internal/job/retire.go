@@ -33,7 +33,7 @@ func (m *memory) retire(id string, known backup.Retirement) {
 // retirement is what is known of a machine of the job: what the host knows goes to the target with it.
 func (r *runner) retirement(key backup.MachineKey) backup.Retirement {
 	id := key.String()
-	if known, is := r.Host.Retired[key]; is {
+	if known, is := r.told[key]; is {
 		r.memory.retire(id, known)
 	}
 	return r.memory.Retired[id]
@@ -41,7 +41,7 @@ func (r *runner) retirement(key backup.MachineKey) backup.Retirement {
 
 // noteRetired adds a machine of the job to those that have gone for good, if it has.
 func (r *runner) noteRetired(since map[backup.MachineKey]time.Time, key backup.MachineKey) {
-	if len(r.Host.Retired)+len(r.memory.Retired) == 0 {
+	if len(r.told)+len(r.memory.Retired) == 0 {
 		return
 	}
 	if known := r.retirement(key); !known.Since.IsZero() {

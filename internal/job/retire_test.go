@@ -26,6 +26,13 @@ func abandoned(t *testing.T) (*lab, backup.MachineKey) {
 	return l, a
 }
 
+// tell has the host know what was said of a machine.
+func (l *lab) tell(key backup.MachineKey, held backup.Retirement) {
+	l.setup.Host.Retired = func() map[backup.MachineKey]backup.Retirement {
+		return map[backup.MachineKey]backup.Retirement{key: held}
+	}
+}
+
 // moveTo lets it be a day of March, of which b has a point.
 func (l *lab) moveTo(n int) {
 	l.now = time.Date(2026, 3, n, 13, 0, 0, 0, time.UTC)
@@ -48,7 +55,7 @@ func TestRetiredMachineIsPurged(t *testing.T) {
 	l, a := abandoned(t)
 	l.moveTo(3)
 	retired := backup.Retirement{}.Decide(true, l.now)
-	l.setup.Host.Retired = map[backup.MachineKey]backup.Retirement{a: retired}
+	l.tell(a, retired)
 	if s := l.run(job.ResultDone); s.Removed() != 0 || len(s.Retired) != 1 || s.Retired[0].Machine.Key != a || s.Retired[0].Retirement != retired {
 		t.Fatalf("told of %+v\n%s", s.Retired, l.describe(s))
 	}
@@ -82,14 +89,14 @@ func TestRetiredMachineComesBack(t *testing.T) {
 	l, a := abandoned(t)
 	l.moveTo(3)
 	retired := backup.Retirement{}.Decide(true, l.now)
-	l.setup.Host.Retired = map[backup.MachineKey]backup.Retirement{a: retired}
+	l.tell(a, retired)
 	l.run(job.ResultDone)
-	l.setup.Host.Retired[a] = retired.Decide(false, l.now)
+	l.tell(a, retired.Decide(false, l.now))
 	l.moveTo(11)
 	if n := l.removals(); n != 0 {
 		t.Fatalf("%d points of a machine that is back went", n)
 	}
-	l.setup.Host.Retired[a] = retired // another server, which has not heard of it
+	l.tell(a, retired) // another server, which has not heard of it
 	l.moveTo(12)
 	if n := l.removals(); n != 0 {
 		t.Fatalf("%d points went by what was said first", n)
@@ -138,8 +145,28 @@ func TestRetiredMachineIsNotTooOld(t *testing.T) {
 	if s := l.run(job.ResultDone); len(s.Alarms) != 1 {
 		t.Fatalf("alarms %v", s.Alarms)
 	}
-	l.setup.Host.Retired = map[backup.MachineKey]backup.Retirement{a: backup.Retirement{}.Decide(true, l.now)}
+	l.tell(a, backup.Retirement{}.Decide(true, l.now))
 	if s := l.run(job.ResultDone); len(s.Alarms) != 0 {
 		t.Errorf("alarms %v", s.Alarms)
 	}
+}
+
+// A machine that is said to be back while a session runs that would purge it loses nothing.
+func TestReturnIsHeardBySessionsThatRun(t *testing.T) {
+	l, a := abandoned(t)
+	l.moveTo(11)
+	retired := backup.Retirement{}.Decide(true, l.now.AddDate(0, 0, -8))
+	said := retired
+	l.setup.Host.Retired = func() map[backup.MachineKey]backup.Retirement {
+		return map[backup.MachineKey]backup.Retirement{a: said}
+	}
+	if n := len(l.explain().Plan.Steps(plan.ActionRemove)); n != 1 {
+		t.Fatalf("%d points would go", n)
+	}
+	l.setup.Phase = func(name job.PhaseName) {
+		if name == job.PhaseTransform {
+			said = retired.Decide(false, l.now)
+		}
+	}
+	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
 }

@@ -90,6 +90,8 @@ type runner struct {
 	selected []backup.MachineKey
 	// links are those of machines that target.map links, as the last look found them.
 	links map[backup.MachineKey]backup.MachineKey
+	// told is what the host said last of machines that have gone for good.
+	told map[backup.MachineKey]backup.Retirement
 	// tasks are the machines' tasks by key, and attempts how often a point's copy was begun.
 	tasks    map[backup.MachineKey]*Task
 	order    []backup.MachineKey

@@ -133,7 +133,7 @@ func (s *Scheduler) Explain(ctx context.Context, of string) (*job.Explanation, p
 	if !state.Start.IsZero() {
 		setup.Host.Start, setup.Host.Interval = state.Start, intervalAt(setup.Job.Schedule.From(state.Start), s.options.Now())
 	}
-	if setup.Host.Retired, err = s.catalog.Machines.Retired(ctx); err != nil {
+	if err := s.tellRetired(ctx, &setup); err != nil {
 		return nil, policy.Job{}, err
 	}
 	explanation, err := job.Explain(ctx, setup)

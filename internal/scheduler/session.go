@@ -169,7 +169,7 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 		return fail(err), nil
 	}
 	s.host(n, &setup, of.Effective().Schedule, state.Start)
-	if setup.Host.Retired, err = s.catalog.Machines.Retired(n.context()); err != nil {
+	if err := s.tellRetired(n.context(), &setup); err != nil {
 		return fail(err), nil
 	}
 	setup.Host.Leaving = func(ctx context.Context, target *repo.Repository) {
@@ -183,6 +183,20 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 			now.UTC().Format(time.RFC3339), n.before))
 	}
 	return ended, held
+}
+
+// tellRetired has a session know which machines a person has retired. What cannot be read is as it was.
+func (s *Scheduler) tellRetired(ctx context.Context, setup *job.Setup) error {
+	known, err := s.catalog.Machines.Retired(ctx)
+	setup.Host.Retired = func() map[backup.MachineKey]backup.Retirement {
+		now, err := s.catalog.Machines.Retired(ctx)
+		s.trouble("which machines have gone cannot be read", err)
+		if err == nil {
+			known = now
+		}
+		return known
+	}
+	return err
 }
 
 // intervalAt is the interval in which an instant lies. Without boundaries it begins then, and nothing ends it.

@@ -16,9 +16,8 @@ import (
 func (s *Server) machineOperations(described huma.API) {
 	operate(s, described, huma.Operation{
 		OperationID: "retire-machine", Method: http.MethodPost, Path: api.PathRetire, Tags: []string{"machines"},
-		Summary: "Say that a machine has gone for good, or that it is back",
-		Description: "Jobs with purgeAfter remove what they have of a machine that has gone, so long after it was said. " +
-			"Sessions that run go by what was said before they began.",
+		Summary:     "Say that a machine has gone for good, or that it is back",
+		Description: "Jobs with purgeAfter remove what they have of a machine that has gone, so long after it was said.",
 	}, func(ctx context.Context, input *struct{ Body api.Retire }) (*answer[api.Retired], error) {
 		retired, err := s.retire(ctx, input.Body)
 		return reply(retired), err
