@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/keyring"
 	"ferry/internal/repo/pack"
+	"ferry/internal/storage/memory"
 )
 
 // vectorRing has fixed keys of two generations, the second proven by the first.
@@ -88,8 +90,39 @@ func keyVectors(t *testing.T) []vector {
 			t.Fatal(err)
 		}
 		add(hash+": log entry with a MAC", "openEntry", hash, must(json.Marshal(payload))(t), raw, entry)
+		payload.Rotated = 2
+		entry, _, err = commitlog.Encode(hasher, 3, format.ID(ramp(32)), payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(hash+": log entry that ends a rotation", "openEntry", hash, must(json.Marshal(payload))(t), raw, entry)
 		file, body := sealedPoint(t, hasher)
 		add(hash+": point with a body", "openPoint", hash, body, raw, file)
+	}
+	return all
+}
+
+// keyListVectors are lists of key files, and which files they name.
+func keyListVectors(t *testing.T) []vector {
+	one, two := keyring.FileOf(1, ramp(10)).Path(), keyring.FileOf(12, ramp(20)).Path()
+	bare := func(path string) string { return strings.TrimPrefix(path, keyring.Folder) }
+	var all []vector
+	for _, c := range []struct{ what, list string }{
+		{"empty", ""},
+		{"two files", bare(one) + "\n" + bare(two) + "\n"},
+		{"lines that are no names of key files", "ferry\n" + one + "\n" + bare(two) + ".recipient\n\n000012\n" + bare(two) + " \n" + bare(one) + "\n"},
+		{"the last line does not end", bare(two) + "\n" + bare(one)},
+	} {
+		store := memory.New()
+		if err := store.Put(t.Context(), "marks/keys-000001", []byte(c.list)); err != nil {
+			t.Fatal(err)
+		}
+		var named []string
+		for _, file := range must(keyring.Files(t.Context(), store))(t) {
+			named = append(named, file.Path())
+		}
+		slices.Sort(named)
+		all = append(all, vector{Name: "list of key files: " + c.what, Function: "keyList", Input: hexes(c.list)[0], Output: hexes(strings.Join(named, " "))[0]})
 	}
 	return all
 }

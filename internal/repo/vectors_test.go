@@ -38,7 +38,7 @@ type vector struct {
 // TestVectors holds the vectors of the specification against this implementation; `reader.py vectors` holds them against
 // the other one. A vector that changes is a change of the format.
 func TestVectors(t *testing.T) {
-	all := slicesOf(plainVectors(), nameVectors(), hashVectors(t), keyVectors(t), lockVectors(), domainVectors(t), parityVectors(t))
+	all := slicesOf(plainVectors(), nameVectors(), hashVectors(t), keyVectors(t), keyListVectors(t), lockVectors(), domainVectors(t), parityVectors(t))
 	content, err := json.MarshalIndent(map[string][]vector{"vectors": all}, "", " ")
 	if err != nil {
 		t.Fatal(err)

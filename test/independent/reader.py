@@ -1007,6 +1007,12 @@ def state_of(entries: list[bytes]) -> bytes:
     return f"sealed={text[True]} open={text[False]} locked={state.locked}".encode()
 
 
+def key_files(names: bytes) -> list[str]:
+    """The key files that a list in `marks/` names (section 13)."""
+    lines = names.decode("utf-8", "replace").split("\n")
+    return sorted("keys/" + line for line in lines if re.fullmatch(r"(?!000000)[0-9]{6}-[0-9a-f]{32}", line))
+
+
 def lock_end(seconds: int, stamp: str) -> str:
     """Until when what is needed at a time is locked (section 15), both as `time_stamp` writes them."""
     at = datetime.strptime(stamp[:15] + "+0000", "%Y%m%dT%H%M%S%z")
@@ -1111,6 +1117,7 @@ def vector(case: dict[str, Any]) -> bytes:
         case "keyCheck": return Keys(parts[0], "ring").check()
         case "openFrame" | "openPoint" | "openEntry": return opened(function, hashing, *parts)
         case "domainsAndLock": return state_of(parts)
+        case "keyList": return " ".join(key_files(parts[0])).encode()
         case "lockEnd": return lock_end(int(parts[0]), time_stamp(parts[1].decode())).encode()
         case "parity": return parity_file(hashing, parts[0], parts[1], struct.unpack("<HH", parts[2]))
         case "crc32c": return struct.pack("<I", crc32c(parts[0]))
