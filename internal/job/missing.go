@@ -96,15 +96,12 @@ func (m *measuring) all(ctx context.Context, opened []*registry.Source, steps []
 			err = errors.Join(err, m.end(ctx, m.shared))
 		}
 	}()
-	byID := make([]map[backup.PointID]source.Point, len(opened))
+	points := make([]map[backup.PointID]source.Point, len(opened))
 	for _, step := range steps {
-		if byID[step.Source] == nil {
-			byID[step.Source] = map[backup.PointID]source.Point{}
-			for _, p := range opened[step.Source].Points {
-				byID[step.Source][p.ID] = p
-			}
+		if points[step.Source] == nil {
+			points[step.Source] = byID(opened[step.Source])
 		}
-		if err := m.point(ctx, step, byID[step.Source][step.Point.ID]); err != nil {
+		if err := m.point(ctx, step, points[step.Source][step.Point.ID]); err != nil {
 			return err
 		}
 	}
