@@ -354,3 +354,19 @@ func TestWhatIsStoredIsWrittenDownInTime(t *testing.T) {
 		})
 	}
 }
+
+// Something is due at almost any moment, while packs fill and points are committed: nothing is lost.
+func TestSomethingIsAlwaysDue(t *testing.T) {
+	store, points := initialized(t, repo.Options{}), threeMachines()
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	r.SetWrittenDownWithin(time.Nanosecond)
+	mustCopyAll(t, r, points...)
+	if _, err := copyFull(t.Context(), r, points[1], false, t); err != nil {
+		t.Fatal(err)
+	}
+	check(t, r, points...)
+	if r.Usage().Unfinished > 0 {
+		t.Errorf("%d unfinished", r.Usage().Unfinished)
+	}
+}
