@@ -34,10 +34,10 @@ func (v *view) sources() iter.Seq2[*registry.Source, error] {
 }
 
 // letGo lets those points of the sources go that the target has whole: planning takes their briefs, and nothing copies them. There may
-// be a hundred thousand, and few that are to be copied. The target must stay as it is until the plan is made. If points are to be
-// read whole, all stay.
+// be a hundred thousand, and few that are to be copied. The target must stay as it is until the plan is made. If points are read
+// whole, or may be, all stay.
 func (r *runner) letGo(v *view) {
-	whole := r.Full || r.due(r.Job.FullFromSource, r.memory.Full) || len(r.memory.Owed) > 0
+	whole := r.Full || r.Job.FullFromSource.Mode != "" || len(r.memory.Owed) > 0 // a turn may come while the target is looked at
 	for _, is := range r.whole {
 		whole = whole || is
 	}
