@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,12 +127,10 @@ func TestInterruptedVerificationGoesOn(t *testing.T) {
 	store, _ := manyPacks(t)
 	total, time0 := len(store.Names("packs/")), newClock()
 	ctx, stop := context.WithCancel(t.Context())
-	opened := 0
+	var opened atomic.Int64 // several packs are read at once
 	store.SetFault(func(op memory.Op, name string) error {
-		if op == memory.OpOpen && strings.HasPrefix(name, "packs/") {
-			if opened++; opened == total/2 {
-				stop()
-			}
+		if op == memory.OpOpen && strings.HasPrefix(name, "packs/") && opened.Add(1) == int64(total/2) {
+			stop()
 		}
 		return nil
 	})
