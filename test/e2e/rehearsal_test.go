@@ -157,7 +157,7 @@ func TestSeedingRehearsal(t *testing.T) {
 
 	// What is new since the seed left is all that goes over the line.
 	r.state(1, "dump-moved", "pictures")
-	missing := b.misses("after the seed", jobs, vault)
+	missing := b.misses("after the seed", jobs, vault, false)
 	whole := packBytes(t, disk)
 	if len(missing.Points) != 2 || missing.WrittenBytes == 0 || missing.WrittenBytes > whole/2 {
 		t.Errorf("%d bytes in %d points, after a seed of %d", missing.WrittenBytes, len(missing.Points), whole)
