@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/repo"
 	"ferry/internal/source"
@@ -104,5 +105,39 @@ func TestWindowClosesWhileASourceIsListed(t *testing.T) {
 		l.setup.Sources[0].Open = opened
 		time.Sleep(20 * time.Hour)
 		l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+	})
+}
+
+// What a source that was not listed has is not known: a machine of it that was retired is not taken for gone.
+func TestWindowClosesBeforeTheRetiredMachineIsListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := func(n int) { time.Sleep(time.Until(time.Date(2026, 3, n, 21, 0, 0, 0, time.UTC))) }
+		at(1)
+		l := newLab(t, day("b", 1))
+		l.setup.Now, l.setup.Pause = time.Now, nil
+		l.store.SetClock(time.Now)
+		l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
+			return repo.Open(ctx, l.store, repo.Environment{})
+		}
+		hangs := false
+		l.setup.Sources = append(l.setup.Sources, job.Place{Origin: origin(t, "share"), Open: func(ctx context.Context) (*registry.Source, error) {
+			if !hangs {
+				return sourcetest.Open(t, day("a", 1)), nil
+			}
+			<-ctx.Done()
+			return nil, fmt.Errorf("%w: %w", source.ErrNoAnswer, ctx.Err())
+		}})
+		l.setup.Job.PurgeAfter = week
+		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+		l.tell(day("a", 1).Described().Machine.Key, backup.Retirement{}.Decide(true, time.Now()))
+		at(12)
+		l.points = append(l.points, day("b", 12))
+		l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+		hangs, l.setup.Job.Window = true, closedWindow(t)
+		closes, _ := l.setup.Job.Window.Change(time.Now())
+		l.setup.Wait = time.Until(closes) // and no longer
+		if s := l.run(job.ResultWaits); s.Removed() != 0 || s.Phase(job.PhaseTransform) == nil {
+			t.Errorf("%s", l.describe(s))
+		}
 	})
 }

@@ -91,9 +91,11 @@ func (r *runner) unoffered(held []plan.Held) []backup.Machine {
 	return machines
 }
 
-// list opens the sources into the view, and notes what they offer.
+// list opens the sources into the view, and notes what they offer. What it does not come to the end of leaves doubt: retention must
+// not take a machine that was not listed for one that is gone.
 func (r *runner) list(ctx context.Context, v *view) error {
-	r.offers, r.doubt, r.selected = nil, "", nil
+	r.offers, r.doubt, r.selected = nil, "the sources were not all listed", nil
+	doubt := ""
 	states := []SourceState{}
 	var offers []policy.Offer
 	var listings []Listing
@@ -116,7 +118,7 @@ func (r *runner) list(ctx context.Context, v *view) error {
 			}
 		}
 		if state.State != StateReady {
-			r.doubt = cmp.Or(r.doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
+			doubt = cmp.Or(doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
 		states = append(states, state)
 		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
@@ -132,6 +134,7 @@ func (r *runner) list(ctx context.Context, v *view) error {
 		}
 	}
 	r.session.Listings, r.session.Seen = listings, r.complete()
+	r.doubt = doubt
 	return nil
 }
 

@@ -183,7 +183,7 @@ func (r *runner) notListed() {
 	r.session.Sources = []SourceState{}
 	for _, place := range r.Sources {
 		r.session.Sources = append(r.session.Sources, SourceState{
-			Name: place.Origin.Repository.Name, State: StateUnreadable, Reason: "the window closed before it was listed",
+			Name: place.Origin.Repository.Name, State: StateUnreadable, Reason: "the window closed before all sources were listed",
 		})
 	}
 }
