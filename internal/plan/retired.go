@@ -24,22 +24,22 @@ func (m *machinePlanner) retired() {
 		return
 	}
 	m.plan.Retired = since
-	from := since
+	var offered, newest time.Time
 	for _, o := range m.offers {
-		if !m.isFuture(o.Brief) && o.Created.After(from) {
-			from = o.Created
+		if !m.isFuture(o.Brief) && o.Created.After(offered) {
+			offered = o.Created
 		}
 	}
-	if from.After(since) {
-		m.plan.Warnings = append(m.plan.Warnings, fmt.Sprintf("it is retired since %s, and a source has a point of %s: say that it is back, if it is", m.s.show(since), m.s.show(from)))
+	if offered.After(since) {
+		m.plan.Warnings = append(m.plan.Warnings, fmt.Sprintf("it is retired since %s, and a source has a point of %s: say that it is back, if it is", m.s.show(since), m.s.show(offered)))
 	}
 	for _, h := range m.held {
-		if !m.isFuture(h.Brief) && h.Created.After(from) {
-			from = h.Created
+		if !m.isFuture(h.Brief) && h.Created.After(newest) {
+			newest = h.Created
 		}
 	}
 	if m.s.PurgeAfter > 0 && len(m.offers) == 0 && len(m.own) > 0 {
-		m.plan.Purge = from.Add(m.s.PurgeAfter)
+		m.plan.Purge = policy.PurgeTime(since, newest, m.s.PurgeAfter)
 	}
 	if !m.plan.Missing.IsZero() {
 		m.plan.Reason = fmt.Sprintf("retired %s, and in no source since %s; its copies stay", m.s.show(since), m.s.show(m.plan.Missing))

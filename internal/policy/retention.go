@@ -58,6 +58,15 @@ const NoRuleKeeps = "no rule keeps it"
 // Purged is the reason for which all points of a machine go that a person has retired. It stands in tombstones too.
 const Purged = "its machine was retired, and purgeAfter has passed"
 
+// PurgeTime is the first moment at which the points of a machine may go: so long after it was retired, or after its newest point was
+// made if that was later.
+func PurgeTime(retired, newest time.Time, after time.Duration) time.Time {
+	if newest.After(retired) {
+		return newest.Add(after)
+	}
+	return retired.Add(after)
+}
+
 // Check returns an error for rules that cannot be meant.
 func (r Retention) Check() error {
 	if r.Points < 0 || r.Days < 0 {

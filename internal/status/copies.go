@@ -51,7 +51,7 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 		}
 		held.Retired = age.Machine.Retired.Since
 		if j.PurgeAfter > 0 && !held.Retired.IsZero() && !held.Missing.IsZero() && held.Point != "" {
-			held.Purge = later(held.Retired, held.Created).Add(j.PurgeAfter)
+			held.Purge = policy.PurgeTime(held.Retired, held.Created, j.PurgeAfter)
 		}
 		if cure := behind[held.Machine.ID]; cure != "" {
 			held.Note = "always one interval behind: " + cure
@@ -60,13 +60,6 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 		l.status.Machines = append(l.status.Machines, held)
 	}
 	return nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // judgeCopy says whether a copy is too old, and raises the alarm if it is. The age counts from when the source made the point.

@@ -89,8 +89,8 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 			described.Points, described.Machines = last.Points, last.Machines
 			described.Logical, described.Stored, described.Free = last.LogicalBytes, last.StoredBytes, last.FreeBytes
 			described.Full, described.Forecast = forecast(figures, l.now)
-			if !seen {
-				described.Seen = later(described.Seen, last.At)
+			if !seen && last.At.After(described.Seen) {
+				described.Seen = last.At
 			}
 			l.judgeSpace(described)
 		}
