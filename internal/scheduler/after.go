@@ -58,9 +58,9 @@ func (s *Scheduler) noteTarget(ctx context.Context, name string, target *repo.Re
 	}
 	switch {
 	case err != nil || at.RepositoryID != head.RepositoryID:
-		_, err = s.replaceMirror(ctx, name, target, nil)
+		_, err = s.replaceMirror(ctx, name, target)
 	case at != head:
-		err = s.changeMirror(ctx, name, target, at)
+		err = s.changeMirror(ctx, name, at, head, func(known []catalog.MirrorPoint) ([]catalog.MirrorPoint, error) { return pointsOf(ctx, target, known) })
 	}
 	if err != nil {
 		return fmt.Errorf("what repository %s has: %w", name, err)
@@ -102,37 +102,30 @@ func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, 
 	case err != nil || at == head:
 		return err
 	}
-	known, err := s.catalog.Mirror.All(ctx, listing.Repository)
-	if err != nil {
-		return err
-	}
-	err = s.catalog.Mirror.Apply(ctx, listing.Repository, at, head, between(known, points))
-	if errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
-		err = s.catalog.Mirror.Replace(ctx, listing.Repository, head, all(points))
-	}
-	return err
+	return s.changeMirror(ctx, listing.Repository, at, head, func([]catalog.MirrorPoint) ([]catalog.MirrorPoint, error) { return points, nil })
 }
 
-// changeMirror brings the mirror of a repository from the head that it is at to the repository's.
-func (s *Scheduler) changeMirror(ctx context.Context, name string, target *repo.Repository, at catalog.Head) error {
+// changeMirror brings the mirror of a repository from one head to the next, with the points that there are then, from those that are
+// known.
+func (s *Scheduler) changeMirror(ctx context.Context, name string, at, head catalog.Head, points func(known []catalog.MirrorPoint) ([]catalog.MirrorPoint, error)) error {
 	known, err := s.catalog.Mirror.All(ctx, name)
 	if err != nil {
 		return err
 	}
-	points, err := pointsOf(ctx, target, known)
+	now, err := points(known)
 	if err != nil {
 		return err
 	}
-	err = s.catalog.Mirror.Apply(ctx, name, at, headOf(target), between(known, points))
+	err = s.catalog.Mirror.Apply(ctx, name, at, head, between(known, now))
 	if errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
-		_, err = s.replaceMirror(ctx, name, target, known)
+		err = s.catalog.Mirror.Replace(ctx, name, head, all(now))
 	}
 	return err
 }
 
 // replaceMirror makes the mirror of a repository anew, and returns how many points it has.
-func (s *Scheduler) replaceMirror(ctx context.Context, name string, target *repo.Repository, known []catalog.MirrorPoint) (int64, error) {
-	points, err := pointsOf(ctx, target, known)
+func (s *Scheduler) replaceMirror(ctx context.Context, name string, target *repo.Repository) (int64, error) {
+	points, err := pointsOf(ctx, target, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -293,7 +286,7 @@ func (s *Scheduler) Rebuild(ctx context.Context, repository string) (points int6
 	if err := target.NeedsKey(); err != nil {
 		return 0, err
 	}
-	points, err = s.replaceMirror(ctx, repository, target, nil)
+	points, err = s.replaceMirror(ctx, repository, target)
 	if err == nil {
 		err = s.recordFigure(ctx, repository, target)
 	}
