@@ -201,18 +201,15 @@ func (c *copier) copy(ctx context.Context, lanes [][]int) (Report, error) {
 	copies := len(lanes) > 0
 	c.atOnce = c.gate.slots.atOnce(len(lanes))
 	var err error
-	for attempt := 1; len(lanes) > 0 && err == nil; attempt++ {
-		c.again = nil
-		if attempt == 1 {
-			c.runLanes(ctx, lanes, attempt == attempts)
-		} else { // without a slot: it had one
-			c.runAgain(ctx, lanes[0], attempt == attempts)
-		}
+	if copies {
+		c.runLanes(ctx, lanes)
 		err = c.end(ctx)
-		lanes = nil
-		if len(c.again) > 0 {
-			lanes = [][]int{c.again}
-		}
+	}
+	for attempt := 2; len(c.again) > 0 && err == nil; attempt++ { // without a slot: they had one
+		again := c.again
+		c.again = nil
+		c.runAgain(ctx, again, attempt == attempts)
+		err = c.end(ctx)
 	}
 	c.report.Took = time.Since(began)
 	if copies && !c.options.Mend && (err == nil || ctx.Err() != nil) {

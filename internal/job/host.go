@@ -69,6 +69,17 @@ type Listing struct {
 	Points []backup.Brief
 }
 
+// Briefs are the listing's points.
+func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
+	return func(yield func(*backup.Brief) bool) {
+		for i := range l.Points {
+			if !yield(&l.Points[i]) {
+				return
+			}
+		}
+	}
+}
+
 // Look lists the sources of a job and returns the complete points that they have of the machines selected. It neither opens the
 // target nor changes anything. Sources that are not ready have none.
 func Look(ctx context.Context, setup Setup) (map[backup.PointID]bool, error) {
@@ -134,17 +145,6 @@ func (r *runner) untilReady(ctx context.Context) error {
 		r.close() // meanwhile it can be unmounted
 		if err := r.pauseFor(ctx, min(pause, left), r.targetReason()); err != nil {
 			return err
-		}
-	}
-}
-
-// Briefs are the listing's points.
-func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
-	return func(yield func(*backup.Brief) bool) {
-		for i := range l.Points {
-			if !yield(&l.Points[i]) {
-				return
-			}
 		}
 	}
 }

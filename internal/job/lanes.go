@@ -35,7 +35,6 @@ type gate struct {
 type lanes struct {
 	*copier
 	gate gate
-	last bool
 	// cancel ends all lanes: the target cannot be written to.
 	cancel context.CancelFunc
 	// asking is taken by whoever asks for a slot, places by each lane.
@@ -53,10 +52,10 @@ type slot struct {
 }
 
 // runLanes copies the points of all lanes, by their places in the plan.
-func (c *copier) runLanes(ctx context.Context, pending [][]int, last bool) {
+func (c *copier) runLanes(ctx context.Context, pending [][]int) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &lanes{copier: c, gate: c.gate, last: last, cancel: cancel, asking: make(chan struct{}, 1), places: make(chan struct{}, mostAtOnce)}
+	l := &lanes{copier: c, gate: c.gate, cancel: cancel, asking: make(chan struct{}, 1), places: make(chan struct{}, mostAtOnce)}
 	var going sync.WaitGroup
 	defer going.Wait()
 	pending = slices.Clone(pending)
@@ -89,7 +88,7 @@ func (l *lanes) run(ctx context.Context, lane []int, had slot) {
 				return
 			}
 		}
-		if err := l.copyOne(ctx, i, l.last); err != nil {
+		if err := l.copyOne(ctx, i, false); err != nil {
 			l.fail(err)
 			l.cancel()
 		}

@@ -313,8 +313,8 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 		if !known {
 			continue
 		}
+		briefs[i] = backup.Brief{ID: entry.ID, Machine: machine, Created: entry.Created, State: backup.StateComplete}
 		h := plan.Held{Brief: &briefs[i]}
-		*h.Brief = backup.Brief{ID: entry.ID, Machine: machine, Created: entry.Created, State: backup.StateComplete}
 		if damage, is := r.target.DamageOf(entry.ID); is {
 			h.State, h.Reason = backup.StateBroken, damage.String()
 		}

@@ -101,7 +101,7 @@ func (m *measuring) all(ctx context.Context, opened []*registry.Source, steps []
 		if points[step.Source] == nil {
 			points[step.Source] = byID(opened[step.Source])
 		}
-		if err := m.point(ctx, step, points[step.Source][step.Point.ID]); err != nil {
+		if err := m.point(ctx, step, opened[step.Source], points[step.Source][step.Point.ID]); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func (m *measuring) all(ctx context.Context, opened []*registry.Source, steps []
 }
 
 // point measures one point. Its own trouble is noted with it.
-func (m *measuring) point(ctx context.Context, step plan.IntervalStep, p source.Point) (err error) {
+func (m *measuring) point(ctx context.Context, step plan.IntervalStep, from *registry.Source, p source.Point) (err error) {
 	missing := MissingPoint{Point: step.Point, Whole: m.isWhole(step)}
 	into := m.shared
 	if into == nil || missing.Whole {
@@ -125,7 +125,7 @@ func (m *measuring) point(ctx context.Context, step plan.IntervalStep, p source.
 	m.found.Points = append(m.found.Points, &missing)
 	before := into.Stats().NodeBytes.Load()
 	copier := mover.New(into, mover.Options{Codec: m.Copy.Codec, TempDir: m.Copy.TempDir, Job: m.Job.Name, Seeded: m.seeded, Progress: m.Copy.Started})
-	err = copier.Copy(ctx, p, func(result mover.Result, err error) { // when it would be committed: at the latest when the ingest ends
+	err = copier.CopyFrom(ctx, from.Root.Calls(), p, func(result mover.Result, err error) { // when it would be committed: at the latest when the ingest ends
 		missing.Logical, missing.Read, missing.Err = result.Logical, result.Read, err
 		missing.NewBlocks, missing.NewBytes, missing.Stored = result.NewBlocks, result.NewBytes, result.Stored
 	})

@@ -109,7 +109,8 @@ type runner struct {
 	claimed, whole map[backup.MachineKey]bool
 	// begunWhole are the points whose whole read an earlier session began.
 	begunWhole map[backup.PointID]bool
-	// earlier are the points that earlier sessions chose alone, earlierFill when those are of that they chose together, chosen those that this one did, copiedNow those that it has copied.
+	// earlier are the points that earlier sessions chose alone, earlierFill when those are of that they chose together, chosen those
+	// that this one did, copiedNow those that it has copied.
 	earlier, chosen, copiedNow map[backup.PointID]bool
 	earlierFill                map[string]span
 	// madeRoom is true once space was made in a full target, targetTries how often the target failed and was tried again.
