@@ -111,7 +111,8 @@ func wellText(status api.Status) string {
 	return text
 }
 
-// oldestCopy is the oldest copy of a machine that has not gone for good. It need not be the first that is too old: jobs allow different ages.
+// oldestCopy is the oldest copy of a machine that has not gone for good. It need not be the first that is too old: jobs allow
+// different ages.
 func oldestCopy(status api.Status) (oldest api.Copy, found bool) {
 	for _, c := range status.Machines {
 		if c.Point != "" && c.Retired.IsZero() && (!found || c.Created.Before(oldest.Created)) {

@@ -83,7 +83,8 @@ func (s *story) server(ctx context.Context) error {
 	return s.proveShelf(ctx)
 }
 
-// startServer starts ferry serve and returns once it answers. It copies one machine at a time, so that the story is the same each time. stop has it end, and waits until it has.
+// startServer starts ferry serve and returns once it answers. It copies one machine at a time, so that the story is the same each
+// time. stop has it end, and waits until it has.
 func (s *story) startServer(ctx context.Context) (stop func() error, err error) {
 	log, err := os.Create(s.path(logName))
 	if err != nil {

@@ -2,7 +2,6 @@ package ferry
 
 import (
 	"bytes"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -86,7 +85,7 @@ func (m *Memory) keep(repository string, found *remembered) {
 
 func (m *Memory) size() int {
 	size := 0
-	for listing := range maps.Values(m.listings) {
+	for _, listing := range m.listings {
 		size += listing.size
 	}
 	return size
