@@ -185,7 +185,7 @@ func (a *app) openTarget(ctx context.Context, to string, f copyFlags) (*repo.Rep
 	target, err := a.openRepository(ctx, to)
 	if errors.Is(err, repo.ErrNoRepository) {
 		if f.create {
-			return nil, nil
+			return nil, mustBeItsOwn(to)
 		}
 		return nil, noRepository(to, "to make a new one there, add --create")
 	}

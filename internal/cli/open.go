@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -188,6 +190,9 @@ func nearbyHint(path string) string {
 
 // createRepository makes a new repository at a path, and closing it closes its store.
 func (a *app) createRepository(ctx context.Context, path string, options repo.Options) (*repo.Repository, error) {
+	if err := mustBeItsOwn(path); err != nil {
+		return nil, err
+	}
 	store, err := a.makeStore(path)
 	if err != nil {
 		return nil, err
@@ -216,6 +221,34 @@ func (a *app) makeStore(path string) (storage.Store, error) {
 		return nil, err
 	}
 	return store, nil
+}
+
+// besideRepository are the folders that do not keep a folder from becoming a repository: those of file systems, and those that
+// making one begins with, which an interrupted or a simultaneous attempt has left there.
+var besideRepository = []string{"lost+found", "System Volume Information", "$RECYCLE.BIN", "tmp", "keys"}
+
+// mustBeItsOwn gives a usage error if a folder has other files: backups in which a repository was made would not be listed any
+// more, since a repository is read as nothing else. Names that begin with a dot do not count.
+func mustBeItsOwn(path string) error {
+	if s3.IsLocation(path) {
+		return nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil // that there is none, or that it may not be read, comes out when it is made
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, ".") || entry.IsDir() && slices.Contains(besideRepository, name) {
+			continue
+		}
+		if isRepository(path) { // another process made it meanwhile
+			return nil
+		}
+		return hinted(usage("%s is not empty: it has %s, and a repository takes a folder of its own", path, printable(name)),
+			"name a new folder, such as "+filepath.Join(path, "vault"))
+	}
+	return nil
 }
 
 // isRepository is true if a repository lies at the path itself: surely, for a folder; as far as one can tell without asking,
