@@ -155,7 +155,9 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	text := fmt.Sprintf("there is no command %s %s", cmd.CommandPath(), backup.EncodeName(args[0]))
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+	if near := cmd.SuggestionsFor(args[0]); args[0] == "version" {
+		text += ", but an option --version"
+	} else if len(near) > 0 {
 		text += ", but " + strings.Join(near, " and ")
 	}
 	return usage("%s; see %s --help", text, cmd.CommandPath())

@@ -80,8 +80,10 @@ func (a *app) printReclaim(f reclaimFlags, report *repo.ReclaimReport) {
 	}
 	use := report.Use
 	a.say("needed %s, not needed %s, in %s", size(use.Live), size(use.Dead), counted(use.Packs, "pack"))
-	a.say("")
-	a.sayTable(stepRows(report.Steps, f.DryRun))
+	if steps := stepRows(report.Steps, f.DryRun); len(steps) > 0 {
+		a.say("")
+		a.sayTable(steps)
+	}
 	if f.DryRun {
 		a.say("this was a dry run: nothing was changed")
 		return
@@ -107,6 +109,8 @@ func (a *app) printReclaim(f reclaimFlags, report *repo.ReclaimReport) {
 	}
 	if report.Stopped != "" {
 		a.say("stopped: %s", readable(report.Stopped))
+	} else if len(rows)+report.PointsRemoved+report.UnfinishedEnded+len(report.Incomplete) == 0 && report.Frozen == "" {
+		a.say("nothing was given up or deleted")
 	}
 }
 

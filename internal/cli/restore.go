@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"ferry/internal/backup"
 	"ferry/internal/plan"
@@ -60,7 +62,24 @@ unless it says its zone as RFC 3339 does.`,
 	return command
 }
 
+// takesFiles gives a usage error if files cannot be restored to a path: to a file, or among those of a repository.
+func takesFiles(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, unix.ENOTDIR):
+		return usage("a part of %s is a file, not a folder", path)
+	case err == nil && !info.IsDir():
+		return usage("%s is a file, not a folder", path)
+	case isRepository(path):
+		return hinted(usage("%s is a Ferry repository", path), "restore to a folder of its own")
+	}
+	return nil
+}
+
 func (a *app) restore(ctx context.Context, location, machine string, f restoreFlags) error {
+	if err := takesFiles(f.to); err != nil {
+		return err
+	}
 	repository, err := a.openUnlocked(ctx, location)
 	if err != nil {
 		return err

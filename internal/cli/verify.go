@@ -157,6 +157,8 @@ func (a *app) printVerified(report *repo.VerifyReport, proven []repo.Proven, loc
 		a.say("some points are left for the next time")
 	case len(report.Damage) == 0 && report.Fresh > 0 && report.Begun.IsZero():
 		a.say("nothing is damaged in what was read")
+	case len(report.Damage) == 0 && report.Points == 0 && report.Packs+report.Pending == 0:
+		a.say("nothing is stored: there is no copy of anything")
 	case len(report.Damage) == 0:
 		a.say("%s", provenSentence(report.Level, locked))
 	}

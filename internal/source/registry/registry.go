@@ -113,7 +113,7 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			s.Problems = append(s.Problems, fmt.Errorf("%s: %w", format.Name(), err))
+			s.Problems = append(s.Problems, each(err)...)
 		}
 		if len(s.Points) == 0 {
 			s.Points = points
@@ -129,6 +129,14 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 	}
 	s.Points = unique(s.Points)
 	return nil
+}
+
+// each are the errors that were joined in one. They name the files and folders that they are about.
+func each(err error) []error {
+	if joined, several := err.(interface{ Unwrap() []error }); several {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 // bound makes a point broken whose time cannot be written down: of one file it would make every report fail.
