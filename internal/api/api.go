@@ -87,10 +87,13 @@ type Session struct {
 	Began    time.Time `json:"began"`
 	Ended    time.Time `json:"ended"`
 	// State is one of running, waiting, done, partial, failed, stopped, not run.
-	State  string           `json:"state"`
-	Phase  string           `json:"phase"`
-	Reason string           `json:"reason"`
-	Counts map[string]int64 `json:"counts"`
+	State  string `json:"state"`
+	Phase  string `json:"phase"`
+	Reason string `json:"reason"`
+	// WaitsFor is the kind of what it waits for while it is waiting: target, source, window, lock, slot or retry. Reason says it in
+	// words. Empty otherwise.
+	WaitsFor string           `json:"waitsFor"`
+	Counts   map[string]int64 `json:"counts"`
 	// Stopping is true once somebody asked it to stop.
 	Stopping bool    `json:"stopping"`
 	Phases   []Phase `json:"phases"`
@@ -229,7 +232,9 @@ type Retired struct {
 
 // Wait is what work waits for, and how many machines do.
 type Wait struct {
-	Job    string    `json:"job"`
+	Job string `json:"job"`
+	// Kind is one of those that Session.WaitsFor has.
+	Kind   string    `json:"kind"`
 	Reason string    `json:"reason"`
 	Tasks  int64     `json:"tasks"`
 	Until  time.Time `json:"until"`

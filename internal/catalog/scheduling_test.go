@@ -106,7 +106,7 @@ func TestTakeACertainTask(t *testing.T) {
 		}
 		_, err = c.Tasks.Enqueue(ctx, lease, tasks)
 		must(t, err)
-		must(t, c.Sessions.Wait(ctx, lease, "no slot"))
+		must(t, c.Sessions.Wait(ctx, lease, Blocked{Kind: "slot"}, "no slot"))
 		rows, err := c.Tasks.Of(ctx, session.ID)
 		must(t, err)
 		for _, row := range rows {

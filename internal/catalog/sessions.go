@@ -44,6 +44,15 @@ type Session struct {
 	Owner string
 	// Full: it reads the newest point of each machine whole from its source.
 	Full bool
+	// Wait is what it waits for, while it is SessionWaiting; the reason says it in words.
+	Wait Blocked
+}
+
+// Blocked is what keeps a session from going on: its kind, as package job names it, and of a target what it was found to be, and why.
+type Blocked struct {
+	Kind   string `json:"kind"`
+	State  string `json:"state,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // NewSession is a session that is to begin.
@@ -61,16 +70,21 @@ type SessionLease struct{ Lease }
 // Sessions are the records of intervals, and who runs those that have not ended.
 type Sessions struct{ db *database }
 
-const sessionColumns = `id, job, boundary_at, started_at, ended_at, state, phase, reason, counts, cancel, owner, whole`
+const sessionColumns = `id, job, boundary_at, started_at, ended_at, state, phase, reason, counts, cancel, owner, whole, wait`
 
 func scanSession(row interface{ Scan(...any) error }, more ...any) (s Session, err error) {
 	var boundary, started, ended, whole int64
-	var counts string
-	fields := []any{&s.ID, &s.Job, &boundary, &started, &ended, &s.State, &s.Phase, &s.Reason, &counts, &s.Cancel, &s.Owner, &whole}
+	var counts, wait string
+	fields := []any{&s.ID, &s.Job, &boundary, &started, &ended, &s.State, &s.Phase, &s.Reason, &counts, &s.Cancel, &s.Owner, &whole, &wait}
 	if err := row.Scan(append(fields, more...)...); err != nil {
 		return s, err
 	}
 	s.Boundary, s.Started, s.Ended, s.Full = maybe(boundary), moment(started), maybe(ended), whole != 0
+	if wait != "" {
+		if err := fromJSON(wait, &s.Wait); err != nil {
+			return s, err
+		}
+	}
 	return s, fromJSON(counts, &s.Counts)
 }
 
@@ -101,7 +115,7 @@ func (s *Sessions) Begin(ctx context.Context, begun NewSession, owner string, le
 			}
 		}
 		inserted, err := execute(ctx, tx, `
-			INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, 0, $5, '', '', '{}', 0, $6, $7, $8, 1)
+			INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, 0, $5, '', '', '{}', 0, $6, $7, '', $8, 1)
 			ON CONFLICT DO NOTHING`,
 			id, begun.Job, boundary, stamp(now), SessionRunning, owner, flag(begun.Full), stamp(lease.Until))
 		if err != nil {
@@ -149,7 +163,7 @@ func (s *Sessions) RecordNotRun(ctx context.Context, job string, boundaries []ti
 		}
 		for i, boundary := range boundaries {
 			if _, err := tx.ExecContext(ctx, `
-				INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, $4, $5, '', $6, '{}', 0, '', 0, 0, 0)
+				INSERT INTO sessions (`+sessionColumns+`, lease_until, epoch) VALUES ($1, $2, $3, $4, $4, $5, '', $6, '{}', 0, '', 0, '', 0, 0)
 				ON CONFLICT DO NOTHING`,
 				first+int64(i), job, stamp(boundary), stamp(now), SessionNotRun, safeReason(reason)); err != nil {
 				return err
@@ -159,7 +173,7 @@ func (s *Sessions) RecordNotRun(ctx context.Context, job string, boundaries []ti
 	})
 }
 
-// Take takes over a session whose owner's lease has expired. It is false if there is none.
+// Take takes over a session whose owner's lease has expired. What that waited for, it waits for no longer. It is false if there is none.
 func (s *Sessions) Take(ctx context.Context, owner string, length time.Duration) (session Session, lease SessionLease, found bool, err error) {
 	if err := checkLease(owner, length); err != nil {
 		return session, lease, false, err
@@ -181,7 +195,7 @@ func (s *Sessions) Take(ctx context.Context, owner string, length time.Duration)
 			session, err = scanSession(rows, &lease.Epoch)
 			found = err == nil
 			return err
-		}, `UPDATE sessions SET owner = $1, lease_until = $5, epoch = epoch + 1 WHERE id = $4 AND ended_at = 0 AND `+expired+` RETURNING `+sessionColumns+`, epoch`,
+		}, `UPDATE sessions SET owner = $1, lease_until = $5, epoch = epoch + 1, state = 'running', reason = '', wait = '' WHERE id = $4 AND ended_at = 0 AND `+expired+` RETURNING `+sessionColumns+`, epoch`,
 			args...)
 	})
 	return session, lease, found, err
@@ -200,15 +214,16 @@ func (s *Sessions) Renew(ctx context.Context, lease *SessionLease, length time.D
 	return cancel, err
 }
 
-// Wait notes that a session waits, and for what, and so do its tasks that nobody works on; an empty reason: it no longer does.
-func (s *Sessions) Wait(ctx context.Context, lease SessionLease, reason string) error {
-	state := SessionRunning
-	if reason != "" {
-		state = SessionWaiting
+// Wait notes that a session waits, and for what and why, and so do its tasks that nobody works on; the zero value: it no longer does.
+func (s *Sessions) Wait(ctx context.Context, lease SessionLease, wait Blocked, reason string) error {
+	state, kept := SessionRunning, ""
+	if wait != (Blocked{}) {
+		wait.Reason = safeReason(wait.Reason)
+		state, kept = SessionWaiting, toJSON(wait)
 	}
 	reason = safeReason(reason)
 	return s.db.write(ctx, fmt.Sprintf("noting what keeps session %d", lease.ID), func(tx *sql.Tx) error {
-		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4`, state, reason); err != nil {
+		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4, wait = $5`, state, reason, kept); err != nil {
 			return err
 		}
 		// One that failed keeps saying why.
@@ -277,7 +292,7 @@ func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionSta
 			lease.ID, lease.Epoch, state).Scan(&ended); err != nil || ended > 0 {
 			return err
 		}
-		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0`,
+		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0, wait = ''`,
 			state, safeReason(reason), text, stamp(now)); err != nil {
 			return err
 		}

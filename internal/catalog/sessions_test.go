@@ -147,11 +147,11 @@ func TestPhases(t *testing.T) {
 		}
 		enter("synchronize") // and never left
 		clock.move(time.Second)
-		must(t, c.Sessions.Wait(ctx, lease, "window closed until 20:00"))
-		if s, err := c.Sessions.Get(ctx, session.ID); err != nil || s.State != SessionWaiting || s.Phase != "synchronize" || s.Reason != "window closed until 20:00" {
+		must(t, c.Sessions.Wait(ctx, lease, Blocked{Kind: "window"}, "window closed until 20:00"))
+		if s, err := c.Sessions.Get(ctx, session.ID); err != nil || s.State != SessionWaiting || s.Phase != "synchronize" || s.Reason != "window closed until 20:00" || s.Wait.Kind != "window" {
 			t.Errorf("waiting: %+v, %v", s, err)
 		}
-		must(t, c.Sessions.Wait(ctx, lease, ""))
+		must(t, c.Sessions.Wait(ctx, lease, Blocked{}, ""))
 		enter("synchronize")
 		clock.move(time.Second)
 		must(t, c.Sessions.End(ctx, lease, SessionDone, "", nil))
@@ -183,10 +183,13 @@ func TestSessionsAreTakenOver(t *testing.T) {
 		must(t, err)
 		phase, err := c.Sessions.Enter(ctx, old, "synchronize")
 		must(t, err)
+		must(t, c.Sessions.Wait(ctx, old, Blocked{Kind: "target", State: "offline", Reason: "nothing there"}, "target offline: nothing there"))
 		take := func(owner string) (SessionLease, bool) {
 			t.Helper()
-			_, lease, found, err := c.Sessions.Take(ctx, owner, time.Minute)
-			must(t, err)
+			session, lease, found, err := c.Sessions.Take(ctx, owner, time.Minute)
+			if must(t, err); found && (session.State != SessionRunning || session.Reason != "" || session.Wait != Blocked{}) {
+				t.Errorf("whoever takes it over waits for what its former owner did: %+v", session)
+			}
 			return lease, found
 		}
 		if _, found := take("new"); found {
@@ -212,7 +215,7 @@ func TestSessionsAreTakenOver(t *testing.T) {
 		_, enter := c.Sessions.Enter(ctx, old, "transform")
 		_, enqueue := c.Tasks.Enqueue(ctx, old, []NewTask{{Machine: machine(1), Source: "pve", Target: "vault"}})
 		for doing, err := range map[string]error{
-			"renew": renew, "enter": enter, "enqueue": enqueue, "wait": c.Sessions.Wait(ctx, old, "x"),
+			"renew": renew, "enter": enter, "enqueue": enqueue, "wait": c.Sessions.Wait(ctx, old, Blocked{Kind: "lock"}, "x"),
 			"leave": c.Sessions.Leave(ctx, old, phase, PhaseDone, "", nil), "end": c.Sessions.End(ctx, old, SessionDone, "", nil),
 		} {
 			if !errors.Is(err, ErrLostLease) {

@@ -71,40 +71,34 @@ func (s *Status) OldestCopies(ctx context.Context, job, repository string, limit
 	return list, err
 }
 
-const (
-	runningTasks = taskQuery + ` WHERE t.state = 'running' ORDER BY t.ordinal, t.id LIMIT $1`
-	waitingTasks = taskQuery + ` WHERE t.state = 'waiting' ORDER BY t.ordinal, t.id LIMIT $1`
-)
+const runningTasks = taskQuery + ` WHERE t.state = 'running' ORDER BY t.ordinal, t.id LIMIT $1`
 
 // Running returns the tasks that somebody works on, at most limit.
 func (s *Status) Running(ctx context.Context, limit int) ([]Task, error) {
 	return (&Tasks{s.db}).list(ctx, runningTasks, limit)
 }
 
-// Waiting returns the tasks that wait, in the order in which they come, at most limit.
-func (s *Status) Waiting(ctx context.Context, limit int) ([]Task, error) {
-	return (&Tasks{s.db}).list(ctx, waitingTasks, limit)
-}
-
 // Wait is how many tasks of a job wait for the same.
 type Wait struct {
 	Job, Reason string
-	Tasks       int64
+	// Failed: they were tried, and the reason says what went wrong. Else they wait for what their session waits for, or for their turn.
+	Failed bool
+	Tasks  int64
 	// Next is when the first of them is tried; zero: as soon as there is a slot.
 	Next time.Time
 }
 
 const waitReasons = `
-	SELECT s.job, t.reason, COUNT(*), MIN(t.next_at) FROM tasks t JOIN sessions s ON s.id = t.session WHERE t.state = 'waiting'
-	GROUP BY s.job, t.reason ORDER BY COUNT(*) DESC, MIN(t.id) LIMIT $1`
+	SELECT s.job, t.reason, CASE WHEN t.attempts > 0 THEN 1 ELSE 0 END AS failed, COUNT(*), MIN(t.next_at) FROM tasks t JOIN sessions s ON s.id = t.session WHERE t.state = 'waiting'
+	GROUP BY s.job, t.reason, failed ORDER BY COUNT(*) DESC, MIN(t.id) LIMIT $1`
 
 // Waits returns what tasks wait for, what most wait for first, at most limit.
 func (s *Status) Waits(ctx context.Context, limit int) (list []Wait, err error) {
 	err = s.db.read(ctx, "reading what tasks wait for", func(rows *sql.Rows) error {
 		var w Wait
-		var next int64
-		err := rows.Scan(&w.Job, &w.Reason, &w.Tasks, &next)
-		w.Next = maybe(next)
+		var next, failed int64
+		err := rows.Scan(&w.Job, &w.Reason, &failed, &w.Tasks, &next)
+		w.Failed, w.Next = failed != 0, maybe(next)
 		list = append(list, w)
 		return err
 	}, waitReasons, limit)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"ferry/internal/backup"
@@ -31,13 +30,6 @@ type Alarm struct {
 	Kind AlarmKind `json:"kind"`
 	Text string    `json:"text"`
 }
-
-// sourceIs is how the reason begins for which a session waits for its sources.
-const sourceIs = "source "
-
-// SourceWait is true if what a session waits for are its sources, none of which can be read: unlike locks, windows and slots, that
-// may not pass by itself.
-func SourceWait(waits string) bool { return strings.HasPrefix(waits, sourceIs) }
 
 // lookBack raises the alarms of what the target holds as the session ends, however it ends: a session that could not copy is
 // the one in which copies grow old.

@@ -172,22 +172,6 @@ func TestAgeAlarmAfterAnAbort(t *testing.T) {
 	}
 }
 
-// What a session says that it waits for tells how its target is.
-func TestTargetWait(t *testing.T) {
-	for waits, want := range map[string]string{
-		"target offline: is the disk mounted?": "offline|is the disk mounted?|true",
-		"target read only: no space: left":     "read only|no space: left|true",
-		"a slot at vault":                      "||false",
-		"target practice: now":                 "||false",
-		"":                                     "||false",
-	} {
-		state, reason, ok := job.TargetWait(waits)
-		if got := fmt.Sprintf("%s|%s|%v", state, reason, ok); got != want {
-			t.Errorf("%q: %s, want %s", waits, got, want)
-		}
-	}
-}
-
 // A session tells how old the oldest proof of its target is, and how much was never proven.
 func TestVerificationIsTold(t *testing.T) {
 	l := newLab(t, day("a", 1))

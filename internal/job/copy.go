@@ -181,7 +181,7 @@ func newCopier(to *repo.Repository, options Options) *copier {
 	case options.Job == "":
 		options.Job = policy.ManualJob
 	}
-	alone := gate{slots: NewSlots(1), limits: func(int) limits { return nil }, waits: func(string) {}}
+	alone := gate{slots: NewSlots(1), limits: func(int) limits { return nil }, waits: func(Wait) {}}
 	return &copier{to: to, options: options, gate: alone}
 }
 

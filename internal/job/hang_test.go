@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,8 +45,8 @@ func TestWindowClosesWhileTheSourceHangs(t *testing.T) {
 				closes, _ := l.setup.Job.Window.Change(time.Now())
 				var waitedAt time.Time
 				partials := 0
-				l.setup.Host.Waits = func(reason string) {
-					if waitedAt.IsZero() && strings.Contains(reason, "window has closed") {
+				l.setup.Host.Waits = func(wait job.Wait) {
+					if waitedAt.IsZero() && wait.Kind == job.WaitWindow {
 						waitedAt, partials = time.Now(), len(l.store.Names("partials/"))
 						time.AfterFunc(time.Hour, func() { close(answers) })
 					}

@@ -46,8 +46,8 @@ type Host struct {
 	// Slots are those that its machines take, one each. What was copied is committed before other jobs are waited for. nil: one
 	// machine is copied at a time.
 	Slots *Slots
-	// Waits is told what the session waits for; empty: it no longer does.
-	Waits func(reason string)
+	// Waits is told what the session waits for; the zero value: it no longer does.
+	Waits func(Wait)
 	// Leaving is given the target at the end of the work on it, if it is ready.
 	Leaving func(context.Context, *repo.Repository)
 }
@@ -118,18 +118,10 @@ func (r *runner) plannedCopies(todo []plan.IntervalStep) []PlannedCopy {
 	return copies
 }
 
-// waits tells what the session waits for; empty: it no longer does.
-func (r *runner) waits(reason string) {
-	if r.Host.Waits != nil && reason != r.waitsFor {
-		r.waitsFor = reason
-		r.Host.Waits(reason)
-	}
-}
-
 // pauseFor waits for a time, and tells for what.
-func (r *runner) pauseFor(ctx context.Context, wait time.Duration, reason string) error {
-	r.waits(backup.SafeText(reason))
-	return r.Pause(ctx, wait)
+func (r *runner) pauseFor(ctx context.Context, length time.Duration, wait Wait) error {
+	r.waits(wait)
+	return r.Pause(ctx, length)
 }
 
 // untilReady runs the phases, and again after a target has turned out full or read only at work, for as long as the interval
@@ -143,7 +135,7 @@ func (r *runner) untilReady(ctx context.Context) error {
 			return err
 		}
 		r.close() // meanwhile it can be unmounted
-		if err := r.pauseFor(ctx, min(pause, left), r.targetReason()); err != nil {
+		if err := r.pauseFor(ctx, min(pause, left), r.targetWait()); err != nil {
 			return err
 		}
 	}

@@ -27,8 +27,8 @@ type gate struct {
 	// of is the job, limits are those of the repositories that the points lie in, by the number of their source.
 	of     string
 	limits func(source int) limits
-	// waits is told why nothing is copied; empty: something is.
-	waits func(reason string)
+	// waits is told why nothing is copied; the zero value: something is.
+	waits func(Wait)
 }
 
 // lanes are copies at once while they run.
@@ -126,7 +126,7 @@ func (l *lanes) enter(ctx context.Context, pending [][]int) (next int, had slot,
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	l.held++
-	l.gate.waits("")
+	l.gate.waits(Wait{})
 	next = firsts[chosen]
 	return next, slot{l.works[pending[next][0]].source, release}, nil
 }
@@ -147,7 +147,7 @@ func (l *lanes) idle(ctx context.Context) {
 		return
 	}
 	l.commit(ctx)
-	l.gate.waits(reason)
+	l.gate.waits(waitFor(WaitSlot, reason))
 }
 
 // commit commits what was copied. What becomes of it the points are told, and the ingest knows if it can no longer be used.

@@ -170,8 +170,8 @@ func TestSlotsAreSharedBetweenJobs(t *testing.T) {
 		l.setup.Target.Slots = 1
 		watched := &observed{gate: make(chan struct{})}
 		watched.watch(l.points...)
-		var waits []string
-		l.setup.Host.Waits = func(reason string) { waits = append(waits, reason) }
+		var waits []job.Wait
+		l.setup.Host.Waits = func(wait job.Wait) { waits = append(waits, wait) }
 		wait := l.begin(l.t.Context())
 		other := *l
 		other.setup.Job.Name, other.setup.Host.Waits = "other", nil
@@ -193,15 +193,15 @@ func TestSlotsAreSharedBetweenJobs(t *testing.T) {
 		if n := len(l.target().Entries()); n != 2 {
 			t.Errorf("while another job is waited for the target has %d points", n)
 		}
-		if len(waits) == 0 || !strings.Contains(waits[len(waits)-1], "repository vault, for other") {
-			t.Errorf("waits for %q", waits)
+		if len(waits) == 0 || waits[len(waits)-1].Kind != job.WaitSlot || !strings.Contains(waits[len(waits)-1].Text, "repository vault, for other") {
+			t.Errorf("waits for %+v", waits)
 		}
 		close(watchedOther.gate)
 		other.wantCounts(waitOther(), "1 copied, 0 claimed, 0 failed, 0 removed")
 		close(watched.gate)
 		l.wantCounts(wait(), "3 copied, 0 claimed, 0 failed, 0 removed")
-		if watched.most != 1 || waits[len(waits)-1] != "" {
-			t.Errorf("%d at once; waits %q", watched.most, waits)
+		if watched.most != 1 || waits[len(waits)-1] != (job.Wait{}) {
+			t.Errorf("%d at once; waits %+v", watched.most, waits)
 		}
 	})
 }

@@ -80,9 +80,9 @@ type runner struct {
 	met      string
 	// preDone is true once the script before the job has run, or there is none.
 	preDone bool
-	// until is when waiting ends, waitsFor what the host was told of it last.
-	until    time.Time
-	waitsFor string
+	// until is when waiting ends, waitsFor what the host was told of it last, and blocked what the last round found to wait for.
+	until             time.Time
+	waitsFor, blocked Wait
 	// offers are what the sources offered when they were listed last, doubt is why that is no evidence of what has gone, and
 	// selected are the machines that the job copies of it.
 	offers   []plan.Offer
@@ -139,7 +139,7 @@ func Run(ctx context.Context, setup Setup) *Session {
 	defer r.close()
 	s := r.session
 	err := r.untilReady(ctx)
-	r.waits("")
+	r.waits(Wait{})
 	s.Retired = r.retired()
 	began := r.target != nil // after an abort it is opened only for the alarms, and nothing is left in it
 	r.finish(ctx, err)

@@ -21,7 +21,7 @@ func (r *runner) before(ctx context.Context) error {
 		return nil
 	}
 	r.preDone = true
-	r.waits("")
+	r.waits(Wait{})
 	if r.script(ctx, PhasePreScript, r.Job.Scripts.Pre) {
 		return nil
 	}

@@ -94,21 +94,21 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 		if again == never || r.expired() && again != afterPause {
 			return nil
 		}
-		var wait time.Duration
-		reason := "trouble that may pass"
+		var length time.Duration
+		wait := waitFor(WaitRetry, "trouble that may pass")
 		switch again {
 		case never, atOnce:
 			continue
 		case afterPause:
-			wait, pause = pause, pause*pauseGrows
+			length, pause = pause, pause*pauseGrows
 		case whileWaiting:
 			left := r.until.Sub(r.Now())
 			if left <= 0 {
 				return nil
 			}
-			wait, reason = min(lookAgain, left), cmp.Or(phase.Reason, r.locks())
+			length, wait = min(lookAgain, left), r.blocked
 		}
-		if err := r.pauseFor(ctx, wait, reason); err != nil {
+		if err := r.pauseFor(ctx, length, wait); err != nil {
 			return err
 		}
 	}
@@ -131,7 +131,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	v, err := r.lookWithin(ctx, looking)
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(looking), errWindow):
-		phase.State, phase.Reason = PhaseWaits, errWindow.Error()
+		r.hold(phase, waitFor(WaitWindow, errWindow.Error()))
 		r.notListed()
 		return whileWaiting, nil
 	case err != nil:
@@ -139,9 +139,10 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	}
 	defer v.close()
 	if r.session.SourcesWait() {
-		phase.State, phase.Reason = PhaseWaits, r.notReady()
+		r.hold(phase, waitFor(WaitSource, r.notReady()))
 		return whileWaiting, nil
 	}
+	phase.State, phase.Reason = PhaseDone, ""
 	r.describe(v.plan)
 	r.noteMissing(v.plan)
 	r.beginTurn()
@@ -159,7 +160,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		r.Host.Planned(r.plannedCopies(todo))
 	}
 	if open, until := r.window(); !open {
-		phase.State, phase.Reason = PhaseWaits, "the window is closed until "+r.show(until)
+		r.hold(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)))
 		r.waitAll(todo, phase.Reason)
 		if until.After(r.until) {
 			return never, nil
@@ -172,8 +173,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	if made, err := r.checkRoom(ctx, todo); made || err != nil {
 		return atOnce, err
 	}
-	phase.State, phase.Reason = PhaseDone, ""
-	r.waits("")
+	r.waits(Wait{})
 	then, err := r.transfer(ctx, v, todo, phase)
 	return then, r.withRoom(ctx, err, todo)
 }
@@ -210,7 +210,7 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	case ctx.Err() != nil:
 		return never, ctx.Err()
 	case errors.Is(context.Cause(copying), errWindow):
-		phase.State, phase.Reason = PhaseWaits, errWindow.Error()
+		r.hold(phase, waitFor(WaitWindow, errWindow.Error()))
 		r.waitAll(todo, phase.Reason)
 		return whileWaiting, nil
 	case err != nil && stateOf(err) == StateUnreadable && r.targetTries < maxAttempts-1:
@@ -372,6 +372,7 @@ func (r *runner) todo(p plan.IntervalPlan) []plan.IntervalStep {
 func (r *runner) next(p plan.IntervalPlan) again {
 	for _, m := range p.Machines {
 		if m.Locked {
+			r.blocked = waitFor(WaitLock, r.locks())
 			return whileWaiting
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"syscall"
 
 	"ferry/internal/backup"
@@ -32,7 +31,7 @@ func (r *runner) awaitTarget(ctx context.Context) error {
 			return err
 		}
 		r.close()
-		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetReason()); err != nil {
+		if err := r.pauseFor(ctx, min(lookAgain, left), r.targetWait()); err != nil {
 			return err
 		}
 	}
@@ -64,7 +63,7 @@ func (r *runner) openTarget(ctx context.Context) error {
 	}
 	if err == nil {
 		r.met = target.ID()
-		r.waits("")
+		r.waits(Wait{})
 		r.session.Nominal = r.interval().Begins.UTC()
 		return nil
 	}
@@ -102,19 +101,5 @@ func stateOf(err error) PlaceState {
 
 // targetReason says that the target is not ready, and why.
 func (r *runner) targetReason() string {
-	return fmt.Sprintf(targetWaits, r.session.Target.State, r.session.Target.Reason)
-}
-
-// targetWaits is how a session says that it waits for its target.
-const targetWaits = "target %s: %s"
-
-// TargetWait is what the target is found to be by a session that waits for it, and why, from what it says that it waits for.
-// ok is false for other waits.
-func TargetWait(waits string) (state PlaceState, reason string, ok bool) {
-	for _, state := range []PlaceState{StateOffline, StateReadOnly, StateFull, StateNeedsKey, StateUnreadable} {
-		if rest, is := strings.CutPrefix(waits, fmt.Sprintf(targetWaits, state, "")); is {
-			return state, rest, true
-		}
-	}
-	return "", "", false
+	return fmt.Sprintf("target %s: %s", r.session.Target.State, r.session.Target.Reason)
 }

@@ -180,11 +180,11 @@ func (n *record) phaseEnded(ended job.Phase) {
 	}
 }
 
-// waits notes what the session waits for; empty: it no longer does.
-func (n *record) waits(reason string) {
-	n.note(n.catalog.Sessions.Wait(n.context(), n.run.held(), reason))
-	if reason != "" {
-		n.log.Info("session waits", "job", n.run.session.Job, "session", n.run.session.ID, "for", reason)
+// waits notes what the session waits for; the zero value: it no longer does.
+func (n *record) waits(wait job.Wait) {
+	n.note(n.catalog.Sessions.Wait(n.context(), n.run.held(), catalog.Blocked{Kind: string(wait.Kind), State: string(wait.State), Reason: wait.Reason}, wait.Text))
+	if wait != (job.Wait{}) {
+		n.log.Info("session waits", "job", n.run.session.Job, "session", n.run.session.ID, "kind", wait.Kind, "for", wait.Text)
 	}
 	n.tellSession()
 }

@@ -247,20 +247,16 @@ func (l *looker) dueSince(j policy.Job, state catalog.JobState) time.Time {
 // It is a warning: a disk that is brought in the morning fails nothing. What has waited for too long the ages of the copies tell.
 func (l *looker) judgeWait(j policy.Job, p past) {
 	live := l.live[j.Name]
-	if live.State != catalog.SessionWaiting {
-		return
-	}
 	last := report{Target: job.TargetState{State: job.StateReady}}
 	if p.report != nil {
 		last = *p.report
 	}
-	state, reason, ofTarget := job.TargetWait(live.Reason)
-	switch {
-	case ofTarget && last.Target.State == job.StateReady:
+	switch kind := waitKind(live.Wait); {
+	case kind == job.WaitTarget && last.Target.State == job.StateReady:
 		l.alarm(warning, api.Alarm{
-			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: fmt.Sprintf("target %s is %s: %s", j.Target.Repository, state, reason),
+			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: fmt.Sprintf("target %s is %s: %s", j.Target.Repository, live.Wait.State, live.Wait.Reason),
 		})
-	case job.SourceWait(live.Reason) && !slices.ContainsFunc(last.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }):
+	case kind == job.WaitSource && !slices.ContainsFunc(last.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }):
 		l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: live.Started.UTC(), Text: live.Reason})
 	}
 }

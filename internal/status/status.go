@@ -60,8 +60,8 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 			return api.Status{}, err
 		}
 		places.add(past.report)
-		if state, reason, waits := job.TargetWait(l.live[of.Name].Reason); waits {
-			places.put(of.Target.Repository, place{state: state, reason: reason, seen: l.now, unverified: api.Unknown})
+		if wait := l.live[of.Name].Wait; waitKind(wait) == job.WaitTarget {
+			places.put(of.Target.Repository, place{state: job.PlaceState(wait.State), reason: wait.Reason, seen: l.now, unverified: api.Unknown})
 		}
 		l.status.Jobs = append(l.status.Jobs, l.job(of, past))
 		l.judgeJob(of, past)
@@ -131,10 +131,20 @@ func (l *looker) work(ctx context.Context) error {
 	}
 	waits, err := l.catalog.Status.Waits(ctx, waitsLimit)
 	for _, wait := range waits {
-		l.status.Waiting = append(l.status.Waiting, api.Wait{Job: wait.Job, Reason: cmp.Or(wait.Reason, "a free slot"), Tasks: wait.Tasks, Until: wait.Next})
+		described := api.Wait{Job: wait.Job, Kind: l.live[wait.Job].Wait.Kind, Reason: wait.Reason, Tasks: wait.Tasks, Until: wait.Next}
+		switch {
+		case wait.Failed:
+			described.Kind = string(job.WaitRetry)
+		case described.Kind == "": // its session works on others
+			described.Kind, described.Reason = string(job.WaitSlot), cmp.Or(wait.Reason, "a free slot")
+		}
+		l.status.Waiting = append(l.status.Waiting, described)
 	}
 	return err
 }
+
+// waitKind is the kind of what a session waits for; empty: it does not.
+func waitKind(of catalog.Blocked) job.WaitKind { return job.WaitKind(of.Kind) }
 
 // sort puts first what has to be looked at first, and leaves out machines beyond a number whose copies are not too old.
 func (l *looker) sort(machines int) {

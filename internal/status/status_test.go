@@ -245,9 +245,9 @@ func TestNotRun(t *testing.T) {
 	}
 	s.must(s.catalog.Jobs.Enable(t.Context(), "offsite"))
 	lease := s.begin("offsite", day(11, 22))
-	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "the window is closed"))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "window"}, "the window is closed"))
 	got := s.wantAlarms()
-	if j := got.Jobs[0]; j.Running == 0 || j.Waits != "the window is closed" || len(got.Sessions) != 1 || got.Sessions[0].State != "waiting" {
+	if j := got.Jobs[0]; j.Running == 0 || j.Waits != "the window is closed" || len(got.Sessions) != 1 || got.Sessions[0].State != "waiting" || got.Sessions[0].WaitsFor != "window" {
 		t.Errorf("%+v, %+v", j, got.Sessions)
 	}
 	s.must(s.catalog.Sessions.End(t.Context(), lease, catalog.SessionDone, "", nil))
@@ -373,7 +373,7 @@ func TestWork(t *testing.T) {
 	if len(got.Running) != 1 || got.Running[0].Machine.Name != "vm%1B[2J" || got.Running[0].Done != 5 || got.Running[0].Written != 3 {
 		t.Errorf("running %+v", got.Running)
 	}
-	if len(got.Waiting) != 1 || got.Waiting[0] != (api.Wait{Job: "offsite", Reason: "a free slot", Tasks: 2}) {
+	if len(got.Waiting) != 1 || got.Waiting[0] != (api.Wait{Job: "offsite", Kind: "slot", Reason: "a free slot", Tasks: 2}) {
 		t.Errorf("waiting %+v", got.Waiting)
 	}
 	jobs, err := status.Jobs(t.Context(), s.catalog, s.resources, s.now)
@@ -459,14 +459,14 @@ func TestTargetThatIsWaitedFor(t *testing.T) {
 	if got := state(); got != "ready " {
 		t.Errorf("before anything is waited for: %s", got)
 	}
-	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "target", State: "offline", Reason: "is the disk mounted?"}, "target offline: is the disk mounted?"))
 	if got := state("warning target offsite: target vault is offline: is the disk mounted?, since 03-11 22:00"); got != "offline is the disk mounted?" {
 		t.Errorf("while it is waited for: %s", got)
 	}
 	s.now = day(12, 4) // by then the machine should have had a copy
 	state("critical rpo offsite vm0: what the target holds of it is not known, since 03-12 00:00",
 		"warning target offsite: target vault is offline: is the disk mounted?, since 03-11 22:00")
-	s.must(s.catalog.Sessions.Wait(t.Context(), lease, ""))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{}, ""))
 	s.now = day(11, 23)
 	if got := state(); got != "ready " {
 		t.Errorf("when it is there: %s", got)
@@ -480,7 +480,7 @@ func TestTargetThatDidNotCome(t *testing.T) {
 		Target: job.TargetState{Name: "vault", State: job.StateOffline, Reason: "is the disk mounted?"}})
 	lease := s.begin("offsite", day(11, 22))
 	s.now = day(11, 23)
-	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "target", State: "offline", Reason: "is the disk mounted?"}, "target offline: is the disk mounted?"))
 	s.wantAlarms("critical target offsite: target vault is offline: is the disk mounted?, since 03-10 23:00")
 	s.must(s.catalog.Sessions.End(t.Context(), lease, catalog.SessionDone, "", nil))
 	s.ran("offsite", day(12, 22), catalog.SessionStopped, job.Session{Result: job.ResultInterrupted,
@@ -517,7 +517,7 @@ func TestVerification(t *testing.T) {
 	}
 	s.ran("offsite", day(11, 22), catalog.SessionDone, job.Session{Target: ready})
 	lease := s.begin("offsite", day(12, 22))
-	s.must(s.catalog.Sessions.Wait(t.Context(), lease, "target offline: is the disk mounted?"))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "target", State: "offline", Reason: "is the disk mounted?"}, "target offline: is the disk mounted?"))
 	if got := vault(); got != "03-02 7" {
 		t.Errorf("while it is away: %s", got)
 	}

@@ -11,7 +11,7 @@ import (
 // Session is the record of a session without its phases, tasks and report, which lists leave out.
 func Session(s catalog.Session) api.Session {
 	return api.Session{
-		ID: s.ID, Job: s.Job, Boundary: s.Boundary, Began: s.Started, Ended: s.Ended, State: string(s.State), Phase: s.Phase, Reason: s.Reason,
+		ID: s.ID, Job: s.Job, Boundary: s.Boundary, Began: s.Started, Ended: s.Ended, State: string(s.State), Phase: s.Phase, Reason: s.Reason, WaitsFor: s.Wait.Kind,
 		Counts: copyCounts(s.Counts), Stopping: s.Cancel != catalog.CancelNone, Phases: []api.Phase{}, Tasks: []api.Task{},
 	}
 }

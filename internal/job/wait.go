@@ -1,0 +1,54 @@
+package job
+
+import "ferry/internal/backup"
+
+// WaitKind is the kind of what a session waits for.
+type WaitKind string
+
+// The kinds of waits.
+const (
+	// WaitTarget: the target is not ready. That may not pass by itself.
+	WaitTarget WaitKind = "target"
+	// WaitSource: none of the sources can be read. Nor may that.
+	WaitSource WaitKind = "source"
+	WaitWindow WaitKind = "window"
+	// WaitLock: the newest points of machines are still being written.
+	WaitLock WaitKind = "lock"
+	// WaitSlot: other jobs have all slots.
+	WaitSlot WaitKind = "slot"
+	// WaitRetry: what failed may do better a little later.
+	WaitRetry WaitKind = "retry"
+)
+
+// Wait is what a session waits for. The zero value: it does not wait.
+type Wait struct {
+	Kind WaitKind
+	// Text says what for, and why.
+	Text string
+	// State is what the target was found to be, and Reason why; empty for other kinds.
+	State  PlaceState
+	Reason string
+}
+
+// waitFor is a wait for anything but the target.
+func waitFor(kind WaitKind, text string) Wait { return Wait{Kind: kind, Text: backup.SafeText(text)} }
+
+// targetWait is a wait for the target, which is not ready.
+func (r *runner) targetWait() Wait {
+	target := r.session.Target
+	return Wait{Kind: WaitTarget, Text: r.targetReason(), State: target.State, Reason: target.Reason}
+}
+
+// waits tells what the session waits for, if that is something else than before.
+func (r *runner) waits(wait Wait) {
+	if r.Host.Waits != nil && wait != r.waitsFor {
+		r.waitsFor = wait
+		r.Host.Waits(wait)
+	}
+}
+
+// hold notes in a phase that it waits, and for what.
+func (r *runner) hold(phase *Phase, wait Wait) {
+	phase.State, phase.Reason = PhaseWaits, wait.Text
+	r.blocked = wait
+}
