@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
-	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/pack"
@@ -31,7 +29,8 @@ type HealReport struct {
 // ids computed from the very bytes that are stored; nothing is changed in place. What verification did not note yet is not
 // known to be damaged; verify again afterwards to see what is left.
 //
-//  1. Points whose own file is lost are taken from donors that have them; they stay damaged until they are verified.
+//  1. Points whose own file is lost are taken from donors that have them, into the domain that has what they need; they stay
+//     damaged until they are verified.
 //  2. Packs with damaged places are repaired in memory from their parity, and the frames that were damaged stored again.
 //  3. All trees are followed. A node or block that has no good copy in the point's own domain is taken from another place
 //     here, or from a donor. Nodes come at once, because what is below them shows only then; blocks some hundred at a time.
@@ -112,58 +111,6 @@ func (h *healer) close(ctx context.Context, cause error) error {
 		cause = err
 	}
 	return cause
-}
-
-// points takes over points whose file is lost.
-func (h *healer) points(ctx context.Context) error {
-	r := h.repo
-	for _, entry := range r.Entries() {
-		damage, damaged := r.DamageOf(entry.ID)
-		if !damaged || !damage.File {
-			continue
-		}
-		for _, donor := range h.donors {
-			if !donor.Has(entry.ID) {
-				continue
-			}
-			point, err := donor.ReadPoint(ctx, entry.ID)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil || point.ID != entry.ID || r.Pseudonym(point.Machine.Key) != entry.Machine {
-				continue
-			}
-			point.Hops = hopsHere(point.Hops, r.ID(), donor.ID(), r.env.now)
-			in, err := h.in(ctx, r.defaultDomain())
-			if err != nil {
-				return err
-			}
-			done := make(chan error, 1)
-			if err := in.commitPoint(readyPoint{point: point, damaged: unfollowed(point), done: func(err error) { done <- err }}); err != nil {
-				return err
-			}
-			if err := errors.Join(in.Flush(ctx), <-done); err != nil {
-				return err
-			}
-			h.report.Points++
-			break
-		}
-	}
-	return nil
-}
-
-// unfollowed is the damage of a point that is taken over before its trees are followed: nothing of it is known to be here.
-// It is in the same log entry, so that the point is not called whole if healing ends there; the verification that
-// follows takes it back.
-func unfollowed(point *Point) commitlog.Damaged {
-	damaged := commitlog.Damaged{Point: point.ID}
-	for _, root := range point.Roots {
-		if root != nil && !root.Top.IsZero() {
-			damaged.Places++
-			damaged.Bytes += root.Size
-		}
-	}
-	return damaged
 }
 
 // fromParity stores again what was damaged in packs that their parity can make whole.
@@ -374,18 +321,4 @@ func (h *healer) fetch(ctx context.Context) error {
 		wanted = missing
 	}
 	return nil
-}
-
-// hopsHere are the hops of a point that is taken back from a donor: where the donor has it from this very repository, the
-// way up to here, else the way by the donor.
-func hopsHere(hops []backup.Hop, here, donor string, now func() time.Time) []backup.Hop {
-	for i, hop := range hops {
-		if hop.RepositoryID == here {
-			return slices.Clone(hops[:i])
-		}
-	}
-	if here == donor { // a mirror
-		return hops
-	}
-	return append(slices.Clone(hops), backup.Hop{RepositoryID: donor, Time: now().UTC()})
 }

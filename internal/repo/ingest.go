@@ -185,7 +185,7 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 		in.domain, in.sealed, in.announced = format.RandomName(), true, false
 	}
 	if !options.into.IsZero() {
-		in.domain, in.mending = options.into, true
+		in.domain, in.sealed, in.mending = options.into, r.isSealed(options.into), true
 	}
 	if options.Measure {
 		in.measure = r.newMeasure(in.domain)
