@@ -31,15 +31,42 @@ func (m *model) copyTwo(t *rapid.T) {
 
 // copySealed copies a point into a domain of its own.
 func (m *model) copySealed(t *rapid.T) {
-	m.mustIngest(t, m.process(t), repo.IngestOptions{Sealed: true, Plain: rapid.Bool().Draw(t, "plain")}, m.draw(t))
+	m.mustIngest(t, m.process(t), sealed(t), m.draw(t))
 }
 
-// retry copies a point again that is not there, or is.
-func (m *model) retry(t *rapid.T) {
-	p := m.anyTried(t)
-	if m.state[p.ID()] != present {
-		m.mustIngest(t, m.process(t), repo.IngestOptions{}, p)
+func sealed(t *rapid.T) repo.IngestOptions {
+	return repo.IngestOptions{Sealed: true, Plain: rapid.Bool().Draw(t, "plain")}
+}
+
+// anyDomain is the repository's own, or in one of three copies one of the point's.
+func anyDomain(t *rapid.T) repo.IngestOptions {
+	if rapid.IntRange(0, 2).Draw(t, "sealed") == 0 {
+		return sealed(t)
 	}
+	return repo.IngestOptions{}
+}
+
+// retry copies a point again that is not there; or one that is there, into a domain of its own. An interrupted copy goes on.
+func (m *model) retry(t *rapid.T) {
+	p, options := m.retried(t)
+	m.mustIngest(t, m.process(t), options, p)
+}
+
+func (m *model) retried(t *rapid.T) (*sourcetest.Point, repo.IngestOptions) {
+	p, options := m.anyClaimed(t), anyDomain(t)
+	if m.state[p.ID()] == present && !options.Sealed {
+		t.Skip("it is there")
+	}
+	return p, options
+}
+
+// retrying is one to be interrupted. A point that was there stays.
+func (m *model) retrying(t *rapid.T) (step func(*repo.Repository) error, acknowledged func()) {
+	p, options := m.retried(t)
+	if m.state[p.ID()] != present {
+		m.state[p.ID()] = unknown
+	}
+	return func(r *repo.Repository) error { return ingest(r, options, p) }, func() { m.state[p.ID()] = present }
 }
 
 func (m *model) mustIngest(t *rapid.T, r *repo.Repository, options repo.IngestOptions, points ...*sourcetest.Point) {
@@ -54,23 +81,8 @@ func (m *model) mustIngest(t *rapid.T, r *repo.Repository, options repo.IngestOp
 // copyFails begins to copy a point from a source that fails: what was read stays as an unfinished copy.
 func (m *model) copyFails(t *rapid.T) {
 	p := m.draw(t)
-	if rapid.Bool().Draw(t, "at the end") {
-		p.Revalidated = errInjected
-	} else {
-		reads := rapid.IntRange(0, 10).Draw(t, "reads")
-		var mu sync.Mutex
-		fail := func() error {
-			mu.Lock()
-			defer mu.Unlock()
-			if reads--; reads < 0 {
-				return errInjected
-			}
-			return nil
-		}
-		p.OnRead = func(_ int, _ int64, n int) (int, error) { return n, fail() }
-		p.OnPiece = func(sourcetest.Piece) error { return fail() }
-	}
-	err := ingest(m.process(t), repo.IngestOptions{}, p)
+	m.fails(t, p)
+	err := ingest(m.process(t), anyDomain(t), p)
 	p.Revalidated, p.OnRead, p.OnPiece = nil, nil, nil
 	switch {
 	case err == nil: // it had little to read
@@ -80,26 +92,65 @@ func (m *model) copyFails(t *rapid.T) {
 	}
 }
 
-// anyTried is a point that was tried to copy.
-func (m *model) anyTried(t *rapid.T) *sourcetest.Point {
-	if len(m.tried) == 0 {
-		t.Skip("nothing was tried")
+// copySome copies three points through one ingest at once, one of which has a source that fails.
+func (m *model) copySome(t *rapid.T) {
+	points := []*sourcetest.Point{m.draw(t), m.draw(t), m.draw(t)}
+	fails := points[rapid.IntRange(0, 2).Draw(t, "fails")]
+	m.fails(t, fails)
+	err := ingest(m.process(t), repo.IngestOptions{}, points...)
+	fails.Revalidated, fails.OnRead, fails.OnPiece = nil, nil, nil
+	if err != nil && !errors.Is(err, errInjected) {
+		t.Fatalf("copies of which one fails: %v", err)
 	}
-	return m.tried[rapid.IntRange(0, len(m.tried)-1).Draw(t, "point")]
+	for _, p := range points {
+		if p != fails || err == nil {
+			m.state[p.ID()] = present
+		}
+	}
+}
+
+// fails makes a point's source fail, after some reads or at its end.
+func (m *model) fails(t *rapid.T, p *sourcetest.Point) {
+	if rapid.Bool().Draw(t, "at the end") {
+		p.Revalidated = errInjected
+		return
+	}
+	reads := rapid.IntRange(0, 10).Draw(t, "reads")
+	var mu sync.Mutex
+	fail := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if reads--; reads < 0 {
+			return errInjected
+		}
+		return nil
+	}
+	p.OnRead = func(_ int, _ int64, n int) (int, error) { return n, fail() }
+	p.OnPiece = func(sourcetest.Piece) error { return fail() }
+}
+
+// anyClaimed is a point that was tried to copy, and was not given up while it was held: a copy would claim it anew.
+func (m *model) anyClaimed(t *rapid.T) *sourcetest.Point {
+	return m.any(t, func(p *sourcetest.Point) bool { return !m.unclaimed[p.ID()] })
 }
 
 // anyPresent is a point that is there.
 func (m *model) anyPresent(t *rapid.T) *sourcetest.Point {
-	var there []*sourcetest.Point
+	return m.any(t, func(p *sourcetest.Point) bool { return m.state[p.ID()] == present })
+}
+
+// any is a point that is as wanted, but not the one whose copy is paused: nobody knows whether that is there.
+func (m *model) any(t *rapid.T, wanted func(*sourcetest.Point) bool) *sourcetest.Point {
+	var some []*sourcetest.Point
 	for _, p := range m.tried {
-		if m.state[p.ID()] == present {
-			there = append(there, p)
+		if wanted(p) && (m.paused == nil || m.paused.point != p) {
+			some = append(some, p)
 		}
 	}
-	if len(there) == 0 {
-		t.Skip("nothing is there")
+	if len(some) == 0 {
+		t.Skip("there is none")
 	}
-	return there[rapid.IntRange(0, len(there)-1).Draw(t, "point")]
+	return some[rapid.IntRange(0, len(some)-1).Draw(t, "point")]
 }
 
 // forget gives up a point, which is gone then unless it is held.
@@ -147,7 +198,7 @@ func (m *model) release(t *rapid.T) {
 
 // wait lets time pass, by the storage's clock. Holds that nobody renews end.
 func (m *model) wait(t *rapid.T) {
-	passed := rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Hour, 30 * time.Hour, 10 * 24 * time.Hour}).Draw(t, "time")
+	passed := rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Hour, 30 * time.Hour, 10 * 24 * time.Hour, 20 * 24 * time.Hour}).Draw(t, "time")
 	m.pass(passed)
 }
 
@@ -160,9 +211,9 @@ func (m *model) pass(passed time.Duration) {
 
 // copyOf begins the copy of a new point; acknowledged is called when it is committed.
 func (m *model) copyOf(t *rapid.T) (step func(*repo.Repository) error, acknowledged func()) {
-	p := m.draw(t)
+	p, options := m.draw(t), anyDomain(t)
 	m.state[p.ID()] = unknown
-	return func(r *repo.Repository) error { return ingest(r, repo.IngestOptions{}, p) }, func() { m.state[p.ID()] = present }
+	return func(r *repo.Repository) error { return ingest(r, options, p) }, func() { m.state[p.ID()] = present }
 }
 
 // forgetting gives up a point.
@@ -191,15 +242,20 @@ func (m *model) crashing(begin func(*rapid.T) (step func(*repo.Repository) error
 		if step(r) == nil {
 			acknowledged()
 		}
-		m.doubtful = true
-		m.close(t)
-		if rapid.Bool().Draw(t, "power cut") {
-			m.store = m.store.PowerCut(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "chance"), 0)))
-		} else {
-			m.store = m.store.Clone()
-		}
-		m.open(t)
+		m.crashed(t)
 	}
+}
+
+// crashed is what the next processes find.
+func (m *model) crashed(t *rapid.T) {
+	m.doubtful = true
+	m.close(t)
+	if rapid.Bool().Draw(t, "power cut") {
+		m.store = m.store.PowerCut(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "chance"), 0)))
+	} else {
+		m.store = m.store.Clone()
+	}
+	m.open(t)
 }
 
 // modelRounds is how many hundreds of sequences are tried of each kind of repository.

@@ -37,6 +37,7 @@ func TestRepositoryIsItsModel(t *testing.T) {
 		{"plain", repo.Options{}},
 		{"sha256", repo.Options{SHA256: true}},
 		{"encrypted", encryptedOptions(repo.Options{})},
+		{"parity", repo.Options{Parity: &repo.Parity{Data: 10, Parity: 2}}},
 	}
 	for _, kind := range kinds {
 		base := memory.New()
@@ -81,6 +82,10 @@ type model struct {
 	leased time.Time
 	// paused is a copy that has begun, and whose process does nothing for however long.
 	paused *pausedCopy
+	// lag is how many calls later listings show a change, -1 for never until the process ends.
+	lag int
+	// due makes what waits for a full pack be written down at once.
+	due bool
 	// doubtful makes the next look compare all points.
 	doubtful bool
 	n        int
@@ -94,6 +99,8 @@ func runModel(t *rapid.T, base *memory.Store) {
 	if rapid.IntRange(0, 9).Draw(t, "with caches") == 0 {
 		m.newCaches(t)
 	}
+	m.lag = rapid.SampledFrom([]int{0, 0, 0, 0, 5, -1}).Draw(t, "listings lag")
+	m.due = rapid.IntRange(0, 9).Draw(t, "always due") == 0
 	m.open(t)
 	defer m.close(t)
 	t.Repeat(map[string]func(*rapid.T){
@@ -101,14 +108,17 @@ func runModel(t *rapid.T, base *memory.Store) {
 		"copy":            m.copy,
 		"copy two":        m.copyTwo,
 		"copy fails":      m.copyFails,
+		"copy some":       m.copySome,
 		"copy sealed":     m.copySealed,
 		"copy crashes":    m.crashing(m.copyOf),
 		"retry":           m.retry,
+		"retry crashes":   m.crashing(m.retrying),
 		"forget":          m.forget,
 		"forget crashes":  m.crashing(m.forgetting),
 		"compact":         m.compact,
 		"compact crashes": m.crashing(m.compacting),
 		"heal":            m.heal,
+		"heal crashes":    m.healCrashes,
 		"rotate":          m.rotate,
 		"rotate crashes":  m.crashing(m.rotating),
 
@@ -130,6 +140,7 @@ func runModel(t *rapid.T, base *memory.Store) {
 
 func (m *model) open(t *rapid.T) {
 	m.store.SetClock(func() time.Time { return m.clock })
+	m.store.SetListingLag(m.lag)
 	for i := range m.processes {
 		r, err := repo.Open(context.Background(), m.store, repo.Environment{
 			CacheDir: m.caches[i], Keys: identities{testIdentity()}, Now: func() time.Time { return m.clock },
@@ -138,6 +149,9 @@ func (m *model) open(t *rapid.T) {
 			t.Fatalf("open: %v", err)
 		}
 		r.SetPackTargets(smallPack, smallPack)
+		if m.due {
+			r.SetWrittenDownWithin(0)
+		}
 		if err := r.Diverged(); err != nil {
 			t.Fatalf("open: %v", err)
 		}

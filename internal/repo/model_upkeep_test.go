@@ -3,6 +3,7 @@ package repo_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"pgregory.net/rapid"
@@ -55,8 +56,45 @@ func (m *model) rotating(t *rapid.T) (step func(*repo.Repository) error, acknowl
 	}, func() {}
 }
 
-// heal stores again what a flipped bit in a pack spoilt, or what was in a pack that is lost, from a clone that was made before.
+// heal stores again what a flipped bit in a pack spoilt, or what was in a pack that is lost, from parity or from a clone that
+// was made before.
 func (m *model) heal(t *rapid.T) {
+	donor := m.spoil(t)
+	defer donor.Close()
+	if err := heal(m.process(t), donor); err != nil {
+		t.Fatal(err)
+	}
+	m.verify(t)
+}
+
+// healCrashes heals again what a healing that was interrupted has left.
+func (m *model) healCrashes(t *rapid.T) {
+	donor := m.spoil(t)
+	defer donor.Close()
+	r := m.process(t)
+	m.store.CrashAfter(rapid.IntRange(0, 60).Draw(t, "after"))
+	_ = heal(r, donor)
+	m.crashed(t)
+	if err := heal(m.process(t), donor); err != nil {
+		t.Fatal(err)
+	}
+	m.verify(t)
+}
+
+func heal(r, donor *repo.Repository) error {
+	ctx := context.Background()
+	found, err := r.Verify(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	if _, err := r.Heal(ctx, found, []*repo.Repository{donor}); err != nil {
+		return fmt.Errorf("heal: %w", err)
+	}
+	return nil
+}
+
+// spoil damages a pack, and returns a clone that was made before.
+func (m *model) spoil(t *rapid.T) (donor *repo.Repository) {
 	ctx := context.Background()
 	if m.paused != nil {
 		t.Skip("a copy relies on what is whole")
@@ -70,7 +108,6 @@ func (m *model) heal(t *rapid.T) {
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
-	defer donor.Close()
 	name := rapid.SampledFrom(packs).Draw(t, "pack")
 	if rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
 		err = m.store.Delete(ctx, name)
@@ -81,13 +118,5 @@ func (m *model) heal(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := m.process(t)
-	found, err := r.Verify(ctx, nil)
-	if err != nil {
-		t.Fatalf("verify: %v", err)
-	}
-	if _, err := r.Heal(ctx, found, []*repo.Repository{donor}); err != nil {
-		t.Fatalf("heal: %v", err)
-	}
-	m.verify(t)
+	return donor
 }
