@@ -17,8 +17,11 @@ import (
 // what is in it.
 //
 //  1. Begin with the greatest number that a listing shows, or with 1.
-//  2. Read by name from there on, until there is no such list. The last one counts.
+//  2. Read by name from there on, until two in a row are not there. The last one counts.
 //  3. To change it, create the next number. If it is taken meanwhile, go on from 2 and change that.
+//  4. Create the number after it with the same list. If it is taken meanwhile, that one has the change, too.
+//
+// So one that is lost hides nothing.
 type keyList struct {
 	// number of the newest list; 0: there is none.
 	number int
@@ -76,14 +79,14 @@ func look(ctx context.Context, store storage.Store) ([]File, keyList, error) {
 
 // forward goes on to the newest list from the number of one that exists. One that cannot be read is passed over.
 func (l keyList) forward(ctx context.Context, store storage.Store) keyList {
-	first := max(1, l.number)
-	for number := first; number <= min(first+maxLists, lastList); number++ {
+	first, unread := max(1, l.number), 0
+	for number := first; number <= min(first+maxLists, lastList) && unread < 2; number++ {
 		content, err := storage.ReadAll(ctx, store, listName(number), maxList)
-		if err != nil && number > l.number {
-			break
-		}
-		if err == nil {
-			l = keyList{number, parseNames(content)}
+		switch {
+		case err == nil:
+			l, unread = keyList{number, parseNames(content)}, 0
+		case number > l.number:
+			unread++
 		}
 	}
 	return l
@@ -110,7 +113,14 @@ func (l keyList) change(ctx context.Context, store storage.Store, change func([]
 		for _, file := range next.files {
 			fmt.Fprintln(&text, file.base())
 		}
-		if err := store.Put(ctx, listName(next.number), []byte(text.String())); !errors.Is(err, storage.ErrExists) {
+		err := store.Put(ctx, listName(next.number), []byte(text.String()))
+		if err == nil && next.number < lastList {
+			err = store.Put(ctx, listName(next.number+1), []byte(text.String()))
+			if errors.Is(err, storage.ErrExists) {
+				return nil // somebody has changed the first meanwhile
+			}
+		}
+		if !errors.Is(err, storage.ErrExists) {
 			return err
 		}
 		l = keyList{next.number, l.files}.forward(ctx, store)
