@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ferry/internal/backup"
 )
 
@@ -143,7 +145,8 @@ func (r *Root) Open(path string) (*File, error) {
 	return &File{file: file, root: r, identity: identify(path, info)}, nil
 }
 
-// Identify looks at a file without opening it. A file that is gone gives an error wrapping backup.ErrVanished.
+// Identify looks at a file without opening it, and asks its file system anew: shares across a network show for seconds what
+// they showed before. A file that is gone gives an error wrapping backup.ErrVanished.
 func (r *Root) Identify(path string) (FileIdentity, error) {
 	info, err := r.root.Stat(filepath.FromSlash(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -152,7 +155,32 @@ func (r *Root) Identify(path string) (FileIdentity, error) {
 	if err != nil {
 		return FileIdentity{}, err
 	}
-	return identify(path, info), nil
+	id := identify(path, info)
+	if info.Mode().IsRegular() {
+		r.askAnew(&id)
+	}
+	return id, nil
+}
+
+// askAnew replaces what is remembered of a regular file, here or by the kernel, by what its file system says now. Where that
+// cannot be asked, it stays. What is opened as a path alone is not opened for its file system; a symbolic link is not
+// followed so, and opened for reading.
+func (r *Root) askAnew(id *FileIdentity) {
+	for _, how := range []int{unix.O_PATH, os.O_RDONLY | unix.O_NONBLOCK} {
+		file, err := r.root.OpenFile(filepath.FromSlash(id.Path), how, 0)
+		if err != nil {
+			return
+		}
+		var now unix.Statx_t
+		err = unix.Statx(int(file.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &now)
+		file.Close()
+		if err == nil && now.Mode&unix.S_IFMT == unix.S_IFREG {
+			id.Size, id.Inode = int64(now.Size), now.Ino
+			id.ModTime = time.Unix(now.Mtime.Sec, int64(now.Mtime.Nsec)).UTC()
+			id.ChangeTime = time.Unix(now.Ctime.Sec, int64(now.Ctime.Nsec)).UTC()
+			return
+		}
+	}
 }
 
 // Revalidate returns an error wrapping backup.ErrChanged or backup.ErrVanished unless every file is as it was.

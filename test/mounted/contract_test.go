@@ -64,13 +64,19 @@ func open(t *testing.T, below string) storage.Store {
 // mountBindfs serves a folder with bindfs until the test ends.
 func mountBindfs(t *testing.T) string {
 	t.Helper()
+	return mountFolder(t, t.TempDir())
+}
+
+// mountFolder serves that folder with bindfs and these options until the test ends.
+func mountFolder(t *testing.T, from string, options ...string) string {
+	t.Helper()
 	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		t.Skipf("nothing can be mounted by FUSE here: %v", err)
 	}
 	fuse.Close()
-	from, to := t.TempDir(), t.TempDir()
-	if out, err := exec.Command("bindfs", from, to).CombinedOutput(); err != nil {
+	to := t.TempDir()
+	if out, err := exec.Command("bindfs", append(options, from, to)...).CombinedOutput(); err != nil {
 		t.Fatalf("bindfs: %v\n%s", err, out)
 	}
 	t.Cleanup(func() {
