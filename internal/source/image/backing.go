@@ -146,6 +146,9 @@ func (s *scan) backing(f *file) (*file, trouble) {
 	case err != nil:
 		return nil, trouble{backup.StateBroken, fmt.Sprintf("backing file %s: %s", shown, reason(err))}
 	case below.format == formatForeign:
+	case wanted == wantBacking && below.looks != "":
+		// Whoever wrote the overlay may have had either in mind, and the data depends on it.
+		return below, trouble{backup.StateBroken, fmt.Sprintf("backing file %s is raw by its name and looks like %s, and the image does not state its format", shown, below.looks)}
 	case wanted == wantRaw && below.format != formatRaw, wanted == wantQcow2 && below.format != formatQcow2:
 		return below, trouble{backup.StateBroken, fmt.Sprintf("backing file %s is said to be %s and looks like %s", shown, f.header.BackingFormat, below.format)}
 	}

@@ -82,6 +82,8 @@ type file struct {
 	header qcow2.Header
 	// snapshots of a qcow2 file, in the file's order.
 	snapshots []qcow2.Snapshot
+	// looks is the format that QEMU would take a raw file for by its beginning, if nobody told it that the file is raw.
+	looks string
 	// size of the disk in bytes.
 	size int64
 	// trouble with this file alone.
@@ -160,10 +162,32 @@ func decide(opened *source.File, ext string, wanted want) format {
 	return ""
 }
 
+// beginnings are the formats that QEMU knows by a file's beginning and that are not raw, each with its mark and where it is.
+var beginnings = []struct {
+	name, mark string
+	offset     int
+}{
+	{"qcow2", qcow2.Magic, 0}, {"VMDK", "KDMV", 0}, {"VMDK", "COWD", 0}, {"VMDK", "# Disk DescriptorFile", 0}, {"VHDX", "vhdxfile", 0},
+	{"VHD", "conectix", 0}, {"VDI", "\x7f\x10\xda\xbe", 64}, {"QED", "QED\x00", 0},
+	{"Parallels", "WithoutFreeSpace", 0}, {"Parallels", "WithouFreSpacExt", 0},
+}
+
+// probe returns the name of the format that a file begins as; empty for none.
+func probe(opened *source.File) string {
+	var start [68]byte
+	n, _ := opened.ReadAt(start[:], 0) // what cannot be read begins as nothing, and says so when it is read
+	for _, b := range beginnings {
+		if strings.HasPrefix(string(start[min(b.offset, n):n]), b.mark) {
+			return b.name
+		}
+	}
+	return ""
+}
+
 // inspect fills in what the file's beginning, or end, says.
 func (f *file) inspect(s *scan, opened *source.File, wanted want) {
 	if f.format == formatRaw {
-		f.size = opened.Size()
+		f.size, f.looks = opened.Size(), probe(opened)
 		switch footer, err := vhdFooter(opened); {
 		case err != nil:
 			f.trouble = trouble{backup.StateBroken, reason(err)}

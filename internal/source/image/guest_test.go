@@ -74,6 +74,31 @@ func TestProbedBackingFile(t *testing.T) {
 	expect(t, scanDir(t, dir), "secret.raw complete secret\nsecret.raw complete secret\nsecret.raw complete secret")
 }
 
+// An overlay that states no format shows what QEMU takes its backing file for by its beginning. Where that is not what its
+// name says, nobody can tell whose data is meant.
+func TestBackingFileOfTwoFormats(t *testing.T) {
+	for name, format := range map[string]string{"a.raw": "qcow2", "a.img": "vmdk", "b.img": "vhdx", "c.img": "vpc", "d.img": "vdi", "e.img": "qed", "f.img": "parallels", "g.img": "raw"} {
+		dir := t.TempDir()
+		tool(t, dir, "qemu-img", "create", "-q", "-f", format, name, "4M")
+		create(t, dir, "over.qcow2", "", "1M")
+		setBacking(t, filepath.Join(dir, "over.qcow2"), name)
+		content, err := os.ReadFile(filepath.Join(dir, "over.qcow2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		unstated := bytes.Replace(content, []byte{0xe2, 0x79, 0x2a, 0xca, 0, 0, 0, 3}, make([]byte, 8), 1)
+		writeFile(t, dir, "over.qcow2", unstated)
+		p := scanDir(t, dir).of(t, name, 2)[1]
+		want := backup.StateBroken
+		if format == "raw" {
+			want = backup.StateComplete
+		}
+		if p.State != want || (want == backup.StateBroken && !strings.Contains(p.Reason, name+" is raw by its name and looks like")) {
+			t.Errorf("%s, made as %s: %s: %s", name, format, p.State, p.Reason)
+		}
+	}
+}
+
 // What makes a header believed: the name, an overlay that is believed, the name that libvirt gives, a ferry.yaml.
 func TestBelievedHeaders(t *testing.T) {
 	dir := t.TempDir()
