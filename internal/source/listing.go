@@ -26,6 +26,10 @@ type Listing struct {
 	Root *Root
 	// Folders maps each folder's path ("." for the root) to its files, sorted by name.
 	Folders map[string][]Entry
+	// Unreachable has, by folder, the names in it that are no file or folder that can be looked at, and why: links that lead
+	// nowhere or outside, devices, what has gone meanwhile. The name "" means that the folder was not listed to its end. What
+	// formats make of a folder's files may lack something then.
+	Unreachable map[string]map[string]error
 	// Repositories are the folders of Ferry repositories.
 	Repositories []string
 	// Problems are places that could not be looked into, and what formats have to say beside their points.
@@ -61,7 +65,9 @@ func List(ctx context.Context, root *Root) (*Listing, error) {
 	if root.root == nil {
 		return &Listing{Root: root}, nil
 	}
-	w := &walker{ctx: ctx, listing: &Listing{Root: root, Folders: map[string][]Entry{}, claimed: map[string]bool{}}}
+	w := &walker{ctx: ctx, listing: &Listing{
+		Root: root, Folders: map[string][]Entry{}, Unreachable: map[string]map[string]error{}, claimed: map[string]bool{},
+	}}
 	if err := w.walk(".", 0); err != nil {
 		return nil, err
 	}
@@ -85,6 +91,7 @@ func (w *walker) walk(folder string, depth int) error {
 			return err
 		}
 		w.problem(folder, err)
+		w.unreachable(folder, "", err)
 	}
 	repository := w.isRepository(folder, entries)
 	if repository {
@@ -94,12 +101,17 @@ func (w *walker) walk(folder string, depth int) error {
 	for _, found := range entries {
 		if w.count++; w.count > listingLimit {
 			w.problem(folder, errTooManyFiles)
+			w.unreachable(folder, "", errTooManyFiles)
 			break
 		}
 		entryPath := path.Join(folder, found.Name())
 		info, err := w.listing.Root.root.Stat(filepath.FromSlash(entryPath))
 		if err != nil {
 			w.problem(entryPath, err)
+			if errors.Is(err, fs.ErrNotExist) && found.Type()&fs.ModeSymlink == 0 {
+				err = fmt.Errorf("%w: %w", backup.ErrVanished, err)
+			}
+			w.unreachable(folder, found.Name(), err)
 			continue
 		}
 		if found.IsDir() && depth < SearchDepth && !repository {
@@ -109,6 +121,8 @@ func (w *walker) walk(folder string, depth int) error {
 		}
 		if found.IsDir() || info.Mode().IsRegular() {
 			files = append(files, Entry{Name: found.Name(), FileIdentity: identify(entryPath, info), IsFolder: info.IsDir()})
+		} else {
+			w.unreachable(folder, found.Name(), errNoFile)
 		}
 	}
 	w.listing.Folders[folder] = files
@@ -144,6 +158,13 @@ func (w *walker) isRepository(folder string, entries []fs.DirEntry) bool {
 
 func (w *walker) problem(place string, err error) {
 	w.listing.Problems = append(w.listing.Problems, fmt.Errorf("%s: %w", backup.EncodeName(place), err))
+}
+
+func (w *walker) unreachable(folder, name string, err error) {
+	if w.listing.Unreachable[folder] == nil {
+		w.listing.Unreachable[folder] = map[string]error{}
+	}
+	w.listing.Unreachable[folder][name] = err
 }
 
 // Paths returns the folders' paths, sorted.
@@ -189,5 +210,7 @@ func (l *Listing) Unknown() int {
 	}
 	return count
 }
+
+var errNoFile = errors.New("neither a file nor a folder")
 
 var errTooManyFiles = errors.New("more files than a source may have; point ferry at a folder nearer to the backups")

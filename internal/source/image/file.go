@@ -127,7 +127,11 @@ func (s *scan) examine(identity source.FileIdentity, wanted want) *file {
 	surely := wanted != wantAny || ext == ".raw" || ext == ".img" || ext == ".qcow2" || ext == ".qcow"
 	opened, err := s.root.Open(identity.Path)
 	if err != nil {
-		if errors.Is(err, backup.ErrVanished) || !surely {
+		if errors.Is(err, backup.ErrVanished) {
+			s.vanished(f)
+			return nil
+		}
+		if !surely {
 			return nil
 		}
 		f.format, f.size = formatRaw, backup.UnknownSize

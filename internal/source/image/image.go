@@ -31,13 +31,22 @@ func (Format) Name() string { return "image" }
 // encrypted or of an unsupported format are points in that state. A point's files are looked at twice; one that
 // changed between the listing and the end of the scan is locked.
 func (Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Point, error) {
-	s := &scan{
-		ctx: ctx, listing: listing, root: listing.Root,
-		entries: map[string]source.Entry{}, files: map[string]*file{}, folders: map[string]*folder{},
-	}
+	s := newScan(ctx, listing)
 	if err := s.examineAll(); err != nil {
 		return nil, err
 	}
+	return s.judge()
+}
+
+func newScan(ctx context.Context, listing *source.Listing) *scan {
+	return &scan{
+		ctx: ctx, listing: listing, root: listing.Root,
+		entries: map[string]source.Entry{}, files: map[string]*file{}, folders: map[string]*folder{},
+	}
+}
+
+// judge makes points of what examineAll found.
+func (s *scan) judge() ([]source.Point, error) {
 	s.applyDescriptions()
 	if err := s.linkAll(); err != nil {
 		return nil, err
@@ -50,7 +59,7 @@ func (Format) Scan(ctx context.Context, listing *source.Listing) ([]source.Point
 	s.claim(machines)
 	var points []source.Point
 	for _, m := range machines {
-		if err := ctx.Err(); err != nil {
+		if err := s.ctx.Err(); err != nil {
 			return nil, err
 		}
 		points = append(points, s.points(m)...)
@@ -79,6 +88,8 @@ type folder struct {
 	described *description
 	// trouble is why its ferry.yaml cannot be used.
 	trouble trouble
+	// vanished is the name of a file that was in the listing and then was not: what is left may be part of a machine.
+	vanished string
 	// beside are files that may be configuration of the folder's machine.
 	beside []source.Entry
 }
@@ -88,6 +99,7 @@ func (s *scan) examineAll() error {
 	for _, folderPath := range s.listing.Paths() {
 		unclaimed := s.listing.Unclaimed(folderPath)
 		f := &folder{path: folderPath}
+		s.folders[folderPath] = f
 		names := make(map[string]bool, len(unclaimed))
 		for _, entry := range unclaimed {
 			s.entries[entry.Path] = entry
@@ -110,9 +122,15 @@ func (s *scan) examineAll() error {
 				}
 			}
 		}
-		s.folders[folderPath] = f
 	}
 	return nil
+}
+
+// vanished notes a file that has gone since the listing.
+func (s *scan) vanished(f *file) {
+	if inside := s.folders[f.folder]; inside != nil && f.listed {
+		inside.vanished = f.name
+	}
 }
 
 // lookAgain compares every image with what the listing saw. What changed meanwhile is being written.
@@ -125,6 +143,7 @@ func (s *scan) lookAgain() error {
 		switch {
 		case errors.Is(err, backup.ErrVanished):
 			f.gone = true
+			s.vanished(f)
 			f.trouble = trouble{backup.StateBroken, "it vanished"}
 			f.leave()
 		case err != nil:

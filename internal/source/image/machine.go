@@ -2,6 +2,9 @@ package image
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -148,6 +151,7 @@ func (s *scan) folderMachine(f *folder) *machine {
 		key:  s.root.MachineKey(backup.PlatformImage, f.path+"/", ""),
 		name: path.Base(f.path), location: f.path, beside: f.beside,
 	}
+	bad := worse(f.trouble, s.incomplete(f))
 	taken := map[string]int{}
 	count := len(chains[0])
 	for _, chain := range chains {
@@ -158,7 +162,7 @@ func (s *scan) folderMachine(f *folder) *machine {
 		}
 	}
 	for position := count - 1; position >= 0; position-- {
-		st := state{trouble: f.trouble}
+		st := state{trouble: bad}
 		for _, chain := range chains {
 			name := baseName(first(chain).name)
 			if taken[name] > 1 {
@@ -169,6 +173,30 @@ func (s *scan) folderMachine(f *folder) *machine {
 		m.states = append(m.states, st)
 	}
 	return m
+}
+
+// incomplete says why the images of a subfolder may not be all of its machine.
+func (s *scan) incomplete(f *folder) trouble {
+	if f.vanished != "" {
+		return trouble{backup.StateLocked, backup.EncodeName(f.vanished) + " vanished"}
+	}
+	unreachable := s.listing.Unreachable[f.path]
+	for _, name := range slices.Sorted(maps.Keys(unreachable)) {
+		err := unreachable[name]
+		if place := (*fs.PathError)(nil); errors.As(err, &place) && !errors.Is(err, backup.ErrVanished) {
+			err = place.Err // the path is that of the name
+		}
+		switch {
+		case name == "":
+			return trouble{backup.StateBroken, "the folder could not be listed: " + reason(err)}
+		case baseName(name) == name || skipped(name):
+		case errors.Is(err, backup.ErrVanished):
+			return trouble{backup.StateLocked, backup.EncodeName(name) + " vanished"}
+		default:
+			return trouble{backup.StateBroken, backup.EncodeName(name) + " cannot be looked at: " + reason(err)}
+		}
+	}
+	return trouble{}
 }
 
 // addSnapshots puts internal snapshots that all disks of a state have, by name, before the state. Points that a

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ferry/internal/backup"
@@ -51,6 +52,70 @@ func TestChangesAreNoticed(t *testing.T) {
 	os.Remove(filepath.Join(dir, "later.raw"))
 	if _, err := point.Opener.Open(context.Background()); !errors.Is(err, backup.ErrVanished) {
 		t.Errorf("open after removal: %v", err)
+	}
+}
+
+// A folder's images are one machine. One that goes while the folder is looked at does not make a whole machine of the others.
+func TestVanishedDiskLocksItsMachine(t *testing.T) {
+	for _, when := range []string{"before it is looked into", "after"} {
+		dir := t.TempDir()
+		for _, name := range []string{"vm/a.raw", "vm/b.raw", "other/a.raw", "a.raw", "b.raw"} {
+			writeFile(t, dir, name, []byte("disk"))
+		}
+		root, listing := openRoot(t, dir)
+		s := newScan(t.Context(), listing)
+		remove := func() {
+			for _, name := range []string{"vm/b.raw", "b.raw"} {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if when != "after" {
+			remove()
+		}
+		if err := s.examineAll(); err != nil {
+			t.Fatal(err)
+		}
+		if when == "after" {
+			remove()
+		}
+		points, err := s.judge()
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, scanned{root, listing, points}, "a.raw complete a\nother%2F complete a\nvm%2F locked a")
+		if reason := points[2].Reason; reason != "b.raw vanished" {
+			t.Errorf("reason %q", reason)
+		}
+	}
+}
+
+// A disk that cannot be reached is as good as one that cannot be read. Other names in the folder are no disks.
+func TestUnreachableDiskBreaksItsMachine(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"outside.raw", "src/vm/a.raw", "src/nowhere/a.raw", "src/pipe/a.raw", "src/fine/a.raw", "src/fine/b.raw", "src/c.raw"} {
+		writeFile(t, dir, name, []byte("disk"))
+	}
+	for name, target := range map[string]string{
+		"vm/b.raw": "../../outside.raw", "nowhere/b.qcow2": "gone", "fine/current": "gone", "fine/.b.raw": "gone", "fine/c.raw": "b.raw", "b.raw": "../outside.raw",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, "src", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "src/pipe/b.img"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := scanDir(t, filepath.Join(dir, "src"))
+	expect(t, s, "c.raw complete c\nfine%2F complete a,b,c\nnowhere%2F broken a\npipe%2F broken a\nvm%2F broken a")
+	for k, want := range map[int]string{
+		2: "b.qcow2 cannot be looked at: no such file or directory", 3: "b.img cannot be looked at: neither a file nor a folder",
+		4: "b.raw cannot be looked at: path escapes from parent",
+	} {
+		if reason := s.points[k].Reason; reason != want {
+			t.Errorf("reason %q", reason)
+		}
 	}
 }
 
