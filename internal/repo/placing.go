@@ -41,6 +41,8 @@ type placing struct {
 	numbers map[format.Name]uint32
 	use     []packUse
 	rescued map[format.Name]toRescue
+	// others are packs of other domains that hold a good copy of what points need and the domain has no good copy of.
+	others map[format.Name]bool
 	// lost counts ids that points need of which no good place is known, missing those of them of which no place is.
 	lost, missing int
 }
@@ -95,29 +97,34 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 	live, stop := iter.Pull2(m.domains[name].sorted())
 	defer stop()
 	want, err, more := live()
-	var places []index.Place // of want
+	var places, elsewhere []index.Place // of want, in the domain and in others
 	settle := func() {
-		found.settle(state, damaged, want, places, keepPlace)
-		places = places[:0]
+		if !found.settle(state, damaged, want, places, keepPlace) {
+			found.keepElsewhere(state, damaged, elsewhere)
+		}
+		places, elsewhere = places[:0], elsewhere[:0]
 		want, err, more = live()
 	}
 	for entry, entryErr := range set.All(ctx) {
 		if entryErr != nil {
 			return found, entryErr
 		}
-		use := found.of(entry.Pack)
-		if use == nil {
-			continue
-		}
-		use.listed++
 		for more && err == nil && bytes.Compare(want.id[:], entry.ID[:]) < 0 {
 			settle()
 		}
 		if err != nil {
 			return found, err
 		}
-		if more && want.id == entry.ID {
+		use, wanted := found.of(entry.Pack), more && want.id == entry.ID
+		if use != nil {
+			use.listed++
+		}
+		switch {
+		case !wanted:
+		case use != nil:
 			places = append(places, entry.Place)
+		default:
+			elsewhere = append(elsewhere, entry.Place)
 		}
 	}
 	for more && err == nil {
@@ -134,7 +141,7 @@ func newPlacing(state *commitlog.State, domain format.Name) placing {
 			count++
 		}
 	}
-	f := placing{numbers: make(map[format.Name]uint32, count), use: make([]packUse, count), rescued: map[format.Name]toRescue{}}
+	f := placing{numbers: make(map[format.Name]uint32, count), use: make([]packUse, count), rescued: map[format.Name]toRescue{}, others: map[format.Name]bool{}}
 	for id, p := range state.Packs {
 		if p.Domain == domain {
 			f.numbers[id] = uint32(len(f.numbers))
@@ -151,8 +158,8 @@ func (f *placing) of(name format.Name) *packUse {
 	return nil
 }
 
-// settle decides which of the places of a live id is kept.
-func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, want needed, places []index.Place, keepPlace func(index.Place)) {
+// settle decides which of the places of a live id is kept. It is false if a point needs the id and none of them is good and stays.
+func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, want needed, places []index.Place, keepPlace func(index.Place)) bool {
 	var best *index.Place
 	for i := range places {
 		p := &places[i]
@@ -171,10 +178,10 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 		if keepPlace != nil {
 			keepPlace(*best)
 		}
-		return
+		return true
 	}
 	if !want.point {
-		return
+		return true
 	}
 	f.lost++
 	if len(places) == 0 {
@@ -191,6 +198,16 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 		if !rescued && !isDamaged(damaged, p) {
 			r := f.rescued[p.Pack]
 			f.rescued[p.Pack], rescued = toRescue{append(r.offsets, p.Offset), r.bytes + frameSize(p)}, true
+		}
+	}
+	return false
+}
+
+// keepElsewhere notes the packs of other domains that hold a good copy of what this one lacks.
+func (f *placing) keepElsewhere(state *commitlog.State, damaged map[index.Frame]bool, places []index.Place) {
+	for _, p := range places {
+		if _, named := state.Packs[p.Pack]; named && !isDamaged(damaged, p) {
+			f.others[p.Pack] = true
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (r *Repository) Reclaim(ctx context.Context, options ReclaimOptions) (*Recl
 	}
 	c := &reclaimer{
 		repo: r, options: options, report: &ReclaimReport{}, run: format.RandomName(), started: r.env.now(),
-		spared: map[format.Name]bool{}, rescued: map[format.Name]bool{},
+		spared: map[format.Name]bool{}, rescued: map[format.Name]bool{}, others: map[format.Name]bool{},
 	}
 	if !options.DryRun {
 		var release func()
@@ -126,6 +126,8 @@ type reclaimer struct {
 	doomed, spared map[format.Name]bool
 	// rescued are the packs from which this run has stored something again: the next one deletes them, which has seen that it is there.
 	rescued map[format.Name]bool
+	// others are packs that hold what is damaged in a sealed domain that needs it.
+	others map[format.Name]bool
 }
 
 var (
@@ -270,6 +272,9 @@ func (c *reclaimer) markAll(ctx context.Context) error {
 		return err
 	}
 	if err := c.marker.mark(ctx, c.state); err != nil {
+		return err
+	}
+	if err := c.keepForSealed(ctx); err != nil {
 		return err
 	}
 	for name, d := range c.marker.domains {

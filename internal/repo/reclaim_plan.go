@@ -73,6 +73,8 @@ type planPack struct {
 	age time.Duration
 	// damaged: the log knows of damage in it.
 	damaged bool
+	// others: points of another domain need something in it that has no good copy there.
+	others bool
 	// domain says what of its domain is known.
 	domain *planDomain
 }
@@ -137,6 +139,8 @@ func decide(p planPack, policy ReclaimPolicy) ReclaimStep {
 			return say(ReclaimKeep, "what is live is not known for certain: %s", p.domain.incomplete)
 		case p.age < policy.Grace:
 			return say(ReclaimKeep, "it is younger than the grace: a copy that runs may need it")
+		case p.others:
+			return say(ReclaimKeep, "blocks or nodes that points of another domain need have no good copy there: heal them first")
 		}
 		return say(ReclaimGiveUp, "its domain has no point any more")
 	}
@@ -210,7 +214,7 @@ func (c *reclaimer) plan() {
 				domain = &planDomain{incomplete: "the log does not say of what kind its domain is"}
 			}
 			file, _ := c.listing.pack(id)
-			planned := planPack{Pack: p, damaged: damaged[id], domain: domain, age: c.now.Sub(file.Modified)}
+			planned := planPack{Pack: p, damaged: damaged[id], others: c.forOthers(id), domain: domain, age: c.now.Sub(file.Modified)}
 			if use := c.useOf(p); use != nil {
 				planned.use = *use
 			}

@@ -176,6 +176,9 @@ func (c *reclaimer) needed(state *commitlog.State, id format.Name) string {
 	if use := c.useOf(p); use != nil && use.needed > 0 {
 		return fmt.Sprintf("%d blocks or nodes that points need are in no other pack", use.needed)
 	}
+	if c.forOthers(id) {
+		return "blocks or nodes that points of another domain need have no good copy there"
+	}
 	if d := c.marker.domains[p.Domain]; d != nil && len(d.incomplete) > 0 {
 		return "what is live is not known for certain"
 	}
