@@ -157,6 +157,7 @@ type copier struct {
 	atOnce  int
 	// works are those of the report's steps.
 	works []work
+	now   stopNow
 
 	mu     sync.Mutex // guards what follows
 	report Report
@@ -198,6 +199,7 @@ func (c *copier) add(step plan.Step, how work) {
 // copy copies the points of lanes, and again those for which a commit found blocks given up.
 func (c *copier) copy(ctx context.Context, lanes [][]int) (Report, error) {
 	began := time.Now()
+	defer c.now.watch(ctx)()
 	copies := len(lanes) > 0
 	c.atOnce = c.gate.slots.atOnce(len(lanes))
 	var err error
@@ -270,6 +272,7 @@ func (c *copier) fill(ctx context.Context, whole bool) (*filling, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.now.add(ingest)
 	return &filling{ingest, mover.New(ingest, mover.Options{
 		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Seeded: c.options.Seeded,
 		AtOnce: c.atOnce, Progress: c.options.Started,
@@ -292,11 +295,8 @@ func (c *copier) end(ctx context.Context) error {
 
 // close commits what an ingest was given, and ends it.
 func (c *copier) close(ctx context.Context, f *filling) error {
-	closing := context.WithoutCancel(ctx)
-	if errors.Is(context.Cause(ctx), ErrStopNow) {
-		closing = ctx
-	}
-	err := f.ingest.Close(closing, f.ingest.Failed())
+	err := f.ingest.Close(context.WithoutCancel(ctx), f.ingest.Failed())
+	c.now.remove(f.ingest)
 	stats := f.ingest.Stats()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -313,6 +313,9 @@ func (c *copier) close(ctx context.Context, f *filling) error {
 func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, i int, last bool) {
 	from, p := c.works[i].from, c.works[i].point
 	finish := func(result mover.Result, err error) {
+		if err != nil && c.now.asked() {
+			return // what was let go was not reached
+		}
 		if errors.Is(err, repo.ErrCondemned) && !last {
 			c.mu.Lock()
 			c.again = append(c.again, i)

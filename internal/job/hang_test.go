@@ -36,12 +36,8 @@ func TestWindowClosesWhileTheSourceHangs(t *testing.T) {
 				p.OnRead = func(_ int, offset int64, n int) (int, error) { hang(offset); return n, nil }
 				p.OnPiece = func(piece sourcetest.Piece) error { hang(piece.Offset); return nil }
 				l := newLab(t, p)
-				l.setup.Now, l.setup.Pause, l.setup.Wait = time.Now, nil, 48*time.Hour
-				l.store.SetClock(time.Now)
-				l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
-					return repo.Open(ctx, l.store, repo.Environment{})
-				}
-				l.setup.Job.Window = closedWindow(t)
+				l.onClock()
+				l.setup.Wait, l.setup.Job.Window = 48*time.Hour, closedWindow(t)
 				closes, _ := l.setup.Job.Window.Change(time.Now())
 				var waitedAt time.Time
 				partials := 0
@@ -84,11 +80,7 @@ func TestWindowClosesWhileTheSourceHangs(t *testing.T) {
 func TestWindowClosesWhileASourceIsListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, day("a", 1))
-		l.setup.Now, l.setup.Pause = time.Now, nil
-		l.store.SetClock(time.Now)
-		l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
-			return repo.Open(ctx, l.store, repo.Environment{})
-		}
+		l.onClock()
 		l.setup.Job.Window = closedWindow(t)
 		closes, _ := l.setup.Job.Window.Change(time.Now())
 		opened := l.setup.Sources[0].Open

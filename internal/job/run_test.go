@@ -669,11 +669,7 @@ func TestWindowCloses(t *testing.T) {
 			points = append(points, p)
 		}
 		l := newLab(t, points...)
-		l.setup.Now, l.setup.Pause = time.Now, nil
-		l.store.SetClock(time.Now)
-		l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
-			return repo.Open(ctx, l.store, repo.Environment{})
-		}
+		l.onClock()
 		window, err := policy.ParseWindow([]string{time.Now().UTC().Format("15:04") + "-" + time.Now().Add(10*time.Minute).UTC().Format("15:04")}, time.UTC)
 		if err != nil {
 			t.Fatal(err)

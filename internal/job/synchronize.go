@@ -357,11 +357,13 @@ func (r *runner) done(step plan.IntervalStep) {
 	task.State, task.Reason = TaskCopied, ""
 }
 
-// todo are the copies that the plan asks for, without those that were tried often enough or that trying again does not help.
+// todo are the copies that the plan asks for, without those that were tried often enough or that trying again does not help. After
+// the end of the interval they are what was chosen before: what has come since is the next one's.
 func (r *runner) todo(p plan.IntervalPlan) []plan.IntervalStep {
 	var todo []plan.IntervalStep
+	late := r.expired() && len(r.chosen) > 0
 	for _, step := range p.Steps(plan.ActionCopy) {
-		if r.attempts[step.Point.ID] < maxAttempts && !r.copiedNow[step.Point.ID] {
+		if id := step.Point.ID; r.attempts[id] < maxAttempts && !r.copiedNow[id] && (!late || r.chosen[id]) {
 			todo = append(todo, step)
 		}
 	}

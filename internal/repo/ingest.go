@@ -58,9 +58,10 @@ type Ingest struct {
 	measure *measure
 	// announced is true when the log has the domain. Touched by the sealer only, once the first task has begun.
 	announced bool
-	// ctx is for packs and commits, which outlive the copy that happens to begin them. Nothing cancels it: what is full
+	// ctx is for packs and commits, which outlive the copy that happens to begin them. Only Abandon cancels it: what is full
 	// is worth the second that it takes to commit it after a stop was asked for.
-	ctx context.Context
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	mu sync.Mutex // guards what follows, and appending
 	// pending are ids that the log does not have yet: true when appended to a pack, false while being encoded.
@@ -178,7 +179,7 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 		return nil, err
 	}
 	in := &Ingest{
-		repo: r, index: set, domain: r.defaultDomain(), announced: true, ctx: context.WithoutCancel(ctx),
+		repo: r, index: set, domain: r.defaultDomain(), announced: true,
 		pending: map[format.ID]bool{}, relied: map[format.Name]bool{},
 	}
 	if options.Sealed {
@@ -195,6 +196,7 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 			return nil, err
 		}
 	}
+	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	in.changed, in.appended = sync.NewCond(&in.mu), sync.NewCond(&in.mu)
 	in.timer = time.AfterFunc(r.writtenDownWithin, in.fallDue)
 	in.timer.Stop()
@@ -349,6 +351,13 @@ func (in *Ingest) flush(ctx context.Context, last bool) error {
 	}
 }
 
+// Abandon makes the ingest fail with the cause at once: nothing that is not committed is written any more, and what is on its way
+// is not waited for, as far as the storage heeds that. Close is called all the same.
+func (in *Ingest) Abandon(cause error) {
+	in.fail(cause)
+	in.cancel()
+}
+
 // Close ends the ingest. With a nil cause what was given is committed first; else it is dropped, except for what whole
 // packs already hold.
 func (in *Ingest) Close(ctx context.Context, cause error) error {
@@ -364,6 +373,7 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	in.changed.Broadcast()
 	in.mu.Unlock()
 	in.sealing.Wait()
+	in.cancel()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, open := range []*openPack{in.data, in.nodes} {
