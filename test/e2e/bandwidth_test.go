@@ -11,7 +11,7 @@ import (
 )
 
 // The limits of a source and of a target hold in every ten seconds, by the kernel's count of what the process reads and
-// writes; and a job's limit is for what lies across a network.
+// writes, also where several machines are copied at once; and a job's limit is for what lies across a network.
 func TestBandwidthOfFolders(t *testing.T) {
 	t.Parallel()
 	const rate = 16 << 20 // bytes a second
@@ -19,7 +19,9 @@ func TestBandwidthOfFolders(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(folder, "images"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	contentFile(t, filepath.Join(folder, "images", "machine.raw"), 31, 240*mib)
+	for i := range 3 { // two of them at once
+		contentFile(t, filepath.Join(folder, "images", fmt.Sprintf("machine%d.raw", i)), uint64(31+i), 80*mib)
+	}
 	for _, c := range []struct{ name, ofSource, ofTarget, ofJob, count string }{
 		{"source", "16MiB/s", "", "1KiB/s", "rchar"},
 		{"target", "", "16MiB/s", "1KiB/s", "wchar"},
