@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -120,8 +119,8 @@ func TestWindowClosesOverMachinesAtOnce(t *testing.T) {
 		closes, _ := l.setup.Job.Window.Change(time.Now())
 		var waitedAt time.Time
 		partials := 0
-		l.setup.Host.Waits = func(reason string) {
-			if waitedAt.IsZero() && strings.Contains(reason, "window has closed") {
+		l.setup.Host.Waits = func(wait job.Wait) {
+			if waitedAt.IsZero() && wait.Kind == job.WaitWindow {
 				waitedAt, partials = time.Now(), len(l.store.Names("partials/"))
 				time.AfterFunc(time.Hour, func() { close(h.answers) })
 			}
