@@ -220,8 +220,11 @@ func (s *screen) notes() {
 	var rows [][]string
 	for _, c := range s.status.Machines {
 		note := c.Note
-		if !c.Retired.IsZero() {
+		switch {
+		case !c.Retired.IsZero():
 			note = retiredText(c) + "; " + note
+		case !c.Missing.IsZero() && !c.TooOld: // those that are too old are listed with it
+			note = "in no source since " + minute(c.Missing) + "; its copies stay; " + note
 		}
 		if note = strings.TrimSuffix(note, "; "); note != "" {
 			rows = append(rows, []string{short(machineName(c.Machine)), short(c.Job), readable(note)})

@@ -56,14 +56,16 @@ func badStatus() api.Status {
 	left.Retired, left.Purge, left.Missing = ago(30*24*time.Hour), night.AddDate(0, 2, 0), ago(20*24*time.Hour)
 	behind := copyOf("web02", 25*time.Hour)
 	behind.Note = `always one interval behind: what helps: at: "22:30"`
-	s.Machines = append([]api.Copy{mail, gone, db, behind, left}, s.Machines[1:]...)
+	away := copyOf("web03", 9*time.Hour)
+	away.Missing = ago(8 * time.Hour)
+	s.Machines = append([]api.Copy{mail, gone, db, away, behind, left}, s.Machines[1:]...)
 	s.TooOld, s.WithoutCopy = 3, 1
 	m := machineOf("mail")
 	s.Alarms = []api.Alarm{
 		{Level: "critical", Kind: "rpo", Job: "offsite", Machine: &m, Text: "it has no copy", Since: ago(24 * time.Hour)},
 		{Level: "critical", Kind: "rpo", Job: "offsite", Machine: &m, Text: "…", Since: ago(24 * time.Hour)},
 		{Level: "critical", Kind: "target", Job: "near", Text: "target shelf is offline: there is no Ferry repository at /mnt/usb/shelf; is the disk mounted?", Since: ago(3 * time.Hour)},
-		{Level: "warning", Kind: "failed", Job: "offsite", Text: "the last 2 sessions did not succeed with all machines; the last: 1 of 120 machines failed", Since: ago(26 * time.Hour)},
+		{Level: "warning", Kind: "failed", Job: "offsite", Text: "the last 2 sessions did not succeed with all machines; the last: 1 of 120 machines failed: erp", Since: ago(26 * time.Hour)},
 		{Level: "warning", Kind: "space", Text: "repository vault: full in about 9 days", Since: night},
 	}
 	s.Sessions = []api.Session{

@@ -370,7 +370,7 @@ func (r *runner) notReady() string {
 	var texts []string
 	for _, state := range r.session.Sources {
 		if state.State != StateReady {
-			texts = append(texts, fmt.Sprintf("source %s is %s: %s", state.Name, state.State, state.Reason))
+			texts = append(texts, fmt.Sprintf("source %s %s: %s", state.Name, state.State.Is(), state.Reason))
 		}
 	}
 	return strings.Join(texts, "; ")

@@ -297,15 +297,15 @@ func (r *runner) finish(ctx context.Context, err error) {
 	case err != nil:
 		s.Result, s.Reason = ResultFailed, backup.SafeText(err.Error())
 	case failed > 0 && well == 0 && s.Copied()+s.Claimed() == 0:
-		s.Result, s.Reason = ResultFailed, fmt.Sprintf("%d machines failed", failed)
+		s.Result, s.Reason = ResultFailed, fmt.Sprintf("%d of %d machines failed%s", failed, len(s.Tasks), s.which(TaskFailed))
 	case failed > 0:
-		s.Result, s.Reason = ResultPartly, fmt.Sprintf("%d of %d machines failed", failed, len(s.Tasks))
+		s.Result, s.Reason = ResultPartly, fmt.Sprintf("%d of %d machines failed%s", failed, len(s.Tasks), s.which(TaskFailed))
 	case r.undone != "":
 		s.Result, s.Reason = ResultPartly, r.undone
 	case s.SourcesWait():
 		s.Result, s.Reason = ResultWaits, "no source can be read"
 	case states[TaskWaits] > 0:
-		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait", states[TaskWaits], len(s.Tasks))
+		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait%s", states[TaskWaits], len(s.Tasks), s.which(TaskWaits))
 	}
 }
 

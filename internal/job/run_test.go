@@ -348,9 +348,23 @@ func TestTargetStates(t *testing.T) {
 		if s.Target.State != want || s.Target.Reason == "" || len(l.store.Names("")) != before {
 			t.Errorf("%s: %+v, %d files instead of %d", want, s.Target, len(l.store.Names("")), before)
 		}
+		helps := map[job.PlaceState]string{job.StateOffline: "; if none was ever made there, ferry repo init makes one", job.StateOther: "or run ferry catalog rebuild " + s.Target.Name}
+		if !strings.HasSuffix(s.Target.Reason, helps[want]) {
+			t.Errorf("%s: %s", want, s.Target.Reason)
+		}
 		if waits := slices.Equal(l.pauses, []time.Duration{time.Minute, time.Minute, 30 * time.Second}); waits == (want == job.StateOther) || !waits && len(l.pauses) > 0 {
 			t.Errorf("%s: pauses %v", want, l.pauses)
 		}
+	}
+}
+
+// Where a repository has been, nobody is told to make one when its disk is not mounted.
+func TestTargetThatWasThere(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Target.ID = l.target().ID()
+	l.setup.Target.Open = func(context.Context) (*repo.Repository, error) { return nil, repo.ErrNoRepository }
+	if s := l.run(job.ResultWaits); s.Target.State != job.StateOffline || strings.Contains(s.Target.Reason, "init") {
+		t.Errorf("%+v", s.Target)
 	}
 }
 
@@ -739,8 +753,8 @@ func TestOneFailedPointFailsItsMachine(t *testing.T) {
 	l.points[0].OpenError = fmt.Errorf("bad header: %w", backup.ErrBroken)
 	s := l.run(job.ResultPartly)
 	l.wantCounts(s, "1 copied, 0 claimed, 1 failed, 0 removed")
-	if task := s.Tasks[0]; task.State != job.TaskFailed || !strings.Contains(task.Reason, "bad header") {
-		t.Errorf("%+v", task)
+	if task := s.Tasks[0]; task.State != job.TaskFailed || !strings.Contains(task.Reason, "bad header") || s.Reason != "1 of 1 machines failed: "+task.Machine.Name {
+		t.Errorf("%s: %+v", s.Reason, task)
 	}
 }
 

@@ -1,7 +1,10 @@
 package job
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ferry/internal/backup"
@@ -97,6 +100,14 @@ const (
 	StateEmpty      PlaceState = "empty"
 	StateUnreadable PlaceState = "unreadable"
 )
+
+// Is says the state behind the name of a place: "is offline", "needs a key".
+func (s PlaceState) Is() string {
+	if s == StateNeedsKey {
+		return string(s)
+	}
+	return "is " + string(s)
+}
 
 // TargetState is the target as the session found it.
 type TargetState struct {
@@ -247,6 +258,28 @@ func (s *Session) Failed() int {
 		n += task.count(func(p TaskPoint) bool { return p.Outcome == OutcomeFailed })
 	}
 	return n
+}
+
+// machinesNamed is how many machines a reason names.
+const machinesNamed = 5
+
+// which names the machines whose tasks are in a state: ": web01, db01, and 3 more".
+func (s *Session) which(state TaskState) string {
+	var names []string
+	more := 0
+	for _, task := range s.Tasks {
+		switch {
+		case task.State != state:
+		case len(names) == machinesNamed:
+			more++
+		default:
+			names = append(names, cmp.Or(task.Machine.Name, task.Machine.ID))
+		}
+	}
+	if more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return ": " + strings.Join(names, ", ")
 }
 
 func (s *Session) outcomes(action plan.Action, outcome Outcome) int {

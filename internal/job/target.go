@@ -52,7 +52,9 @@ func (r *runner) openTarget(ctx context.Context) error {
 		want := cmp.Or(r.Target.ID, r.met) // one that comes back is the one that went
 		state.ID, state.State = target.ID(), StateReady
 		if want != "" && want != target.ID() {
-			state.State, state.Reason = StateOther, fmt.Sprintf("the repository at %s is %s, and the job is for %s", r.Target.Location, target.ID(), want)
+			state.State, state.Reason = StateOther, fmt.Sprintf(
+				"the repository at %s is %s, and the job is for %s; if that one is meant, say its id in the YAML of repository %s, or run ferry catalog rebuild %[4]s",
+				r.Target.Location, target.ID(), want, state.Name)
 			return errNotReady
 		}
 		err = errors.Join(target.NeedsKey(), target.Writable())
@@ -71,6 +73,9 @@ func (r *runner) openTarget(ctx context.Context) error {
 		err = fmt.Errorf("%w: %w", ErrMapLocked, err)
 	}
 	state.Reason = backup.SafeText(err.Error())
+	if errors.Is(err, repo.ErrNoRepository) && r.Target.ID == "" && r.met == "" {
+		state.Reason += "; if none was ever made there, ferry repo init makes one"
+	}
 	return fmt.Errorf("%w: %w", errNotReady, err)
 }
 

@@ -254,7 +254,7 @@ func (l *looker) judgeWait(j policy.Job, p past) {
 	switch kind := waitKind(live.Wait); {
 	case kind == job.WaitTarget && last.Target.State == job.StateReady:
 		l.alarm(warning, api.Alarm{
-			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: fmt.Sprintf("target %s is %s: %s", j.Target.Repository, live.Wait.State, live.Wait.Reason),
+			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: placeText("target", j.Target.Repository, job.PlaceState(live.Wait.State), live.Wait.Reason),
 		})
 	case kind == job.WaitSource && !slices.ContainsFunc(last.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }):
 		l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: live.Started.UTC(), Text: live.Reason})
@@ -269,11 +269,11 @@ func (l *looker) judgeReport(j policy.Job, p past) {
 		if p.ran.State == catalog.SessionStopped { // it might have come
 			level = warning
 		}
-		l.alarm(level, api.Alarm{Kind: "target", Job: j.Name, Since: p.since, Text: fmt.Sprintf("target %s is %s: %s", t.Name, t.State, t.Reason)})
+		l.alarm(level, api.Alarm{Kind: "target", Job: j.Name, Since: p.since, Text: placeText("target", t.Name, t.State, t.Reason)})
 	}
 	for _, s := range r.Sources {
 		if s.State != job.StateReady {
-			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: r.Ended, Text: fmt.Sprintf("source %s is %s: %s", s.Name, s.State, s.Reason)})
+			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: r.Ended, Text: placeText("source", s.Name, s.State, s.Reason)})
 		}
 	}
 	for _, raised := range r.Alarms {
@@ -287,6 +287,11 @@ func (l *looker) judgeReport(j policy.Job, p past) {
 			l.alarm(warning, alarm)
 		}
 	}
+}
+
+// placeText says what is wrong with a target or a source.
+func placeText(what, name string, state job.PlaceState, reason string) string {
+	return fmt.Sprintf("%s %s %s: %s", what, name, state.Is(), reason)
 }
 
 // The levels of alarms.

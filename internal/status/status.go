@@ -60,9 +60,7 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 			return api.Status{}, err
 		}
 		places.add(past.report)
-		if wait := l.live[of.Name].Wait; waitKind(wait) == job.WaitTarget {
-			places.put(of.Target.Repository, place{state: job.PlaceState(wait.State), reason: wait.Reason, seen: l.now, unverified: api.Unknown})
-		}
+		l.waitedFor(places, of)
 		l.status.Jobs = append(l.status.Jobs, l.job(of, past))
 		l.judgeJob(of, past)
 		if err := l.copies(ctx, of, past); err != nil {
@@ -114,6 +112,19 @@ func (l *looker) readStates(ctx context.Context) error {
 		l.live[session.Job] = session
 	}
 	return nil
+}
+
+// waitedFor adds the repositories that a job's session waits for, as it finds them: of sources, that none of them can be read.
+func (l *looker) waitedFor(found places, j policy.Job) {
+	session := l.live[j.Name]
+	switch waitKind(session.Wait) {
+	case job.WaitTarget:
+		found.put(j.Target.Repository, place{state: job.PlaceState(session.Wait.State), reason: session.Wait.Reason, seen: l.now, unverified: api.Unknown})
+	case job.WaitSource:
+		for _, origin := range l.resources.Origins(j) {
+			found.put(origin.Repository.Name, place{state: job.StateUnreadable, reason: session.Reason, seen: l.now, unverified: api.Unknown})
+		}
+	}
 }
 
 // work is what runs and what waits.
@@ -181,6 +192,8 @@ func order(c api.Copy) int {
 		return 0
 	case c.Point == "":
 		return 1
+	case !c.Missing.IsZero() && c.Retired.IsZero():
+		return 2
 	}
-	return 2
+	return 3
 }

@@ -332,6 +332,10 @@ func TestMissingMachines(t *testing.T) {
 	saw("pve", day(4, 0), machine(0))
 	saw("xen", day(5, 0), machine(0))
 	missing := map[string]time.Time{}
+	s.mirror("vault", point(0, day(9, 22), "offsite"), point(1, day(9, 23), "offsite"), point(2, day(9, 23), "offsite"))
+	if few, err := status.Of(t.Context(), s.catalog, s.resources, day(10, 0), status.Options{Machines: 2}); err != nil || few.Machines[0].Missing.IsZero() || few.Machines[1].Missing.IsZero() {
+		t.Errorf("of all machines those that are missing are not the first: %+v, %v", few.Machines, err)
+	}
 	for _, c := range s.status().Machines {
 		missing[c.Machine.Name] = c.Missing
 	}
@@ -470,6 +474,20 @@ func TestTargetThatIsWaitedFor(t *testing.T) {
 	s.now = day(11, 23)
 	if got := state(); got != "ready " {
 		t.Errorf("when it is there: %s", got)
+	}
+}
+
+// Sources that are waited for cannot be read, whatever the last session found.
+func TestSourcesThatAreWaitedFor(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.ran("offsite", day(10, 22), catalog.SessionDone, job.Session{Sources: []job.SourceState{{Name: "pve", State: job.StateReady}}})
+	lease := s.begin("offsite", day(11, 22))
+	s.now = day(11, 23)
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "source"}, "source pve is missing: no such folder"))
+	for _, r := range s.wantAlarms("warning source offsite: source pve is missing: no such folder, since 03-11 22:00").Repositories {
+		if got := r.State + " " + r.Reason; r.Name == "pve" && got != "unreadable source pve is missing: no such folder" {
+			t.Error(got)
+		}
 	}
 }
 
