@@ -1,6 +1,7 @@
 package virtnbdbackup
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -79,6 +80,8 @@ func (f *folder) resolve(key fileKey) *node {
 		return fail(fmt.Errorf("%w: disk %s has no file of %s", backup.ErrBroken, backup.EncodeName(key.disk), key.ident))
 	case file.fault != nil:
 		return fail(file.fault)
+	case f.beforeCheckpoint(file):
+		return fail(inFile(file.identity.Path, errOlderChain))
 	case file.level == levelFull || file.level == levelCopy:
 		return &node{file: file, depth: 1}
 	case file.level == levelInc && file.meta.Parent == key.ident && key.ident != f.fullIdent:
@@ -129,6 +132,53 @@ func (f *folder) outdated(file, parent *dataFile) error {
 		return fault(made, base, ", local time")
 	}
 	return nil
+}
+
+// errOlderChain says that other files of the backup are not of the chain that a file is of.
+var errOlderChain = fmt.Errorf("%w: it was begun before the backup that the files beside it are of: it is of an older chain", backup.ErrBroken)
+
+// zoneWest is how far local time is behind UTC at most.
+const zoneWest = 12 * time.Hour
+
+// beforeCheckpoint is true for a file that was begun before its own checkpoint was made: where a new chain is copied over an
+// older one, the checkpoint may have arrived and the file not yet. The zone of the file's date is not known.
+func (f *folder) beforeCheckpoint(file *dataFile) bool {
+	if file.level == levelDiff {
+		return false // what tells its time is its own name
+	}
+	date, hasDate := file.date()
+	made, known := f.madeAt(file)
+	return hasDate && known && date.Add(zoneWest+dateSlack).Before(made)
+}
+
+// judgeFull finds full backups' files of which some were begun before the log of a full backup, and some after: those before are
+// of an older chain.
+func (f *folder) judgeFull() {
+	var latest time.Time
+	for _, name := range f.disks(string(levelFull)) {
+		if date, ok := f.fullDate(name); ok && date.After(latest) {
+			latest = date
+		}
+	}
+	log, ok := f.lastLog(string(levelFull), latest)
+	if !ok {
+		return
+	}
+	for _, name := range f.disks(string(levelFull)) {
+		if date, ok := f.fullDate(name); ok && date.Before(log.started) {
+			file := f.files[fileKey{name, string(levelFull)}]
+			file.fault = cmp.Or(file.fault, inFile(file.identity.Path, errOlderChain))
+		}
+	}
+}
+
+// fullDate is when a disk's full stream was begun, if there is one that says so.
+func (f *folder) fullDate(disk string) (time.Time, bool) {
+	file := f.files[fileKey{disk, string(levelFull)}]
+	if file == nil {
+		return time.Time{}, false
+	}
+	return file.date()
 }
 
 // madeAt is when a file's backup was begun, if something says so with a zone.

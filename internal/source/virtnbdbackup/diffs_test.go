@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/source"
@@ -233,6 +234,69 @@ func TestOlderGeneration(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNewGenerationArrives: a new chain is copied over an older one, file by file. What is there in between is no backup, whatever
+// arrives first: least of all one that has the new checkpoint's time and with it the identity of the backup to come.
+func TestNewGenerationArrives(t *testing.T) {
+	const newer = created + 30*24*3600
+	old := func() *chain {
+		c := newChain(t, t.TempDir(), false, "vda", "vdb")
+		c.backup(streamtest.Frame{Offset: 0, Data: fill(1, kib)})
+		c.backup(streamtest.Frame{Offset: 0, Data: fill(2, kib)})
+		c.put("backup.full.11222026050000.log", "old")
+		return c
+	}
+	full := func(c *chain, disk string) {
+		file := streamtest.File{Disk: disk, Checkpoint: "virtnbdbackup.0", Date: time.Unix(newer+1, 0).UTC().Format("2006-01-02T15:04:05.000001"), VirtualSize: mib,
+			Frames: []streamtest.Frame{{Offset: 0, Data: fill(77, mib)}}}
+		c.put(disk+".full.data", string(file.Bytes()))
+	}
+	log := func(c *chain) {
+		c.put("backup.full."+time.Unix(newer, 0).UTC().Format("01022006150405")+".log", "new")
+	}
+	checkpoint := func(c *chain, name string, after int64) {
+		c.put("checkpoints/"+name+".xml", streamtest.Checkpoint(name, newer+after, c.disks, nil))
+	}
+
+	c := old()
+	checkpoint(c, "virtnbdbackup.0", 0)
+	for native, p := range c.points() {
+		if p.State != backup.StateBroken || !strings.Contains(p.Reason, "it is of an older chain") {
+			t.Errorf("the checkpoint came first: %s is %s (%s)", native, p.State, p.Reason)
+		}
+	}
+	full(c, "vda")
+	for native, p := range c.points() {
+		if p.State != backup.StateBroken {
+			t.Errorf("one of two disks came: %s is %s (%s)", native, p.State, p.Reason)
+		}
+	}
+	full(c, "vdb")
+	if p := c.points()["virtnbdbackup.0"]; p.State != backup.StateComplete {
+		t.Errorf("all came: %s (%s)", p.State, p.Reason)
+	}
+
+	c = old()
+	log(c)
+	full(c, "vda")
+	if p := c.points()["virtnbdbackup.0"]; p.State != backup.StateBroken || !strings.Contains(p.Reason, "vdb.full.data") {
+		t.Errorf("the checkpoint comes last: %s (%s)", p.State, p.Reason)
+	}
+	full(c, "vdb")
+	if p := c.points()["virtnbdbackup.0"]; p.State != backup.StateComplete {
+		t.Errorf("all but the checkpoint came: %s (%s)", p.State, p.Reason)
+	}
+
+	c = old()
+	checkpoint(c, "virtnbdbackup.1", 3600)
+	points := c.points()
+	if p := points["virtnbdbackup.1"]; p.State != backup.StateBroken {
+		t.Errorf("the increment's checkpoint came first: %s (%s)", p.State, p.Reason)
+	}
+	if p := points["virtnbdbackup.0"]; p.State != backup.StateComplete {
+		t.Errorf("nothing of the new full backup came: %s (%s)", p.State, p.Reason)
 	}
 }
 

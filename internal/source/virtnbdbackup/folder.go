@@ -194,6 +194,7 @@ func (f *folder) settle(rest []string, claims *[]string) {
 		*claims = append(*claims, name)
 	}
 	f.judgeImages()
+	f.judgeFull()
 	f.machine = f.anyMachine()
 }
 
