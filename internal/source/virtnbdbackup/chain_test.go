@@ -72,6 +72,7 @@ func (c *chain) frames(disk string, frames []streamtest.Frame) []streamtest.Fram
 	copy(image, c.now[disk])
 	for _, frame := range frames {
 		copy(image[frame.Offset:], frame.Data)
+		clear(image[frame.Offset:][:frame.Zero])
 	}
 	c.now[disk] = image
 	return frames
