@@ -298,7 +298,10 @@ func (c *compactor) isSparse(ctx context.Context, name format.Name) (bool, error
 		return false, fmt.Errorf("pack %s: %w", name, err)
 	}
 	defer reader.Close()
-	table, err := pack.ReadTable(reader, reader.Size(), c.repo.hasher)
+	c.repo.mu.Lock()
+	p := c.repo.state.Packs[name]
+	c.repo.mu.Unlock()
+	table, err := c.repo.readTable(ctx, reader, p)
 	if err != nil && !unreadable(err) {
 		return false, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"ferry/internal/repo/commitlog"
@@ -30,19 +31,37 @@ func (r *Repository) readTableNow(ctx context.Context, p commitlog.Pack) (entrie
 		return nil, false, err
 	}
 	defer reader.Close()
-	table, err := pack.ReadTable(r.withTail(ctx, reader, p), reader.Size(), r.hasher)
-	if err == nil {
-		err = matchLog(table, reader.Size(), p)
-	}
+	table, err := r.readTable(ctx, reader, p)
 	if err == nil {
 		return indexEntries(p.ID, table.Entries), true, nil
 	}
 	if !errors.Is(err, ErrCorrupt) {
 		return nil, false, err
 	}
-	found := pack.Scan(reader, reader.Size(), r.hasher)
+	found := pack.Scan(reader, min(reader.Size(), p.Size), r.hasher)
 	r.warn("pack %s is damaged, %d of its %d frames were found by scanning it: %v", p.ID, len(found), p.Frames, err)
 	return indexEntries(p.ID, found), false, nil
+}
+
+// readTable reads the table of the pack that the log names.
+func (r *Repository) readTable(ctx context.Context, reader storage.Reader, p commitlog.Pack) (pack.Table, error) {
+	if err := matchSize(reader.Size(), p); err != nil {
+		return pack.Table{}, err
+	}
+	table, err := pack.ReadTable(r.withTail(ctx, reader, p), reader.Size(), r.hasher)
+	if err == nil {
+		err = matchLog(table, reader.Size(), p)
+	}
+	return table, err
+}
+
+// matchSize returns an error unless a file can be the pack that the log names. It comes before the table is read: what that takes in
+// memory is as much as the file says.
+func matchSize(size int64, p commitlog.Pack) error {
+	if size != p.Size || size > math.MaxUint32 || p.Frames < 0 || pack.Overhead(p.Frames) > size {
+		return fmt.Errorf("%w: a file of %d bytes is not the pack that the log names, of %d frames in %d bytes", ErrCorrupt, size, p.Frames, p.Size)
+	}
+	return nil
 }
 
 // matchLog returns an error unless the pack is the one that the log names.

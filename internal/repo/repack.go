@@ -155,10 +155,7 @@ func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint3
 		return false, fmt.Errorf("pack %s: %w", p.ID, err)
 	}
 	defer reader.Close()
-	table, err := pack.ReadTable(reader, reader.Size(), m.repo.hasher)
-	if err == nil {
-		err = matchLog(table, reader.Size(), p)
-	}
+	table, err := m.repo.readTable(ctx, reader, p)
 	if err != nil {
 		if !unreadable(err) {
 			return false, err

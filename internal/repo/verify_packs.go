@@ -120,6 +120,10 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	}
 	ahead := newReadAhead(reader)
 	defer ahead.Close()
+	if err := matchSize(reader.Size(), p); err != nil {
+		c.finish(ctx, reader.Size(), err, pack.Table{})
+		return nil
+	}
 	var table pack.Table
 	if v.depth(p.ID) == LevelStored {
 		table, err = pack.Check(ahead, reader.Size(), r.hasher, func(_ pack.Entry, frame []byte) error { return c.good(ctx, len(frame)) }, c.damaged)
