@@ -16,6 +16,7 @@ import (
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -33,7 +34,7 @@ func machinesAtOnce() []*sourcetest.Point {
 }
 
 // sessionAtOnce runs a session of a job that copies all points at once.
-func sessionAtOnce(t *testing.T, store *memory.Store, points []*sourcetest.Point) *job.Session {
+func sessionAtOnce(t *testing.T, store storage.Store, points []*sourcetest.Point) *job.Session {
 	t.Helper()
 	resources := policy.Resources{
 		Repositories: []policy.Repository{{Name: "pve", Location: "/pve"}, {Name: "vault", Location: "/vault"}},

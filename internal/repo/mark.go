@@ -121,10 +121,8 @@ func (m *marker) mark(ctx context.Context, state *commitlog.State) error {
 		}
 	}
 	for _, partials := range state.Partials {
-		for _, partial := range partials {
-			if m.partials[partial.File] {
-				continue
-			}
+		unmarked := slices.DeleteFunc(slices.Clone(partials), func(p commitlog.Partial) bool { return m.partials[p.File] })
+		for partial := range m.repo.readPartials(ctx, unmarked) {
 			if err := m.markPartial(ctx, state, partial); err != nil {
 				return err
 			}
@@ -303,23 +301,19 @@ func (w *markWalk) children(ctx context.Context, id format.ID, level int) ([]for
 	return ids, nil
 }
 
-func (m *marker) markPartial(ctx context.Context, state *commitlog.State, partial commitlog.Partial) error {
-	header, records, err := m.repo.loadPartial(ctx, partial)
+func (m *marker) markPartial(ctx context.Context, state *commitlog.State, partial partialRead) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		if permanent(err) {
-			return nil // nobody can go on from it either
-		}
-		return err
+	if partial.err != nil {
+		return passing(partial.err) // else nobody can go on from it either
 	}
-	d := m.domain(header.Domain, state)
+	d := m.domain(partial.header.Domain, state)
 	d.roots++
 	if d.sealed {
 		return nil
 	}
-	for ; len(records) > 0; records = records[partialRecord:] {
+	for records := partial.records; len(records) > 0; records = records[partialRecord:] {
 		if id := format.ID(records[16:48]); !id.IsZero() {
 			if err := m.live(d, needed{id: id}); err != nil {
 				return err

@@ -65,9 +65,9 @@ func (r *Repository) keptValidator(validator []byte) []byte {
 	return id[:]
 }
 
-// loadPartial reads a part of an unfinished copy.
-func (r *Repository) loadPartial(ctx context.Context, partial commitlog.Partial) (partialHeader, []byte, error) {
-	raw, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
+// loadPartial reads a part of an unfinished copy, of at most limit bytes.
+func (r *Repository) loadPartial(ctx context.Context, partial commitlog.Partial, limit int64) (partialHeader, []byte, error) {
+	raw, err := storage.ReadAll(ctx, r.store, partial.File, limit)
 	if err != nil {
 		return partialHeader{}, nil, err
 	}

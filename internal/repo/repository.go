@@ -143,6 +143,8 @@ type Repository struct {
 
 	// packTarget and nodePackTarget are the sizes at which packs are sealed, in bytes. Tests make them small.
 	packTarget, nodePackTarget int64
+	// partialsAhead is taken by each part of an unfinished copy that is read ahead, until it was looked at.
+	partialsAhead chan struct{}
 	// writtenDownWithin is the constant of this name. Tests make it short.
 	writtenDownWithin time.Duration
 	// nodePacksLimit is the constant of this name. Tests make it small.
@@ -296,6 +298,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
 		settled: map[format.Name]bool{}, tabled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true}, spillEntries: spillEntries, smallSegment: smallSegment,
 		nodes: newNodeCache(), parity: parity.NewCoder(hasher), packTarget: packTarget, nodePackTarget: nodePackTarget, writtenDownWithin: writtenDownWithin, nodePacksLimit: nodePacksLimit, leavesAhead: leavesAhead,
+		partialsAhead: make(chan struct{}, storage.ParallelReads(store)),
 	}
 	r.files = newPackFiles(store, r.packSize)
 	if keys != nil {

@@ -70,14 +70,17 @@ func (r *Repository) partialsOf(point backup.PointID) [][]commitlog.Partial {
 
 // UnfinishedWhole are the points of which a copy into a sealed domain was interrupted and can go on. It reads a file of each.
 func (r *Repository) UnfinishedWhole(ctx context.Context) ([]backup.PointID, error) {
-	var points []backup.PointID
+	var firsts []commitlog.Partial
 	for _, partials := range r.snapshot().Partials {
-		header, _, err := r.loadPartial(ctx, partials[0])
-		if err != nil && !permanent(err) {
+		firsts = append(firsts, partials[0])
+	}
+	var points []backup.PointID
+	for first := range r.readPartials(ctx, firsts) {
+		if err := passing(first.err); err != nil {
 			return nil, err
 		}
-		if err == nil && r.isSealed(header.Domain) && !slices.Contains(points, header.Point) {
-			points = append(points, header.Point)
+		if first.err == nil && r.isSealed(first.header.Domain) && !slices.Contains(points, first.header.Point) {
+			points = append(points, first.header.Point)
 		}
 	}
 	return points, nil
@@ -106,7 +109,7 @@ func (in *Ingest) takeUp(ctx context.Context, t *Task, earlier [][]commitlog.Par
 	}
 	most := 0
 	for _, partials := range earlier {
-		header, _, err := r.loadPartial(ctx, partials[0])
+		header, _, err := r.loadPartial(ctx, partials[0], partialLimit)
 		if err != nil {
 			if !permanent(err) {
 				return err
@@ -146,16 +149,16 @@ func (t *Task) continues(earlier partialHeader) bool {
 func (t *Task) resume(ctx context.Context, partials []commitlog.Partial, visit func(Done) error) (ends bool, err error) {
 	in := t.ingest
 	ends = true
-	for _, partial := range partials {
-		header, records, err := in.repo.loadPartial(ctx, partial)
+	for partial := range in.repo.readPartials(ctx, partials) {
+		err := partial.err
 		if err == nil {
-			if !in.sealed && in.repo.isSealed(header.Domain) {
+			if !in.sealed && in.repo.isSealed(partial.header.Domain) {
 				return false, nil
 			}
-			if !t.continues(header) || header.Domain != in.domain {
+			if !t.continues(partial.header) || partial.header.Domain != in.domain {
 				return ends, nil
 			}
-			err = t.visit(ctx, records, visit)
+			err = t.visit(ctx, partial.records, visit)
 		}
 		if ctx.Err() != nil {
 			return false, ctx.Err()

@@ -81,7 +81,7 @@ func (c *reclaimer) needless(ctx context.Context, state *commitlog.State, partia
 	if _, there := state.Points[partial.Point]; !there {
 		return false, nil
 	}
-	header, _, err := c.repo.loadPartial(ctx, partial)
+	header, _, err := c.repo.loadPartial(ctx, partial, partialLimit)
 	if err != nil {
 		return permanent(err), passing(err)
 	}

@@ -180,8 +180,11 @@ func readWhole(ctx context.Context, reader Reader, name string, limit int64) ([]
 	return content, nil
 }
 
+// ErrTooLarge is wrapped by the error of reading whole an object above the limit.
+var ErrTooLarge = errors.New("larger than such an object can be")
+
 // TooLarge is the error of reading whole an object above the limit.
-func TooLarge(name string) error { return errors.New(name + " is larger than such an object can be") }
+func TooLarge(name string) error { return fmt.Errorf("%s is %w", name, ErrTooLarge) }
 
 // ReadIntact reads a whole object of at most limit bytes that check accepts. Where what is there now is missing or not
 // accepted, and the store has kept what it was at first, that is read instead. The error is that of what is there now.
