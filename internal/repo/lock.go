@@ -41,9 +41,10 @@ type locks struct {
 	floor time.Time
 	// own are files that this process created, and until when they are locked. Those of entries that were committed go.
 	own map[string]time.Time
-	// extended are the files that the last extension reached, until extendedTo.
-	extended   map[string]bool
-	extendedTo time.Time
+	// extended are the files that the last extension reached, until extendedTo, and entries of the log up to extendedHead.
+	extended     map[string]bool
+	extendedTo   time.Time
+	extendedHead uint64
 }
 
 // newLocks makes the store lock new files, if the description says so; nil if it does not. Of a store that cannot the error
@@ -185,7 +186,7 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 		extended[name] = true
 	}
 	r.locks.mu.Lock()
-	r.locks.extended, r.locks.extendedTo = extended, until
+	r.locks.extended, r.locks.extendedTo, r.locks.extendedHead = extended, until, head
 	r.locks.mu.Unlock()
 	return &until, nil
 }
@@ -264,6 +265,9 @@ func (r *Repository) lockFor(ctx context.Context, payload *commitlog.Payload) er
 			if !r.locks.extended[name] || r.locks.extendedTo.Before(until) {
 				names = append(names, name)
 			}
+		}
+		for n := r.locks.extendedHead + 1; n <= r.state.Head.N; n++ {
+			names = append(names, commitlog.EntryName(n))
 		}
 	}
 	for _, name := range r.lockedWith(payload) {

@@ -121,7 +121,10 @@ func (s *lockStore) lockedFor(t testing.TB, state *commitlog.State, until time.T
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	names := []string{"repository.json", commitlog.EntryName(state.Head.N)}
+	names := []string{"repository.json"}
+	for n := uint64(1); n <= state.Head.N; n++ { // there is no checkpoint
+		names = append(names, commitlog.EntryName(n))
+	}
 	for id := range state.Packs {
 		names = append(names, "packs/"+id.String()[:2]+"/"+id.String())
 	}
