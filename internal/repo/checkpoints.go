@@ -40,6 +40,8 @@ func (r *Repository) loadCheckpoint(ctx context.Context) error {
 		} else if ctx.Err() != nil {
 			return ctx.Err()
 		} else if errors.Is(err, storage.ErrNotExist) {
+			continue // another process has just dropped it
+		} else if errors.Is(err, errNoEntry) {
 			r.warn("there is a checkpoint after log entry %d, but no such entry: the log has lost its end", n)
 		} else {
 			r.warn("checkpoint %d is not used: %v", n, err)
@@ -80,6 +82,11 @@ func (r *Repository) findCheckpoints(ctx context.Context) (uint64, error) {
 	return r.checkpoints[0], nil
 }
 
+// errNoEntry: there is no log entry that a checkpoint is the state after.
+var errNoEntry = errors.New("the log has no entry of its number")
+
+// readCheckpoint reads the checkpoint after entry n. An error that wraps storage.ErrNotExist says that it is not there, errNoEntry
+// that the entry is not.
 func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.State, error) {
 	raw, err := storage.ReadAll(ctx, r.store, commitlog.CheckpointName(n), commitlog.MaxSize)
 	if err != nil {
@@ -90,6 +97,9 @@ func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.S
 		return nil, err
 	}
 	entry, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
+	if errors.Is(err, storage.ErrNotExist) {
+		return nil, errNoEntry
+	}
 	if err != nil {
 		return nil, err
 	}

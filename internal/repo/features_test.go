@@ -74,3 +74,36 @@ func TestCheckpointBehindTheLogIsSaid(t *testing.T) {
 		t.Fatalf("verify found %v, %v; want the checkpoint that belongs to no entry", report.Damage, err)
 	}
 }
+
+// A checkpoint that another process has dropped since it was listed says nothing of the log.
+func TestDroppedCheckpointsAreNoDamage(t *testing.T) {
+	ctx := t.Context()
+	store := memory.New()
+	r, err := Init(ctx, store, Environment{}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r.state.Head.N < 4*checkpointEvery+2 {
+		if err := r.commit(ctx, &commitlog.Payload{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if r.state.Head.N == 2*checkpointEvery+1 {
+			store.SetListingLag(-1)
+		}
+	}
+	listed := 0
+	for range store.List(ctx, "checkpoints/") {
+		listed++
+	}
+	if names := store.Names("checkpoints/"); listed != 2 || names[0] != commitlog.CheckpointName(3*checkpointEvery) {
+		t.Fatalf("%d are listed, and there are %q", listed, names)
+	}
+	again, err := Open(ctx, store, Environment{})
+	if err != nil || len(again.Warnings()) > 0 || again.state.Head != r.state.Head {
+		t.Fatalf("%v, %q", err, again.Warnings())
+	}
+	report, err := again.Verify(ctx, nil)
+	if err != nil || len(report.Damage) > 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}

@@ -40,8 +40,9 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 			return err
 		}
 		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
-			_, err := r.readCheckpoint(ctx, n)
-			v.derived(info.Name, err)
+			if _, err := r.readCheckpoint(ctx, n); !errors.Is(err, storage.ErrNotExist) { // else a writer has just dropped it
+				v.derived(info.Name, err)
+			}
 		}
 	}
 	for info, err := range r.store.List(ctx, "packs/") {
