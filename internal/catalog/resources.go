@@ -156,7 +156,7 @@ func (r *Resources) Get(ctx context.Context, kind, name string) (found Resource,
 		return err
 	}, `SELECT `+resourceColumns+` FROM resources WHERE kind = $1 AND name = $2 AND deleted_at = 0`, kind, name)
 	if err == nil && found.Name == "" {
-		err = fmt.Errorf("%s %s: %w", kind, name, ErrNotFound)
+		err = fmt.Errorf("%s %s: %w", strings.ToLower(kind), name, ErrNotFound)
 	}
 	return found, err
 }

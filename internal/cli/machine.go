@@ -110,7 +110,7 @@ func (a *app) sayRetired(r api.Retired) error {
 		return a.printJSON(r)
 	}
 	if r.Since.IsZero() {
-		a.say("%s: not retired", readable(machineName(r.Machine)))
+		a.say("%s: back, and not retired any more", readable(machineName(r.Machine)))
 	} else {
 		a.say("%s: retired %s", readable(machineName(r.Machine)), r.Since.Local().Format(time.DateTime))
 	}

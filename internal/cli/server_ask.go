@@ -70,7 +70,7 @@ func (s *asked) failed(err error) error {
 }
 
 func noServer(socket string) error {
-	return hinted(exitWith(ExitFailed, "no server runs at %s", printable(socket)), "start one with ferry serve, or run one interval now with ferry job run --once -f FILE")
+	return hinted(exitWith(ExitFailed, "no server runs at %s", printable(socket)), "start one with ferry serve; without one there are ferry job run --once -f FILE and ferry job explain -f FILE")
 }
 
 // codeOfProblem is the exit code of what a server refuses.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -180,7 +181,7 @@ func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.Point
 	ended = job.Run(r.context, setup)
 	if r.takenUp {
 		ended.Warnings = append(ended.Warnings, fmt.Sprintf("the session was interrupted and taken up again at %s; points copied before that: %d",
-			now.UTC().Format(time.RFC3339), n.before))
+			now.In(cmp.Or(of.Effective().Schedule.Zone, time.UTC)).Format("2006-01-02 15:04 MST"), n.before))
 	}
 	return ended, held
 }

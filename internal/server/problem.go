@@ -107,7 +107,7 @@ func explain(err error) *problem {
 		}
 		return p
 	case errors.Is(err, scheduler.ErrRunning):
-		return newProblem(http.StatusConflict, api.CodeRunning, "%v", err)
+		return newProblem(http.StatusConflict, api.CodeRunning, "%v", err).hint("ferry session follow JOB shows it, ferry job stop JOB ends it")
 	case errors.Is(err, scheduler.ErrNotRunning):
 		return newProblem(http.StatusConflict, api.CodeNotRunning, "%v", err)
 	case errors.Is(err, scheduler.ErrNothingToRetry):
@@ -115,7 +115,7 @@ func explain(err error) *problem {
 	case errors.Is(err, scheduler.ErrNotReady):
 		return newProblem(http.StatusServiceUnavailable, api.CodeNotReady, "%v", err)
 	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, scheduler.ErrUnknownJob), errors.Is(err, scheduler.ErrUnknownRepository):
-		return newProblem(http.StatusNotFound, api.CodeNotFound, "%v", err)
+		return newProblem(http.StatusNotFound, api.CodeNotFound, "%v", err).hint("ferry get says which jobs and repositories there are, ferry session list which sessions")
 	case errors.Is(err, catalog.ErrTooLarge), errors.Is(err, catalog.ErrInvalid):
 		return newProblem(http.StatusUnprocessableEntity, api.CodeInvalid, "%v", err)
 	case errors.Is(err, catalog.ErrFull):

@@ -305,6 +305,9 @@ func TestJobs(t *testing.T) {
 		if a.status != c.status || a.problem.Code != c.code {
 			t.Errorf("%s %s: %d %s", c.path, c.body, a.status, a.body)
 		}
+		if helps := c.code == api.CodeRunning || c.code == api.CodeNotFound; helps && !strings.HasPrefix(a.problem.Hint, "ferry ") {
+			t.Errorf("%s %s: nothing says what helps: %s", c.path, c.body, a.body)
+		}
 		if heard := f.scheduler.heard(); heard != c.told {
 			t.Errorf("%s %s: the scheduler was told %q", c.path, c.body, heard)
 		}

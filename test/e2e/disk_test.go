@@ -84,7 +84,7 @@ func TestFullTarget(t *testing.T) {
 			if r.code != 1 {
 				t.Errorf("exit %d: %v", r.code, r)
 			}
-			mentions(t, r.err, "no space left", to, "free space on the file system of", "run it again")
+			mentions(t, r.err, "no space left", to, "free space there", "run it again")
 			if points := u.points(to); len(points) != 0 {
 				t.Errorf("points on a full disk: %+v", points)
 			}
