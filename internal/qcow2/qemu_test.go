@@ -50,6 +50,13 @@ func run(t testing.TB, dir string, command ...string) {
 	}
 }
 
+// tries runs a tool that may fail.
+func tries(dir string, command ...string) bool {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir = dir
+	return cmd.Run() == nil
+}
+
 // qemuIO writes to an image in dir.
 func qemuIO(t testing.TB, dir, image string, commands ...string) {
 	t.Helper()

@@ -15,7 +15,7 @@ import (
 // TestRandomChains makes chains with frames anywhere and disks of changing sizes, and compares each point with what it was made
 // of: bytes, zeros, and what is said to be unchanged since each other point.
 func TestRandomChains(t *testing.T) {
-	seeds := uint64(12)
+	seeds := uint64(20)
 	if testing.Short() {
 		seeds = 3
 	}
