@@ -55,14 +55,14 @@ func tablePlaces(t *testing.T, content []byte) []int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := image.table()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var places []int
-	for k, entry := range table {
+	for k := range image.needed() {
+		entry, err := image.entry(k)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for n := range 8 {
-			places = append(places, int(image.l1Offset)+8*k+n)
+			places = append(places, int(image.l1Offset+8*k)+n)
 		}
 		offset, err := image.tableOffset(entry, 0)
 		if err != nil {

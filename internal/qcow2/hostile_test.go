@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -283,6 +284,50 @@ func exercise(content, p []byte) {
 		_ = state.ExtentsIn(ctx, 0, step, func(Run) bool { return true })
 		_ = state.ExtentsIn(ctx, state.Size()-step, state.Size(), func(Run) bool { return true })
 		cancel()
+	}
+}
+
+// padded is a file that goes on with zeros.
+type padded struct{ start []byte }
+
+func (p padded) ReadAt(b []byte, offset int64) (int, error) {
+	clear(b)
+	if offset < int64(len(p.start)) {
+		copy(b, p.start[offset:])
+	}
+	return len(b), nil
+}
+
+// A file with holes costs nothing to make, and may state the largest first-level table. A chain has many such files.
+func TestLargestTablesTakeLittleMemory(t *testing.T) {
+	const entries = maxL1Bytes / 8
+	start := build(func(image []byte) {
+		put64(24, entries*64*512)(image)
+		put32(36, entries)(image)
+		put64(40, 4096)(image)
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var below *Image
+	p := make([]byte, 4096)
+	for range 16 {
+		image, err := Open(padded{start[:512]}, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if below != nil {
+			image.SetBacking(below)
+		}
+		below = image
+	}
+	for _, offset := range []int64{0, entries * 64 * 256, below.Size() - 4096} {
+		if _, err := below.ReadAt(p, offset); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if taken := after.TotalAlloc - before.TotalAlloc; taken > 8<<20 {
+		t.Errorf("%d bytes for reading three places", taken)
 	}
 }
 

@@ -38,7 +38,7 @@ type mapping struct {
 
 // checkL1 judges the state's first-level table by its place and length, without reading it.
 func (i *Image) checkL1() error {
-	need := (i.size + i.file.covered() - 1) / i.file.covered()
+	need := i.needed()
 	switch {
 	case need*8 > maxL1Bytes || int64(i.l1Entries)*8 > maxL1Bytes:
 		return brokenf("disk of %d bytes with %d first-level entries is more than a table of %d bytes can hold", i.size, i.l1Entries, maxL1Bytes)
@@ -52,38 +52,45 @@ func (i *Image) checkL1() error {
 	return nil
 }
 
-// table returns the first-level table, reading it when first asked.
-func (i *Image) table() ([]uint64, error) {
-	i.l1Mutex.Lock()
-	defer i.l1Mutex.Unlock()
-	if i.l1 != nil || i.size == 0 {
-		return i.l1, nil
+// entry returns entry k of the first-level table. The table is read in the pieces that are needed: it can have 32 MiB, and a disk
+// a chain of many images.
+func (i *Image) entry(k int64) (uint64, error) {
+	f := i.file
+	piece := int64(f.tables.blockSize)
+	start := k * 8 / piece * piece
+	offset := i.l1Offset + start
+	// Pieces of this table are padded at their end, others must be whole. All begin at even offsets.
+	key := uint64(offset) | 1
+	block := f.tables.get(key)
+	if block == nil {
+		block = f.tables.blank(key)
+		have := min(piece, f.size-offset)
+		clear(block.data[have:])
+		if err := f.readFull(block.data[:have], offset); err != nil {
+			f.tables.release(block)
+			return 0, err
+		}
+		f.tables.put(block)
 	}
-	need := (i.size + i.file.covered() - 1) / i.file.covered()
-	raw := make([]byte, need*8)
-	if err := i.file.readFull(raw, i.l1Offset); err != nil {
-		return nil, err
-	}
-	table := make([]uint64, need)
-	for k := range table {
-		table[k] = binary.BigEndian.Uint64(raw[k*8:])
-	}
-	i.l1 = table
-	return table, nil
+	defer f.tables.release(block)
+	return binary.BigEndian.Uint64(block.data[k*8-start:]), nil
 }
+
+// needed is how many entries of the first-level table the disk needs.
+func (i *Image) needed() int64 { return (i.size + i.file.covered() - 1) / i.file.covered() }
 
 // Check reads the first-level table, if it has at most limit bytes, and returns an error that wraps backup.ErrBroken
 // if a second-level table lies outside the file: what an image whose copy was cut short looks like.
 func (i *Image) Check(limit int64) error {
-	if (i.size+i.file.covered()-1)/i.file.covered()*8 > limit {
+	if i.needed()*8 > limit {
 		return nil
 	}
-	table, err := i.table()
-	if err != nil {
-		return err
-	}
-	for k, entry := range table {
-		if _, err := i.tableOffset(entry, int64(k)*i.file.covered()); err != nil {
+	for k := range i.needed() {
+		entry, err := i.entry(k)
+		if err != nil {
+			return err
+		}
+		if _, err := i.tableOffset(entry, k*i.file.covered()); err != nil {
 			return err
 		}
 	}
@@ -123,14 +130,14 @@ func (f *file) slice(offset, guest int64) (*cached, error) {
 // the file, that one slice of a table shows. offset and limit are within the disk; limit is not 0.
 func (i *Image) locate(offset, limit int64) (mapping, error) {
 	f := i.file
-	table, err := i.table()
-	if err != nil {
-		return mapping{}, err
-	}
 	covered := f.covered()
 	k := offset / covered
 	limit = min(limit, (k+1)*covered-offset)
-	tableAt, err := i.tableOffset(table[k], offset)
+	entry, err := i.entry(k)
+	if err != nil {
+		return mapping{}, err
+	}
+	tableAt, err := i.tableOffset(entry, offset)
 	if err != nil {
 		return mapping{}, err
 	}

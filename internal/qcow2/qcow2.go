@@ -26,7 +26,7 @@ import (
 const (
 	// maxL1Bytes is QEMU's own limit for a first-level table.
 	maxL1Bytes = 32 << 20
-	// maxSliceBytes is how much of a second-level table is read and cached at a time.
+	// maxSliceBytes is how much of a table is read and cached at a time.
 	maxSliceBytes = 16 << 10
 	// tableCacheBytes and clusterCacheBytes bound the caches of one file.
 	tableCacheBytes   = 1 << 20
@@ -48,9 +48,6 @@ type Image struct {
 	l1Offset  int64
 	l1Entries uint32
 	backing   Backing
-
-	l1Mutex sync.Mutex
-	l1      []uint64
 }
 
 // file is what all states in one qcow2 file share.
@@ -115,7 +112,7 @@ func (f *file) entryBytes() int64 {
 	return 8
 }
 
-// sliceBytes is how much of a second-level table is read at a time.
+// sliceBytes is how much of a table is read at a time.
 func (f *file) sliceBytes() int { return int(min(f.header.ClusterSize, maxSliceBytes)) }
 
 // covered is how many bytes of the disk one second-level table maps.
