@@ -279,6 +279,24 @@ func TestSnapshotsArePoints(t *testing.T) {
 	}
 }
 
+// What two disks have under a name belongs together, unless one of them has two things under it.
+func TestSnapshotsOfSeveralDisks(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, dir, "vm/README.md", nil)
+	for _, name := range []string{"vm/a.qcow2", "vm/b.qcow2"} {
+		create(t, dir, name, "", "1M")
+		for _, snapshot := range []string{"once", "twice"} {
+			tool(t, dir, "qemu-img", "snapshot", "-c", snapshot, name)
+		}
+	}
+	tool(t, dir, "qemu-img", "snapshot", "-c", "twice", "vm/b.qcow2")
+	tool(t, dir, "qemu-img", "snapshot", "-c", "alone", "vm/b.qcow2")
+	points := scanDir(t, dir).of(t, "vm", 2)
+	if native := points[0].Origin.NativePointID; strings.Count(native, ";once;") != 2 || strings.Contains(native, "twice") {
+		t.Errorf("the first point is %s", native)
+	}
+}
+
 func TestTimesFollowTheChain(t *testing.T) {
 	dir := t.TempDir()
 	create(t, dir, "base.qcow2", "", "1M")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,30 @@ func TestIDsDoNotDependOnNeighbours(t *testing.T) {
 }
 
 // A description that gains a second machine and loses its first does not pass the first one's id on.
+// No two disks of a machine have one name.
+func TestDiskNames(t *testing.T) {
+	for _, names := range [][2]string{
+		{"a.raw b.img c", "a,b,c"}, {"a.raw a.img b.raw", "a.img,a.raw,b"}, {"a a.raw", "a,a.raw"}, {"a.raw a.raw.img", "a,a.raw.img"},
+		{"a.qcow2 a.raw a.raw.img", "a.qcow2,a.raw,a.raw.img"},
+	} {
+		dir := t.TempDir()
+		for name := range strings.FieldsSeq(names[0]) {
+			writeFile(t, dir, "vm/"+name, []byte("disk"))
+			if !strings.Contains(name, ".raw") && !strings.HasSuffix(name, ".img") {
+				create(t, dir, "vm/"+name, "", "1M")
+			}
+		}
+		var found []string
+		for _, object := range scanDir(t, dir).of(t, "vm", 1)[0].Objects {
+			found = append(found, object.Name)
+		}
+		slices.Sort(found)
+		if got := strings.Join(found, ","); got != names[1] {
+			t.Errorf("%s: %s", names[0], got)
+		}
+	}
+}
+
 func TestIDsOfDescribedMachines(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, dir, "site/web.raw", []byte("web"))

@@ -152,10 +152,15 @@ func (s *scan) folderMachine(f *folder) *machine {
 		name: path.Base(f.path), location: f.path, beside: f.beside,
 	}
 	bad := worse(f.trouble, s.incomplete(f))
+	// A disk goes by its whole name where another one has the short name, as its short or as its whole one.
 	taken := map[string]int{}
 	count := len(chains[0])
 	for _, chain := range chains {
-		taken[baseName(first(chain).name)]++
+		name := first(chain).name
+		taken[name]++
+		if short := baseName(name); short != name {
+			taken[short]++
+		}
 		if len(chain) != count {
 			// Which states belong together cannot be told; the newest ones do.
 			count = 1
@@ -217,16 +222,17 @@ func (st *state) snapshots() []state {
 	var found []state
 	top := st.disks[0].top
 	for k, snapshot := range top.snapshots {
+		// With one disk every snapshot counts. With several, equal names are what says that they belong together, and a name
+		// that a disk has twice says nothing.
+		if _, ok := top.snapshotNamed(snapshot.Name); !ok && len(st.disks) > 1 {
+			continue
+		}
 		older := state{trouble: st.trouble, snapshot: snapshot.Name, date: snapshot.Created,
 			disks: []diskState{{name: st.disks[0].name, top: top, snapshot: k}}}
 		for _, disk := range st.disks[1:] {
-			// With one disk every snapshot counts. With several, equal names are what says that they belong together.
-			for n, other := range disk.top.snapshots {
-				if other.Name == snapshot.Name {
-					older.disks = append(older.disks, diskState{name: disk.name, top: disk.top, snapshot: n})
-					older.date = later(older.date, other.Created)
-					break
-				}
+			if n, ok := disk.top.snapshotNamed(snapshot.Name); ok {
+				older.disks = append(older.disks, diskState{name: disk.name, top: disk.top, snapshot: n})
+				older.date = later(older.date, disk.top.snapshots[n].Created)
 			}
 		}
 		if len(older.disks) == len(st.disks) {
@@ -235,6 +241,17 @@ func (st *state) snapshots() []state {
 	}
 	slices.SortStableFunc(found, func(a, b state) int { return a.date.Compare(b.date) })
 	return found
+}
+
+// snapshotNamed returns the number of the only snapshot with that name.
+func (f *file) snapshotNamed(name string) (int, bool) {
+	found, count := 0, 0
+	for n, snapshot := range f.snapshots {
+		if snapshot.Name == name {
+			found, count = n, count+1
+		}
+	}
+	return found, count == 1
 }
 
 // setTimes gives every state its time: that of its newest file, later than the state before it and than the files it
