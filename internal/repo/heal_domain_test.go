@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 )
 
@@ -13,14 +14,16 @@ func TestAHealedPointStaysInItsDomain(t *testing.T) {
 	files := initialized(t, repo.Options{})
 	sealed := onePoint("web", "w1", content(93, 12*smallBlock))
 	r := must(openSmall(t.Context(), files, ""))(t)
+	// The default domain has one of its disks, too, and another domain the other.
+	copyInto(t, r, repo.IngestOptions{}, onePoint("first", "f1", sealed.Objects[0].Data))
+	sealed.Objects = append(sealed.Objects, sourcetest.Object{Name: "vdb", Data: content(95, 9*smallBlock), Access: source.AccessRandom})
 	copyInto(t, r, repo.IngestOptions{Sealed: true}, sealed)
+	copyInto(t, r, repo.IngestOptions{Sealed: true}, onePoint("second", "s1", sealed.Objects[1].Data))
 	domain := must(r.ReadPoint(t.Context(), sealed.ID()))(t).Domain
 	closeRepo(t, r)
 	donor := files.Clone()
-	for _, name := range files.Names("points/") {
-		if err := files.Delete(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
+	if err := files.Delete(t.Context(), r.State().Points[sealed.ID()].File); err != nil {
+		t.Fatal(err)
 	}
 	report, after := healed(t, files, donor)
 	wholeAgain(t, "the point's file lost", files, []*sourcetest.Point{sealed}, after)

@@ -53,8 +53,8 @@ func (h *healer) points(ctx context.Context) error {
 	return nil
 }
 
-// domainOf is where a point belongs whose file is lost: in the domain that has the tops of its trees, or in the default one. Nothing
-// of a sealed domain would be kept for a point that is elsewhere, and it may have what no donor has.
+// domainOf is where a point belongs whose file is lost: in the domain that has the tops of most of its trees, of several in the default
+// one. Nothing of a sealed domain would be kept for a point that is elsewhere, and it may have what no donor has.
 func (h *healer) domainOf(ctx context.Context, point *Point) (format.Name, error) {
 	r := h.repo
 	set, err := r.lookup(ctx)
@@ -62,6 +62,7 @@ func (h *healer) domainOf(ctx context.Context, point *Point) (format.Name, error
 		return format.Name{}, err
 	}
 	found := r.defaultDomain()
+	tops := map[format.Name]int{}
 	for _, root := range point.Roots {
 		if root == nil || root.Top.IsZero() {
 			continue
@@ -70,14 +71,17 @@ func (h *healer) domainOf(ctx context.Context, point *Point) (format.Name, error
 		if err != nil {
 			return format.Name{}, err
 		}
+		seen := map[format.Name]bool{{}: true}
 		for _, place := range places {
-			switch domain := r.domainOfPack(place.Pack); domain {
-			case format.Name{}:
-			case r.defaultDomain():
-				return domain, nil
-			default:
-				found = domain
+			if domain := r.domainOfPack(place.Pack); !seen[domain] {
+				seen[domain] = true
+				tops[domain]++
 			}
+		}
+	}
+	for domain, n := range tops {
+		if n > tops[found] {
+			found = domain
 		}
 	}
 	return found, nil
