@@ -169,7 +169,7 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 	if err != nil {
 		return err
 	}
-	return copyExit(report)
+	return copyExit(report, opened.Incomplete)
 }
 
 func pointsOf(opened *registry.Source) []backup.Point {
@@ -219,10 +219,13 @@ func nothingSelected(from string, points []backup.Point, globs []string) error {
 // machinesShown is how many machines a message names.
 const machinesShown = 10
 
-// copyExit is the exit code of a copy that was carried out to its end.
-func copyExit(report job.Report) error {
+// copyExit is the exit code of a copy that was carried out to its end. Where the source was not listed whole, machines may be missing.
+// An encrypted repository among the backups is told of, and is no failure.
+func copyExit(report job.Report, incomplete error) error {
 	failed := report.Failed()
 	switch {
+	case failed == 0 && incomplete != nil && !isKeyError(incomplete):
+		return hinted(exitWith(ExitSomeFailed, "the source was not listed whole: %w", incomplete), "what lies there was not copied")
 	case failed == 0:
 		return nil
 	case report.Copied() == 0 && report.There() == 0:

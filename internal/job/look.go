@@ -94,7 +94,7 @@ func (r *runner) unoffered(held []plan.Held) []backup.Machine {
 // list opens the sources into the view, and notes what they offer. What it does not come to the end of leaves doubt: retention must
 // not take a machine that was not listed for one that is gone.
 func (r *runner) list(ctx context.Context, v *view) error {
-	r.offers, r.doubt, r.selected = nil, "the sources were not all listed", nil
+	r.offers, r.doubt, r.selected, r.partly = nil, "the sources were not all listed", nil, ""
 	doubt := ""
 	states := []SourceState{}
 	var offers []policy.Offer
@@ -117,12 +117,14 @@ func (r *runner) list(ctx context.Context, v *view) error {
 				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points")
 			}
 		}
+		hidden := r.hidden(opened, state.Name)
+		doubt = cmp.Or(doubt, hidden)
 		if state.State != StateReady {
 			doubt = cmp.Or(doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
 		states = append(states, state)
 		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
-			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady, Points: briefs})
+			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && hidden == "", Points: briefs})
 		}
 	}
 	r.session.Sources = states
@@ -136,6 +138,20 @@ func (r *runner) list(ctx context.Context, v *view) error {
 	r.session.Listings, r.session.Seen = listings, r.complete()
 	r.doubt = doubt
 	return nil
+}
+
+// hidden is why a source may have points that are not listed; empty: it has not. Those of an encrypted repository among the backups
+// are nothing that the session fails to do.
+func (r *runner) hidden(opened *registry.Source, name string) string {
+	if opened == nil || opened.Incomplete == nil {
+		return ""
+	}
+	text := fmt.Sprintf("source %s is not listed whole: %s", name, backup.SafeText(opened.Incomplete.Error()))
+	if stateOf(opened.Incomplete) != StateNeedsKey {
+		r.partly = cmp.Or(r.partly, text)
+		r.alarm(AlarmOther, text+"; machines that lie there are not copied")
+	}
+	return text
 }
 
 // complete are the complete points of the machines that are selected.

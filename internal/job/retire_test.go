@@ -10,6 +10,8 @@ import (
 	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
+	"ferry/internal/repo"
+	"ferry/internal/source/registry"
 )
 
 const week = 7 * 24 * time.Hour
@@ -148,6 +150,29 @@ func TestRetiredMachineIsNotTooOld(t *testing.T) {
 	l.tell(a, backup.Retirement{}.Decide(true, l.now))
 	if s := l.run(job.ResultDone); len(s.Alarms) != 0 {
 		t.Errorf("alarms %v", s.Alarms)
+	}
+}
+
+// A folder of a source that cannot be looked into may have the machine's points: nothing is taken for gone, and the session says
+// that it could not see all there is.
+func TestHiddenFolderIsNoEvidence(t *testing.T) {
+	l, a := abandoned(t)
+	l.moveTo(3)
+	l.tell(a, backup.Retirement{}.Decide(true, l.now))
+	l.run(job.ResultDone)
+	l.moveTo(20)
+	l.edit = func(s *registry.Source) { s.Incomplete = errors.New("node2: permission denied") }
+	s := l.run(job.ResultPartly)
+	if s.Removed() != 0 || !strings.HasSuffix(s.Reason, " is not listed whole: node2: permission denied") || len(s.Alarms) != 1 || s.Listings[0].Complete {
+		t.Errorf("%s, %+v\n%s", s.Reason, s.Alarms, l.describe(s))
+	}
+	l.edit = func(s *registry.Source) { s.Incomplete = repo.ErrNeedsKey }
+	if s := l.run(job.ResultDone); s.Removed() != 0 || len(s.Alarms) != 0 {
+		t.Errorf("beside an encrypted repository: %+v\n%s", s.Alarms, l.describe(s))
+	}
+	l.edit = nil
+	if s := l.run(job.ResultDone); s.Removed() != 1 {
+		t.Errorf("when all is seen\n%s", l.describe(s))
 	}
 }
 

@@ -122,6 +122,8 @@ type runner struct {
 	found *repo.VerifyReport
 	// undone says which phases failed that no copy hangs on, and why; empty: none did.
 	undone string
+	// partly is which source could not be listed whole, and why; empty: all were that could be listed at all.
+	partly string
 }
 
 // errAborted ends a session whose script before the job failed.
@@ -302,6 +304,8 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultPartly, fmt.Sprintf("%d of %d machines failed%s", failed, len(s.Tasks), s.which(TaskFailed))
 	case r.undone != "":
 		s.Result, s.Reason = ResultPartly, r.undone
+	case r.partly != "":
+		s.Result, s.Reason = ResultPartly, r.partly
 	case s.SourcesWait():
 		s.Result, s.Reason = ResultWaits, "no source can be read"
 	case states[TaskWaits] > 0:

@@ -18,6 +18,9 @@ import (
 // SearchDepth is how many levels of folders below the root are searched: files in the root itself are level 0.
 const SearchDepth = 3
 
+// lostAndFound is the folder that file systems keep for their repair. Who may not look into it misses no backups.
+const lostAndFound = "lost+found"
+
 // listingLimit bounds the number of entries that one listing keeps in memory.
 const listingLimit = 1 << 20
 
@@ -34,8 +37,11 @@ type Listing struct {
 	Repositories []string
 	// Problems are places that could not be looked into, and what formats have to say beside their points.
 	Problems []error
-	claimed  map[string]bool
-	closers  []io.Closer
+	// Incomplete is the first place that could not be looked into: there may be points of which the listing knows nothing. Nil:
+	// everything was looked at. Links that lead nowhere, and what has gone meanwhile, hide nothing.
+	Incomplete error
+	claimed    map[string]bool
+	closers    []io.Closer
 }
 
 // CloseWith hands over something that points of this listing are read through. It is closed with the source.
@@ -90,7 +96,10 @@ func (w *walker) walk(folder string, depth int) error {
 		if folder == "." {
 			return err
 		}
-		w.problem(folder, err)
+		if errors.Is(err, fs.ErrPermission) && path.Base(folder) == lostAndFound {
+			return nil
+		}
+		w.hidden(folder, err)
 		w.unreachable(folder, "", err)
 	}
 	repository := w.isRepository(folder, entries)
@@ -100,14 +109,18 @@ func (w *walker) walk(folder string, depth int) error {
 	var files []Entry
 	for _, found := range entries {
 		if w.count++; w.count > listingLimit {
-			w.problem(folder, errTooManyFiles)
+			w.hidden(folder, errTooManyFiles)
 			w.unreachable(folder, "", errTooManyFiles)
 			break
 		}
 		entryPath := path.Join(folder, found.Name())
 		info, err := w.listing.Root.root.Stat(filepath.FromSlash(entryPath))
 		if err != nil {
-			w.problem(entryPath, err)
+			if link := found.Type()&fs.ModeSymlink != 0; link || errors.Is(err, fs.ErrNotExist) {
+				w.problem(entryPath, err)
+			} else {
+				w.hidden(entryPath, err)
+			}
 			if errors.Is(err, fs.ErrNotExist) && found.Type()&fs.ModeSymlink == 0 {
 				err = fmt.Errorf("%w: %w", backup.ErrVanished, err)
 			}
@@ -158,6 +171,14 @@ func (w *walker) isRepository(folder string, entries []fs.DirEntry) bool {
 
 func (w *walker) problem(place string, err error) {
 	w.listing.Problems = append(w.listing.Problems, fmt.Errorf("%s: %w", backup.EncodeName(place), err))
+}
+
+// hidden is a problem with a place that may have points.
+func (w *walker) hidden(place string, err error) {
+	w.problem(place, err)
+	if w.listing.Incomplete == nil {
+		w.listing.Incomplete = w.listing.Problems[len(w.listing.Problems)-1]
+	}
 }
 
 func (w *walker) unreachable(folder, name string, err error) {

@@ -27,8 +27,11 @@ type Source struct {
 	Unknown int
 	// Problems are places that could not be looked into, and what formats have to say beside their points.
 	Problems []error
-	broken   *brokenFiles
-	listing  *source.Listing
+	// Incomplete is why there may be points that are not listed: a folder that could not be looked into, or a Ferry repository
+	// that could not be opened. Nil: these are all.
+	Incomplete error
+	broken     *brokenFiles
+	listing    *source.Listing
 }
 
 // Options of opening a source.
@@ -114,6 +117,7 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 		}
 		if err != nil {
 			s.Problems = append(s.Problems, each(err)...)
+			s.Incomplete = cmp.Or(s.Incomplete, each(err)[0])
 		}
 		if len(s.Points) == 0 {
 			s.Points = points
@@ -122,6 +126,7 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 		}
 	}
 	s.Problems = append(s.Problems, listing.Problems...)
+	s.Incomplete = cmp.Or(s.Incomplete, listing.Incomplete)
 	s.Unknown = listing.Unknown()
 	for i := range s.Points {
 		bound(&s.Points[i])

@@ -125,7 +125,7 @@ func TestPointsAreSortedAndUnique(t *testing.T) {
 
 func TestOneFormatsTroubleIsItsOwn(t *testing.T) {
 	s := open(t, backups(t), "", named{format: "x", err: errors.New("cannot")}, named{format: "y", state: backup.StateComplete})
-	if len(s.Points) != 2 || len(s.Problems) != 1 {
+	if len(s.Points) != 2 || len(s.Problems) != 1 || !errors.Is(s.Incomplete, s.Problems[0]) {
 		t.Fatalf("%d points, problems %v", len(s.Points), s.Problems)
 	}
 }
