@@ -13,6 +13,7 @@ needed=(
 	python3 python3
 	curl curl
 	mkfs.ext4 e2fsprogs
+	mkfs.xfs xfsprogs
 	losetup util-linux
 	bindfs bindfs
 	libvirtd libvirt-daemon-system
