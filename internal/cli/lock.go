@@ -59,8 +59,7 @@ func describeLock(r *repo.Repository) lockJSON {
 }
 
 // lockRow is a row of repo info.
-func lockRow(r *repo.Repository) []string {
-	info := r.LockInfo()
+func lockRow(info repo.LockInfo) []string {
 	if info.Lock == nil {
 		return []string{"locked", "no"}
 	}
@@ -78,8 +77,9 @@ type locksJSON struct {
 }
 
 type lockProblemJSON struct {
-	File  string `json:"file"`
-	Until string `json:"until"`
+	File    string `json:"file"`
+	Missing bool   `json:"missing"`
+	Until   string `json:"until"`
 }
 
 func (a *app) repoLocksCommand() *cobra.Command {
@@ -88,8 +88,9 @@ func (a *app) repoLocksCommand() *cobra.Command {
 		Use: "locks REPOSITORY", Short: "Say until when a repository's files are locked",
 		Long: `Say until when the files of a repository that was made with --lock cannot be
 deleted or replaced by anyone, this program included. With --check the storage is
-asked about every file, and the exit code is 5 if one is not locked for as long as
-the repository's log says. With --extend everything that points need is locked for
+asked about every file that must be locked: packs, parity, points, keys, the log
+and the description. The exit code is 5 if one is missing, or not locked for as
+long as the repository's log says. With --extend everything that points need is locked for
 the repository's period from now on, as the next copy would do.`,
 		Example:           "  ferry repo locks s3://backups/vault\n  ferry repo locks s3://backups/vault --check\n  ferry repo locks s3://backups/vault --extend",
 		Args:              arguments("REPOSITORY"),
@@ -99,7 +100,7 @@ the repository's period from now on, as the next copy would do.`,
 		},
 	}
 	command.Flags().BoolVar(&extend, "extend", false, "lock everything for the repository's period from now on")
-	command.Flags().BoolVar(&check, "check", false, "ask the storage about every file")
+	command.Flags().BoolVar(&check, "check", false, "ask the storage about every file that must be locked")
 	return command
 }
 
@@ -122,36 +123,59 @@ func (a *app) repoLocks(ctx context.Context, path string, extend, check bool) er
 		}
 		described.Files, described.First = files, lockTime(first)
 		for _, p := range problems {
-			described.Problems = append(described.Problems, lockProblemJSON{File: p.File, Until: lockTime(p.Until)})
+			described.Problems = append(described.Problems, lockProblemJSON{File: p.File, Missing: p.Missing, Until: lockTime(p.Until)})
 		}
 	}
 	described.Requests = a.requests()
 	if a.json {
 		err = a.printJSON(described)
 	} else {
-		a.printLocks(repository, described, check)
+		a.printLocks(repository.LockInfo(), described, check)
 	}
 	if err == nil && len(described.Problems) > 0 {
-		return &exitError{code: ExitDamaged, err: hinted(
-			fmt.Errorf("%s not locked for as long as the log says", counted(len(described.Problems), "file")), "ferry repo locks "+path+" --extend locks them again; find out who unlocked them",
-		)}
+		return &exitError{code: ExitDamaged, err: lockError(path, described.Problems)}
 	}
 	return err
 }
 
-func (a *app) printLocks(repository *repo.Repository, described locksJSON, check bool) {
-	if described.Lock.Mode == "" {
-		a.line("the files of %s are not locked", repository.Location())
+// lockError says what to do about files that are not locked, or not there.
+func lockError(path string, problems []lockProblemJSON) error {
+	missing := 0
+	for _, p := range problems {
+		if p.Missing {
+			missing++
+		}
+	}
+	found := fmt.Errorf("%s not locked for as long as the log says", counted(len(problems), "file"))
+	if missing == 0 {
+		return hinted(found, "ferry repo locks "+path+" --extend locks them again; find out who unlocked them")
+	}
+	return hinted(fmt.Errorf("%w, %s of them missing", found, count(missing)), "ferry verify "+path+" says what is lost with them; then find out who deleted them")
+}
+
+func (a *app) printLocks(info repo.LockInfo, described locksJSON, check bool) {
+	if info.Lock == nil {
+		a.line("the files of %s are not locked", described.Repository.Location)
 		return
 	}
-	info := repository.LockInfo()
-	a.line("%s: everything that points need is locked until %s at least", info.Lock.Mode, when(info.Until))
+	if len(described.Problems) > 0 {
+		a.line("%s: by the log everything that points need is locked until %s at least, but it is not", info.Lock.Mode, when(info.Until))
+	} else {
+		a.line("%s: everything that points need is locked until %s at least", info.Lock.Mode, when(info.Until))
+	}
 	a.line("each copy keeps its points for %s", policy.FormatDuration(time.Duration(info.Lock.Seconds)*time.Second))
 	for _, p := range described.Problems {
-		a.line("NOT LOCKED  %s: %s", p.File, lockedText(p.Until))
+		if p.Missing {
+			a.line("MISSING  %s", p.File)
+		} else {
+			a.line("NOT LOCKED  %s: %s", p.File, lockedText(p.Until))
+		}
 	}
-	if check {
-		a.say("asked about %s; the first lock ends at %s", counted(described.Files, "file"), lockedText(described.First))
+	switch {
+	case check && described.First == "":
+		a.say("asked about %s, not all of which are locked", counted(described.Files, "file"))
+	case check:
+		a.say("asked about %s; the first lock ends at %s", counted(described.Files, "file"), described.First)
 	}
 }
 

@@ -162,7 +162,7 @@ func (a *app) repoInfo(ctx context.Context, path string, analyze bool) error {
 		{"ids", d.Hash},
 		{"block size", size(repository.BlockSize())},
 		{"encrypted", map[bool]string{true: "yes", false: "no"}[d.Encrypted]},
-		lockRow(repository),
+		lockRow(repository.LockInfo()),
 		{""},
 		{"machines", count(machines)},
 		{"points", count(usage.Points)},

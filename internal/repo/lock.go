@@ -154,22 +154,11 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 		}
 		until = r.state.Locked
 	}
-	names := lockedFiles(r.state, r.description.Parity != nil)
-	head, checkpoint := r.state.Head.N, uint64(0)
-	known, err := r.findCheckpoints(ctx)
-	if err == nil {
-		checkpoint = known
-	}
+	head := r.state.Head.N
+	names, err := r.lockedNames(ctx)
 	r.mu.Unlock()
 	if err != nil {
 		return nil, err
-	}
-	names = append(names, format.DescriptionName)
-	if checkpoint > 0 {
-		names = append(names, commitlog.CheckpointName(checkpoint))
-	}
-	for n := max(checkpoint, 1); n <= head; n++ {
-		names = append(names, commitlog.EntryName(n))
 	}
 	if r.description.Encrypted {
 		keys, err := r.lockedKeys(ctx)
@@ -189,6 +178,24 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 	r.locks.extended, r.locks.extendedTo, r.locks.extendedHead = extended, until, head
 	r.locks.mu.Unlock()
 	return &until, nil
+}
+
+// lockedNames are the files that must be locked for as long as the log says (docs/format.md section 15), but those below keys/:
+// of the log the newest checkpoint, the entry that it is the state after and all that follow, or all entries without one. The
+// caller holds r.mu.
+func (r *Repository) lockedNames(ctx context.Context) ([]string, error) {
+	checkpoint, err := r.findCheckpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := append(lockedFiles(r.state, r.description.Parity != nil), format.DescriptionName)
+	if checkpoint > 0 {
+		names = append(names, commitlog.CheckpointName(checkpoint))
+	}
+	for n := max(checkpoint, 1); n <= r.state.Head.N; n++ {
+		names = append(names, commitlog.EntryName(n))
+	}
+	return names, nil
 }
 
 // lockedKeys are the files below keys/ but what rotations have left over: that may go when its lock ends. Where the key files
@@ -304,44 +311,4 @@ func (r *Repository) lockedBy(payload *commitlog.Payload) {
 	if payload.Locked != nil {
 		r.locks.extended = nil
 	}
-}
-
-// LockProblem is a file that is not locked for as long as the log says.
-type LockProblem struct {
-	File string
-	// Until when it is locked; zero if it is not.
-	Until time.Time
-}
-
-// CheckLocks asks the storage until when each file that is to be locked is locked. It returns how many files it asked about,
-// the first of their ends, and those that are not locked until the time that the log says.
-func (r *Repository) CheckLocks(ctx context.Context) (files int, first time.Time, problems []LockProblem, err error) {
-	if r.locks == nil {
-		return 0, time.Time{}, nil, nil
-	}
-	r.mu.Lock()
-	names, want := lockedFiles(r.state, false), r.state.Locked
-	names = append(names, format.DescriptionName, commitlog.EntryName(r.state.Head.N))
-	r.mu.Unlock()
-	var mu sync.Mutex
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(2 * storage.ParallelReads(r.store))
-	for _, name := range names {
-		group.Go(func() error {
-			until, err := r.locks.locker.LockedUntil(ctx, name)
-			if err != nil && !errors.Is(err, storage.ErrNotExist) {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if first.IsZero() || until.Before(first) {
-				first = until
-			}
-			if until.Before(want) {
-				problems = append(problems, LockProblem{File: name, Until: until})
-			}
-			return nil
-		})
-	}
-	return len(names), first, problems, group.Wait()
 }

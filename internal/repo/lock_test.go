@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -89,7 +90,7 @@ func (s *lockStore) Lock(_ context.Context, name string, _ storage.Immutability,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*s.locks++
-	if len(s.Names(name)) == 0 {
+	if !slices.Contains(s.Names(name), name) {
 		return fmt.Errorf("%s: %w", name, storage.ErrNotExist)
 	}
 	if until.Before(s.locked[name]) {
@@ -103,6 +104,9 @@ func (s *lockStore) Lock(_ context.Context, name string, _ storage.Immutability,
 func (s *lockStore) LockedUntil(_ context.Context, name string) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !slices.Contains(s.Names(name), name) {
+		return time.Time{}, fmt.Errorf("%s: %w", name, storage.ErrNotExist)
+	}
 	return s.locked[name], nil
 }
 

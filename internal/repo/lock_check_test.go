@@ -1,0 +1,124 @@
+package repo_test
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ferry/internal/repo"
+	"ferry/internal/repo/keyring"
+)
+
+// Whatever section 15 of the format wants locked is asked about: a file of any kind that somebody has unlocked, locked for less
+// time or deleted is named, with the key and without. Nothing else is.
+func TestCheckLocksAsksAboutEveryKind(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	store := newLockStore(clock)
+	options := encryptedOptions(repo.Options{
+		BlockSize: smallBlock, Parity: &repo.Parity{Data: 10, Parity: 2}, Lock: &repo.Lock{Mode: "compliance", Seconds: 30 * 24 * 3600},
+	})
+	with, without := repo.Environment{Now: clock, Keys: identities{testIdentity()}}, repo.Environment{Now: clock}
+	closeRepo(t, must(repo.Init(t.Context(), store, with, options))(t))
+	open := func(env repo.Environment) *repo.Repository {
+		r := must(repo.Open(t.Context(), store.another(), env))(t)
+		r.SetPackTargets(smallPack, smallPack)
+		return r
+	}
+	r := open(with)
+	mustCopyAll(t, r, onePoint("m", "p1", content(1, 20*smallBlock)))
+	closeRepo(t, r)
+	asked := func(checkpoint bool) {
+		t.Helper()
+		kinds := map[string][]string{}
+		for _, name := range store.Names("") {
+			switch folder := path.Dir(name); {
+			case strings.HasPrefix(name, "index/"), strings.HasPrefix(name, "partials/"), strings.HasPrefix(name, "marks/"):
+			case checkpoint && folder == "log": // but the last one the checkpoint stands for them
+				kinds[folder] = []string{name}
+			case strings.HasSuffix(name, keyring.NoteSuffix):
+				kinds["notes"] = append(kinds["notes"], name)
+			default:
+				kind, _, _ := strings.Cut(name, "/")
+				kinds[kind] = append(kinds[kind], name)
+			}
+		}
+		if want := 7; checkpoint && len(kinds) != want+1 || !checkpoint && len(kinds) != want {
+			t.Fatalf("kinds %v", slices.Sorted(maps.Keys(kinds)))
+		}
+		total := 0
+		for _, names := range kinds {
+			total += len(names)
+		}
+		for _, env := range []repo.Environment{with, without} {
+			judge := func(what string, want ...repo.LockProblem) {
+				t.Helper()
+				r := open(env)
+				defer closeRepo(t, r)
+				files, first, problems, err := r.CheckLocks(t.Context())
+				if err != nil || !slices.Equal(problems, want) || files != total {
+					t.Errorf("%s, with the key: %v: %d files of %d, problems %v, want %v, %v", what, env.Keys != nil, files, total, problems, want, err)
+				}
+				if len(want) == 1 && !first.Equal(want[0].Until) || len(want) == 0 && first.Before(r.LockInfo().Until) {
+					t.Errorf("%s: the first lock ends at %v", what, first)
+				}
+			}
+			judge("all is well")
+			for kind, names := range kinds {
+				name := names[0]
+				until := store.locked[name]
+				delete(store.locked, name)
+				judge(kind+" unlocked", repo.LockProblem{File: name})
+				store.locked[name] = until.Add(-24 * time.Hour)
+				judge(kind+" locked for less time", repo.LockProblem{File: name, Until: until.Add(-24 * time.Hour)})
+				store.locked[name] = until
+				if name == "repository.json" || kind == "keys" && len(names) == 1 && env.Keys != nil || kind == "checkpoints" || kind == "log" {
+					continue // it does not open, or another checkpoint is the newest
+				}
+				var kept []byte
+				tamper(t, store.Store, name, func(b []byte) []byte { kept = b; return b })
+				if err := store.Store.Delete(t.Context(), name); err != nil {
+					t.Fatal(err)
+				}
+				judge(kind+" deleted", repo.LockProblem{File: name, Missing: true})
+				if err := store.Store.Put(t.Context(), name, kept); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	asked(false)
+	// With a checkpoint the entries before it need no lock any more.
+	r = open(with)
+	for i := 0; len(store.Names("checkpoints/")) == 0; i++ {
+		if i > 500 {
+			t.Fatal("no checkpoint is written")
+		}
+		if _, err := r.Hold(t.Context(), r.Entries()[0].ID, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first := "log/000000000001"; store.locked[first].IsZero() {
+		t.Errorf("%s was not locked", first)
+	} else {
+		delete(store.locked, first)
+	}
+	closeRepo(t, r)
+	asked(true)
+	// Not one key file is left, and no list that tells of any.
+	for _, name := range slices.Concat(store.Names("keys/"), store.Names("marks/keys-")) {
+		if err := store.Store.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = open(without)
+	defer closeRepo(t, r)
+	_, _, problems, err := r.CheckLocks(t.Context())
+	if want := []repo.LockProblem{{File: "keys/", Missing: true}}; err != nil || !slices.Equal(problems, want) {
+		t.Errorf("no keys at all: %v, %v", problems, err)
+	}
+}
