@@ -130,11 +130,13 @@ type Task struct {
 	Attempts int64     `json:"attempts"`
 	Began    time.Time `json:"began"`
 	Ended    time.Time `json:"ended"`
-	// Done of Total bytes of the point are dealt with; Read from the source, Written to the target.
+	// Done of Total bytes of the point are dealt with; Read from the source, Written to the target. Kept is how much is written down
+	// in the target: after an interruption the copy goes on from there.
 	Done    int64 `json:"done"`
 	Total   int64 `json:"total"`
 	Read    int64 `json:"read"`
 	Written int64 `json:"written"`
+	Kept    int64 `json:"kept"`
 }
 
 // Machine is a machine: its exact id, and the name that it had last.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 )
@@ -63,30 +62,44 @@ func childWorks(ctx context.Context, c *Catalog, owner string) error {
 		return err
 	}
 	for {
-		claimed, err := c.Tasks.Claim(ctx, owner, MaxLease, Slots{})
+		claimed, err := childTakes(ctx, c, session, owner)
 		if err != nil {
 			return err
 		}
-		if claimed == nil {
-			point := pointID(rand.IntN(1000), rand.Int())
-			if _, err := c.Tasks.Enqueue(ctx, session, []NewTask{{Machine: machine(rand.IntN(1000)), Point: &point, Source: "pve", Target: "vault"}}); err != nil {
-				return err
-			}
-			continue
-		}
 		fmt.Println("claimed", claimed.ID, claimed.Lease.Epoch, 0)
-		step, _ := strconv.Atoi(string(claimed.Checkpoint))
+		step := claimed.Progress.Kept
 		for range 5 {
 			step++
-			if err := c.Tasks.Checkpoint(ctx, claimed.Lease, []byte(strconv.Itoa(step))); err != nil {
+			if _, err := c.Tasks.Renew(ctx, &claimed.Lease, MaxLease, Progress{Kept: step}); err != nil {
 				return err
 			}
 			fmt.Println("checkpoint", claimed.ID, claimed.Lease.Epoch, step)
 		}
-		if err := c.Tasks.Finish(ctx, claimed.Lease, TaskDone, "", Progress{Done: int64(step)}); err != nil {
+		if err := c.Tasks.Finish(ctx, claimed.Lease, TaskDone, "", Progress{Kept: step}); err != nil {
 			return err
 		}
 		fmt.Println("finished", claimed.ID, claimed.Lease.Epoch, step)
+	}
+}
+
+// childTakes takes the session's first task that can be had, or a new one.
+func childTakes(ctx context.Context, c *Catalog, session SessionLease, owner string) (*Claimed, error) {
+	for {
+		rows, err := c.Tasks.Of(ctx, session.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			if row.State == TaskWaiting || row.State == TaskRunning {
+				if claimed, err := c.Tasks.Take(ctx, row.ID, owner, MaxLease); err != nil || claimed != nil {
+					return claimed, err
+				}
+			}
+		}
+		point := pointID(rand.IntN(1000), rand.Int())
+		if _, err := c.Tasks.Enqueue(ctx, session, []NewTask{{Machine: machine(rand.IntN(1000)), Point: &point, Source: "pve", Target: "vault"}}); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -172,14 +185,13 @@ func readAndKill(t *testing.T, path string, count int) (lines []string) {
 func checkAcknowledged(t *testing.T, c *Catalog, round int, said map[int64]acknowledged) {
 	t.Helper()
 	for id, last := range said {
-		var state, checkpoint string
-		var epoch, done int64
-		must(t, c.db.reader.QueryRow(`SELECT t.state, t.epoch, CAST(t.checkpoint AS TEXT), COALESCE(json_extract(t.progress, '$.done'), 0) FROM tasks t WHERE t.id = $1`,
-			id).Scan(&state, &epoch, &checkpoint, &done))
-		step, _ := strconv.ParseInt(checkpoint, 10, 64)
+		var state string
+		var epoch, step int64
+		must(t, c.db.reader.QueryRow(`SELECT t.state, t.epoch, COALESCE(json_extract(t.progress, '$.kept'), 0) FROM tasks t WHERE t.id = $1`,
+			id).Scan(&state, &epoch, &step))
 		// It may be further than what was said: killed between the commit and saying so.
 		switch {
-		case state == string(TaskDone) && done >= last.step && epoch >= last.epoch:
+		case state == string(TaskDone) && step >= last.step && epoch >= last.epoch:
 		case state == string(TaskRunning) && step >= last.step && epoch >= last.epoch && last.what != "finished":
 		default:
 			t.Errorf("round %d: task %d is %s at epoch %d, step %d; acknowledged was %+v", round, id, state, epoch, step, last)

@@ -25,8 +25,8 @@ type database struct {
 type section int64
 
 const (
-	// sectionClaim: who counts what runs to see whether one more may.
-	sectionClaim section = 1 + iota
+	// sectionTake: who chooses a session to take over.
+	sectionTake section = 1 + iota
 	// sectionMirror: who changes which edition a mirror follows.
 	sectionMirror
 )

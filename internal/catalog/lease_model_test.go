@@ -16,14 +16,14 @@ import (
 
 // taskModel is what a task should be.
 type taskModel struct {
-	id, order, epoch, attempts, cancel int64
-	state, owner, checkpoint           string
-	until, next                        time.Time
+	id, order, epoch, attempts, cancel, kept int64
+	state, owner                             string
+	until                                    time.Time
 }
 
 func (m taskModel) String() string {
-	return fmt.Sprintf("task %d %s, owner %q, epoch %d until %v, attempts %d, next %v, cancel %d, checkpoint %q",
-		m.id, m.state, m.owner, m.epoch, maybe(stamp(m.until)), m.attempts, maybe(stamp(m.next)), m.cancel, m.checkpoint)
+	return fmt.Sprintf("task %d %s, owner %q, epoch %d until %v, attempts %d, cancel %d, kept %d",
+		m.id, m.state, m.owner, m.epoch, maybe(stamp(m.until)), m.attempts, m.cancel, m.kept)
 }
 
 // ownerModel is a process: its own connections, its own clock, and every lease that it was ever given. It may be paused at any
@@ -40,56 +40,35 @@ type leaseModel struct {
 	owners []*ownerModel
 	tasks  []*taskModel
 	writes int
+	// session that the tasks are of.
+	session int64
 }
 
 func (m *leaseModel) find(id int64) *taskModel {
 	return m.tasks[slices.IndexFunc(m.tasks, func(task *taskModel) bool { return task.id == id })]
 }
 
-// next is what an owner should get.
-func (m *leaseModel) next(o *ownerModel, slots int) (task *taskModel, takeOver bool) {
-	now := o.clock.now()
-	running := 0
-	for _, task := range m.tasks { // in order
-		if task.state != "running" {
-			continue
-		}
-		running++
-		if task.owner != o.name && (!task.until.After(now) || task.until.After(now.Add(2*MaxLease))) {
-			return task, true
-		}
-	}
-	if running >= slots {
-		return nil, false
-	}
-	for _, task := range m.tasks {
-		if task.state == "waiting" && !task.next.After(now) {
-			return task, false
-		}
-	}
-	return nil, false
-}
-
-func (m *leaseModel) claim(t *rapid.T) {
+func (m *leaseModel) take(t *rapid.T) {
 	o := rapid.SampledFrom(m.owners).Draw(t, "owner")
-	slots := rapid.IntRange(1, 3).Draw(t, "slots")
+	want := rapid.SampledFrom(m.tasks).Draw(t, "task")
 	length := rapid.SampledFrom([]time.Duration{time.Second, time.Minute, MaxLease}).Draw(t, "length")
-	want, takeOver := m.next(o, slots)
-	got, err := o.catalog.Tasks.Claim(context.Background(), o.name, length, Slots{All: slots})
+	now := o.clock.now()
+	takeOver := want.state == "running" && want.owner != o.name && (!want.until.After(now) || want.until.After(now.Add(2*MaxLease)))
+	got, err := o.catalog.Tasks.Take(context.Background(), want.id, o.name, length)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if (got == nil) != (want == nil) {
-		t.Fatalf("%s claimed %v, want %v", o.name, got, want)
+	if (got != nil) != (want.state == "waiting" || takeOver) {
+		t.Fatalf("%s took %v, of %v", o.name, got, want)
 	}
 	if got == nil {
 		return
 	}
 	want.epoch++
 	want.attempts += flag(takeOver)
-	want.state, want.owner, want.until, want.next = "running", o.name, o.clock.now().Add(length), time.Time{}
-	if got.ID != want.id || got.Lease.Epoch != want.epoch || got.TakenOver != takeOver || string(got.Checkpoint) != want.checkpoint || int64(got.Cancel) != want.cancel {
-		t.Fatalf("%s claimed %+v, want %v", o.name, got, want)
+	want.state, want.owner, want.until = "running", o.name, now.Add(length)
+	if got.ID != want.id || got.Lease.Epoch != want.epoch || got.Progress.Kept != want.kept || int64(got.Cancel) != want.cancel {
+		t.Fatalf("%s took %+v, want %v", o.name, got, want)
 	}
 	o.leases = append(o.leases, got.Lease)
 }
@@ -117,7 +96,7 @@ func (m *leaseModel) write(t *rapid.T, doing string, do func(o *ownerModel, leas
 func (m *leaseModel) actions() map[string]func(*rapid.T) {
 	ctx := context.Background()
 	return map[string]func(*rapid.T){
-		"claim": m.claim,
+		"take": m.take,
 		"time passes": func(t *rapid.T) {
 			by := rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, time.Minute, MaxLease, time.Hour}).Draw(t, "by")
 			for _, o := range m.owners {
@@ -128,32 +107,23 @@ func (m *leaseModel) actions() map[string]func(*rapid.T) {
 			rapid.SampledFrom(m.owners).Draw(t, "owner").clock.move(time.Duration(rapid.IntRange(-4000, 4000).Draw(t, "seconds")) * time.Second)
 		},
 		"renew": func(t *rapid.T) {
-			length := rapid.SampledFrom([]time.Duration{time.Second, MaxLease}).Draw(t, "length")
+			length, kept := rapid.SampledFrom([]time.Duration{time.Second, MaxLease}).Draw(t, "length"), rapid.Int64Range(0, 9).Draw(t, "kept")
 			var until time.Time
 			m.write(t, "renew", func(o *ownerModel, lease TaskLease) error {
 				until = o.clock.now().Add(length)
-				cancel, err := o.catalog.Tasks.Renew(ctx, &lease, length, Progress{})
+				cancel, err := o.catalog.Tasks.Renew(ctx, &lease, length, Progress{Kept: kept})
 				if want := m.find(lease.ID).cancel; err == nil && int64(cancel) != want {
 					t.Fatalf("told %d, want %d", cancel, want)
 				}
 				return err
-			}, func(task *taskModel) { task.until = until })
-		},
-		"checkpoint": func(t *rapid.T) {
-			text := rapid.StringMatching(`[a-z]{1,3}`).Draw(t, "checkpoint")
-			m.write(t, "checkpoint", func(o *ownerModel, lease TaskLease) error {
-				return o.catalog.Tasks.Checkpoint(ctx, lease, []byte(text))
-			}, func(task *taskModel) { task.checkpoint = text })
+			}, func(task *taskModel) { task.until, task.kept = until, kept })
 		},
 		"postpone": func(t *rapid.T) {
-			failed := rapid.Bool().Draw(t, "failed")
-			after := rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "after")
-			var next time.Time
+			failed, kept := rapid.Bool().Draw(t, "failed"), rapid.Int64Range(0, 9).Draw(t, "kept")
 			m.write(t, "postpone", func(o *ownerModel, lease TaskLease) error {
-				next = o.clock.now().Add(after)
-				return o.catalog.Tasks.Postpone(ctx, lease, "", next, failed)
+				return o.catalog.Tasks.Postpone(ctx, lease, "", Progress{Kept: kept}, failed)
 			}, func(task *taskModel) {
-				task.owner, task.until, task.next = "", time.Time{}, next
+				task.owner, task.until, task.kept = "", time.Time{}, kept
 				task.attempts += flag(failed)
 				task.state = map[bool]string{false: "waiting", true: "stopped"}[task.cancel > 0]
 			})
@@ -170,20 +140,20 @@ func (m *leaseModel) actions() map[string]func(*rapid.T) {
 					return ErrLostLease // what else this lease gets from now on
 				}
 				return err
-			}, func(task *taskModel) { task.state, task.until, task.checkpoint = string(state), time.Time{}, "" })
+			}, func(task *taskModel) { task.state, task.until, task.kept = string(state), time.Time{}, 0 })
 		},
 		"cancel": func(t *rapid.T) {
-			task := rapid.SampledFrom(m.tasks).Draw(t, "task")
 			how := rapid.SampledFrom([]Cancel{CancelGracefully, CancelNow}).Draw(t, "how")
-			if err := m.owners[0].catalog.Tasks.Cancel(ctx, task.id, how); err != nil {
+			if err := m.owners[0].catalog.Sessions.Cancel(ctx, m.session, how); err != nil {
 				t.Fatal(err)
 			}
-			if task.state != "waiting" && task.state != "running" {
-				return
-			}
-			task.cancel = max(task.cancel, int64(how))
-			if task.state == "waiting" {
-				task.state = "stopped"
+			for _, task := range m.tasks {
+				if task.state == "waiting" || task.state == "running" {
+					task.cancel = max(task.cancel, int64(how))
+				}
+				if task.state == "waiting" {
+					task.state = "stopped"
+				}
 			}
 		},
 		"a process starts anew": func(t *rapid.T) {
@@ -210,13 +180,18 @@ func (m *leaseModel) check(t *rapid.T) {
 	var got []string
 	err := each(context.Background(), m.owners[0].catalog.db.reader, func(rows *sql.Rows) error {
 		var task taskModel
-		var until, next int64
-		var checkpoint []byte
-		err := rows.Scan(&task.id, &task.state, &task.owner, &task.epoch, &until, &task.attempts, &next, &task.cancel, &checkpoint)
-		task.until, task.next, task.checkpoint = maybe(until), maybe(next), string(checkpoint)
+		var until int64
+		var text string
+		err := rows.Scan(&task.id, &task.state, &task.owner, &task.epoch, &until, &task.attempts, &task.cancel, &text)
+		if err != nil {
+			return err
+		}
+		var progress Progress
+		err = fromJSON(text, &progress)
+		task.until, task.kept = maybe(until), progress.Kept
 		got = append(got, task.String())
 		return err
-	}, `SELECT id, state, owner, epoch, lease_until, attempts, next_at, cancel, checkpoint FROM tasks ORDER BY ordinal, id`)
+	}, `SELECT id, state, owner, epoch, lease_until, attempts, cancel, progress FROM tasks ORDER BY ordinal, id`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +205,7 @@ func (m *leaseModel) check(t *rapid.T) {
 }
 
 // Whatever several owners do, with clocks that differ and jump, paused and started anew: a task has one holder, only the holder
-// writes, a new holder sees exactly what the last one has written, and there are never more than there are slots.
+// writes, and a new holder sees exactly what the last one has written.
 func TestLeasesAgainstAModel(t *testing.T) {
 	onBoth(t, func(t *testing.T, at place) {
 		var owners []*ownerModel
@@ -253,6 +228,7 @@ func TestLeasesAgainstAModel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			m.session = session.ID
 			var tasks []NewTask
 			for i := range 4 {
 				tasks = append(tasks, NewTask{Machine: machine(i), Source: "pve", Target: "vault", Order: int64(i)})

@@ -106,6 +106,11 @@ func TestTakeACertainTask(t *testing.T) {
 		}
 		_, err = c.Tasks.Enqueue(ctx, lease, tasks)
 		must(t, err)
+		opens := clock.now().Add(time.Hour)
+		must(t, c.Sessions.Wait(ctx, lease, Blocked{Kind: "window", Until: opens}, "the window is closed"))
+		if waits, err := c.Status.Waits(ctx, 10); err != nil || len(waits) != 1 || waits[0] != (Wait{Job: "offsite", Reason: "the window is closed", Tasks: 3, Until: opens}) {
+			t.Errorf("waits %+v, %v", waits, err)
+		}
 		must(t, c.Sessions.Wait(ctx, lease, Blocked{Kind: "slot"}, "no slot"))
 		rows, err := c.Tasks.Of(ctx, session.ID)
 		must(t, err)
@@ -116,7 +121,7 @@ func TestTakeACertainTask(t *testing.T) {
 		}
 		last := rows[2]
 		taken, err := c.Tasks.Take(ctx, last.ID, "me", time.Minute)
-		if must(t, err); taken == nil || *taken.Point != pointID(2, 1) || taken.TakenOver || taken.Reason != "" {
+		if must(t, err); taken == nil || *taken.Point != pointID(2, 1) || taken.Attempts != 0 || taken.Reason != "" {
 			t.Fatalf("took %+v", taken)
 		}
 		for _, owner := range []string{"me", "other"} {
@@ -126,7 +131,7 @@ func TestTakeACertainTask(t *testing.T) {
 		}
 		clock.move(2 * time.Minute)
 		over, err := c.Tasks.Take(ctx, last.ID, "other", time.Minute)
-		if must(t, err); over == nil || !over.TakenOver || over.Lease.Epoch <= taken.Lease.Epoch {
+		if must(t, err); over == nil || over.Attempts != 1 || over.Lease.Epoch <= taken.Lease.Epoch {
 			t.Fatalf("taken over: %+v", over)
 		}
 		if err := c.Tasks.Finish(ctx, taken.Lease, TaskDone, "", Progress{}); !errors.Is(err, ErrLostLease) {

@@ -53,6 +53,8 @@ type Blocked struct {
 	Kind   string `json:"kind"`
 	State  string `json:"state,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Until is when it goes on by itself; zero: that is not known.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // NewSession is a session that is to begin.
@@ -181,7 +183,7 @@ func (s *Sessions) Take(ctx context.Context, owner string, length time.Duration)
 	now := s.db.now().UTC()
 	err = s.db.write(ctx, "taking a session over", func(tx *sql.Tx) error {
 		found = false
-		if err := s.db.lockSection(ctx, tx, sectionClaim); err != nil {
+		if err := s.db.lockSection(ctx, tx, sectionTake); err != nil {
 			return err
 		}
 		id, err := firstNumber(ctx, tx, `SELECT id FROM sessions WHERE ended_at = 0 AND `+expired+` ORDER BY id LIMIT 1`, expiredArgs(owner, now)...)
@@ -227,7 +229,8 @@ func (s *Sessions) Wait(ctx context.Context, lease SessionLease, wait Blocked, r
 			return err
 		}
 		// One that failed keeps saying why.
-		_, err := tx.ExecContext(ctx, `UPDATE tasks SET reason = $2 WHERE session = $1 AND state = 'waiting' AND attempts = 0`, lease.ID, reason)
+		_, err := tx.ExecContext(ctx, `UPDATE tasks SET next_at = $3, reason = CASE WHEN attempts = 0 THEN $2 ELSE reason END WHERE session = $1 AND state = 'waiting'`,
+			lease.ID, reason, stamp(wait.Until))
 		return err
 	})
 }
@@ -325,7 +328,7 @@ func (s *Sessions) Cancel(ctx context.Context, id int64, how Cancel) error {
 		if changed == 0 {
 			return fmt.Errorf("running session %d: %w", id, ErrNotFound)
 		}
-		_, err = tx.ExecContext(ctx, cancelTasks+` AND session = $1`, id, how, stamp(now))
+		_, err = tx.ExecContext(ctx, cancelTasks, id, how, stamp(now))
 		return err
 	})
 }

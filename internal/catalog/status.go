@@ -84,8 +84,8 @@ type Wait struct {
 	// Failed: they were tried, and the reason says what went wrong. Else they wait for what their session waits for, or for their turn.
 	Failed bool
 	Tasks  int64
-	// Next is when the first of them is tried; zero: as soon as there is a slot.
-	Next time.Time
+	// Until is when they go on; zero: that is not known.
+	Until time.Time
 }
 
 const waitReasons = `
@@ -96,9 +96,9 @@ const waitReasons = `
 func (s *Status) Waits(ctx context.Context, limit int) (list []Wait, err error) {
 	err = s.db.read(ctx, "reading what tasks wait for", func(rows *sql.Rows) error {
 		var w Wait
-		var next, failed int64
-		err := rows.Scan(&w.Job, &w.Reason, &failed, &w.Tasks, &next)
-		w.Failed, w.Next = failed != 0, maybe(next)
+		var until, failed int64
+		err := rows.Scan(&w.Job, &w.Reason, &failed, &w.Tasks, &until)
+		w.Failed, w.Until = failed != 0, maybe(until)
 		list = append(list, w)
 		return err
 	}, waitReasons, limit)

@@ -14,7 +14,7 @@ type TaskState string
 
 // The states of a task. The first two are those of one that has not ended.
 const (
-	// TaskWaiting: nobody works on it; it may have a reason, and a time before which it is not tried.
+	// TaskWaiting: nobody works on it; it may have a reason.
 	TaskWaiting TaskState = "waiting"
 	TaskRunning TaskState = "running"
 	TaskDone    TaskState = "done"
@@ -30,6 +30,8 @@ type Progress struct {
 	// Read from the source, Written to the target.
 	Read    int64 `json:"read,omitempty"`
 	Written int64 `json:"written,omitempty"`
+	// Kept is how much of the point is written down in the target: whoever takes the task over goes on from there.
+	Kept int64 `json:"kept,omitempty"`
 }
 
 // NewTask is work on one machine in a session.
@@ -52,9 +54,7 @@ type Task struct {
 	State       TaskState
 	Reason      string
 	// Attempts is how often the task failed or lost its owner.
-	Attempts int64
-	// Next is when it may be tried again at the earliest.
-	Next                 time.Time
+	Attempts             int64
 	Cancel               Cancel
 	Owner                string
 	LeaseUntil           time.Time
@@ -70,17 +70,17 @@ type Tasks struct{ db *database }
 
 // taskColumns are those of tasks t, sessions s and machines m.
 const (
-	taskColumns = `t.id, t.session, s.job, t.point, t.point_at, t.source, t.target, t.ordinal, t.state, t.reason, t.attempts, t.next_at, t.cancel, t.owner,
+	taskColumns = `t.id, t.session, s.job, t.point, t.point_at, t.source, t.target, t.ordinal, t.state, t.reason, t.attempts, t.cancel, t.owner,
 		t.lease_until, t.progress, t.created_at, t.began_at, t.ended_at, ` + machineColumns
 	taskQuery = `SELECT ` + taskColumns + ` FROM tasks t JOIN sessions s ON s.id = t.session JOIN machines m ON m.id = t.machine`
 )
 
 func scanTask(rows *sql.Rows, more ...any) (t Task, err error) {
 	var point, progress string
-	var created, next, until, queued, began, ended int64
+	var created, until, queued, began, ended int64
 	var machine machineScan
 	fields := append([]any{
-		&t.ID, &t.Session, &t.Job, &point, &created, &t.Source, &t.Target, &t.Order, &t.State, &t.Reason, &t.Attempts, &next, &t.Cancel, &t.Owner, &until,
+		&t.ID, &t.Session, &t.Job, &point, &created, &t.Source, &t.Target, &t.Order, &t.State, &t.Reason, &t.Attempts, &t.Cancel, &t.Owner, &until,
 		&progress, &queued, &began, &ended,
 	}, machine.fields()...)
 	if err := rows.Scan(append(fields, more...)...); err != nil {
@@ -90,7 +90,7 @@ func scanTask(rows *sql.Rows, more ...any) (t Task, err error) {
 	if err != nil {
 		return t, err
 	}
-	t.Machine, t.Next, t.LeaseUntil = known.Machine, maybe(next), maybe(until)
+	t.Machine, t.LeaseUntil = known.Machine, maybe(until)
 	t.Queued, t.Began, t.Ended = moment(queued), maybe(began), maybe(ended)
 	if point != "" {
 		id, err := backup.ParsePointID(point)
@@ -147,10 +147,10 @@ func (t *Tasks) Enqueue(ctx context.Context, lease SessionLease, tasks []NewTask
 			point, created := task.pointKey()
 			inserted, err := execute(ctx, tx, `
 				INSERT INTO tasks (id, session, machine, point, point_at, source, target, ordinal, state, reason, attempts, next_at, cancel, owner,
-					lease_until, epoch, checkpoint, progress, created_at, began_at, ended_at)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, 0, $12, '', 0, 0, $10, '{}', $11, 0, 0)
+					lease_until, epoch, progress, created_at, began_at, ended_at)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, 0, $11, '', 0, 0, '{}', $10, 0, 0)
 				ON CONFLICT (session, machine, point) DO NOTHING`,
-				first+int64(i), lease.ID, machineID(task.Machine.Key), point, created, task.Source, task.Target, task.Order, TaskWaiting, []byte{}, stamp(now), cancel)
+				first+int64(i), lease.ID, machineID(task.Machine.Key), point, created, task.Source, task.Target, task.Order, TaskWaiting, stamp(now), cancel)
 			if err != nil {
 				return err
 			}
@@ -161,21 +161,12 @@ func (t *Tasks) Enqueue(ctx context.Context, lease SessionLease, tasks []NewTask
 	return added, err
 }
 
-// cancelTasks asks tasks to stop as $2 says, at the time $3. What waits is stopped, since nobody is there to do so.
+// cancelTasks asks the tasks of session $1 to stop as $2 says, at the time $3. What waits is stopped, since nobody is there to do so.
 const cancelTasks = `
 	UPDATE tasks SET cancel = CASE WHEN cancel < $2 THEN $2 ELSE cancel END,
 		ended_at = CASE WHEN state = 'waiting' THEN CAST($3 AS BIGINT) ELSE ended_at END,
 		state = CASE WHEN state = 'waiting' THEN 'stopped' ELSE state END
-	WHERE state IN ('waiting', 'running')`
-
-// Cancel asks a task to stop. A stronger request stays. One that waits is stopped at once; one that has ended is left alone.
-func (t *Tasks) Cancel(ctx context.Context, id int64, how Cancel) error {
-	now := t.db.now()
-	return t.db.write(ctx, fmt.Sprintf("cancelling task %d", id), func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, cancelTasks+` AND id = $1`, id, how, stamp(now))
-		return err
-	})
-}
+	WHERE session = $1 AND state IN ('waiting', 'running')`
 
 // Get returns a task, else ErrNotFound.
 func (t *Tasks) Get(ctx context.Context, id int64) (Task, error) {

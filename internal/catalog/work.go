@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// CheckpointLimit is the largest checkpoint, in bytes. What is larger belongs in the target.
-const CheckpointLimit = 256 << 10
-
 // Renew makes a task's lease run for length from now, notes the progress, and says whether the task is to stop. It works also
 // after the lease has expired, as long as nobody has taken the task over.
 func (t *Tasks) Renew(ctx context.Context, lease *TaskLease, length time.Duration, progress Progress) (cancel Cancel, err error) {
@@ -24,29 +21,17 @@ func (t *Tasks) Renew(ctx context.Context, lease *TaskLease, length time.Duratio
 	return cancel, err
 }
 
-// Checkpoint keeps what the next owner of the task needs to go on. What was kept before is replaced.
-func (t *Tasks) Checkpoint(ctx context.Context, lease TaskLease, checkpoint []byte) error {
-	if len(checkpoint) > CheckpointLimit {
-		return fmt.Errorf("%w: the checkpoint of task %d has %d bytes, more than %d", ErrTooLarge, lease.ID, len(checkpoint), CheckpointLimit)
-	}
-	if checkpoint == nil {
-		checkpoint = []byte{}
-	}
-	return t.change(ctx, lease, "writing the checkpoint of", nil, `checkpoint = $3`, checkpoint)
-}
-
-// Postpone gives a task back: it waits, and is not tried before next (zero: as soon as there is a slot). failed counts it as a
-// failed attempt. The checkpoint stays. A task that is to stop is stopped instead.
-func (t *Tasks) Postpone(ctx context.Context, lease TaskLease, reason string, next time.Time, failed bool) error {
+// Postpone gives a task back: it waits. failed counts it as a failed attempt. A task that is to stop is stopped instead.
+func (t *Tasks) Postpone(ctx context.Context, lease TaskLease, reason string, progress Progress, failed bool) error {
 	now := t.db.now()
 	return t.change(ctx, lease, "postponing", nil, `
-		reason = $3, next_at = $4, attempts = attempts + $5, owner = '', lease_until = 0,
+		reason = $3, progress = $4, attempts = attempts + $5, owner = '', lease_until = 0,
 		ended_at = CASE WHEN cancel = 0 THEN 0 ELSE CAST($6 AS BIGINT) END, state = CASE WHEN cancel = 0 THEN 'waiting' ELSE 'stopped' END`,
-		safeReason(reason), stamp(next), flag(failed), stamp(now))
+		safeReason(reason), toJSON(progress), flag(failed), stamp(now))
 }
 
-// Finish ends a task as TaskDone, TaskFailed or TaskStopped and drops its checkpoint. Finishing it again in the same way does
-// nothing, so that it can be repeated.
+// Finish ends a task as TaskDone, TaskFailed or TaskStopped. Finishing it again in the same way does nothing, so that it can be
+// repeated.
 func (t *Tasks) Finish(ctx context.Context, lease TaskLease, state TaskState, reason string, progress Progress) error {
 	if state != TaskDone && state != TaskFailed && state != TaskStopped {
 		return fmt.Errorf("%w: a task does not end as %s", ErrInvalid, state)
@@ -58,8 +43,8 @@ func (t *Tasks) Finish(ctx context.Context, lease TaskLease, state TaskState, re
 			lease.ID, lease.Epoch, lease.Owner, state).Scan(&finished); err != nil || finished > 0 {
 			return err
 		}
-		return lease.change(ctx, tx, leasedTask, nil, `state = $3, reason = $4, progress = $5, ended_at = $6, lease_until = 0, checkpoint = $7`,
-			state, safeReason(reason), toJSON(progress), stamp(now), []byte{})
+		return lease.change(ctx, tx, leasedTask, nil, `state = $3, reason = $4, progress = $5, ended_at = $6, lease_until = 0`,
+			state, safeReason(reason), toJSON(progress), stamp(now))
 	})
 }
 

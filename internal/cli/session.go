@@ -172,10 +172,16 @@ func endedText(s api.Session) string {
 
 // taskText is why a task stands as it does, and how far it is.
 func taskText(t api.Task) string {
-	if t.Reason != "" || t.Total <= 0 {
-		return t.Reason
+	far := fmt.Sprintf("%s of %s", size(t.Done), size(t.Total))
+	switch {
+	case t.Total > 0 && t.State == "running":
+		return fmt.Sprintf("%d %%, %s, kept %s", min(100, t.Done*100/t.Total), far, size(t.Kept))
+	case t.Total > 0 && t.State == "waiting":
+		return fmt.Sprintf("%s; it was at %d %%, %s, and %s of it is kept", t.Reason, min(100, t.Done*100/t.Total), far, size(t.Kept))
+	case t.Total > 0 && t.State == "done" && t.Reason == "":
+		return fmt.Sprintf("%s, read %s, stored %s", far, size(t.Read), size(t.Written))
 	}
-	return fmt.Sprintf("%s of %s, read %s, stored %s", size(t.Done), size(t.Total), size(t.Read), size(t.Written))
+	return t.Reason
 }
 
 // reportOf is the report of a session that has ended; nil if it has none.

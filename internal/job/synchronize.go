@@ -95,12 +95,13 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 			return nil
 		}
 		var length time.Duration
-		wait := waitFor(WaitRetry, "trouble that may pass")
+		var wait Wait
 		switch again {
 		case never, atOnce:
 			continue
 		case afterPause:
 			length, pause = pause, pause*pauseGrows
+			wait = waitFor(WaitRetry, "trouble that may pass").till(r.Now().Add(length))
 		case whileWaiting:
 			left := r.until.Sub(r.Now())
 			if left <= 0 {
@@ -160,7 +161,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		r.Host.Planned(r.plannedCopies(todo))
 	}
 	if open, until := r.window(); !open {
-		r.hold(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)))
+		r.hold(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)).till(until))
 		r.waitAll(todo, phase.Reason)
 		if until.After(r.until) {
 			return never, nil

@@ -1,6 +1,10 @@
 package job
 
-import "ferry/internal/backup"
+import (
+	"time"
+
+	"ferry/internal/backup"
+)
 
 // WaitKind is the kind of what a session waits for.
 type WaitKind string
@@ -28,10 +32,18 @@ type Wait struct {
 	// State is what the target was found to be, and Reason why; empty for other kinds.
 	State  PlaceState
 	Reason string
+	// Until is when the session goes on by itself; zero: that is not known.
+	Until time.Time
 }
 
 // waitFor is a wait for anything but the target.
 func waitFor(kind WaitKind, text string) Wait { return Wait{Kind: kind, Text: backup.SafeText(text)} }
+
+// till is a wait whose end is known.
+func (w Wait) till(end time.Time) Wait {
+	w.Until = end.UTC().Round(0) // two of the same time are equal
+	return w
+}
 
 // targetWait is a wait for the target, which is not ready.
 func (r *runner) targetWait() Wait {

@@ -100,7 +100,7 @@ func TestWaitAfterAWait(t *testing.T) {
 	opens := time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)
 	l.lockedWhile(func() bool { return !l.now.Before(opens) && l.now.Before(opens.Add(time.Hour)) })
 	kinds, waits := l.waited(job.ResultDone)
-	if !slices.Equal(kinds, []job.WaitKind{job.WaitWindow, job.WaitLock, ""}) {
+	if !slices.Equal(kinds, []job.WaitKind{job.WaitWindow, job.WaitLock, ""}) || !waits[0].Until.Equal(opens) || !waits[1].Until.IsZero() {
 		t.Errorf("%+v", waits)
 	}
 }

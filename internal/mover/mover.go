@@ -61,8 +61,8 @@ type Options struct {
 // Progress counts while a point is copied. All may be read at any time.
 type Progress struct {
 	// Total is the size of the point's objects in bytes as far as known; Done is how much of it is dealt with: read,
-	// known to be zeros, or unchanged.
-	Total, Done atomic.Int64
+	// known to be zeros, or unchanged. Kept is how much is written down in the repository: an interruption does not lose it.
+	Total, Done, Kept atomic.Int64
 }
 
 // Mover copies points into one repository through one ingest. As many as its options say may be copied at once: what they
@@ -290,8 +290,13 @@ func (t *task) prepare(ctx context.Context) error {
 		if done.Object < 0 || done.Object >= len(t.objects) {
 			return nil
 		}
-		return t.objects[done.Object].resume(done)
+		kept, err := t.objects[done.Object].resume(done)
+		t.progress.Kept.Add(kept)
+		return err
 	})
+	if err == nil {
+		t.record.CountWritten(&t.progress.Kept)
+	}
 	if err == nil && t.base != nil {
 		t.record.TakeOver(t.base)
 	}

@@ -241,7 +241,7 @@ func (k *taking) done(of batch, block repo.Block, taken repo.Taken) error {
 	if err := k.object.put(number, block.ID, block.Length); err != nil {
 		return err
 	}
-	k.task.record.Stored(k.object.index, number, block.ID)
+	k.task.record.Stored(k.object.index, number, block.Length, block.ID)
 	return nil
 }
 

@@ -54,10 +54,10 @@ func (o *object) put(number int64, id repo.ID, length int64) error {
 	return o.blocks.Add(record)
 }
 
-// resume takes over a block that an interrupted copy stored.
-func (o *object) resume(done repo.Done) error {
+// resume takes over blocks that an interrupted copy stored, and returns how many bytes they have.
+func (o *object) resume(done repo.Done) (bytes int64, err error) {
 	if o.Access != source.AccessRandom || o.Shifting || o.Size <= 0 {
-		return nil
+		return 0, nil
 	}
 	blocks := (o.Size-1)/o.blockSize + 1
 	for n := done.First; n < blocks && n-done.First < done.Count; n++ {
@@ -66,10 +66,11 @@ func (o *object) resume(done repo.Done) error {
 		}
 		o.done.set(n)
 		if err := o.put(n, done.ID, 0); err != nil {
-			return err
+			return bytes, err
 		}
+		bytes += min(o.blockSize, o.Size-n*o.blockSize)
 	}
-	return nil
+	return bytes, nil
 }
 
 // build makes the object's tree of all that was put.

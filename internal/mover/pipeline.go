@@ -313,6 +313,6 @@ func (p *pipeline) note(o *object, number int64, id repo.ID, length int64) error
 	if err := o.put(number, id, length); err != nil {
 		return err
 	}
-	p.task.record.Stored(o.index, number, id)
+	p.task.record.Stored(o.index, number, length, id)
 	return nil
 }

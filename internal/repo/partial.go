@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"sync/atomic"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -28,10 +29,13 @@ type Task struct {
 	// base is the point that subtrees are taken over from, or nil.
 	base *Point
 
-	// records since the last seal, guarded by ingest.mu.
+	// records since the last seal, and how many bytes their blocks have, guarded by ingest.mu.
 	records []byte
+	bytes   int64
 	queued  bool
 	seq     int
+	// written counts the bytes whose blocks the log knows of; nil: nobody wants to know.
+	written *atomic.Int64
 	// files written, and earlier tasks that this one goes on from. Touched by the sealer only.
 	files    []string
 	previous []format.Name
@@ -105,12 +109,16 @@ func decodePartial(hasher *format.Hasher, raw []byte, checksum format.ID) (parti
 // repository still has that one.
 func (t *Task) TakeOver(base *Point) { t.base = base }
 
+// CountWritten adds to a counter the bytes of the blocks that are written down from now on: what an interruption does not lose. It
+// is called before the first of them is stored.
+func (t *Task) CountWritten(counter *atomic.Int64) { t.written = counter }
+
 // recordsLimit is how many bytes of records wait for a pack to be full. A copy that finds everything known fills none.
 const recordsLimit = 1 << 20
 
-// Stored says that a block of the task's point is appended to a pack, or was known. With the next pack it is written
+// Stored says that a block of the task's point, of so many bytes, is appended to a pack, or was known. With the next pack it is written
 // down, and within half a minute where none is full before. The zero id says that the block was read and is zeros.
-func (t *Task) Stored(object int, block int64, id format.ID) {
+func (t *Task) Stored(object int, block, length int64, id format.ID) {
 	in := t.ingest
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -120,6 +128,7 @@ func (t *Task) Stored(object int, block int64, id format.ID) {
 		t.records = binary.LittleEndian.AppendUint64(t.records, uint64(block))
 		t.records = append(t.records, id[:]...)
 	}
+	t.bytes += length
 	if !t.queued {
 		t.queued = true
 		in.tasks = append(in.tasks, t)
@@ -148,13 +157,14 @@ func (t *Task) extend(object int, block int64, id format.ID) bool {
 type partialBatch struct {
 	task    *Task
 	records []byte
+	bytes   int64
 	seq     int
 }
 
 // take hands over the records. The caller holds the ingest's lock.
 func (t *Task) take() partialBatch {
-	batch := partialBatch{task: t, records: t.records, seq: t.seq}
-	t.records, t.queued = nil, false
+	batch := partialBatch{task: t, records: t.records, bytes: t.bytes, seq: t.seq}
+	t.records, t.bytes, t.queued = nil, 0, false
 	t.seq++
 	return batch
 }

@@ -102,6 +102,11 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	}
 	in.announced = true
 	in.adopt(s.packs, written)
+	for _, batch := range s.partials {
+		if batch.task.written != nil {
+			batch.task.written.Add(batch.bytes)
+		}
+	}
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
 	if err == nil {
 		for _, name := range ended {

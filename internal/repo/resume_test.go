@@ -265,7 +265,7 @@ func TestNothingGoesOnInADomainThatHoldsThePoint(t *testing.T) {
 	if _, err := copyFull(t.Context(), r, wholePoint(twoDisks), false, t); err != nil {
 		t.Fatal(err)
 	}
-	task.Stored(0, 3, format.ID{})
+	task.Stored(0, 3, 0, format.ID{})
 	if err := errors.Join(late.Close(t.Context(), nil), other.Close(), r.Refresh(t.Context())); err != nil || r.Usage().Unfinished != 1 {
 		t.Fatalf("%v, %d unfinished", err, r.Usage().Unfinished)
 	}

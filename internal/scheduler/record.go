@@ -45,12 +45,12 @@ type task struct {
 	progress *mover.Progress
 }
 
-// took is what a task's counters say.
+// took is what a task's counters say, or those of whoever had it before.
 func (t *task) took() catalog.Progress {
 	if t.progress == nil {
-		return catalog.Progress{}
+		return t.row.Progress
 	}
-	return catalog.Progress{Done: t.progress.Done.Load(), Total: t.progress.Total.Load()}
+	return catalog.Progress{Done: t.progress.Done.Load(), Total: t.progress.Total.Load(), Kept: t.progress.Kept.Load()}
 }
 
 // context is for what is noted: it is noted also when the session is being stopped.
@@ -96,7 +96,7 @@ func (n *record) resume() {
 	n.note(err)
 	for _, row := range rows {
 		if row.Point != nil && (row.State == catalog.TaskWaiting || row.State == catalog.TaskRunning) {
-			n.tasks[*row.Point] = &task{id: row.ID}
+			n.tasks[*row.Point] = &task{id: row.ID, row: row}
 		}
 		if row.Point != nil {
 			n.earlier = append(n.earlier, earlierCopy(row))
@@ -107,7 +107,7 @@ func (n *record) resume() {
 		case catalog.TaskRunning:
 			claimed, err := n.catalog.Tasks.Take(n.context(), row.ID, n.options.Owner, leaseLength)
 			if err == nil && claimed != nil {
-				err = n.catalog.Tasks.Postpone(n.context(), claimed.Lease, "interrupted; it goes on from what was stored", time.Time{}, false)
+				err = n.catalog.Tasks.Postpone(n.context(), claimed.Lease, "interrupted; it goes on from what was kept", claimed.Progress, false)
 			}
 			n.note(err)
 		case catalog.TaskWaiting, catalog.TaskFailed, catalog.TaskStopped:
@@ -233,12 +233,12 @@ func (n *record) finished(step job.StepReport) {
 	if step.Err == nil {
 		n.stored++
 	}
-	if t == nil || t.lease == nil {
+	if t == nil || t.lease == nil || step.Err != nil && n.run.context.Err() != nil { // it was interrupted: what is kept is still being written
 		return
 	}
 	var err error
 	if step.Err != nil {
-		err = n.catalog.Tasks.Postpone(n.context(), *t.lease, job.Reason(step.Err), time.Time{}, true)
+		err = n.catalog.Tasks.Postpone(n.context(), *t.lease, job.Reason(step.Err), t.took(), true)
 	} else {
 		progress := t.took()
 		progress.Read, progress.Written = step.Result.Read, step.Result.Stored
@@ -246,6 +246,7 @@ func (n *record) finished(step job.StepReport) {
 		delete(n.tasks, step.Point.ID)
 	}
 	n.note(err)
+	t.row.Progress = t.took()
 	t.lease, t.progress = nil, nil
 	n.tellTask(t.id)
 }
@@ -274,7 +275,7 @@ func (n *record) leave() {
 	defer n.mu.Unlock()
 	for _, t := range n.tasks {
 		if t.lease != nil {
-			n.note(n.catalog.Tasks.Postpone(n.context(), *t.lease, "the server ended; it goes on from what was stored", time.Time{}, false))
+			n.note(n.catalog.Tasks.Postpone(n.context(), *t.lease, "the server ended; it goes on from what was kept", t.took(), false))
 			t.lease = nil
 		}
 	}

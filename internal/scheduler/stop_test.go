@@ -69,6 +69,47 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// A request to stop that only the catalog has, because another process noted it or whoever made it was cut off, reaches the session
+// at the next renewal of its lease; and one that was noted while no server ran reaches the one that takes the session up.
+func TestStopThatTheCatalogTells(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		inBubble(t, func(l *lab) {
+			l.job("offsite", "schedule: {mode: manual}")
+			l.begin()
+			p, blocked := l.slow("a")
+			id, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+			l.must(err)
+			synctest.Wait()
+			if restarted {
+				go func() {
+					time.Sleep(time.Second)
+					close(blocked)
+				}()
+				l.end()
+				p.Read.Store(0)
+			}
+			l.must(l.catalog.Sessions.Cancel(l.t.Context(), id, catalog.CancelGracefully))
+			if restarted {
+				l.begin()
+			} else {
+				l.pass(21 * time.Second)
+				close(blocked)
+			}
+			l.pass(time.Minute)
+			if last := l.last("offsite", catalog.SessionStopped); last.ID != id || last.Counts["copied"] != 0 || last.Reason != "a person stopped it" {
+				l.t.Errorf("restarted %v: %+v", restarted, last)
+			}
+			if restarted && p.Read.Load() != 0 {
+				l.t.Errorf("%d bytes were read after it was stopped", p.Read.Load())
+			}
+			tasks, err := l.catalog.Tasks.Of(l.t.Context(), id)
+			if l.must(err); len(tasks) != 1 || tasks[0].State != catalog.TaskStopped {
+				l.t.Errorf("tasks %+v", tasks)
+			}
+		})
+	}
+}
+
 // A session that is in progress when the server ends is left with a checkpoint, and the next server goes on with it at once,
 // under the same boundary and from what was stored. So it is when the server ends without a word.
 func TestSessionIsTakenUp(t *testing.T) {
@@ -87,6 +128,12 @@ func TestSessionIsTakenUp(t *testing.T) {
 		if left := l.last("offsite", catalog.SessionRunning); left.ID != before.ID {
 			l.t.Errorf("left behind: %+v", left)
 		}
+		left, err := l.catalog.Tasks.Of(l.t.Context(), before.ID)
+		l.must(err)
+		kept := left[1].Progress.Kept
+		if task := left[1]; task.State != catalog.TaskWaiting || task.Attempts != 0 || task.Progress.Total != slowSize || kept < slowSize/2 || kept >= slowSize {
+			l.t.Errorf("left behind: %+v", task)
+		}
 		done.Read.Store(0)
 		p.Read.Store(0)
 		l.pass(10 * time.Second)
@@ -98,6 +145,9 @@ func TestSessionIsTakenUp(t *testing.T) {
 		}
 		if done.Read.Load() != 0 || p.Read.Load() == 0 || p.Read.Load() >= slowSize {
 			l.t.Errorf("read again: %d of what was stored, %d of what was not", done.Read.Load(), p.Read.Load())
+		}
+		if read := p.Read.Load(); read > slowSize-kept {
+			l.t.Errorf("%d bytes are read, and of %d %d were kept", read, slowSize, kept)
 		}
 		report := l.report(after)
 		if !regexp.MustCompile(`taken up again at [0-9-]+ [0-9]+:[0-9]+ UTC; points`).MatchString(strings.Join(report.Warnings, " ")) || !report.Nominal.Equal(before.Boundary) {

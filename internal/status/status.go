@@ -142,7 +142,7 @@ func (l *looker) work(ctx context.Context) error {
 	}
 	waits, err := l.catalog.Status.Waits(ctx, waitsLimit)
 	for _, wait := range waits {
-		described := api.Wait{Job: wait.Job, Kind: l.live[wait.Job].Wait.Kind, Reason: wait.Reason, Tasks: wait.Tasks, Until: wait.Next}
+		described := api.Wait{Job: wait.Job, Kind: l.live[wait.Job].Wait.Kind, Reason: wait.Reason, Tasks: wait.Tasks, Until: wait.Until}
 		switch {
 		case wait.Failed:
 			described.Kind = string(job.WaitRetry)

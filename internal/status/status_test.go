@@ -369,12 +369,14 @@ func TestWork(t *testing.T) {
 	}
 	_, err := s.catalog.Tasks.Enqueue(t.Context(), lease, tasks)
 	s.must(err)
-	claimed, err := s.catalog.Tasks.Claim(t.Context(), "me", time.Minute, catalog.Slots{})
+	rows, err := s.catalog.Tasks.Of(t.Context(), lease.ID)
 	s.must(err)
-	_, err = s.catalog.Tasks.Renew(t.Context(), &claimed.Lease, time.Minute, catalog.Progress{Done: 5, Total: 10, Read: 4, Written: 3})
+	claimed, err := s.catalog.Tasks.Take(t.Context(), rows[0].ID, "me", time.Minute)
+	s.must(err)
+	_, err = s.catalog.Tasks.Renew(t.Context(), &claimed.Lease, time.Minute, catalog.Progress{Done: 5, Total: 10, Read: 4, Written: 3, Kept: 2})
 	s.must(err)
 	got := s.status()
-	if len(got.Running) != 1 || got.Running[0].Machine.Name != "vm%1B[2J" || got.Running[0].Done != 5 || got.Running[0].Written != 3 {
+	if len(got.Running) != 1 || got.Running[0].Machine.Name != "vm%1B[2J" || got.Running[0].Done != 5 || got.Running[0].Written != 3 || got.Running[0].Kept != 2 {
 		t.Errorf("running %+v", got.Running)
 	}
 	if len(got.Waiting) != 1 || got.Waiting[0] != (api.Wait{Job: "offsite", Kind: "slot", Reason: "a free slot", Tasks: 2}) {

@@ -288,6 +288,60 @@ func TestServerKilledInEachPhase(t *testing.T) {
 	}
 }
 
+// A task whose server is killed in the middle of a copy goes on in its very row, under a higher epoch: the catalog says what was kept
+// of it, and no more than the rest is read again.
+func TestTaskGoesOnAfterAKill(t *testing.T) {
+	s := newServed(t, 0, 0)
+	const size = 320 * mib
+	file, err := os.Create(filepath.Join(s.source, "big.raw"))
+	if err == nil {
+		_, err = io.CopyN(file, rand.NewChaCha8([32]byte{6}), size)
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.serve()
+	// Slow enough that the task's lease is renewed in the middle.
+	s.apply(strings.Replace(s.manual(), "location: "+s.source, "location: "+s.source+"\nbandwidth: [{limit: 8MiB/s}]", 1))
+	session := s.begin("offsite")
+	db := s.catalog()
+	defer db.Close()
+	task := func() (row string, epoch, kept int64) {
+		err := db.QueryRow(`SELECT id || ' ' || point, epoch, COALESCE(json_extract(progress, '$.kept'), 0) FROM tasks WHERE session = $1`, session).Scan(&row, &epoch, &kept)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			t.Fatal(err)
+		}
+		return row, epoch, kept
+	}
+	s.until("something is kept, and noted", func() bool { _, _, kept := task(); return kept > 0 })
+	s.end(syscall.SIGKILL)
+	row, epoch, kept := task()
+	if kept >= size {
+		t.Fatal("the copy was done before the server was killed")
+	}
+	s.serve()
+	s.until("the task is taken up", func() bool { _, now, _ := task(); return now > epoch })
+	shown := s.u.want(0, "session", "show", "offsite", "--socket", s.socket).out
+	if !strings.Contains(shown, "kept ") && !strings.Contains(shown, " is kept") {
+		t.Errorf("what is kept is not shown:\n%s", shown)
+	}
+	s.idle()
+	after, now, _ := task()
+	if state := column(t, db, `SELECT state FROM tasks WHERE session = $1`, session); after != row || now <= epoch || state != "done" {
+		t.Errorf("the task was %s at epoch %d, and is %s at epoch %d, %s", row, epoch, after, now, state)
+	}
+	var ended servedSession
+	s.get(fmt.Sprint("/v1/sessions/", session), &ended)
+	read := int64(0)
+	for _, p := range ended.Report.copies() {
+		read += p.ReadBytes
+	}
+	if ended.State != "done" || read == 0 || read > size-kept {
+		t.Errorf("%s: of %d bytes %d were kept, and %d were read after that", ended.State, int64(size), kept, read)
+	}
+	s.end(syscall.SIGTERM)
+}
+
 // A server that is told to end while it copies writes a checkpoint and ends with 0; the next one goes on from there, reads what is
 // left, and the job can be deleted with what it claims.
 func TestServerEndsInOrder(t *testing.T) {
