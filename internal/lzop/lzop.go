@@ -24,6 +24,9 @@ import (
 // MaxBlockSize in bytes of one block, before and after decompression. The program itself writes 256 KiB and allows 64 MiB.
 const MaxBlockSize = 64 << 20
 
+// UsualBlockSize is more than the blocks of any lzop have, 256 KiB, in bytes.
+const UsualBlockSize = 4 << 20
+
 const magic = "\x89LZO\x00\r\n\x1a\n"
 
 // Flags of the header.
@@ -61,6 +64,8 @@ type Reader struct {
 	block    []byte // a block's data
 	rest     []byte // what of block was not handed out yet
 	failed   error
+	// Admit, if set, is called once before a block larger than UsualBlockSize is read. Its error ends reading.
+	Admit func() error
 }
 
 // NewReader reads the header.
@@ -180,6 +185,13 @@ func (r *Reader) nextBlock() error {
 		return r.broken("a block of %d bytes stored in %d", size, stored)
 	case int64(size) > int64(stored)*expansion:
 		return r.broken("a block of %d bytes cannot come from %d", size, stored)
+	}
+	if size > UsualBlockSize && r.Admit != nil {
+		admit := r.Admit
+		r.Admit = nil
+		if err := admit(); err != nil {
+			return err
+		}
 	}
 	dataSums, err := r.readChecksums(flagAdlerData, flagCRCData)
 	if err != nil {

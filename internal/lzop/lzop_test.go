@@ -154,6 +154,38 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Who reads is asked once before a block larger than usual is read, and not for others.
+func TestLargeBlocksAreAskedFor(t *testing.T) {
+	block := func(size int) []byte { return append(words(uint32(size), uint32(size)), make([]byte, size)...) }
+	for _, c := range []struct {
+		sizes []int
+		asked int
+	}{{[]int{256 << 10, UsualBlockSize}, 0}, {[]int{256 << 10, UsualBlockSize + 1, UsualBlockSize + 1}, 1}} {
+		raw, want := header(1, 0), 0
+		for _, size := range c.sizes {
+			raw, want = append(raw, block(size)...), want+size
+		}
+		raw = append(raw, words(0)...)
+		r, err := NewReader(bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		r.Admit = func() error { asked++; return nil }
+		if got, err := io.ReadAll(r); err != nil || len(got) != want || asked != c.asked {
+			t.Errorf("%d bytes of %d, %v; asked %d times", len(got), want, err, asked)
+		}
+		refused := errors.New("refused")
+		if r, err = NewReader(bytes.NewReader(raw)); err != nil {
+			t.Fatal(err)
+		}
+		r.Admit = func() error { return refused }
+		if got, err := io.ReadAll(r); c.asked > 0 && (!errors.Is(err, refused) || len(got) != c.sizes[0] || cap(r.stored) > 2*chunk) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+}
+
 // A length that only promises data does not take memory for it.
 func TestPromisedMemory(t *testing.T) {
 	raw := append(header(1, 0), words(MaxBlockSize, MaxBlockSize)...)

@@ -275,8 +275,10 @@ func (t *task) prepare(ctx context.Context) error {
 		return err
 	}
 	t.chooseCodec()
-	for i, described := range t.content.Objects() {
-		o := newObject(i, described, repository.BlockSize(), t.mover.options)
+	objects := t.content.Objects()
+	shares := max(len(objects), 1) * t.mover.options.AtOnce
+	for i, described := range objects {
+		o := newObject(i, described, repository.BlockSize(), t.mover.options.TempDir, shares)
 		if t.base != nil && described.Access == source.AccessRandom { // a stream gives all that is not zeros
 			o.base = t.baseRoot(described.Object)
 		}

@@ -26,8 +26,9 @@ type object struct {
 	done   bitmap
 }
 
-func newObject(index int, described source.Object, blockSize int64, options Options) *object {
-	return &object{Object: described, index: index, blockSize: blockSize, blocks: spill.NewSmallSorter(options.TempDir, options.AtOnce)}
+// newObject takes one share of so many in the memory for ids.
+func newObject(index int, described source.Object, blockSize int64, tempDir string, shares int) *object {
+	return &object{Object: described, index: index, blockSize: blockSize, blocks: spill.NewSmallSorter(tempDir, shares)}
 }
 
 func (o *object) close() error { return o.blocks.Close() }
@@ -118,25 +119,54 @@ func (o *object) buildStream(ctx context.Context, ingest *repo.Ingest) (repo.Roo
 	return builder.Finish(ctx)
 }
 
-// bitmap is a set of numbers that takes memory only where it has members: 4 KiB for 32,768 neighbours.
+// bitmap is a set of numbers that takes memory only where it has some of 32,768 neighbours and not all: 4 KiB.
 type bitmap struct {
-	pages map[int64]*[bitmapPage]uint64
+	pages map[int64]*bitmapPage
+	// room, if set, is how many more pages there may be, for several sets: without room for it a number is not noted.
+	room *int
 }
 
-const bitmapPage = 512
+const bitmapWords = 512
+
+type bitmapPage struct {
+	count int
+	bits  [bitmapWords]uint64
+}
+
+// fullBitmapPage stands for every page that has all. It is never written to.
+var fullBitmapPage = &bitmapPage{count: bitmapWords * 64}
 
 func (b *bitmap) set(n int64) {
-	page := n / (bitmapPage * 64)
-	if b.pages == nil {
-		b.pages = map[int64]*[bitmapPage]uint64{}
+	number := n / (bitmapWords * 64)
+	page := b.pages[number]
+	if page == nil {
+		if b.room != nil {
+			if *b.room == 0 {
+				return
+			}
+			*b.room--
+		}
+		if b.pages == nil {
+			b.pages = map[int64]*bitmapPage{}
+		}
+		page = new(bitmapPage)
+		b.pages[number] = page
 	}
-	if b.pages[page] == nil {
-		b.pages[page] = new([bitmapPage]uint64)
+	word, bit := n/64%bitmapWords, uint64(1)<<(n%64)
+	if page == fullBitmapPage || page.bits[word]&bit != 0 {
+		return
 	}
-	b.pages[page][n/64%bitmapPage] |= 1 << (n % 64)
+	page.bits[word] |= bit
+	if page.count++; page.count < bitmapWords*64 {
+		return
+	}
+	b.pages[number] = fullBitmapPage
+	if b.room != nil {
+		*b.room++
+	}
 }
 
 func (b *bitmap) get(n int64) bool {
-	page := b.pages[n/(bitmapPage*64)]
-	return page != nil && page[n/64%bitmapPage]&(1<<(n%64)) != 0
+	page := b.pages[n/(bitmapWords*64)]
+	return page != nil && (page == fullBitmapPage || page.bits[n/64%bitmapWords]&(1<<(n%64)) != 0)
 }

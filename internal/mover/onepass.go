@@ -13,6 +13,10 @@ import (
 // waitingBytes is how much of incomplete blocks stays in memory, of all that is copied at once; more lies in temporary files.
 const waitingBytes = 64 << 20
 
+// givenPages is how many pages the grains given take, of all that is copied at once: 16 MiB, which is clusters all over 8 TiB. Where
+// there is no more room, blocks whose parts come apart wait for the end of the object in temporary files, whole or not.
+const givenPages = 4096
+
 // assembler is the sink of one-pass sources. It puts blocks together from pieces that come in any order, and hands each
 // to the workers as soon as it is whole. What a block still lacks is known by a bit for each grain given.
 type assembler struct {
@@ -33,7 +37,9 @@ func newAssembler(ctx context.Context, p *pipeline) *assembler {
 		given: make([]bitmap, len(p.task.objects)), held: make([]int64, len(p.task.objects)), streams: make([]*chunker, len(p.task.objects)),
 		ended: make([]bool, len(p.task.objects)),
 	}
+	room := max(givenPages/options.AtOnce, 1)
 	for i, o := range p.task.objects {
+		a.given[i].room = &room
 		a.held[i] = -1
 		if o.Shifting {
 			a.streams[i] = newChunker(p, o)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -79,6 +80,117 @@ func TestPiecesInAnyOrder(t *testing.T) {
 		if testing.Short() {
 			break
 		}
+	}
+}
+
+// Where there is no room to remember which parts of a block came, it waits for the end of its object, and nothing else changes. The
+// first object takes all the room here.
+func TestPiecesWithoutRoom(t *testing.T) {
+	for what, order := range orders() {
+		for _, hide := range []bool{false, true} {
+			objects := []sourcetest.Object{streamed("sda", holes(noise(1, 300<<10))), streamed("sdb", holes(noise(2, 700<<10+77))), streamed("sdc", make([]byte, 200<<10))}
+			for i := range objects {
+				objects[i].HideSize = hide
+			}
+			p := point(fmt.Sprint(what, hide), objects...)
+			p.Reorder = order
+			r, _ := newRepository(t, 256<<10)
+			if _, err := copyAll(t.Context(), r, Options{Job: "manual", AtOnce: givenPages}, p); err != nil {
+				t.Fatalf("%s: %v", p.Native, err)
+			}
+			wantStored(t, r, p)
+		}
+	}
+}
+
+// heldByStreams is how many bytes four streams at once hold, of machines with 24 disks each, when all of it was given and nothing
+// was ended.
+func heldByStreams(t *testing.T, blockSize int, give func(sink source.Sink, disk int) error) int64 {
+	t.Helper()
+	const atOnce, disks = 4, 24
+	live := func() int64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	r, _ := newRepository(t, blockSize)
+	ingest, err := r.NewIngest(t.Context(), repo.IngestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(ingest, Options{Job: "manual", AtOnce: atOnce})
+	before := live()
+	var work, full, looked sync.WaitGroup
+	full.Add(atOnce)
+	looked.Add(1)
+	for n := range atOnce {
+		var objects []sourcetest.Object
+		for i := range disks {
+			objects = append(objects, sourcetest.Object{Name: fmt.Sprint("sd", i), Size: 2 << 40, Access: source.AccessOnePass})
+		}
+		p := point(fmt.Sprint("p", n), objects...)
+		p.Machine = sourcetest.Machine(p.Native)
+		p.OnStream = func(_ context.Context, sink source.Sink) error {
+			defer looked.Wait()
+			defer full.Done()
+			for i := range disks {
+				if err := give(sink, i); err != nil {
+					t.Error(err)
+				}
+			}
+			return errors.New("given")
+		}
+		work.Go(func() {
+			if err := m.Copy(t.Context(), p.Described(), func(Result, error) {}); err == nil {
+				t.Error("it was copied")
+			}
+		})
+	}
+	full.Wait()
+	held := live() - before
+	looked.Done()
+	work.Wait()
+	if err := ingest.Close(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	return held
+}
+
+// Streams at once, each in an order that is the worst for what must be remembered, hold together what one may: half blocks, which
+// parts came, and the ids of blocks, of all disks.
+func TestMemoryOfStreamsAtOnce(t *testing.T) {
+	const grain, page = source.SinkGrain, bitmapWords * 64 * source.SinkGrain
+	half := noise(1, grain)
+	held := heldByStreams(t, 128<<10, func(sink source.Sink, disk int) error {
+		for at := int64(0); at < 2<<40; at += page { // a cluster in each page
+			if err := sink.Zero(disk, at, grain); err != nil {
+				return err
+			}
+		}
+		for k := range int64(32) {
+			if err := sink.Data(disk, (1000+2*k)*grain, half); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	t.Logf("%d MiB held of half blocks", held>>20)
+	// What waits in memory, and pages.
+	if limit := int64(waitingBytes + givenPages<<12 + 24<<20); held > limit {
+		t.Errorf("%d MiB are held of half blocks", held>>20)
+	}
+	zeros := make([]byte, 16*grain)
+	held = heldByStreams(t, 4<<10, func(sink source.Sink, disk int) error {
+		for k := range int64(80) { // 256 ids each time
+			if err := sink.Data(disk, k*16*grain, zeros); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if held > 48<<20 {
+		t.Errorf("%d MiB are held of ids", held>>20)
 	}
 }
 

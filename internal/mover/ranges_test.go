@@ -211,6 +211,25 @@ func TestBitmap(t *testing.T) {
 	})
 }
 
+// A page that has all takes no room any more: a disk that comes in about its order needs one or two, whatever its size. Without room
+// nothing is noted.
+func TestFullPagesOfABitmapAreGivenBack(t *testing.T) {
+	room := 1
+	b := bitmap{room: &room}
+	const page = bitmapWords * 64
+	for n := range int64(3 * page) {
+		b.set(n)
+	}
+	b.set(5 * page)
+	b.set(9 * page)
+	if !b.get(0) || !b.get(3*page-1) || b.get(3*page) || !b.get(5*page) || b.get(9*page) || room != 0 {
+		t.Errorf("room for %d", room)
+	}
+	if fullBitmapPage.count != page || len(b.pages) != 4 {
+		t.Errorf("%d pages", len(b.pages))
+	}
+}
+
 // Increments over several generations, with sizes going up and down, are what the source has.
 func TestIncrements(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))

@@ -55,9 +55,12 @@ type run struct {
 // NewSorter makes a sorter; an empty dir means the system's folder for temporary files.
 func NewSorter(dir string) *Sorter { return NewSmallSorter(dir, 1) }
 
-// NewSmallSorter makes a sorter with one share of so many in the memory that a sorter takes.
+// fewestInMemory is how many records are kept whatever the shares: 96 KiB.
+const fewestInMemory = 2 << 10
+
+// NewSmallSorter makes a sorter with one share of so many in the memory that a sorter takes, or little more than nothing.
 func NewSmallSorter(dir string, shares int) *Sorter {
-	return &Sorter{dir: dir, limit: max(sortedInMemory/shares, 1), width: mergeWidth}
+	return &Sorter{dir: dir, limit: max(sortedInMemory/shares, fewestInMemory), width: mergeWidth}
 }
 
 // Add adds a record.

@@ -10,6 +10,8 @@ const clustersPerPage = 32768
 type clusterSet struct {
 	pages []*clusterPage
 	count int64
+	// open counts the pages that take memory: some of their clusters came, and not all.
+	open int
 }
 
 type clusterPage struct {
@@ -33,6 +35,7 @@ func (s *clusterSet) add(cluster int64) bool {
 	case nil:
 		page = new(clusterPage)
 		s.pages[index] = page
+		s.open++
 	}
 	word, bit := &page.bits[within/64], uint64(1)<<(within%64)
 	if *word&bit != 0 {
@@ -42,6 +45,7 @@ func (s *clusterSet) add(cluster int64) bool {
 	page.count++
 	if page.count == clustersPerPage {
 		s.pages[index] = fullPage
+		s.open--
 	}
 	s.count++
 	return true

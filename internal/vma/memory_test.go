@@ -68,6 +68,38 @@ func TestLargestArchive(t *testing.T) {
 	}
 }
 
+// Who reads is asked once before more than usual is remembered of clusters that come all over the disks.
+func TestWildOrderIsAskedFor(t *testing.T) {
+	for pages, want := range map[int64]int{usualPages: 0, usualPages + 9: 1} {
+		archive := &Archive{Devices: []DeviceContent{{Name: "d", Size: MaxTotalSize / 2, Content: zeroContent{}}, {Name: "e", Size: MaxTotalSize / 2, Content: zeroContent{}}}}
+		archive.Order = func(yield func(Slot) bool) {
+			for n := range pages {
+				if !yield(Slot{int(n % 2), n * clustersPerPage}) {
+					return
+				}
+			}
+		}
+		raw := write(t, archive)
+		asked, refused := 0, errors.New("refused")
+		for _, answer := range []error{nil, refused} {
+			r, err := NewReader(bytes.NewReader(raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Admit = func() error { asked++; return answer }
+			for err == nil {
+				_, err = r.Next()
+			}
+			if errors.Is(err, refused) != (answer != nil && want > 0) {
+				t.Errorf("%d pages: %v", pages, err)
+			}
+		}
+		if asked != 2*want {
+			t.Errorf("%d pages: asked %d times", pages, asked)
+		}
+	}
+}
+
 // Reading clusters allocates nothing but pages of the cluster set.
 func TestAllocations(t *testing.T) {
 	archive, _ := testArchive()

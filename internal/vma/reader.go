@@ -40,7 +40,15 @@ type Reader struct {
 	extent   [extentHeaderSize]byte
 	cluster  [ClusterSize]byte
 	failed   error
+	// Admit, if set, is called once before more than usual is remembered of which clusters came: 4 MiB, which is clusters all over
+	// 2 TiB. Its error ends reading.
+	Admit func() error
+	// open counts the pages that all devices' clusters take.
+	open int
 }
+
+// usualPages that clusters take.
+const usualPages = 1024
 
 type deviceState struct {
 	seen clusterSet
@@ -178,8 +186,16 @@ func (r *Reader) read(slot uint64) (Cluster, error) {
 	default:
 		cluster.Length = min(ClusterSize, device.Size-offset)
 	}
+	r.open -= state.seen.open
 	if !state.seen.add(number) {
 		return cluster, r.brokenDevice(device, offset, "a cluster that came before")
+	}
+	if r.open += state.seen.open; r.open > usualPages && r.Admit != nil {
+		admit := r.Admit
+		r.Admit = nil
+		if err := admit(); err != nil {
+			return cluster, err
+		}
 	}
 	state.end = max(state.end, offset+cluster.Length)
 	if mask := slotMask(slot); mask != 0 {

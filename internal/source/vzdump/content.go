@@ -84,6 +84,7 @@ func (c *content) open(ctx context.Context, o *opener) error {
 		if c.archive, err = vma.NewReader(c.below); err != nil {
 			return c.fault(err)
 		}
+		c.archive.Admit = c.in.admit
 		header = c.archive.Header()
 		if header.UUID != o.uuid {
 			return fmt.Errorf("%s: %w since it was listed", backup.EncodeName(d.file.Path), backup.ErrChanged)

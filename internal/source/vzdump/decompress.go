@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -20,6 +21,14 @@ import (
 // backups have 2 to 8 MiB.
 const maxWindow = 128 << 20
 
+// usualWindow in bytes is what any number of copies at once may ask for each.
+const usualWindow = 8 << 20
+
+// large has a place for one archive, which takes it while it keeps more than usual: a window, lzop blocks, or which clusters came of
+// those in wild order. Others that want to wait for it, so that memory does not grow by as much for each machine that is copied at
+// once.
+var large = make(chan struct{}, 1)
+
 // readSize in bytes is how much decoders that read little are given at a time.
 const readSize = 128 << 10
 
@@ -31,6 +40,45 @@ type input struct {
 	limit    int64
 	position int64
 	failed   error
+
+	admitting sync.Mutex // guards large: who decompresses and who reads clusters may both ask
+	// large is true while the archive has the place of who takes much memory.
+	large bool
+}
+
+// admit waits for the place of who takes much memory. Who reads the head of a file alone, within a limit, needs none: a window takes
+// memory as it is filled.
+func (in *input) admit() error {
+	in.admitting.Lock()
+	defer in.admitting.Unlock()
+	if in.limit >= 0 || in.large {
+		return nil
+	}
+	select {
+	case large <- struct{}{}:
+		in.large = true
+		return nil
+	case <-in.ctx.Done():
+		return in.ctx.Err()
+	}
+}
+
+// admitDecoder is admit for a decoder, whose own errors are told apart from this.
+func (in *input) admitDecoder() error {
+	err := in.admit()
+	if err != nil {
+		in.failed = err
+	}
+	return err
+}
+
+func (in *input) leave() {
+	in.admitting.Lock()
+	defer in.admitting.Unlock()
+	if in.large {
+		in.large = false
+		<-large
+	}
 }
 
 func (in *input) Read(p []byte) (int, error) {
@@ -71,18 +119,22 @@ type stream struct {
 // owner for its goroutines; all decoders are used without.
 func decompress(in *input, compression string) (*stream, error) {
 	always, never := func() bool { return true }, func() bool { return false }
-	s := &stream{in: in, compression: compression, checked: always, close: func() {}}
+	s := &stream{in: in, compression: compression, checked: always, close: in.leave}
 	var err error
 	switch compression {
 	case "":
 		s.out, s.checked = in, never
 	case "zst":
-		frames := &zstdFrames{in: in}
+		frames := &zstdFrames{in: in, admit: in.admitDecoder}
 		var decoder *zstd.Decoder
 		decoder, err = zstd.NewReader(bufio.NewReaderSize(frames, readSize), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow))
 		if err == nil {
-			s.out, s.checked, s.close = decoder, frames.checked, decoder.Close
+			s.out, s.checked = decoder, frames.checked
+			s.close = func() {
+				decoder.Close()
+				in.leave()
+			}
 		}
 	case "gz":
 		s.out, err = gzip.NewReader(bufio.NewReaderSize(in, readSize))
@@ -91,12 +143,14 @@ func decompress(in *input, compression string) (*stream, error) {
 	case "lzo":
 		var decoder *lzop.Reader
 		if decoder, err = lzop.NewReader(in); err == nil {
+			decoder.Admit = in.admitDecoder
 			s.out, s.checked = decoder, decoder.Checked
 		}
 	default:
 		return nil, fmt.Errorf("%w: compression %s", backup.ErrUnsupported, compression)
 	}
 	if err != nil {
+		in.leave()
 		return nil, s.condition(err)
 	}
 	return s, nil

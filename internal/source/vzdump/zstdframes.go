@@ -17,6 +17,14 @@ type zstdFrames struct {
 	has       bool // the current frame has a checksum
 	frames    int
 	unchecked bool
+	// single: the current frame's window is its content's size.
+	single bool
+	// dictionary is how many bytes of its header name one.
+	dictionary int
+	// window is the largest that a frame has asked for, in bytes.
+	window uint64
+	// admit, if set, is called before the decoder sees of a frame that its window is larger than usualWindow, once.
+	admit func() error
 }
 
 type zstdState uint8
@@ -44,6 +52,13 @@ func (z *zstdFrames) checked() bool { return z.frames > 0 && !z.unchecked }
 func (z *zstdFrames) Read(p []byte) (int, error) {
 	n, err := z.in.Read(p)
 	z.follow(p[:n])
+	if z.window > usualWindow && z.admit != nil {
+		admit := z.admit
+		z.admit = nil
+		if err := admit(); err != nil {
+			return 0, err
+		}
+	}
 	return n, err
 }
 
@@ -66,7 +81,7 @@ func (z *zstdFrames) follow(p []byte) {
 
 // gathers is true in states whose bytes say what comes next.
 func (z *zstdFrames) gathers() bool {
-	return z.state == zstdMagic || z.state == zstdSkippableSize || z.state == zstdDescriptor || z.state == zstdBlockHeader
+	return z.state == zstdMagic || z.state == zstdSkippableSize || z.state == zstdDescriptor || z.state == zstdFrameHeader || z.state == zstdBlockHeader
 }
 
 // length of what the state is about, where the step before has not set it.
@@ -96,19 +111,23 @@ func (z *zstdFrames) step() {
 		z.to(zstdSkippable, int64(binary.LittleEndian.Uint32(z.gathered)))
 	case zstdDescriptor:
 		descriptor := z.gathered[0]
-		single := descriptor&0x20 != 0
+		z.single = descriptor&0x20 != 0
 		z.has = descriptor&0x04 != 0
 		z.frames++
 		z.unchecked = z.unchecked || !z.has
 		length := []int64{0, 1, 2, 4}[descriptor&3] + []int64{0, 2, 4, 8}[descriptor>>6]
-		if single && descriptor>>6 == 0 {
+		if z.single && descriptor>>6 == 0 {
 			length++ // the content's size takes a byte
 		}
-		if !single {
+		if !z.single {
 			length++ // the window's
 		}
+		z.dictionary = []int{0, 1, 2, 4}[descriptor&3]
 		z.to(zstdFrameHeader, length)
-	case zstdFrameHeader, zstdBlock:
+	case zstdFrameHeader:
+		z.window = max(z.window, z.windowOf(z.gathered))
+		z.state = zstdBlockHeader
+	case zstdBlock:
 		z.state = zstdBlockHeader
 	case zstdBlockHeader:
 		header := uint32(z.gathered[0]) | uint32(z.gathered[1])<<8 | uint32(z.gathered[2])<<16
@@ -128,6 +147,20 @@ func (z *zstdFrames) step() {
 	case zstdChecksum, zstdSkippable:
 		z.state = zstdMagic
 	}
+}
+
+// windowOf is what a frame's header, behind its descriptor, says of its window.
+func (z *zstdFrames) windowOf(header []byte) uint64 {
+	if !z.single {
+		base := uint64(1) << (10 + header[0]>>3)
+		return base + base/8*uint64(header[0]&7)
+	}
+	var size [8]byte
+	n := copy(size[:], header[z.dictionary:])
+	if n == 2 {
+		return uint64(binary.LittleEndian.Uint16(size[:])) + 256
+	}
+	return binary.LittleEndian.Uint64(size[:])
 }
 
 // to enters a state of so many bytes; of none, it is done at once.
