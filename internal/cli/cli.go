@@ -69,13 +69,18 @@ func Main(args []string, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
-	a := &app{out: out, errOut: errOut, limits: &pace.Limits{}, listed: &ferry.Memory{}, json: slices.Contains(args, "--json")}
+	printed := &results{Writer: out}
+	a := &app{out: printed, errOut: errOut, limits: &pace.Limits{}, listed: &ferry.Memory{}, json: slices.Contains(args, "--json")}
 	a.completing = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(out)
+	root.SetOut(printed)
 	root.SetErr(errOut)
-	return a.exit(ctx, root.ExecuteContext(ctx))
+	code := a.exit(ctx, root.ExecuteContext(ctx))
+	if lost := printed.lost(); code == ExitDone && lost != nil {
+		return a.exit(ctx, exitWith(ExitFailed, "the results could not be printed: %w", lost))
+	}
+	return code
 }
 
 func (a *app) root() *cobra.Command {

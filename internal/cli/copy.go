@@ -146,14 +146,16 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 		if err := a.newTarget(ctx, opened, &f, given); err != nil {
 			return err
 		}
+		made := true
 		target, err = a.createRepository(ctx, to, f.init)
 		if errors.Is(err, repo.ErrExists) { // another copy made it meanwhile
 			target, err = a.openTarget(ctx, to, f)
+			made = false
 		}
 		if err != nil {
 			return err
 		}
-		if !a.json {
+		if made && !a.json {
 			a.say("made repository %s at %s", target.ID(), to)
 			a.sayEncrypted(target, to)
 		}

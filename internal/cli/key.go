@@ -289,7 +289,9 @@ func keyError(err error) error {
 	case errors.As(err, &late):
 		return hinted(exitWith(ExitKey, "added while the keys were rotated, and without the new data key: %s", nameKeys(late.Keys)),
 			"the rotation is done; add them again: ferry key add")
-	case errors.Is(err, repo.ErrNoSuchKey), errors.Is(err, repo.ErrSameKey), errors.Is(err, repo.ErrNotEncrypted):
+	case errors.Is(err, repo.ErrNoSuchKey):
+		return hinted(usage("%w", err), "a key is named by the beginning of its id, as ferry key list shows it")
+	case errors.Is(err, repo.ErrSameKey), errors.Is(err, repo.ErrNotEncrypted):
 		return usage("%w", err)
 	case errors.Is(err, repo.ErrLastRecipient):
 		return hinted(usage("%w", err), "add another key first: ferry key add")

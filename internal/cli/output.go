@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -141,7 +143,12 @@ func aligned(rows [][]string, terminal int) []string {
 		at := 0
 		for i, cell := range row {
 			if i == len(row)-1 {
-				cell = fold(cell, at, terminal)
+				cell = lastCell(cell, at, widths[0]+2, terminal)
+			}
+			if strings.HasPrefix(cell, "\n") {
+				before := strings.TrimRight(line.String(), " ")
+				line.Reset()
+				line.WriteString(before)
 			}
 			line.WriteString(cell)
 			if i < len(row)-1 {
@@ -152,6 +159,15 @@ func aligned(rows [][]string, terminal int) []string {
 		lines[n] = strings.TrimRight(line.String(), " ")
 	}
 	return lines
+}
+
+// lastCell folds a line's last cell, which begins at a column. Where there is no room to speak of it goes on a line of its own,
+// below the second column.
+func lastCell(cell string, at, second, terminal int) string {
+	if room := terminal - at; terminal == 0 || room >= leastFolded || len([]rune(cell)) <= room {
+		return fold(cell, at, terminal)
+	}
+	return "\n" + strings.Repeat(" ", second) + fold(cell, second, terminal)
 }
 
 // fold breaks text at spaces so that it fits between column at and width, and aligns what follows.
@@ -179,10 +195,44 @@ func fold(text string, at, width int) string {
 	return folded.String()
 }
 
+// results is standard output. It remembers that something could not be written: a command whose results are lost on a full disk
+// has not done what it was asked for, whatever it did beside.
+type results struct {
+	io.Writer
+	mu     sync.Mutex
+	failed error
+}
+
+func (r *results) Write(p []byte) (int, error) {
+	n, err := r.Writer.Write(p)
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failed = cmp.Or(r.failed, err)
+	}
+	return n, err
+}
+
+// lost is why some of it could not be written; nil: all was.
+func (r *results) lost() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed
+}
+
+// fileOf is the file that a stream is; nil if it is none.
+func fileOf(stream io.Writer) *os.File {
+	if r, ok := stream.(*results); ok {
+		stream = r.Writer
+	}
+	file, _ := stream.(*os.File)
+	return file
+}
+
 // isTerminal is true if a stream is a terminal that bars can be drawn on.
 func isTerminal(stream io.Writer) bool {
-	file, ok := stream.(*os.File)
-	if !ok {
+	file := fileOf(stream)
+	if file == nil {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
@@ -194,7 +244,7 @@ func terminalWidth(stream io.Writer) int {
 	if !isTerminal(stream) {
 		return 0
 	}
-	size, err := unix.IoctlGetWinsize(int(stream.(*os.File).Fd()), unix.TIOCGWINSZ)
+	size, err := unix.IoctlGetWinsize(int(fileOf(stream).Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return 0
 	}

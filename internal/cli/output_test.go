@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"ferry/internal/backup"
@@ -54,6 +57,39 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if got := codeOf(c.ctx, c.err); got != c.want {
 			t.Errorf("%v: %d instead of %d", c.err, got, c.want)
+		}
+	}
+}
+
+// On a narrow terminal the last column, where it has no room, goes below the second.
+func TestNarrowTable(t *testing.T) {
+	rows := [][]string{{"vault", "last seen 2026-11-26 06:54", "1,234 points of 120 machines", "12 TiB stored, 3.0 TiB free; full in about 9 days"}, {"pve", "ready", "", ""}}
+	want := "vault  last seen 2026-11-26 06:54  1,234 points of 120 machines\n       12 TiB stored, 3.0 TiB free; full in about 9 days|pve    ready"
+	if got := strings.Join(aligned(rows, 80), "|"); got != want {
+		t.Errorf("got\n%s", got)
+	}
+	for _, width := range []int{0, 72, 80, 100, 120} {
+		for _, lines := range aligned(rows, width) {
+			for line := range strings.SplitSeq(lines, "\n") {
+				if width > 0 && len(line) > width || strings.HasSuffix(line, " ") {
+					t.Errorf("on %d columns: %q", width, line)
+				}
+			}
+		}
+	}
+}
+
+// Who asks for results and gets only a part of them is told: standard output on a full disk.
+func TestResultsThatAreLost(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"points", vzdumpSamples}, {"points", vzdumpSamples, "--json"}, {"job", "schema"}, {"--help"}, {"completion", "bash"}} {
+		var errOut bytes.Buffer
+		if code := Main(args, full, &errOut); code != ExitFailed || !strings.Contains(errOut.String(), "no space left") {
+			t.Errorf("%s: code %d, %s", args, code, errOut.String())
 		}
 	}
 }
