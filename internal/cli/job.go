@@ -16,15 +16,15 @@ func (a *app) jobCommand() *cobra.Command {
 		Long: `A backup copy job says what to copy, from where, to where, and what to keep: YAML
 with the job and the repositories that it names (docs/jobs.md). ferry apply gives it to a
 server, which runs it from then on; run, full, stop, enable, disable, retry, explain,
-missing and resolve then name the job. With -f FILE these commands, but for those that
-need a server, work without one.`,
+missing, simulate, show and resolve then name the job. With -f FILE these commands, but
+for those that need a server, work without one.`,
 		Example: "  ferry job explain offsite\n  ferry job run offsite\n  ferry job run --once -f offsite.yaml",
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	at.serverFlags(command)
 	command.AddCommand(a.jobRunCommand(at), a.jobFullCommand(at), a.jobStopCommand(at), a.jobRetryCommand(at),
-		a.jobSwitchCommand(at, true), a.jobSwitchCommand(at, false), a.jobExplainCommand(at), a.jobMissingCommand(at), a.jobSimulateCommand(), a.jobShowCommand(), a.jobResolveCommand(at), a.jobSchemaCommand())
+		a.jobSwitchCommand(at, true), a.jobSwitchCommand(at, false), a.jobExplainCommand(at), a.jobMissingCommand(at), a.jobSimulateCommand(at), a.jobShowCommand(at), a.jobResolveCommand(at), a.jobSchemaCommand())
 	return command
 }
 
@@ -59,14 +59,20 @@ func (a *app) servedJob(ctx context.Context, at *asked, file string, names []str
 	if file != "" {
 		return a.readJob(file, names)
 	}
-	resources, err := at.known(ctx)
-	if err == nil && len(resources.Jobs)+len(resources.Repositories) == 0 {
-		err = exitWith(ExitNothing, "the server has no job")
-	}
+	resources, err := at.served(ctx)
 	if err != nil {
 		return chosenJob{}, err
 	}
 	return chooseJob(resources, "/", names, "the server")
+}
+
+// served are the resources that the server has; none is an error.
+func (s *asked) served(ctx context.Context) (policy.Resources, error) {
+	resources, err := s.known(ctx)
+	if err == nil && len(resources.Jobs)+len(resources.Repositories) == 0 {
+		err = exitWith(ExitNothing, "the server has no job")
+	}
+	return resources, err
 }
 
 // known are the resources that the server has.

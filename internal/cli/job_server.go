@@ -135,17 +135,37 @@ Of those that passed meanwhile one is made up for.`,
 
 // jobExplainServed prints what the server would do with a job.
 func (a *app) jobExplainServed(ctx context.Context, at *asked, names []string) error {
-	name, err := at.oneJob(ctx, names)
+	var e explanationJSON
+	if err := at.lookAhead(ctx, names, at.client().Explain, &e); err != nil {
+		return err
+	}
+	return a.showExplanation(e)
+}
+
+// jobSimulateServed prints what a job of the server will keep.
+func (a *app) jobSimulateServed(ctx context.Context, at *asked, names []string, days int) error {
+	var f futureJSON
+	simulate := func(ctx context.Context, name string) (json.RawMessage, error) {
+		return at.client().Simulate(ctx, name, days)
+	}
+	if err := at.lookAhead(ctx, names, simulate, &f); err != nil {
+		return err
+	}
+	return a.showFuture(f)
+}
+
+// lookAhead has the server look at a job's sources and target, and reads what it says.
+func (s *asked) lookAhead(ctx context.Context, names []string, look func(context.Context, string) (json.RawMessage, error), into any) error {
+	name, err := s.oneJob(ctx, names)
 	if err != nil {
 		return err
 	}
-	document, err := at.client().Explain(ctx, name)
+	document, err := look(ctx, name)
 	if err != nil {
-		return at.failed(err)
+		return s.failed(err)
 	}
-	var e explanationJSON
-	if err := json.Unmarshal(document, &e); err != nil {
+	if err := json.Unmarshal(document, into); err != nil {
 		return fmt.Errorf("what the server says of job %s: %w", printable(name), err)
 	}
-	return a.showExplanation(e)
+	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -9,22 +10,22 @@ import (
 	"ferry/internal/policy"
 )
 
-func (a *app) jobShowCommand() *cobra.Command {
+func (a *app) jobShowCommand(at *asked) *cobra.Command {
 	var file string
 	var effective bool
 	command := &cobra.Command{
-		Use: "show -f FILE [NAME]", Short: "Check a file of jobs and repositories, and print them as they were understood",
-		Long: `Read a file of jobs and repositories, strictly, and print it as it was understood:
-all of it, or the job NAME and the repositories that it names. With --effective
-also what holds where a job says nothing, each marked as a default. Nothing is
-opened, neither sources nor targets. docs/jobs.md has every setting.
+		Use: "show [NAME]", Short: "Print jobs and repositories as they were understood; check a file of them",
+		Long: `Print the jobs and repositories of the server, or with -f FILE of a file, as they were
+understood: all of them, or the job NAME and the repositories that it names. With
+--effective also what holds where a job says nothing, each marked as a default.
+Nothing is opened, neither sources nor targets. docs/jobs.md has every setting.
 
-What is wrong is told with line and column, all of it at once.`,
-		Example:           "  ferry job show -f offsite.yaml\n  ferry job show --effective -f jobs.yaml offsite",
+A file is read strictly: what is wrong is told with line and column, all of it at once.`,
+		Example:           "  ferry job show --effective offsite\n  ferry job show -f offsite.yaml",
 		Args:              arguments("[NAME]"),
-		ValidArgsFunction: nothingToComplete,
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.jobShow(file, args, effective)
+		ValidArgsFunction: at.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.jobShow(cmd.Context(), at, file, args, effective)
 		},
 	}
 	jobFileFlag(command, &file)
@@ -32,8 +33,8 @@ What is wrong is told with line and column, all of it at once.`,
 	return command
 }
 
-func (a *app) jobShow(file string, names []string, effective bool) error {
-	resources, err := a.shown(file, names)
+func (a *app) jobShow(ctx context.Context, at *asked, file string, names []string, effective bool) error {
+	resources, err := a.shown(ctx, at, file, names)
 	if err != nil {
 		return err
 	}
@@ -78,13 +79,17 @@ type policyText interface {
 	Explained() []byte
 }
 
-// shown are the resources of a file: all, or one job and the repositories that it names.
-func (a *app) shown(file string, names []string) (policy.Resources, error) {
-	if len(names) == 0 && file != "" {
+// shown are the resources of a file, or without one of the server: all, or one job and the repositories that it names.
+func (a *app) shown(ctx context.Context, at *asked, file string, names []string) (policy.Resources, error) {
+	switch {
+	case len(names) > 0:
+	case file == "":
+		return at.served(ctx)
+	default:
 		resources, _, err := a.readResources(file)
 		return resources, err
 	}
-	chosen, err := a.readJob(file, names)
+	chosen, err := a.servedJob(ctx, at, file, names)
 	if err != nil {
 		return policy.Resources{}, err
 	}

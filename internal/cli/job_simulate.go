@@ -19,20 +19,29 @@ import (
 // maxSimulatedDays is how far ahead a job is simulated at most: ten years.
 const maxSimulatedDays = 3660
 
-func (a *app) jobSimulateCommand() *cobra.Command {
+func (a *app) jobSimulateCommand(at *asked) *cobra.Command {
 	var file string
 	days := 30
 	command := &cobra.Command{
-		Use: "simulate -f FILE [NAME]", Short: "Say what a job will keep, day by day, and what size the target will have",
+		Use: "simulate [NAME]", Short: "Say what a job will keep, day by day, and what size the target will have",
 		Long: `Live the job through the days to come, as if its sources went on making points as
 they do today: a source's rhythm is that of its last week, or the usual gap between
 its points. Say how many points there will be and what they will need, and which
 are kept in the end, and why. Sizes go by what each machine's points need in the
-target today and by what changed between the newest two. Nothing is copied or removed.`,
-		Example:           "  ferry job simulate -f offsite.yaml --days 400",
+target today and by what changed between the newest two. Nothing is copied or removed.
+The server looks at its job; with -f FILE this command does.`,
+		Example:           "  ferry job simulate offsite --days 400\n  ferry job simulate -f offsite.yaml --days 400",
 		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: nothingToComplete,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.jobSimulate(cmd.Context(), file, args, days) },
+		ValidArgsFunction: at.completeJobs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if days < 1 || days > maxSimulatedDays {
+				return usage("--days is from 1 to %d", maxSimulatedDays)
+			}
+			if file == "" {
+				return a.jobSimulateServed(cmd.Context(), at, args, days)
+			}
+			return a.jobSimulate(cmd.Context(), file, args, days)
+		},
 	}
 	jobFileFlag(command, &file)
 	command.Flags().IntVar(&days, "days", days, "look so many `DAYS` ahead, from 1 to 3660")
@@ -40,9 +49,6 @@ target today and by what changed between the newest two. Nothing is copied or re
 }
 
 func (a *app) jobSimulate(ctx context.Context, file string, names []string, days int) error {
-	if days < 1 || days > maxSimulatedDays {
-		return usage("--days is from 1 to %d", maxSimulatedDays)
-	}
 	chosen, err := a.readJob(file, names)
 	if err != nil {
 		return err
@@ -55,10 +61,15 @@ func (a *app) jobSimulate(ctx context.Context, file string, names []string, days
 	if err != nil {
 		return err
 	}
+	return a.showFuture(described)
+}
+
+// showFuture prints what a job will keep.
+func (a *app) showFuture(f futureJSON) error {
 	if a.json {
-		return a.printJSON(described)
+		return a.printJSON(f)
 	}
-	a.printFuture(described)
+	a.printFuture(f)
 	return nil
 }
 

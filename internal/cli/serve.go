@@ -167,6 +167,7 @@ func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket
 	answers := server.New(server.Options{
 		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Version: Version, Log: s.log,
 		Explanation: func(j policy.Job, e *job.Explanation) any { return describeExplanation(j, e) },
+		Future:      s.future,
 		Release:     s.scheduler.Release,
 		Listening:   func() { close(listening) },
 		Now:         s.app.now(),
@@ -277,6 +278,11 @@ func (s *service) prepare(ctx context.Context, resources policy.Resources, name 
 		return open(ctx)
 	}
 	return setup, ctx.Err()
+}
+
+// future lives a job through some days, as ferry job simulate does.
+func (s *service) future(ctx context.Context, resources policy.Resources, setup job.Setup, days int) (any, error) {
+	return s.unattended(setup.Job.Name).foresee(ctx, chosenJob{Job: setup.Job, resources: resources, folder: "/"}, setup, days)
 }
 
 // limit makes the limits of jobs and repositories what the resources say, also for sessions in progress.

@@ -125,7 +125,7 @@ func TestNoServer(t *testing.T) {
 		t.Errorf("%q, %q", out, errOut)
 	}
 	for _, args := range [][]string{
-		{"status"}, {"get"}, {"job", "run", "x"}, {"job", "stop"}, {"job", "explain"}, {"job", "resolve"}, {"session", "list"}, {"session", "follow", "1"},
+		{"status"}, {"get"}, {"job", "run", "x"}, {"job", "stop"}, {"job", "explain"}, {"job", "resolve"}, {"job", "simulate"}, {"job", "show"}, {"session", "list"}, {"session", "follow", "1"},
 		{"catalog", "rebuild"}, {"delete", "job", "x"},
 	} {
 		if _, errOut := run(t, ExitFailed, args...); !strings.Contains(errOut, "no server runs at ") || !strings.Contains(errOut, "ferry serve") {
@@ -557,6 +557,10 @@ func TestRealServer(t *testing.T) {
 		{"status --check", "FERRY OK - All is well: 1 copy, "},
 		{"job explain", "0 points to copy, 0 to claim, 0 to remove"},
 		{"job resolve offsite", "job offsite copies 1 of 1 machine to vault"},
+		{"job simulate offsite --days 5", "; nothing was changed"},
+		{"job simulate --json", `"job": "offsite"`},
+		{"job show", "kind: Repository\nname: images\n"},
+		{"job show offsite --effective", "staleLock: 2h # default"},
 		{"job disable", "job offsite: disabled\n"},
 		{"status", "No alarms, but not everything is enabled: job offsite\n"},
 		{"catalog rebuild vault", "vault: 1 point\n"},
@@ -567,6 +571,9 @@ func TestRealServer(t *testing.T) {
 	}
 	run(t, ExitUsage, "delete", "repository", "vault") // the job names it
 	run(t, ExitNothing, "job", "stop", "offsite")
+	run(t, ExitUsage, "job", "simulate", "--days", "0")
+	run(t, ExitNothing, "job", "simulate", "other")
+	run(t, ExitNothing, "job", "show", "other")
 	run(t, ExitNothing, "session", "show", "4711")
 	run(t, ExitDone, "delete", "job", "offsite", "--release")
 	run(t, ExitDone, "delete", "repository", "vault")

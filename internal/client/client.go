@@ -173,6 +173,12 @@ func (c *Client) Explain(ctx context.Context, job string) (document json.RawMess
 	return document, err
 }
 
+// Simulate returns what a job will keep in so many days to come, in the form of ferry job simulate --json.
+func (c *Client) Simulate(ctx context.Context, job string, days int) (document json.RawMessage, err error) {
+	err = c.ask(ctx, http.MethodGet, at(api.PathJobSimulate, job)+query("days", strconv.Itoa(days)), nil, &document)
+	return document, err
+}
+
 // Sessions returns sessions of a job, or without one of all jobs, newest first: at most limit, and only those before a
 // session if that is not 0.
 func (c *Client) Sessions(ctx context.Context, job string, before int64, limit int) (list []api.Session, err error) {

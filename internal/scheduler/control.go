@@ -118,26 +118,32 @@ func (s *Scheduler) switchJob(ctx context.Context, of string, change func(contex
 
 // Explain is what a session of a job would do that began now, and the job as it would go by.
 func (s *Scheduler) Explain(ctx context.Context, of string) (*job.Explanation, policy.Job, error) {
-	resources, err := s.resourcesWith(ctx, of)
+	setup, _, err := s.Setup(ctx, of)
 	if err != nil {
-		return nil, policy.Job{}, err
-	}
-	setup, err := s.prepare(ctx, resources, of)
-	if err != nil {
-		return nil, policy.Job{}, err
-	}
-	state, err := s.catalog.Jobs.State(ctx, of)
-	if err != nil {
-		return nil, policy.Job{}, err
-	}
-	if !state.Start.IsZero() {
-		setup.Host.Start, setup.Host.Interval = state.Start, intervalAt(setup.Job.Schedule.From(state.Start), s.options.Now())
-	}
-	if err := s.tellRetired(ctx, &setup); err != nil {
 		return nil, policy.Job{}, err
 	}
 	explanation, err := job.Explain(ctx, setup)
 	return explanation, setup.Job, err
+}
+
+// Setup is what a session of a job would go by that began now, and the resources that the job is among.
+func (s *Scheduler) Setup(ctx context.Context, of string) (job.Setup, policy.Resources, error) {
+	resources, err := s.resourcesWith(ctx, of)
+	if err != nil {
+		return job.Setup{}, resources, err
+	}
+	setup, err := s.prepare(ctx, resources, of)
+	if err != nil {
+		return setup, resources, err
+	}
+	state, err := s.catalog.Jobs.State(ctx, of)
+	if err != nil {
+		return setup, resources, err
+	}
+	if !state.Start.IsZero() {
+		setup.Host.Start, setup.Host.Interval = state.Start, intervalAt(setup.Job.Schedule.From(state.Start), s.options.Now())
+	}
+	return setup, resources, s.tellRetired(ctx, &setup)
 }
 
 // resourcesWith are the resources, if a job is among them.

@@ -50,6 +50,7 @@ func (s *Server) jobOperations(described huma.API) {
 		}
 		return reply(s.Explanation(job, explanation)), nil
 	})
+	s.simulateOperation(described)
 	operate(s, described, huma.Operation{
 		OperationID: "run-job", Method: http.MethodPost, Path: api.PathJobRun, DefaultStatus: http.StatusAccepted, Summary: "Begin a session of a job now", Tags: tags,
 	}, func(ctx context.Context, input *struct {
@@ -79,6 +80,27 @@ func (s *Server) jobOperations(described huma.API) {
 		return s.unlessLeaving(describe(kindJob, job), func() error { return s.Scheduler.Enable(ctx, job) })
 	})
 	s.switchOperation(described, "disable-job", api.PathJobDisable, "Let nothing of a job begin by itself; a session goes on", s.Scheduler.Disable)
+}
+
+func (s *Server) simulateOperation(described huma.API) {
+	operate(s, described, huma.Operation{
+		OperationID: "simulate-job", Method: http.MethodGet, Path: api.PathJobSimulate, Tags: []string{"jobs"},
+		Summary:     "What a job will keep, day by day, and what size its target will have",
+		Description: "The form is that of ferry job simulate --json. Sources and target are looked at, which takes its time.",
+	}, func(ctx context.Context, input *struct {
+		Name string `path:"name" maxLength:"255"`
+		Days int    `query:"days" minimum:"1" maximum:"3660" default:"30" doc:"How many days are looked ahead."`
+	}) (*answer[any], error) {
+		setup, resources, err := s.Scheduler.Setup(ctx, input.Name)
+		var future any
+		if err == nil {
+			future, err = s.Future(ctx, resources, setup, input.Days)
+		}
+		if err != nil {
+			return nil, notNow(err, fmt.Sprintf("job %s cannot be simulated now", input.Name))
+		}
+		return reply(future), nil
+	})
 }
 
 func (s *Server) switchOperation(described huma.API, id, path, summary string, change func(context.Context, string) error) {

@@ -298,6 +298,9 @@ func TestJobs(t *testing.T) {
 		{"GET", "explain", "", nil, "explain offsite", 200, ""},
 		{"GET", "explain", "", wrapped(scheduler.ErrUnknownJob), "explain offsite", 404, api.CodeNotFound},
 		{"GET", "explain", "", fmt.Errorf("x: %w", policy.Problems{{Path: "passphrase.file", Text: "is the disk mounted?"}}), "explain offsite", 503, api.CodeNotReady},
+		{"GET", "simulate?days=400", "", nil, "setup offsite", 200, ""},
+		{"GET", "simulate?days=3661", "", nil, "", 422, api.CodeInvalid},
+		{"GET", "simulate", "", wrapped(scheduler.ErrUnknownJob), "setup offsite", 404, api.CodeNotFound},
 		{"GET", "explain", "", errors.New("target offline: is the disk mounted?"), "explain offsite", 503, api.CodeNotReady},
 	} {
 		f.scheduler.errors[c.told] = c.err

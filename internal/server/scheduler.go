@@ -20,6 +20,8 @@ type Scheduler interface {
 	Disable(ctx context.Context, job string) error
 	// Explain says what a session of a job would do that began now.
 	Explain(ctx context.Context, job string) (*job.Explanation, policy.Job, error)
+	// Setup is what such a session would go by, and the resources that the job is among.
+	Setup(ctx context.Context, job string) (job.Setup, policy.Resources, error)
 	// Rebuild reads the points of a repository into the mirror anew and returns how many there are.
 	Rebuild(ctx context.Context, repository string) (points int64, err error)
 	// Subscribe gives the events of a session until it has ended, or another process carries it out. Events that nobody takes

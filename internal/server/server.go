@@ -30,12 +30,14 @@ const (
 // headerLimit is the largest header of a request, in bytes.
 const headerLimit = 32 << 10
 
-// Options of a server. Catalog, Scheduler and Explanation are needed.
+// Options of a server. Catalog, Scheduler, Explanation and Future are needed.
 type Options struct {
 	Catalog   *catalog.Catalog
 	Scheduler Scheduler
 	// Explanation is what a job would do as JSON, in the form that the command line prints.
 	Explanation func(policy.Job, *job.Explanation) any
+	// Future is what a job keeps in so many days to come, in that form too.
+	Future func(ctx context.Context, resources policy.Resources, setup job.Setup, days int) (any, error)
 	// Release withdraws the claims that a job has in its target; nil: this cannot be done.
 	Release func(ctx context.Context, resources policy.Resources, job string) error
 	// Allowed are the folders in which files and programs may lie that resources name.

@@ -103,6 +103,10 @@ func (d *double) Explain(ctx context.Context, name string) (*job.Explanation, po
 	return &job.Explanation{Warnings: []string{"of " + name}}, policy.Job{Name: name}, d.call("explain", name)
 }
 
+func (d *double) Setup(_ context.Context, name string) (job.Setup, policy.Resources, error) {
+	return job.Setup{Job: policy.Job{Name: name}}, policy.Resources{}, d.call("setup", name)
+}
+
 func (d *double) Rebuild(_ context.Context, repository string) (int64, error) {
 	return 12, d.call("rebuild", repository)
 }
@@ -154,6 +158,9 @@ func newFixture(t testing.TB, change ...func(*Options)) *fixture {
 		Catalog: stored, Scheduler: told, Allowed: Allowed{dir}, Version: "test", Log: newLog(log),
 		Explanation: func(j policy.Job, e *job.Explanation) any {
 			return map[string]any{"job": j.Name, "warnings": e.Warnings}
+		},
+		Future: func(_ context.Context, _ policy.Resources, setup job.Setup, days int) (any, error) {
+			return map[string]any{"job": setup.Job.Name, "days": days}, nil
 		},
 	}
 	for _, c := range change {

@@ -344,10 +344,11 @@ func TestClientAndServer(t *testing.T) {
 	}
 	for name, call := range map[string]func() error{
 		"stop": func() error { return c.Stop(ctx, "offsite", false) }, "enable": func() error { return c.Enable(ctx, "offsite") },
-		"disable": func() error { return c.Disable(ctx, "offsite") },
-		"explain": func() error { _, err := c.Explain(ctx, "offsite"); return err },
-		"rebuild": func() error { _, err := c.Rebuild(ctx, ""); return err },
-		"list":    func() error { _, err := c.Sessions(ctx, "", 0, 10); return err },
+		"disable":  func() error { return c.Disable(ctx, "offsite") },
+		"explain":  func() error { _, err := c.Explain(ctx, "offsite"); return err },
+		"simulate": func() error { _, err := c.Simulate(ctx, "offsite", 5); return err },
+		"rebuild":  func() error { _, err := c.Rebuild(ctx, ""); return err },
+		"list":     func() error { _, err := c.Sessions(ctx, "", 0, 10); return err },
 	} {
 		if err := call(); err != nil {
 			t.Errorf("%s: %v", name, err)
