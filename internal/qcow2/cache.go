@@ -1,9 +1,32 @@
 package qcow2
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // cacheShards is how many independently locked parts a cache has, so that parallel readers seldom meet.
 const cacheShards = 4
+
+// allCaches counts the bytes that the caches of all images keep, and bounds them: a point may be made of thousands of files. At the
+// limit a cache goes on with the blocks that it has, or without.
+var allCaches = budget{limit: 1 << 30}
+
+type budget struct {
+	used  atomic.Int64
+	limit int64
+}
+
+// take is true if there was room for so many bytes more.
+func (b *budget) take(bytes int) bool {
+	if b.used.Add(int64(bytes)) <= b.limit {
+		return true
+	}
+	b.giveBack(bytes)
+	return false
+}
+
+func (b *budget) giveBack(bytes int) { b.used.Add(-int64(bytes)) }
 
 // cache keeps a bounded number of equally sized blocks by key, the recently used ones first. Blocks are pinned while
 // they are in use and their memory is used again, so that a full cache allocates nothing.
@@ -78,7 +101,7 @@ func (c *cache) put(block *cached) {
 	if s.slots[block.key] != nil {
 		return
 	}
-	if len(s.order) < s.limit {
+	if len(s.order) < s.limit && allCaches.take(c.blockSize) {
 		s.order = append(s.order, block)
 	} else {
 		place := s.victim()
@@ -95,7 +118,18 @@ func (c *cache) put(block *cached) {
 	s.slots[block.key] = block
 }
 
-// victim finds a block that is neither pinned nor recently used; -1 if all are pinned.
+// close drops all blocks. Nothing may use the cache any more.
+func (c *cache) close() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mutex.Lock()
+		allCaches.giveBack(len(s.order) * c.blockSize)
+		s.order, s.slots, s.limit = nil, map[uint64]*cached{}, 0
+		s.mutex.Unlock()
+	}
+}
+
+// victim finds a block that is neither pinned nor recently used; -1 if all are pinned, or there is none.
 func (s *cacheShard) victim() int {
 	for range 2 * len(s.order) {
 		place := s.hand

@@ -331,6 +331,42 @@ func TestLargestTablesTakeLittleMemory(t *testing.T) {
 	}
 }
 
+// However many images are open, their caches stay within one limit, and what finds no room is read all the same.
+func TestCachesOfManyImages(t *testing.T) {
+	before := allCaches.used.Load()
+	defer func(limit int64) { allCaches.limit = limit }(allCaches.limit)
+	allCaches.limit = before + 20*512
+	content := build(nil)
+	p := make([]byte, 100)
+	var images []*Image
+	for range 40 {
+		image, err := Open(bytes.NewReader(content), int64(len(content)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := image.ReadAt(p, 0); err != nil || p[99] != 0xaa {
+				t.Fatalf("%v, %x", err, p[99])
+			}
+		}
+		images = append(images, image)
+	}
+	if used := allCaches.used.Load() - before; used != 20*512 {
+		t.Errorf("%d bytes are kept", used)
+	}
+	for range 2 {
+		for _, image := range images {
+			image.Close()
+		}
+	}
+	if _, err := images[0].ReadAt(p, 0); err != nil {
+		t.Errorf("without caches: %v", err)
+	}
+	if used := allCaches.used.Load() - before; used != 0 {
+		t.Errorf("%d bytes are kept of what is closed", used)
+	}
+}
+
 func TestCancelledWalk(t *testing.T) {
 	image := build(nil)
 	opened, err := Open(bytes.NewReader(image), int64(len(image)))

@@ -83,6 +83,13 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 	return image, nil
 }
 
+// Close gives back the memory of the file's caches, which all its states share. None of them may be in use, or be used again.
+// The reader stays its owner's.
+func (i *Image) Close() {
+	i.file.tables.close()
+	i.file.clusters.close()
+}
+
 // Header returns what the file's header says.
 func (i *Image) Header() Header { return i.file.header }
 

@@ -200,6 +200,9 @@ func (c *content) Revalidate(ctx context.Context) error {
 func (c *content) Close() error {
 	var failed []error
 	for _, opened := range c.opened {
+		if opened.image != nil {
+			opened.image.Close()
+		}
 		failed = append(failed, opened.Close())
 	}
 	c.opened = nil

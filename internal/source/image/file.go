@@ -212,6 +212,7 @@ func (f *file) inspect(s *scan, opened *source.File, wanted want) {
 	f.size = f.header.Size
 	image, err := qcow2.Open(opened, opened.Size())
 	if err == nil {
+		defer image.Close()
 		err = image.Check(l1Limit)
 	}
 	if err != nil {
