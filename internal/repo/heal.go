@@ -35,6 +35,7 @@ type HealReport struct {
 //  3. All trees are followed. A node or block that has no good copy in the point's own domain is taken from another place
 //     here, or from a donor. Nodes come at once, because what is below them shows only then; blocks some hundred at a time.
 //  4. Index segments, checkpoints and partials that are damaged are given up or made again.
+//  5. Records of jobs that are damaged are put back from mirrors.
 func (r *Repository) Heal(ctx context.Context, found *VerifyReport, donors []*Repository) (*HealReport, error) {
 	if r.locked != nil {
 		return nil, r.locked
@@ -57,7 +58,10 @@ func (r *Repository) Heal(ctx context.Context, found *VerifyReport, donors []*Re
 			return h.report, err
 		}
 	}
-	return h.report, h.derived(ctx, found)
+	if err := h.derived(ctx, found); err != nil {
+		return h.report, err
+	}
+	return h.report, h.jobs(ctx, found)
 }
 
 // Kin is true if equal content has equal ids in both repositories, and the other can be read: the same hash and id key.

@@ -120,7 +120,7 @@ func (r *Repository) jobFiles(ctx context.Context, prefixes ...string) (names []
 		if err != nil {
 			return nil, false, err
 		}
-		if !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(info.Name, prefix) }) {
+		if !isJobFile(info.Name) || !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(info.Name, prefix) }) {
 			continue
 		}
 		if len(names) == maxJobFiles {
@@ -131,16 +131,38 @@ func (r *Repository) jobFiles(ctx context.Context, prefixes ...string) (names []
 	return names, false, nil
 }
 
+// jobNameSize is how long the name of a job's file is, and jobPrefixSize how much of it says which job.
+const (
+	jobPrefixSize = len(jobsFolder) + 32 + 1
+	jobNameSize   = jobPrefixSize + 16
+)
+
+// isJobFile is false for other names than section 16 of the format has.
+func isJobFile(name string) bool {
+	return len(name) == jobNameSize && strings.HasPrefix(name, jobsFolder) && name[jobPrefixSize-1] == '-'
+}
+
 func (r *Repository) readJob(ctx context.Context, name string) (JobRecord, error) {
-	raw, err := storage.ReadAll(ctx, r.store, name, jobFixed+jobLimit+jobTail+64)
+	_, record, err := r.readJobOf(ctx, r.store, name)
+	return record, err
+}
+
+// readJobOf reads a record of this repository from its store, or from that of a mirror. Without the key it is proven as far as it
+// can be, and the record is empty.
+func (r *Repository) readJobOf(ctx context.Context, store storage.Store, name string) (raw []byte, record JobRecord, err error) {
+	raw, err = storage.ReadAll(ctx, store, name, jobFixed+jobLimit+jobTail+64)
 	if err != nil {
-		return JobRecord{}, err
+		return nil, record, err
 	}
-	record, err := openJob(r.hasher, r.jobLabel(), raw)
+	if r.locked != nil {
+		_, err = checkJob(r.hasher, raw)
+		return raw, record, err
+	}
+	record, err = openJob(r.hasher, r.jobLabel(), raw)
 	if err == nil && !strings.HasPrefix(name, r.jobPrefix(record.Job)) {
 		err = fmt.Errorf("%w: it is the record of another job than its name says", ErrCorrupt)
 	}
-	return record, err
+	return raw, record, err
 }
 
 // jobLabel is the associated data of what is encrypted: the record of one repository is none of another.
@@ -175,22 +197,12 @@ func sealJob(hasher *format.Hasher, label []byte, record JobRecord) ([]byte, err
 }
 
 func openJob(hasher *format.Hasher, label, raw []byte) (record JobRecord, err error) {
-	if err := format.CheckPrelude(raw, format.MagicJob); err != nil {
+	body, err := checkJob(hasher, raw)
+	if err != nil {
 		return record, err
 	}
-	if len(raw) < jobFixed+jobTail {
-		return record, fmt.Errorf("%w: shorter than any record of a job", ErrCorrupt)
-	}
-	content := raw[:len(raw)-jobTail]
-	if hasher.Sum(format.ContextJob, content) != format.ID(raw[len(content):]) {
-		return record, fmt.Errorf("%w: checksum differs", ErrCorrupt)
-	}
-	generation, salt, body := binary.LittleEndian.Uint32(raw[format.PreludeSize:]), raw[format.PreludeSize+4:jobFixed], content[jobFixed:]
-	if format.IsEncrypted(raw) != (generation != 0) || hasher.Encrypted() != (generation != 0) {
-		return record, fmt.Errorf("%w: it is encrypted where the repository is not, or the other way round", ErrForged)
-	}
-	if generation != 0 {
-		aead, err := format.NewAEAD(hasher.Keys(), generation, salt, format.InfoJob)
+	if generation := binary.LittleEndian.Uint32(raw[format.PreludeSize:]); generation != 0 {
+		aead, err := format.NewAEAD(hasher.Keys(), generation, raw[format.PreludeSize+4:jobFixed], format.InfoJob)
 		if err != nil {
 			return record, err
 		}
@@ -205,4 +217,23 @@ func openJob(hasher *format.Hasher, label, raw []byte) (record JobRecord, err er
 		return record, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return record, nil
+}
+
+// checkJob proves as much of a record as needs no key, and returns its body, which may be encrypted.
+func checkJob(hasher *format.Hasher, raw []byte) (body []byte, err error) {
+	if err := format.CheckPrelude(raw, format.MagicJob); err != nil {
+		return nil, err
+	}
+	if len(raw) < jobFixed+jobTail {
+		return nil, fmt.Errorf("%w: shorter than any record of a job", ErrCorrupt)
+	}
+	content := raw[:len(raw)-jobTail]
+	if hasher.Sum(format.ContextJob, content) != format.ID(raw[len(content):]) {
+		return nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
+	}
+	encrypted := binary.LittleEndian.Uint32(raw[format.PreludeSize:]) != 0
+	if format.IsEncrypted(raw) != encrypted || hasher.Encrypted() != encrypted {
+		return nil, fmt.Errorf("%w: it is encrypted where the repository is not, or the other way round", ErrForged)
+	}
+	return content[jobFixed:], nil
 }

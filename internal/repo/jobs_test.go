@@ -178,3 +178,118 @@ func TestClaim(t *testing.T) {
 		t.Errorf("tombstone %q of %s, %v", reason, created, gone)
 	}
 }
+
+// What jobs have left is verified: each bit that flips is told, with the job and what becomes of it, with the key and without. It
+// is harmless to points. The job's next session writes it again, a mirror heals it, and so does a good record of the same job.
+func TestVerifyReadsJobRecords(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	point := onePoint("web", "w1", content(1, 5*smallBlock))
+	mustCopyAll(t, r, point)
+	must(r.Claim(t.Context(), []repo.Claim{{Point: point.ID(), Job: "off/site"}}))(t)
+	for _, job := range []string{"off/site", "unknown"} {
+		if err := r.WriteJob(t.Context(), record(job, "a document")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Put(t.Context(), "jobs/notes.txt", []byte("readers ignore other names")); err != nil {
+		t.Fatal(err)
+	}
+	mirror := store.Clone()
+	keyless := must(repo.Open(t.Context(), store, repo.Environment{}))(t)
+	defer closeRepo(t, keyless)
+	of := func(job string) string {
+		t.Helper()
+		for _, name := range store.Names("jobs/") {
+			if raw := must(storage.ReadAll(t.Context(), store, name, 1<<20))(t); len(raw) > 60 {
+				if records, _, err := r.Jobs(t.Context(), job); err != nil || len(records) != 1 {
+					t.Fatal(records, err)
+				}
+				kept := bytes.Clone(raw)
+				tamper(t, store, name, func(b []byte) []byte { b[len(b)-1] ^= 1; return b })
+				_, unread, err := r.Jobs(t.Context(), job)
+				tamper(t, store, name, func([]byte) []byte { return kept })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(unread) == 1 {
+					return name
+				}
+			}
+		}
+		t.Fatalf("no file of job %s", job)
+		return ""
+	}
+	known, unknown := of("off/site"), of("unknown")
+	spoil := func(name string, at int) {
+		tamper(t, store, name, func(b []byte) []byte { b[at%len(b)] ^= 0x10; return b })
+	}
+	clean := func(what string) {
+		t.Helper()
+		for _, r := range []*repo.Repository{r, keyless} {
+			if report := must(r.Verify(t.Context(), nil))(t); len(report.Damage) > 0 {
+				t.Errorf("%s: %+v", what, report.Damage)
+			}
+		}
+	}
+	clean("nothing is damaged")
+	size := int(must(store.Stat(t.Context(), known))(t).Size)
+	for at := 0; at < size; at += 5 {
+		spoil(known, at)
+		for _, r := range []*repo.Repository{r, keyless} {
+			report := must(r.VerifyWith(t.Context(), repo.VerifyOptions{Level: repo.LevelStored, NotSince: time.Hour}))(t)
+			if len(report.Damage) != 1 || report.Damage[0].File != known || report.DamagedPoints != 0 {
+				t.Fatalf("byte %d: %+v", at, report.Damage)
+			}
+			whose := "with job " + backup.EncodeName("off/site") + ":"
+			if r.Locked() {
+				whose = "with a job:"
+			}
+			if reason := report.Damage[0].Reason; !strings.Contains(reason, whose) || !strings.Contains(reason, "next session writes it again") || !strings.Contains(reason, "no point needs it") {
+				t.Errorf("byte %d: %s", at, reason)
+			}
+		}
+		spoil(known, at)
+	}
+	// One job's record under the name of another.
+	exchange(t, store, known, unknown)
+	if report := must(r.Verify(t.Context(), nil))(t); len(report.Damage) != 2 {
+		t.Errorf("exchanged: %+v", report.Damage)
+	}
+	exchange(t, store, known, unknown)
+	// The next session of the job.
+	spoil(known, 50)
+	if err := r.WriteJob(t.Context(), record("off/site", "newer")); err != nil {
+		t.Fatal(err)
+	}
+	clean("after the next session")
+	// Healing: without a mirror nothing is taken away; with one the very file comes back.
+	spoil(unknown, 60)
+	report := must(r.Verify(t.Context(), nil))(t)
+	if len(report.Damage) != 1 || !strings.Contains(report.Damage[0].Reason, "with a job:") {
+		t.Fatalf("%+v", report.Damage)
+	}
+	if healed := must(r.Heal(t.Context(), report, nil))(t); len(healed.Remade) > 0 || len(must(r.Verify(t.Context(), nil))(t).Damage) != 1 {
+		t.Errorf("healed from nothing: %+v", healed)
+	}
+	donor := must(openSmall(t.Context(), mirror, ""))(t)
+	defer closeRepo(t, donor)
+	if healed := must(r.Heal(t.Context(), report, []*repo.Repository{donor}))(t); len(healed.Remade) != 1 || healed.Remade[0] != unknown {
+		t.Errorf("healed from a mirror: %+v", healed)
+	}
+	clean("after healing")
+	if records, unreadable, err := r.Jobs(t.Context()); err != nil || len(unreadable) > 0 || len(records) != 2 || records[1].Document != "a document" {
+		t.Errorf("%+v, %v, %v", records, unreadable, err)
+	}
+	// A leftover beside a good record of the same job goes.
+	leftover := unknown[:len(unknown)-16] + "0123456789abcdef"
+	if err := store.Put(t.Context(), leftover, []byte("cut")); err != nil {
+		t.Fatal(err)
+	}
+	report = must(r.Verify(t.Context(), nil))(t)
+	if healed := must(r.Heal(t.Context(), report, nil))(t); len(healed.Remade) != 1 || healed.Remade[0] != leftover {
+		t.Errorf("a leftover: %+v", healed)
+	}
+	clean("without the leftover")
+}

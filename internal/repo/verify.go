@@ -138,7 +138,7 @@ func (r *Repository) Verify(ctx context.Context, progress func(*VerifyProgress))
 // What was proven when is kept below marks/, so that an interrupted
 // verification goes on where it was, and the oldest proof is renewed first.
 //
-//  1. The log is read from its first entry and its chain is checked.
+//  1. Key files and what jobs have left are read. The log is read from its first entry and its chain is checked.
 //  2. Packs are read whole, those first whose proof is oldest: table, root against the log, each frame's checksum, and
 //     from LevelBlocks on each content's id. Parity files are compared with their checksums, and made again.
 //  3. Derived files (index segments, checkpoints, partials) are compared with their checksums.
@@ -244,7 +244,7 @@ func (r *Repository) newVerifier(ctx context.Context, options VerifyOptions) (*v
 }
 
 func (v *verifier) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{v.verifyKeys, v.verifyLog, v.verifyPacks} {
+	for _, step := range []func(context.Context) error{v.verifyKeys, v.verifyLog, v.verifyJobs, v.verifyPacks} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -1,0 +1,130 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ferry/internal/backup"
+	"ferry/internal/storage"
+)
+
+// verifyJobs reads what jobs have left, as deep as the key allows: no point needs it, and a machine that has lost everything but
+// the repository does.
+func (v *verifier) verifyJobs(ctx context.Context) error {
+	r := v.repo
+	files, more, err := r.jobFiles(ctx, jobsFolder)
+	if err != nil {
+		return err
+	}
+	if more {
+		r.warn("%s has more than %d files of jobs: the others were not verified", jobsFolder, maxJobFiles)
+	}
+	bad := map[string]error{}
+	names := map[string]bool{}
+	for _, file := range files {
+		_, record, err := r.readJobOf(ctx, r.store, file)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, storage.ErrNotExist): // a newer one took its place just now
+		case errors.Is(err, ErrNeedsKey): // of a generation of the key that is not here: its checksum holds
+		case err != nil && !unreadable(err) && !errors.Is(err, storage.ErrTooLarge):
+			return err
+		case err != nil:
+			bad[file] = err
+		default:
+			names[record.Job] = true
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	for _, claims := range r.state.Claims {
+		for _, claim := range claims {
+			names[claim.Job] = true
+		}
+	}
+	r.mu.Unlock()
+	jobs := map[string]string{} // by what the names of their files begin with
+	if r.locked == nil {
+		for name := range names {
+			jobs[r.jobPrefix(name)] = name
+		}
+	}
+	for _, file := range files {
+		if err := bad[file]; err != nil {
+			whose := "a job"
+			if name, known := jobs[file[:jobPrefixSize]]; known {
+				whose = "job " + backup.EncodeName(name)
+			}
+			v.damage(Damage{File: file, Reason: fmt.Sprintf(
+				"%v; no point needs it, but without it a machine that has lost everything else cannot go on with %s: the job's next session writes it again", err, whose,
+			)})
+		}
+	}
+	return nil
+}
+
+// jobs puts back records of jobs that are damaged from mirrors of the repository. One that no mirror has is removed only if
+// another one of the job is good; else the job's next session writes one in its place.
+func (h *healer) jobs(ctx context.Context, found *VerifyReport) error {
+	r := h.repo
+	for _, d := range found.Damage {
+		if !isJobFile(d.File) {
+			continue
+		}
+		good, err := h.mirroredJob(ctx, d.File)
+		if err != nil {
+			return err
+		}
+		if good == nil {
+			records, err := r.jobsBeside(ctx, d.File)
+			if err != nil {
+				return err
+			}
+			if records == 0 {
+				continue
+			}
+		}
+		if err := r.store.Delete(ctx, d.File); err != nil {
+			return err
+		}
+		if good != nil {
+			if err := r.store.Put(ctx, d.File, good); err != nil {
+				return err
+			}
+		}
+		h.report.Remade = append(h.report.Remade, d.File)
+	}
+	return nil
+}
+
+// mirroredJob is what a mirror has of a record's file, proven; nil if none has it.
+func (h *healer) mirroredJob(ctx context.Context, name string) ([]byte, error) {
+	for _, donor := range h.donors {
+		raw, _, err := h.repo.readJobOf(ctx, donor.store, name)
+		if err == nil || ctx.Err() != nil {
+			return raw, ctx.Err()
+		}
+	}
+	return nil, nil
+}
+
+// jobsBeside counts the good records of the job that a file's name says.
+func (r *Repository) jobsBeside(ctx context.Context, name string) (int, error) {
+	files, _, err := r.jobFiles(ctx, name[:jobPrefixSize])
+	if err != nil {
+		return 0, err
+	}
+	good := 0
+	for _, file := range files {
+		if _, err := r.readJob(ctx, file); err == nil {
+			good++
+		} else if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+	}
+	return good, nil
+}
