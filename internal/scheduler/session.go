@@ -73,7 +73,9 @@ func (s *Scheduler) launch(r *run) {
 func (s *Scheduler) forget(r *run) {
 	r.stop(nil)
 	s.mu.Lock()
-	delete(s.running, r.session.Job)
+	if s.running[r.session.Job] == r { // else the next one has begun: the catalog knew of the end before
+		delete(s.running, r.session.Job)
+	}
 	s.mu.Unlock()
 	s.events.end(r.session.ID)
 }

@@ -1,10 +1,13 @@
 package scheduler_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +111,58 @@ func TestStopThatTheCatalogTells(t *testing.T) {
 			}
 		})
 	}
+}
+
+// atEnd does something once, at the very moment at which a session has ended for the catalog, and not yet for its scheduler.
+type atEnd struct {
+	slog.Handler
+	once sync.Once
+	do   func()
+}
+
+func (h *atEnd) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "session ended" {
+		h.once.Do(h.do)
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// A session that begins at the very moment at which the one before it has ended is the scheduler's all the same: it can be
+// followed, and to stop it waits for no renewal.
+func TestSessionThatBeginsAsAnotherEnds(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.job("offsite", "schedule: {mode: manual}")
+		l.add("a")
+		hook := &atEnd{Handler: l.log.Handler()}
+		l.log = slog.New(hook)
+		l.begin()
+		var blocked chan struct{}
+		var second int64
+		hook.do = func() {
+			_, blocked = l.slow("b")
+			var err error
+			second, err = l.Start(l.t.Context(), "offsite", scheduler.Start{})
+			l.must(err)
+		}
+		_, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+		l.must(err)
+		synctest.Wait()
+		events, cancel := l.Subscribe(second)
+		defer cancel()
+		select {
+		case _, more := <-events:
+			if !more {
+				l.t.Error("nobody is told of the second session")
+			}
+		default:
+		}
+		l.must(l.Stop(l.t.Context(), "offsite", true))
+		close(blocked)
+		synctest.Wait()
+		if last := l.last("offsite", catalog.SessionStopped); last.ID != second {
+			l.t.Errorf("%+v", last)
+		}
+	})
 }
 
 // A session that is in progress when the server ends is left with a checkpoint, and the next server goes on with it at once,
