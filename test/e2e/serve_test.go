@@ -337,7 +337,7 @@ func TestTaskGoesOnAfterAKill(t *testing.T) {
 		read += p.ReadBytes
 	}
 	if ended.State != "done" || read == 0 || read > size-kept {
-		t.Errorf("%s: of %d bytes %d were kept, and %d were read after that", ended.State, int64(size), kept, read)
+		t.Errorf("%s: of %d bytes %d were kept, and %d were read after that", ended.State, size, kept, read)
 	}
 	s.end(syscall.SIGTERM)
 }
