@@ -24,7 +24,9 @@ func (m *model) reclaim(t *rapid.T) {
 // reclaimOnce is one run. Points that were given up while they were held are gone then.
 func (m *model) reclaimOnce(t *rapid.T) {
 	options := m.reclaimOptions(t)
-	report, err := m.process(t).Reclaim(context.Background(), options)
+	r, done := m.giver(t)
+	defer done()
+	report, err := r.Reclaim(context.Background(), options)
 	var inUse *repo.InUseError
 	switch {
 	case errors.As(err, &inUse) && !m.clock.After(m.leased):

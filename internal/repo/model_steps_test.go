@@ -159,13 +159,15 @@ func (m *model) forget(t *rapid.T) {
 }
 
 func (m *model) forgetPoint(t *rapid.T, p *sourcetest.Point) {
-	done, err := m.process(t).Forget(context.Background(), "manual", []repo.Forgetting{{Point: p.ID()}}, nil)
+	r, done := m.giver(t)
+	defer done()
+	given, err := r.Forget(context.Background(), "manual", []repo.Forgetting{{Point: p.ID()}}, nil)
 	if err != nil {
 		t.Fatalf("forget: %v", err)
 	}
 	held := len(m.holds[p.ID()]) > 0
-	if done[0].Unknown || done[0].Removed == held {
-		t.Fatalf("forget of %s, which is held: %v: %+v", p.Native, held, done[0])
+	if given[0].Unknown || given[0].Removed == held {
+		t.Fatalf("forget of %s, which is held: %v: %+v", p.Native, held, given[0])
 	}
 	if held {
 		m.unclaimed[p.ID()] = true

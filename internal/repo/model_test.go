@@ -200,6 +200,23 @@ func (m *model) process(t *rapid.T) *repo.Repository {
 	return m.processes[max(0, rapid.IntRange(-2, 1).Draw(t, "process"))]
 }
 
+// giver is a process that gives something up: one of the two, or another that does not have the key.
+func (m *model) giver(t *rapid.T) (r *repo.Repository, done func()) {
+	if m.processes[0].KeyGeneration() == 0 || rapid.IntRange(0, 2).Draw(t, "without the key") > 0 {
+		return m.process(t), func() {}
+	}
+	r, err := repo.Open(context.Background(), m.store, repo.Environment{Now: func() time.Time { return m.clock }})
+	if err != nil {
+		t.Fatalf("open without the key: %v", err)
+	}
+	r.SetPackTargets(smallPack, smallPack)
+	return r, func() {
+		if err := r.Close(); err != nil {
+			t.Fatalf("close: %v", err)
+		}
+	}
+}
+
 // check compares the points with the model's.
 func (m *model) check(t *rapid.T) {
 	ctx := context.Background()
