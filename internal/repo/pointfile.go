@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"ferry/internal/backup"
+	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/tree"
 	"ferry/internal/storage"
@@ -39,8 +40,17 @@ func (h *Header) Size() int64 {
 
 // ReadHeader reads what a point says without a key. A damaged file gives an error wrapping backup.ErrDamaged.
 func (r *Repository) ReadHeader(ctx context.Context, id backup.PointID) (*Header, error) {
+	entry, err := r.entryOf(id)
+	if err != nil {
+		return nil, err
+	}
+	return r.readHeader(ctx, entry)
+}
+
+// readHeader reads it from the file that an entry names, which may be one that the log does not name any more.
+func (r *Repository) readHeader(ctx context.Context, entry commitlog.Point) (*Header, error) {
 	var header *Header
-	_, err := r.readPointFile(ctx, id, func(raw []byte) (pointHeader, error) {
+	err := r.readPointFile(ctx, entry, func(raw []byte) (pointHeader, error) {
 		sealed, err := openPoint(r.hasher, raw)
 		if err != nil {
 			return sealed.header, err
@@ -56,15 +66,19 @@ func (r *Repository) ReadHeader(ctx context.Context, id backup.PointID) (*Header
 	return header, nil
 }
 
-// readPointFile reads the file that the log names for a point, has it decoded, and checks that it is that file. It
-// returns the file's checksum.
-func (r *Repository) readPointFile(ctx context.Context, id backup.PointID, decode func([]byte) (pointHeader, error)) (format.ID, error) {
+// entryOf is a point as the log has it now.
+func (r *Repository) entryOf(id backup.PointID) (commitlog.Point, error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	entry, ok := r.state.Points[id]
-	r.mu.Unlock()
 	if !ok {
-		return format.ID{}, fmt.Errorf("point %s is not in %s", id.Short(), r.store.Location())
+		return entry, fmt.Errorf("point %s is not in %s", id.Short(), r.store.Location())
 	}
+	return entry, nil
+}
+
+// readPointFile reads the file that an entry names for a point, has it decoded, and checks that it is that file.
+func (r *Repository) readPointFile(ctx context.Context, entry commitlog.Point, decode func([]byte) (pointHeader, error)) error {
 	err := r.pointFile(ctx, entry, func(raw []byte) error {
 		header, err := decode(raw)
 		switch {
@@ -85,12 +99,12 @@ func (r *Repository) readPointFile(ctx context.Context, id backup.PointID, decod
 		return err
 	})
 	if err == nil {
-		return entry.Checksum, nil
+		return nil
 	}
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
 		err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
 	}
-	return format.ID{}, &backup.Error{Point: id.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File, err)}
+	return &backup.Error{Point: entry.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File, err)}
 }
 
 // bodyLabel begins the associated data of a point's body.

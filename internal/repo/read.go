@@ -25,15 +25,19 @@ func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, 
 	if r.locked != nil {
 		return nil, r.locked
 	}
+	entry, err := r.entryOf(id)
+	if err != nil {
+		return nil, err
+	}
 	var point *Point
-	checksum, err := r.readPointFile(ctx, id, func(raw []byte) (header pointHeader, err error) {
+	err = r.readPointFile(ctx, entry, func(raw []byte) (header pointHeader, err error) {
 		point, header, err = decodePoint(r.hasher, raw)
 		return header, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	point.checksum = checksum
+	point.checksum = entry.Checksum
 	return point, nil
 }
 

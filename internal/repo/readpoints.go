@@ -41,7 +41,7 @@ type HeaderRead struct {
 	Err    error
 }
 
-// ReadHeaders reads the clear headers of points, several at once where that pays off, and returns them in the order given.
+// ReadHeaders reads the clear headers of points from the very files that the entries name, several at once where that pays off, and returns them in the order given.
 // The error is ctx's.
 func (r *Repository) ReadHeaders(ctx context.Context, entries []Entry) ([]HeaderRead, error) {
 	read := make([]HeaderRead, len(entries))
@@ -49,7 +49,7 @@ func (r *Repository) ReadHeaders(ctx context.Context, entries []Entry) ([]Header
 	group.SetLimit(storage.ParallelReads(r.store))
 	for i, entry := range entries {
 		group.Go(func() error {
-			header, err := r.ReadHeader(ctx, entry.ID)
+			header, err := r.readHeader(ctx, entry)
 			read[i] = HeaderRead{Entry: entry, Header: header, Err: err}
 			return ctx.Err()
 		})

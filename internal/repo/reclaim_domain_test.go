@@ -1,11 +1,13 @@
 package repo_test
 
 import (
+	"strings"
 	"testing"
 
 	"ferry/internal/repo"
 	"ferry/internal/repo/pack"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
 )
 
 // What is damaged in a domain and whole in another is not given up there with the last point that is of that domain: it is the
@@ -79,5 +81,33 @@ func TestWhatAnotherDomainLacksIsKept(t *testing.T) {
 				t.Errorf("packs of %d domains are left", len(left))
 			}
 		})
+	}
+}
+
+// A point is stored in another domain just when reclaim has read the log: what it then reads of the point is what the log said, and
+// nothing is missing.
+func TestAPointThatMovesWhileReclaimBegins(t *testing.T) {
+	files := initialized(t, repo.Options{})
+	p := onePoint("web", "w1", content(7, 30*smallBlock))
+	writer := must(openSmall(t.Context(), files, ""))(t)
+	defer closeRepo(t, writer)
+	copyInto(t, writer, repo.IngestOptions{}, p)
+	for after := range 4 {
+		store := &between{Store: files}
+		r := must(openSmall(t.Context(), store, ""))(t)
+		listed := false
+		store.when = func(op memory.Op, name string) bool {
+			listed = listed || op == memory.OpList && name == "index/"
+			if listed && op == memory.OpOpen && strings.HasPrefix(name, "log/") {
+				after--
+			}
+			return listed && after < 0
+		}
+		store.do = func() { copyInto(t, writer, repo.IngestOptions{Sealed: true}, p) }
+		if report := reclaim(t, r, atOnce()); len(report.Incomplete) > 0 {
+			t.Errorf("%q", report.Incomplete)
+		}
+		check(t, r, p)
+		closeRepo(t, r)
 	}
 }
