@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
 )
 
@@ -93,8 +94,57 @@ func heal(r, donor *repo.Repository) error {
 	return nil
 }
 
+// rot damages a pack of which a verification takes note, and nobody heals it. What can be read then must stay so, whatever is given
+// up meanwhile: the copies that are left may be in any pack, of any domain.
+func (m *model) rot(t *rapid.T) {
+	if m.donor != nil {
+		t.Skip("something is damaged")
+	}
+	m.donor = m.spoilBy(t, false)
+	if _, err := m.process(t).Verify(context.Background(), nil); err != nil {
+		t.Fatalf("verify: %v", err)
+	}
+	m.reopen(t) // nothing is remembered of what was read before
+	m.damaged = map[backup.PointID]bool{}
+	for _, p := range m.tried {
+		if m.state[p.ID()] == present {
+			err := compare(context.Background(), m.processes[0], p)
+			if err != nil && !errors.Is(err, backup.ErrDamaged) {
+				t.Fatalf("a damaged point: %v", err)
+			}
+			m.damaged[p.ID()] = err != nil
+		}
+	}
+}
+
+// mend heals what has rotted, from a clone that was made before.
+func (m *model) mend(t *rapid.T) {
+	if m.donor == nil {
+		t.Skip("nothing is damaged")
+	}
+	if err := heal(m.process(t), m.donor); err != nil {
+		t.Fatal(err)
+	}
+	m.giveUpDonor()
+	m.verify(t)
+}
+
+func (m *model) giveUpDonor() {
+	if m.donor != nil {
+		m.donor.Close()
+		m.donor, m.damaged = nil, nil
+	}
+}
+
 // spoil damages a pack, and returns a clone that was made before.
 func (m *model) spoil(t *rapid.T) (donor *repo.Repository) {
+	if m.donor != nil {
+		t.Skip("something is damaged")
+	}
+	return m.spoilBy(t, rapid.IntRange(0, 3).Draw(t, "lost") == 0)
+}
+
+func (m *model) spoilBy(t *rapid.T, lost bool) (donor *repo.Repository) {
 	ctx := context.Background()
 	if m.paused != nil {
 		t.Skip("a copy relies on what is whole")
@@ -109,7 +159,7 @@ func (m *model) spoil(t *rapid.T) (donor *repo.Repository) {
 		t.Fatalf("open: %v", err)
 	}
 	name := rapid.SampledFrom(packs).Draw(t, "pack")
-	if rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
+	if lost {
 		err = m.store.Delete(ctx, name)
 	} else {
 		at := max(0, rapid.Float64Range(-1, 0.999).Draw(t, "at"))
