@@ -50,7 +50,7 @@ func (r *Repository) readTable(ctx context.Context, reader storage.Reader, p com
 	}
 	table, err := pack.ReadTable(r.withTail(ctx, reader, p), reader.Size(), r.hasher)
 	if err == nil {
-		err = matchLog(table, reader.Size(), p)
+		err = r.matchLog(table, reader.Size(), p)
 	}
 	return table, err
 }
@@ -64,10 +64,18 @@ func matchSize(size int64, p commitlog.Pack) error {
 	return nil
 }
 
-// matchLog returns an error unless the pack is the one that the log names.
-func matchLog(table pack.Table, size int64, p commitlog.Pack) error {
+// matchLog returns an error unless the pack is the one that the log names. With the key the log is proven, and a table whose
+// checksum holds and is not the log's was made on purpose, or is another pack's: that is forged, not damaged.
+func (r *Repository) matchLog(table pack.Table, size int64, p commitlog.Pack) error {
 	if table.Root != p.Root || table.Header.ID != p.ID || table.Header.Domain != p.Domain || size != p.Size || len(table.Entries) != p.Frames || table.Header.Kind.String() != p.Kind {
-		return fmt.Errorf("%w: it is not the pack that the log names", ErrCorrupt)
+		kind := ErrCorrupt
+		if r.hasher.Encrypted() && !r.hasher.Locked() {
+			kind = ErrForged
+		}
+		if table.Header.ID != p.ID {
+			return fmt.Errorf("%w: it is not the pack that the log names but %s", kind, table.Header.ID)
+		}
+		return fmt.Errorf("%w: it is not the pack that the log names", kind)
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -124,8 +126,14 @@ func (a attacked) mend(raw []byte, entries []pack.Entry) []byte {
 	return raw
 }
 
-// mustFindForgery wants reading and verification to call something forged, and no wrong byte.
-func (a attacked) mustFindForgery(t *testing.T, what string) {
+// mustFindForgery wants reading and verification to call a pack forged, and no wrong byte. Verification is to say why, too.
+func (a attacked) mustFindForgery(t *testing.T, what, file string, why ...string) {
+	t.Helper()
+	a.mustCallForged(t, what, file, append(why, notThePack)...)
+}
+
+// mustCallForged is that for any file, with all that verification says of it.
+func (a attacked) mustCallForged(t *testing.T, what, file string, why ...string) {
 	t.Helper()
 	r := a.open(t)
 	forged := false
@@ -144,9 +152,23 @@ func (a attacked) mustFindForgery(t *testing.T, what string) {
 		t.Errorf("%s: no read calls it forged", what)
 	}
 	report := must(r.Verify(t.Context(), nil))(t)
-	if len(report.Damage) == 0 {
-		t.Errorf("%s: verify found nothing", what)
+	a.forgedFile(t, report, what, file, why...)
+	// Without the key it is named all the same.
+	a.forgedFile(t, must(a.openLocked(t).Verify(t.Context(), nil))(t), what+", without the key", file)
+}
+
+// notThePack is what verification says of a forged pack.
+const notThePack = "forged: the checksum holds, the proof by key does not: it is not the pack that the log names"
+
+// forgedFile wants a verification to have named a file, with reasons.
+func (a attacked) forgedFile(t *testing.T, report *repo.VerifyReport, what, file string, reasons ...string) {
+	t.Helper()
+	for _, d := range report.Damage {
+		if d.File == file && !slices.ContainsFunc(reasons, func(reason string) bool { return !strings.Contains(d.Reason, reason) }) {
+			return
+		}
 	}
+	t.Errorf("%s: verify does not say of %s %q, but %+v", what, file, reasons, report.Damage)
 }
 
 func TestKeysMissingAndWrong(t *testing.T) {
@@ -373,7 +395,7 @@ func TestForgedFrames(t *testing.T) {
 			raw[int(one.Offset)+one.FrameSize()-20] ^= 1
 			return a.mend(raw, table.Entries)
 		})
-		a.mustFindForgery(t, "a changed frame")
+		a.mustFindForgery(t, "a changed frame", name, ": 1 of its ", fmt.Sprintf("the first at %d: forged: the checksum holds, the proof by key does not: frame of %s", one.Offset, one.ID))
 	})
 	t.Run("content not encrypted", func(t *testing.T) {
 		a := original.clone()
@@ -384,7 +406,7 @@ func TestForgedFrames(t *testing.T) {
 			binary.LittleEndian.PutUint32(frame[8:], one.Stored) // plain as long as stored
 			return a.mend(raw, table.Entries)
 		})
-		a.mustFindForgery(t, "a frame in clear")
+		a.mustFindForgery(t, "a frame in clear", name, ": 1 of its ", fmt.Sprintf("the first at %d: forged: the checksum holds, the proof by key does not: content differs from its id", one.Offset))
 	})
 	t.Run("frames exchanged", func(t *testing.T) {
 		a := original.clone()
@@ -399,7 +421,7 @@ func TestForgedFrames(t *testing.T) {
 			copy(second, kept)
 			return a.mend(raw, table.Entries)
 		})
-		a.mustFindForgery(t, "exchanged frames")
+		a.mustFindForgery(t, "exchanged frames", name)
 	})
 	t.Run("ids exchanged", func(t *testing.T) {
 		a := original.clone()
@@ -408,7 +430,7 @@ func TestForgedFrames(t *testing.T) {
 			copy(raw[two.Offset+48:], one.ID[:])
 			return a.mend(raw, table.Entries)
 		})
-		a.mustFindForgery(t, "exchanged ids")
+		a.mustFindForgery(t, "exchanged ids", name, ": 2 of its ", fmt.Sprintf("the first at %d: forged: ", one.Offset))
 	})
 	t.Run("packs exchanged", func(t *testing.T) {
 		a := original.clone()
@@ -417,9 +439,7 @@ func TestForgedFrames(t *testing.T) {
 		r := a.open(t)
 		report := must(r.Verify(t.Context(), nil))(t)
 		for _, file := range []string{name, other} {
-			if !slices.ContainsFunc(report.Damage, func(d repo.Damage) bool { return d.File == file }) {
-				t.Errorf("verify does not name %s: %+v", file, report.Damage)
-			}
+			a.forgedFile(t, report, "exchanged packs", file, "not the pack that the log names")
 		}
 		failed := false
 		for _, p := range a.points {
@@ -431,6 +451,28 @@ func TestForgedFrames(t *testing.T) {
 		}
 		if !failed {
 			t.Error("nothing is damaged")
+		}
+	})
+	t.Run("a pack under the name of another of its size", func(t *testing.T) {
+		a := original.clone()
+		var id format.Name
+		a.tamper(t, name, func(raw []byte) []byte {
+			raw[24] ^= 1
+			id = format.Name(raw[24:40])
+			binary.LittleEndian.PutUint32(raw[60:], crc32.Checksum(raw[:60], crc32.MakeTable(crc32.Castagnoli)))
+			return a.mend(raw, table.Entries)
+		})
+		a.forgedFile(t, must(a.open(t).Verify(t.Context(), nil))(t), "another pack", name, notThePack+" but "+id.String())
+	})
+	t.Run("rot is not called forged", func(t *testing.T) {
+		a := original.clone()
+		a.tamper(t, name, func(raw []byte) []byte { raw[int(one.Offset)+one.FrameSize()-20] ^= 1; return raw })
+		report := must(a.open(t).Verify(t.Context(), nil))(t)
+		a.forgedFile(t, report, "a flipped bit", name, "corrupt: frame checksum differs")
+		for _, d := range report.Damage {
+			if strings.Contains(d.Reason, "forged") {
+				t.Errorf("%+v", d)
+			}
 		}
 	})
 }
@@ -471,11 +513,11 @@ func TestForgedPointFiles(t *testing.T) {
 			at := bytes.Index(raw, []byte(text)) + len(text)
 			raw[at] = map[bool]byte{true: '7', false: '8'}[raw[at] != '7']
 		})
-		a.mustFindForgery(t, "a changed header")
+		a.mustCallForged(t, "a changed header", files[0], "forged: ")
 	}
 	a := original.clone()
 	a.reseal(t, files[0], format.ContextPoint, func(raw []byte) { raw[len(raw)-100] ^= 1 })
-	a.mustFindForgery(t, "a changed body")
+	a.mustCallForged(t, "a changed body", files[0], "forged: ")
 	b := original.clone()
 	exchange(t, b.store, files[0], files[1])
 	r := b.open(t)

@@ -177,7 +177,7 @@ func (h *healer) repair(ctx context.Context, p commitlog.Pack) error {
 		return err
 	}, func(pack.Entry, error) {})
 	if err == nil {
-		err = matchLog(table, p.Size, p)
+		err = r.matchLog(table, p.Size, p)
 	}
 	return err
 }

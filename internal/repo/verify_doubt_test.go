@@ -15,9 +15,9 @@ import (
 	"ferry/internal/storage/memory"
 )
 
-// misstored is a repository with one point, of which one block was stored wrong: all checksums hold, the content is not
+// misstored is a repository with one point, of which one block, or node, was stored wrong: all checksums hold, the content is not
 // its id's.
-func misstored(t *testing.T) (store *memory.Store, point *sourcetest.Point) {
+func misstored(t *testing.T, kind pack.Kind) (store *memory.Store, point *sourcetest.Point) {
 	t.Helper()
 	point = onePoint("web", "w1", content(91, 12*smallBlock))
 	store = stored(t, point)
@@ -25,7 +25,7 @@ func misstored(t *testing.T) (store *memory.Store, point *sourcetest.Point) {
 	for _, name := range store.Names("packs/") {
 		raw := must(storage.ReadAll(t.Context(), store, name, 1<<30))(t)
 		table := must(pack.ReadTable(bytes.NewReader(raw), int64(len(raw)), a.hasher))(t)
-		if table.Header.Kind != pack.KindBlock {
+		if table.Header.Kind != kind {
 			continue
 		}
 		e := table.Entries[0]
@@ -45,13 +45,13 @@ func misstored(t *testing.T) (store *memory.Store, point *sourcetest.Point) {
 		}
 		return store, point
 	}
-	t.Fatal("no pack of blocks")
+	t.Fatal("no such pack")
 	return nil, nil
 }
 
 // What only the content shows is not withdrawn by a verification that compares checksums.
 func TestStoredBytesDoNotWithdrawWhatContentShows(t *testing.T) {
-	store, point := misstored(t)
+	store, point := misstored(t, pack.KindBlock)
 	time0 := newClock()
 	if report := verified(t, time0.opened(t, store), repo.VerifyOptions{Level: repo.LevelStored}); len(report.Damage) != 0 {
 		t.Fatalf("the checksums do not hold, the test shows nothing: %+v", report.Damage)
@@ -64,6 +64,23 @@ func TestStoredBytesDoNotWithdrawWhatContentShows(t *testing.T) {
 	shallow := verified(t, r, repo.VerifyOptions{Level: repo.LevelStored})
 	if len(shallow.Damage) != len(deep.Damage) || shallow.DamagedPoints != 1 || len(r.State().Bad) != 1 || r.HasWhole(point.ID()) {
 		t.Errorf("%d damaged, was %d; %d points, %d places noted", len(shallow.Damage), len(deep.Damage), shallow.DamagedPoints, len(r.State().Bad))
+	}
+}
+
+// A frame whose content is not what it should be is read once more: with a key in the repository, and a checksum that holds, that is
+// no disk's doing, and called forged.
+func TestContentThatWasStoredWrongIsForgedWhereThereIsAKey(t *testing.T) {
+	for _, kind := range []pack.Kind{pack.KindNode, pack.KindBlock} {
+		store, _ := misstored(t, kind)
+		report := verified(t, newClock().opened(t, store), repo.VerifyOptions{Level: repo.LevelBlocks})
+		if len(report.Damage) == 0 {
+			t.Fatalf("%s: nothing is damaged", kind)
+		}
+		for _, d := range report.Damage {
+			if strings.Contains(d.Reason, "forged: ") != encryptAll || !strings.Contains(d.Reason, "corrupt: ") && !encryptAll {
+				t.Errorf("%s: %+v", kind, d)
+			}
+		}
 	}
 }
 

@@ -136,7 +136,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 		}, func(entry pack.Entry, err error) { c.unproven(ctx, reader, entry, err) })
 	}
 	if err == nil {
-		err = matchLog(table, reader.Size(), p)
+		err = r.matchLog(table, reader.Size(), p)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -187,8 +187,12 @@ func (c *packCheck) damaged(entry pack.Entry, err error) {
 // a whole.
 func (c *packCheck) finish(ctx context.Context, size int64, err error, table pack.Table) {
 	v := c.verifier
-	if err == nil && c.badFrames > badPerPack {
-		err = fmt.Errorf("%w: %d of its %d frames are damaged, the first at %d", ErrCorrupt, c.badFrames, len(table.Entries), c.bad[0].damage.Offset)
+	if c.badFrames > badPerPack || err != nil && c.badFrames > 0 {
+		if err == nil {
+			err = ErrCorrupt
+		}
+		first := c.bad[0].damage
+		err = fmt.Errorf("%w: %d of its %d frames are damaged, the first at %d: %s", err, c.badFrames, len(table.Entries), first.Offset, first.Reason)
 	}
 	if err != nil {
 		c.bad = []place{{badPlace{c.pack.ID, wholePack}, format.ID{}, Damage{File: pack.ObjectName(c.pack.ID), Length: c.pack.Size, Reason: err.Error()}}}
