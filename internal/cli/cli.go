@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/demo"
 	"ferry/internal/pace"
@@ -67,6 +68,7 @@ type app struct {
 func Main(args []string, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ctx = answer.Ending(ctx)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
 	printed := &results{Writer: out}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/source"
@@ -128,7 +129,7 @@ func (a *app) openStore(path string) (storage.Store, error) {
 	case err != nil:
 		return nil, err
 	}
-	return storage.Paced(store, a.send, a.receive), nil
+	return storage.Paced(storage.Answering(store, answer.Of(path)), a.send, a.receive), nil
 }
 
 // openBucket opens the store at a location of the form s3://BUCKET/PREFIX.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/policy"
@@ -263,7 +264,7 @@ func TestStopAtOnceOfASlowTarget(t *testing.T) {
 		wait := l.begin(ctx)
 		stopped := time.Now()
 		stop(job.ErrStopNow)
-		if s := wait(); time.Since(stopped) > source.Patience || s.Result != job.ResultInterrupted || s.Copied() != 0 {
+		if s := wait(); time.Since(stopped) > answer.Patience || s.Result != job.ResultInterrupted || s.Copied() != 0 {
 			t.Errorf("%s after %s\n%s", s.Result, time.Since(stopped), l.describe(s))
 		}
 		slow = false

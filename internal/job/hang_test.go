@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/repo"
@@ -86,7 +87,7 @@ func TestWindowClosesWhileASourceIsListed(t *testing.T) {
 		opened := l.setup.Sources[0].Open
 		l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
 			<-ctx.Done()
-			return nil, fmt.Errorf("%w: %w", source.ErrNoAnswer, ctx.Err())
+			return nil, fmt.Errorf("%w: %w", answer.ErrNone, ctx.Err())
 		}
 		l.setup.Wait = time.Until(closes) // and no longer
 		s := l.run(job.ResultWaits)
@@ -116,7 +117,7 @@ func TestWindowClosesBeforeTheRetiredMachineIsListed(t *testing.T) {
 				return sourcetest.Open(t, day("a", 1)), nil
 			}
 			<-ctx.Done()
-			return nil, fmt.Errorf("%w: %w", source.ErrNoAnswer, ctx.Err())
+			return nil, fmt.Errorf("%w: %w", answer.ErrNone, ctx.Err())
 		}})
 		l.setup.Job.PurgeAfter = week
 		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")

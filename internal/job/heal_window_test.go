@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/job"
 	"ferry/internal/policy"
-	"ferry/internal/source"
 	"ferry/internal/storage/memory"
 )
 
@@ -56,7 +56,7 @@ func TestWindowClosesAfterHealingFailed(t *testing.T) {
 		l.now = time.Date(2026, 4, 10, 5, 0, 0, 0, time.UTC) // it closes in an hour
 		l.points[0].OnRead = func(int, int64, int) (int, error) { return 0, errors.New("connection reset") }
 		l.points[1].OnRead = func(_ int, _ int64, n int) (int, error) {
-			time.Sleep(time.Hour + source.Patience/2) // it ends by itself
+			time.Sleep(time.Hour + answer.Patience/2) // it ends by itself
 			l.now = l.now.Add(2 * time.Hour)
 			return n, nil
 		}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
@@ -83,6 +84,10 @@ type runner struct {
 	// until is when waiting ends, waitsFor what the host was told of it last, and blocked what the last round found to wait for.
 	until             time.Time
 	waitsFor, blocked Wait
+	// telling guards waitsFor and what it is made of: waiting is what the session waits for by itself, silent a place that has not
+	// answered for long.
+	telling         sync.Mutex
+	waiting, silent Wait
 	// offers are what the sources offered when they were listed last, doubt is why that is no evidence of what has gone, and
 	// selected are the machines that the job copies of it.
 	offers   []plan.Offer
@@ -137,8 +142,10 @@ var errAborted = errors.New("the pre-job script failed")
 // Where the window is closed, health check and retention run at once, and the pre-job script before the first transfer. What
 // went wrong is in the session, whose Err is what an exit code goes by.
 func Run(ctx context.Context, setup Setup) *Session {
+	ctx = answer.Ending(ctx)
 	r := newRunner(setup)
 	defer r.close()
+	defer r.listen(ctx)()
 	s := r.session
 	err := r.untilReady(ctx)
 	r.waits(Wait{})

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/plan"
@@ -698,7 +699,7 @@ func TestWindowCloses(t *testing.T) {
 				return
 			}
 			// A read that has begun is waited for for a while, not for the minute that it takes here.
-			if late := s.Ended.Sub(closes); s.Result != job.ResultWaits || late < 0 || late > source.Patience || s.Copied() == 0 || s.Failed() > 0 {
+			if late := s.Ended.Sub(closes); s.Result != job.ResultWaits || late < 0 || late > answer.Patience || s.Copied() == 0 || s.Failed() > 0 {
 				t.Fatalf("day %d: %s, %s after the window has closed\n%s", day, s.Result, late, l.describe(s))
 			}
 			if phase := s.Phase(job.PhaseSynchronize); phase.State != job.PhaseWaits {

@@ -15,12 +15,13 @@ import (
 // nobody from another repository.
 type Slots struct {
 	mu sync.Mutex
-	// all is the limit in all, 0 for none; used counts what is taken by repository, and in all under the empty name.
-	all  int
-	used map[string]int
-	// users are the jobs that have slots, by repository, for messages.
+	// all is the limit in all, 0 for none; users are the jobs that have slots, once for each, by repository, and in all under the empty
+	// name.
+	all     int
 	users   map[string][]string
 	waiting []*waiter
+	// lent are the jobs whose slots others may take as well: what they were given for stands still.
+	lent map[string]bool
 }
 
 // limits are the repositories that a machine is copied between, and how many may be worked on in each at once; 0: any number.
@@ -38,7 +39,7 @@ type waiter struct {
 
 // NewSlots makes slots for so many machines in all, 0 for any number.
 func NewSlots(all int) *Slots {
-	return &Slots{all: all, used: map[string]int{}, users: map[string][]string{}}
+	return &Slots{all: all, users: map[string][]string{}, lent: map[string]bool{}}
 }
 
 // atOnce is how many of some machines may be copied at once.
@@ -100,8 +101,8 @@ func (s *Slots) wanted(of string) bool {
 // full chooses where there is a slot; if there is none it says why there is none where it is preferred. Those who wait had
 // theirs, if there was one, when it was given back.
 func (s *Slots) full(w *waiter) (reason string) {
-	if s.all > 0 && s.used[""] >= s.all {
-		return fmt.Sprintf("no slot: %d of %d machines are copied at once, for %s", s.used[""], s.all, names(s.users[""]))
+	if used := s.taken(""); s.all > 0 && used >= s.all {
+		return fmt.Sprintf("no slot: %d of %d machines are copied at once, for %s", used, s.all, names(s.users[""]))
 	}
 	for i, choice := range w.choices {
 		name := s.fullRepository(choice)
@@ -110,7 +111,7 @@ func (s *Slots) full(w *waiter) (reason string) {
 			return ""
 		}
 		if reason == "" {
-			reason = fmt.Sprintf("no slot: %d of %d machines are worked on in repository %s, for %s", s.used[name], choice[name], name, names(s.users[name]))
+			reason = fmt.Sprintf("no slot: %d of %d machines are worked on in repository %s, for %s", s.taken(name), choice[name], name, names(s.users[name]))
 		}
 	}
 	return reason
@@ -119,7 +120,7 @@ func (s *Slots) full(w *waiter) (reason string) {
 // fullRepository is one that has no slot left; empty: all have one.
 func (s *Slots) fullRepository(in limits) string {
 	for _, name := range slices.Sorted(maps.Keys(in)) {
-		if in[name] > 0 && s.used[name] >= in[name] {
+		if in[name] > 0 && s.taken(name) >= in[name] {
 			return name
 		}
 	}
@@ -128,20 +129,47 @@ func (s *Slots) fullRepository(in limits) string {
 
 func (s *Slots) give(w *waiter) {
 	for name := range w.choices[w.chosen] {
-		s.used[name]++
 		s.users[name] = append(s.users[name], w.of)
 	}
-	s.used[""]++
 	s.users[""] = append(s.users[""], w.of)
 }
 
-// back gives a slot back, and gives what there is to those who wait.
+// back gives a slot back, to those who wait.
 func (s *Slots) back(w *waiter) {
 	for _, name := range append(slices.Collect(maps.Keys(w.choices[w.chosen])), "") {
-		s.used[name]--
 		at := slices.Index(s.users[name], w.of)
 		s.users[name] = slices.Delete(s.users[name], at, at+1)
 	}
+	s.serve()
+}
+
+// taken is how many slots of a repository, or in all, are taken and not lent.
+func (s *Slots) taken(name string) int {
+	taken := 0
+	for _, of := range s.users[name] {
+		if !s.lent[of] {
+			taken++
+		}
+	}
+	return taken
+}
+
+// lend lets others take the slots of a job as well, or no longer. Those that have one by then keep it.
+func (s *Slots) lend(of string, lent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lent == s.lent[of] {
+		return
+	}
+	delete(s.lent, of)
+	if lent {
+		s.lent[of] = true
+		s.serve()
+	}
+}
+
+// serve gives the slots that there are to those who wait.
+func (s *Slots) serve() {
 	s.waiting = slices.DeleteFunc(s.waiting, func(next *waiter) bool {
 		if s.full(next) != "" {
 			return false

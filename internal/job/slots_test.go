@@ -57,8 +57,8 @@ func TestSlotsGoInTurn(t *testing.T) {
 		if got := strings.Join(order, ", "); got != "gives up gave up, short, long" {
 			t.Errorf("order: %s", got)
 		}
-		if len(s.waiting) > 0 || s.used[""] != 0 || s.used["a"] != 0 || s.used["src"] != 0 {
-			t.Errorf("left: %v, %d wait", s.used, len(s.waiting))
+		if len(s.waiting) > 0 || len(s.users[""])+len(s.users["a"])+len(s.users["src"]) != 0 {
+			t.Errorf("left: %v, %d wait", s.users, len(s.waiting))
 		}
 	})
 }
@@ -86,8 +86,8 @@ func TestSlotsOfTheFirstChoice(t *testing.T) {
 		}
 		releases[0]()
 		releases[2]()
-		if s.used[""] != 0 || s.used["a"] != 0 || s.used["b"] != 0 || s.used["vault"] != 0 {
-			t.Errorf("left: %v", s.used)
+		if len(s.users[""])+len(s.users["a"])+len(s.users["b"])+len(s.users["vault"]) != 0 {
+			t.Errorf("left: %v", s.users)
 		}
 	})
 }

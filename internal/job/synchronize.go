@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
@@ -232,7 +233,7 @@ func (r *runner) targetTrouble(err error) error {
 	if err == nil {
 		return nil
 	}
-	if state := stateOf(err); state == StateFull || state == StateReadOnly || state == StateOffline {
+	if state := stateOf(err); state == StateFull || state == StateReadOnly || state == StateOffline || errors.Is(err, answer.ErrNone) {
 		r.session.Target.State, r.session.Target.Reason = state, backup.SafeText(err.Error())
 	}
 	return err
@@ -251,7 +252,8 @@ func (r *runner) whileOpen(ctx context.Context) (context.Context, context.Cancel
 	if !open || until.IsZero() {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
+	ctx, cancel := context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
+	return answer.Ending(ctx), cancel
 }
 
 func (r *runner) show(at time.Time) string { return policy.ShowTime(at, r.Job.Schedule.Zone) }

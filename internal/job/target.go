@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/storage"
@@ -41,7 +42,7 @@ func (r *runner) awaitTarget(ctx context.Context) error {
 func (r *runner) openTarget(ctx context.Context) error {
 	state := &r.session.Target
 	state.ID, state.State, state.Reason = "", "", ""
-	target, err := r.Target.Open(ctx)
+	target, err := answer.Open(ctx, r.Target.Location, func() (*repo.Repository, error) { return r.Target.Open(ctx) }, func(late *repo.Repository) { late.Close() })
 	if err == nil {
 		r.target = target
 	}

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"time"
 
 	"ferry/internal/backup"
@@ -52,8 +53,14 @@ func (r *runner) targetWait() Wait {
 }
 
 // waits tells what the session waits for, if that is something else than before.
-func (r *runner) waits(wait Wait) {
-	if r.Host.Waits != nil && wait != r.waitsFor {
+func (r *runner) waits(wait Wait) { r.tell(func() { r.waiting = wait }) }
+
+// tell changes what the session waits for, and tells that: before all a place that does not answer.
+func (r *runner) tell(change func()) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	change()
+	if wait := cmp.Or(r.silent, r.waiting); r.Host.Waits != nil && wait != r.waitsFor {
 		r.waitsFor = wait
 		r.Host.Waits(wait)
 	}

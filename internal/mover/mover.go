@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/source"
@@ -111,13 +112,13 @@ type Result struct {
 //
 // An error says what keeps this point from being copied; nothing of the point is visible then. If the source changed
 // while it was read, the error wraps backup.ErrChanged or backup.ErrVanished. After ctx has ended Copy returns within
-// source.Patience even if the source does not answer.
+// answer.Patience even if the source does not answer.
 func (m *Mover) Copy(ctx context.Context, p source.Point, committed func(Result, error)) error {
-	return m.CopyFrom(ctx, &source.Calls{}, p, committed)
+	return m.CopyFrom(ctx, &answer.Calls{}, p, committed)
 }
 
 // CopyFrom copies a point as Copy does, with the calls that read its source.
-func (m *Mover) CopyFrom(ctx context.Context, calls *source.Calls, p source.Point, committed func(Result, error)) error {
+func (m *Mover) CopyFrom(ctx context.Context, calls *answer.Calls, p source.Point, committed func(Result, error)) error {
 	if p.Opener == nil {
 		return &backup.Error{Machine: p.Machine.Name, Point: p.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %s", p.State, p.Reason)}
 	}

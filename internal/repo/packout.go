@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"ferry/internal/answer"
 	"ferry/internal/direct"
 	"ferry/internal/storage"
 )
@@ -49,6 +50,9 @@ func (p *packOut) run() {
 				p.mu.Lock()
 				p.failed = err
 				p.mu.Unlock()
+				if errors.Is(err, answer.ErrNone) {
+					continue // it may still be read
+				}
 			}
 		}
 		chunks.Put(chunk)

@@ -5,14 +5,15 @@ import (
 	"iter"
 	"sync"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 )
 
-// OpenAnswering opens a point, and gives content whose methods return within Patience after ctx has ended, whatever the source
-// does: those that do not answer are left behind among the calls. A ReadAt that returns ErrNoAnswer may still write into what it
+// OpenAnswering opens a point, and gives content whose methods return within answer.Patience after ctx has ended, whatever the source
+// does: those that do not answer are left behind among the calls. A ReadAt that returns answer.ErrNone may still write into what it
 // was given.
-func OpenAnswering(ctx context.Context, calls *Calls, opener Opener) (Content, error) {
-	content, err := Call(ctx, calls, func() (Content, error) { return opener.Open(ctx) }, func(c Content) { _ = c.Close() })
+func OpenAnswering(ctx context.Context, calls *answer.Calls, opener Opener) (Content, error) {
+	content, err := answer.Call(ctx, calls, func() (Content, error) { return opener.Open(ctx) }, func(c Content) { _ = c.Close() })
 	if err != nil {
 		return nil, err
 	}
@@ -30,11 +31,11 @@ func Opened(content Content) Content {
 type answering struct {
 	Content
 	ctx   context.Context // of the copy: io.ReaderAt has none
-	calls *Calls
+	calls *answer.Calls
 }
 
 func (a *answering) Disk(i int) (Disk, error) {
-	disk, err := Call(a.ctx, a.calls, func() (Disk, error) { return a.Content.Disk(i) }, nil)
+	disk, err := answer.Call(a.ctx, a.calls, func() (Disk, error) { return a.Content.Disk(i) }, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,7 @@ func (a *answering) Disk(i int) (Disk, error) {
 }
 
 func (a *answering) Stream(ctx context.Context, sink Sink) error {
-	let := &leavable{sink: sink}
+	let := &leavable{sink: sink, calls: a.calls}
 	defer let.leave()
 	return a.calls.Do(ctx, func() error { return a.Content.Stream(ctx, let) })
 }
@@ -61,80 +62,19 @@ type answeringDisk struct {
 }
 
 func (d *answeringDisk) ReadAt(p []byte, offset int64) (int, error) {
-	return Call(d.of.ctx, d.of.calls, func() (int, error) { return d.Disk.ReadAt(p, offset) }, nil)
-}
-
-// mostExtents is how many extents are handed over at once. The first few come at once, so that reading begins.
-const mostExtents = 512
-
-type foundExtent struct {
-	backup.Extent
-	err error
+	return answer.Call(d.of.ctx, d.of.calls, func() (int, error) { return d.Disk.ReadAt(p, offset) }, nil)
 }
 
 // Extents finds them in a call of their own, some ahead of who asks.
 func (d *answeringDisk) Extents(ctx context.Context, base *backup.Base) iter.Seq2[backup.Extent, error] {
-	return func(yield func(backup.Extent, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		found, ended := make(chan []foundExtent), make(chan struct{})
-		var err error // of the call, once it has ended
-		go func() {
-			defer close(ended)
-			err = d.of.calls.Do(ctx, func() error { return find(ctx, d.Disk.Extents(ctx, base), found) })
-		}()
-		defer func() {
-			cancel()
-			<-ended
-		}()
-		for {
-			select {
-			case some := <-found:
-				for _, e := range some {
-					if !yield(e.Extent, e.err) {
-						return
-					}
-				}
-			case <-ended:
-				if err != nil {
-					yield(backup.Extent{}, err)
-				}
-				return
-			}
-		}
-	}
-}
-
-// find hands extents over until there are no more, or nobody wants them.
-func find(ctx context.Context, extents iter.Seq2[backup.Extent, error], found chan<- []foundExtent) error {
-	var some []foundExtent
-	atOnce := 1
-	hand := func() error {
-		select {
-		case found <- some:
-			some, atOnce = nil, min(2*atOnce, mostExtents)
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	for e, err := range extents {
-		some = append(some, foundExtent{e, err})
-		if len(some) >= atOnce {
-			if err := hand(); err != nil {
-				return err
-			}
-		}
-	}
-	if len(some) == 0 {
-		return nil
-	}
-	return hand()
+	return answer.Each(ctx, d.of.calls, func(ctx context.Context) iter.Seq2[backup.Extent, error] { return d.Disk.Extents(ctx, base) })
 }
 
 // leavable is a sink that a call may be left behind with: from then on it takes nothing.
 type leavable struct {
-	mu   sync.Mutex
-	sink Sink // nil: left
+	calls *answer.Calls
+	mu    sync.Mutex
+	sink  Sink // nil: left
 }
 
 func (l *leavable) leave() {
@@ -147,9 +87,9 @@ func (l *leavable) give(to func(Sink) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sink == nil {
-		return ErrNoAnswer
+		return answer.ErrNone
 	}
-	return to(l.sink)
+	return l.calls.Meanwhile(func() error { return to(l.sink) })
 }
 
 func (l *leavable) Data(i int, offset int64, p []byte) error {

@@ -115,6 +115,7 @@ func (w *walker) walk(folder string, depth int) error {
 		}
 		entryPath := path.Join(folder, found.Name())
 		info, err := w.listing.Root.root.Stat(filepath.FromSlash(entryPath))
+		w.listing.Root.calls.Heard()
 		if err != nil {
 			if link := found.Type()&fs.ModeSymlink != 0; link || errors.Is(err, fs.ErrNotExist) {
 				w.problem(entryPath, err)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 )
 
@@ -27,7 +28,7 @@ type Root struct {
 	read     atomic.Int64
 	// pace is told of bytes that are about to be read; nil: as fast as it goes.
 	pace  func(bytes int) error
-	calls *Calls
+	calls *answer.Calls
 }
 
 // pacedAtOnce is how many bytes of a file are read at once where there is a pace, so that they flow.
@@ -46,7 +47,7 @@ func OpenRoot(path, name string) (*Root, error) {
 	if name == "" {
 		name = filepath.Base(absolute)
 	}
-	return &Root{root: root, path: absolute, name: name, calls: &Calls{}}, nil
+	return &Root{root: root, path: absolute, name: name, calls: &answer.Calls{}}, nil
 }
 
 // Elsewhere is the root of a source that lies in no folder: it has no files of its own, and counts what is read. The
@@ -55,7 +56,7 @@ func Elsewhere(location, name string) *Root {
 	if name == "" {
 		name = location
 	}
-	return &Root{path: location, name: name, calls: &Calls{}}
+	return &Root{path: location, name: name, calls: &answer.Calls{}}
 }
 
 // Name is the source's name, which takes part in the identity of machines whose format states no UUID.
@@ -69,10 +70,10 @@ func (r *Root) SetInstance(instance string) { r.instance = instance }
 func (r *Root) SetPace(pace func(bytes int) error) { r.pace = pace }
 
 // SetCalls makes the calls that read the source some of those given. It is for before the source is listed.
-func (r *Root) SetCalls(calls *Calls) { r.calls = calls }
+func (r *Root) SetCalls(calls *answer.Calls) { r.calls = calls }
 
 // Calls are the calls that read the source.
-func (r *Root) Calls() *Calls { return r.calls }
+func (r *Root) Calls() *answer.Calls { return r.calls }
 
 // MachineKey builds the key of a machine of this source, as backup.NewMachineKey does.
 func (r *Root) MachineKey(platform backup.Platform, nativeID, uuid string) backup.MachineKey {
@@ -88,7 +89,10 @@ func (r *Root) Path() string { return r.path }
 func (r *Root) BytesRead() int64 { return r.read.Load() }
 
 // CountRead adds to BytesRead what was read of the folder by other means than its files.
-func (r *Root) CountRead(n int) { r.read.Add(int64(n)) }
+func (r *Root) CountRead(n int) {
+	r.read.Add(int64(n))
+	r.calls.Heard()
+}
 
 // Close releases the folder. Files opened through it stay open.
 func (r *Root) Close() error {
@@ -247,7 +251,7 @@ func (f *File) paced(p []byte, read func(piece []byte, done int) (int, error)) (
 	pace := f.root.pace
 	if pace == nil {
 		done, err = read(p, 0)
-		f.root.read.Add(int64(done))
+		f.root.CountRead(done)
 		return done, err
 	}
 	for done < len(p) {
@@ -256,7 +260,7 @@ func (f *File) paced(p []byte, read func(piece []byte, done int) (int, error)) (
 			return done, err
 		}
 		n, err := read(piece, done)
-		f.root.read.Add(int64(n))
+		f.root.CountRead(n)
 		done += n
 		if err != nil {
 			return done, err

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,3 +137,86 @@ func TestServerKeepsTheWindowOfASourceThatHangs(t *testing.T) {
 
 // reads is how many bytes a run has read, by the kernel's count.
 func reads(r *running) int64 { return countOf(r, "rchar") }
+
+// A target stops answering while a server copies to it. Other jobs go on, everybody is answered, and status tells of it; a session
+// that is to end ends, and so does the server. When the target answers, the next server goes on without hands, and what was left
+// behind has done no harm.
+func TestServerGoesOnWhileATargetHangs(t *testing.T) {
+	t.Parallel()
+	s := newServed(t, 1, 96*mib) // one slot is left to others
+	behind := filepath.Join(filepath.Dir(s.vault), "behind")
+	if err := os.Rename(s.vault, behind); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(s.vault, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	share := mountShare(t, behind, s.vault)
+	other := filepath.Join(filepath.Dir(s.vault), "other")
+	s.u.want(0, "repo", "init", other)
+	s.serve()
+	s.apply(strings.Replace(s.manual(), "location: "+s.vault, "location: "+s.vault+"\nbandwidth: [{limit: 6MB/s}]", 1) +
+		fmt.Sprintf("---\nkind: Repository\nname: other\nlocation: %s\n---\nkind: Job\nname: near\nsource: {repositories: [src]}\n"+
+			"target: {repository: other}\nschedule: {mode: manual}\n", other))
+	db := s.catalog()
+	defer db.Close()
+	state := func(session int64) string {
+		time.Sleep(20 * time.Millisecond) // others work meanwhile
+		return column(t, db, `SELECT state FROM sessions WHERE id = $1`, session)
+	}
+	session := s.begin("offsite")
+	s.until("something is being copied", func() bool { return packBytes(t, behind) > 0 })
+	share.answers(false)
+	near := s.begin("near")
+	s.until("the other job has copied", func() bool { return state(near) == "done" })
+	answered := func() {
+		t.Helper()
+		var anything any
+		for _, path := range []string{"/v1/status", "/v1/jobs", "/v1/jobs/near/explain", "/v1/sessions", "/health/live", "/health/ready"} {
+			s.get(path, &anything)
+		}
+		s.u.want(0, "status", "--socket", s.socket)
+	}
+	answered()
+
+	told := time.Now()
+	s.u.want(0, "job", "stop", "offsite", "--now", "--socket", s.socket)
+	s.until("the session has ended", func() bool { return state(session) == "stopped" })
+	if late := time.Since(told); late > 35*time.Second {
+		t.Errorf("it ended %s after it was told to", late)
+	}
+	session = s.begin("offsite")
+	s.until("the next one waits for the target", func() bool { return state(session) == "waiting" })
+	if now := s.status(); !now.has("target", "target vault is unreadable: it does not answer") {
+		t.Errorf("%+v", now)
+	}
+	answered()
+	explained, err := s.client().Get("http://ferry/v1/jobs/offsite/explain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(explained.Body)
+	explained.Body.Close()
+	if err != nil || !strings.Contains(string(text), "does not answer") {
+		t.Errorf("%v %s", err, text)
+	}
+
+	// A process ends only when the kernel lets go of its calls.
+	if err := s.server.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the server has ended what it does", func() bool {
+		_, err := os.Stat(s.socket)
+		return os.IsNotExist(err) || zombie(s.server)
+	})
+	share.answers(true)
+	if r := s.server.wait(); r.code != 0 || !strings.Contains(r.err, "msg=ended") {
+		t.Errorf("%v", r)
+	}
+	s.server = nil
+	s.serve()
+	s.until("the session has copied", func() bool { return state(session) == "done" })
+	s.end(syscall.SIGTERM)
+	s.u.verified(s.vault)
+	s.restores(s.want["vm0"])
+}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -51,7 +50,7 @@ func (f Format) scan(ctx context.Context, listing *source.Listing, folder string
 	if err != nil {
 		return nil, err
 	}
-	return scan(ctx, listing, storage.Paced(store, nil, f.Receive), f.Environment, f.Memory)
+	return scan(ctx, listing, storage.Paced(storage.Answering(store, listing.Root.Calls()), nil, f.Receive), f.Environment, f.Memory)
 }
 
 // Stored is the format of the one repository that lies in a store, such as a bucket. The source closes the store.
@@ -67,7 +66,7 @@ func (Stored) Name() string { return Format{}.Name() }
 
 // Scan opens the repository and lists its points.
 func (s Stored) Scan(ctx context.Context, listing *source.Listing) ([]source.Point, error) {
-	return scan(ctx, listing, s.Store, s.Environment, s.Memory)
+	return scan(ctx, listing, storage.Answering(s.Store, listing.Root.Calls()), s.Environment, s.Memory)
 }
 
 // readAtOnce is how many points' files are held at once.
@@ -180,7 +179,7 @@ func RepositoryOf(p source.Point) *repo.Repository {
 	return nil
 }
 
-// countingStore counts what is read of a repository as bytes read of the source, by calls that can be left behind.
+// countingStore counts what is read of a repository as bytes read of the source.
 type countingStore struct {
 	storage.Store
 	root *source.Root
@@ -189,21 +188,20 @@ type countingStore struct {
 func (s countingStore) Unwrap() storage.Store { return s.Store }
 
 func (s countingStore) ReadAll(ctx context.Context, name string, limit int64) ([]byte, error) {
-	content, err := source.Call(ctx, s.root.Calls(), func() ([]byte, error) { return storage.ReadAll(ctx, s.Store, name, limit) }, nil)
+	content, err := storage.ReadAll(ctx, s.Store, name, limit)
 	s.root.CountRead(len(content))
 	return content, err
 }
 
 func (s countingStore) OpenSized(ctx context.Context, name string, size int64) (storage.Reader, error) {
-	return s.open(ctx, func() (storage.Reader, error) { return storage.OpenSized(ctx, s.Store, name, size) })
+	return s.counted(storage.OpenSized(ctx, s.Store, name, size))
 }
 
 func (s countingStore) Open(ctx context.Context, name string) (storage.Reader, error) {
-	return s.open(ctx, func() (storage.Reader, error) { return s.Store.Open(ctx, name) })
+	return s.counted(s.Store.Open(ctx, name))
 }
 
-func (s countingStore) open(ctx context.Context, open func() (storage.Reader, error)) (storage.Reader, error) {
-	reader, err := source.Call(ctx, s.root.Calls(), open, func(r storage.Reader) { _ = r.Close() })
+func (s countingStore) counted(reader storage.Reader, err error) (storage.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -221,17 +219,8 @@ func (r countingReader) ReadAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// buffers are what calls read into that may be left behind: the repository uses its own again.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
 func (r countingReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (int, error) {
-	buffer := buffers.Get().(*[]byte)
-	*buffer = slices.Grow((*buffer)[:0], len(p))[:len(p)]
-	n, err := source.Call(ctx, r.root.Calls(), func() (int, error) { return storage.ReadAt(ctx, r.Reader, *buffer, offset) }, nil)
-	copy(p[:n], *buffer)
+	n, err := storage.ReadAt(ctx, r.Reader, p, offset)
 	r.root.CountRead(n)
-	if !errors.Is(err, source.ErrNoAnswer) {
-		buffers.Put(buffer)
-	}
 	return n, err
 }

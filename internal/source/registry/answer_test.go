@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
 )
@@ -43,11 +44,14 @@ func TestFolderThatDoesNotAnswer(t *testing.T) {
 		options := registry.Options{Formats: []source.Format{format}}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := registry.Open(ctx, dir, options); !errors.Is(err, source.ErrNoAnswer) {
+		open := func(ctx context.Context) (*registry.Source, error) {
+			return registry.Answering(ctx, dir, func() (*registry.Source, error) { return registry.Open(ctx, dir, options) })
+		}
+		if _, err := open(ctx); !errors.Is(err, answer.ErrNone) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			if _, err := registry.Open(t.Context(), dir, options); !errors.Is(err, source.ErrNoAnswer) || !strings.Contains(err.Error(), "2000-01-01 00:01:10 UTC") {
+			if _, err := open(t.Context()); !errors.Is(err, answer.ErrNone) || !strings.Contains(err.Error(), "2000-01-01 00:01:10 UTC") {
 				t.Error(err)
 			}
 		}
@@ -59,7 +63,7 @@ func TestFolderThatDoesNotAnswer(t *testing.T) {
 		if !closed.Load() {
 			t.Error("what came too late was not closed")
 		}
-		opened, err := registry.Open(t.Context(), dir, options)
+		opened, err := open(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

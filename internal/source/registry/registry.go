@@ -9,11 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/source"
 )
@@ -51,28 +50,16 @@ type Options struct {
 	Elsewhere bool
 }
 
-// Open lists a folder. Formats claim files in their order. It is Answering.
+// Open lists a folder, by calls into it that can be left behind. Formats claim files in their order.
 func Open(ctx context.Context, path string, options Options) (*Source, error) {
-	return Answering(ctx, path, func() (*Source, error) { return open(ctx, path, options) })
+	return answer.Call(ctx, answer.Of(path), func() (*Source, error) { return open(ctx, path, options) }, drop)
 }
 
-// Answering opens the source at a location by what it is given, so that one that does not answer is left behind when ctx has
-// ended. One that calls are left behind in is not opened again before they return. Then the error wraps source.ErrNoAnswer.
+func drop(s *Source) { _ = s.Close() }
+
+// Answering opens the source at a location by what it is given, as answer.Open does.
 func Answering(ctx context.Context, location string, open func() (*Source, error)) (*Source, error) {
-	calls := callsOf(location)
-	if behind, since := calls.Behind(); behind > 0 {
-		return nil, fmt.Errorf("%w: what was asked of it %s has not come back", source.ErrNoAnswer, since.UTC().Format("2006-01-02 15:04:05 UTC"))
-	}
-	return source.Call(ctx, calls, open, func(s *Source) { _ = s.Close() })
-}
-
-// locations has the calls into every source that was opened in this process: what hangs does so for all who open it, and while it
-// does, more calls would hang as well, and nothing would bound them.
-var locations sync.Map // of the cleaned location to *source.Calls
-
-func callsOf(location string) *source.Calls {
-	calls, _ := locations.LoadOrStore(filepath.Clean(location), &source.Calls{})
-	return calls.(*source.Calls)
+	return answer.Open(ctx, location, open, drop)
 }
 
 func open(ctx context.Context, path string, options Options) (*Source, error) {
@@ -82,7 +69,7 @@ func open(ctx context.Context, path string, options Options) (*Source, error) {
 	}
 	root.SetInstance(options.Instance)
 	root.SetPace(options.Pace)
-	root.SetCalls(callsOf(path))
+	root.SetCalls(answer.Of(path))
 	s := &Source{Root: root, broken: openBrokenFiles(options.CacheDir, root.Path())}
 	if err := s.scan(ctx, options.Formats); err != nil {
 		return nil, errors.Join(err, s.Close())

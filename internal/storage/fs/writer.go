@@ -146,6 +146,9 @@ func (w *writer) Commit(ctx context.Context) error {
 	if err := w.draft.file.Sync(); err != nil {
 		return w.store.writeError("syncing", w.name, err)
 	}
+	if err := ctx.Err(); err != nil { // who waited for a sync that took hours may have given the object up
+		return err
+	}
 	published := w.draft.publish(w.folder, path.Base(w.name))
 	if published != nil && !errors.Is(published, unix.EEXIST) {
 		return w.store.writeError("publishing", w.name, published)

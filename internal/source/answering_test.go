@@ -5,67 +5,14 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/source"
 )
-
-// A call that does not return is left behind a while after its context has ended. What waits for it is closed when it returns, in
-// order, and what it returns is dropped.
-func TestCallLeftBehind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var calls source.Calls
-		var did []string
-		answers := make(chan struct{})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		began := time.Now()
-		_, err := source.Call(ctx, &calls, func() (string, error) { <-answers; return "late", nil }, func(value string) { did = append(did, "dropped "+value) })
-		if !errors.Is(err, source.ErrNoAnswer) || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Minute+source.Patience {
-			t.Errorf("after %s: %v", time.Since(began), err)
-		}
-		if n, since := calls.Behind(); n != 1 || !since.Equal(time.Now()) {
-			t.Errorf("%d left behind since %s", n, since)
-		}
-		for _, name := range []string{"content", "folder"} {
-			if err := calls.WhenBack(func() error { did = append(did, "closed "+name); return nil }); err != nil {
-				t.Error(err)
-			}
-		}
-		if len(did) > 0 {
-			t.Errorf("while the call has not returned: %q", did)
-		}
-		close(answers)
-		synctest.Wait()
-		if want := []string{"dropped late", "closed content", "closed folder"}; !slices.Equal(did, want) {
-			t.Errorf("%q, not %q", did, want)
-		}
-		if n, _ := calls.Behind(); n != 0 {
-			t.Errorf("%d left behind", n)
-		}
-		failed := errors.New("failed")
-		if err := calls.WhenBack(func() error { return failed }); !errors.Is(err, failed) {
-			t.Errorf("closed at once: %v", err)
-		}
-	})
-}
-
-// A call that returns soon after its context has ended is not left behind, and its answer counts.
-func TestCallReturnsInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var calls source.Calls
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		got, err := source.Call(ctx, &calls, func() (int, error) { time.Sleep(time.Minute + source.Patience - 1); return 7, nil }, nil)
-		if n, _ := calls.Behind(); got != 7 || err != nil || n != 0 {
-			t.Errorf("%d %v, %d left behind", got, err, n)
-		}
-	})
-}
 
 // hanging is content that answers nothing until it is told to.
 type hanging struct {
@@ -150,7 +97,7 @@ func TestContentThatDoesNotAnswer(t *testing.T) {
 				h := &hanging{answers: make(chan struct{}), given: 1500}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				var calls source.Calls
+				var calls answer.Calls
 				content, err := source.OpenAnswering(ctx, &calls, h)
 				if err != nil {
 					t.Fatal(err)
@@ -159,7 +106,7 @@ func TestContentThatDoesNotAnswer(t *testing.T) {
 					t.Error("not what was opened")
 				}
 				began := time.Now()
-				if err := use(ctx, content); !errors.Is(err, source.ErrNoAnswer) || time.Since(began) != time.Minute+source.Patience {
+				if err := use(ctx, content); !errors.Is(err, answer.ErrNone) || time.Since(began) != time.Minute+answer.Patience {
 					t.Errorf("after %s: %v", time.Since(began), err)
 				}
 				if err := content.Close(); err != nil || h.closed {
@@ -170,7 +117,7 @@ func TestContentThatDoesNotAnswer(t *testing.T) {
 				if n, _ := calls.Behind(); !h.closed || n != 0 {
 					t.Errorf("it has answered, closed: %v, %d left behind", h.closed, n)
 				}
-				if name == "stream" && (!errors.Is(h.sink, source.ErrNoAnswer) || sink.given != 1) {
+				if name == "stream" && (!errors.Is(h.sink, answer.ErrNone) || sink.given != 1) {
 					t.Errorf("the sink was given %d, and said %v", sink.given, h.sink)
 				}
 			})
@@ -182,7 +129,7 @@ func TestContentThatDoesNotAnswer(t *testing.T) {
 func TestExtentsAhead(t *testing.T) {
 	answered := make(chan struct{})
 	close(answered)
-	var calls source.Calls
+	var calls answer.Calls
 	content, err := source.OpenAnswering(t.Context(), &calls, &hanging{answers: answered, given: 5000})
 	if err != nil {
 		t.Fatal(err)
