@@ -59,7 +59,7 @@ func TestReserveStays(t *testing.T) {
 	l.store.SetSpace(0)
 	for n := range 5 {
 		l.now = time.Date(2026, 3, 2+n, 20, 0, 0, 0, time.UTC)
-		if s := l.run(job.ResultWaits); s.Target.State != job.StateFull || s.Copied() != 0 || !strings.Contains(s.Reason, "0 B left, and the copies may take") {
+		if s := l.run(job.ResultWaits); s.Target.State != job.StateFull || s.Copied() != 0 || !strings.Contains(s.Reason, "0 B left, beside 6") {
 			t.Fatalf("%+v\n%s", s.Target, l.describe(s))
 		}
 	}

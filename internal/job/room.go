@@ -91,7 +91,8 @@ func (r *runner) makeRoom(ctx context.Context) error {
 	})
 }
 
-// withRoom adds to the error of a target that is full how much is left and what is still to be copied.
+// withRoom adds to the error of a target that is full how much is left, what of that is for the reserve, and what is still to be
+// copied.
 func (r *runner) withRoom(ctx context.Context, err error, todo []plan.IntervalStep) error {
 	if !errors.Is(err, storage.ErrFull) {
 		return err
@@ -100,7 +101,28 @@ func (r *runner) withRoom(ctx context.Context, err error, todo []plan.IntervalSt
 	if freeErr != nil || !known {
 		return err
 	}
-	return fmt.Errorf("%w: %s left, and the copies may take %s", err, shown(free), shown(r.expected(todo)))
+	kept, whole, reserveErr := r.target.Reserved(ctx)
+	if reserveErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, roomText(free, kept, whole, r.expected(todo)))
+}
+
+// roomText says why copies did not fit that were expected to take so much, where so much is free beside the kept part of the
+// reserve, all in bytes. The expectation may be too low: then that it was is what there is to say.
+func roomText(free, kept, whole, expected int64) string {
+	text := shown(free) + " left"
+	owed := min(free, max(0, whole-kept))
+	if owed > 0 {
+		text += ", " + shown(owed) + " of that for the rest of the reserve"
+	}
+	if kept > 0 {
+		text += ", beside " + shown(kept) + " kept in reserve"
+	}
+	if expected > free-owed {
+		return text + ", and the copies are expected to take " + shown(expected)
+	}
+	return text + ", and the copies did not fit, though they were expected to take only " + shown(expected)
 }
 
 func shown(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }

@@ -93,6 +93,12 @@ func (r *Repository) withReserveBut(ctx context.Context, leave int, write func()
 	return write()
 }
 
+// Reserved is how much of the reserve is there, and how large it is when it is whole, in bytes.
+func (r *Repository) Reserved(ctx context.Context) (kept, whole int64, err error) {
+	there, err := r.reserved(ctx)
+	return int64(len(there)) * reservePiece, reservePieces * reservePiece, err
+}
+
 // reserved are the files of the reserve that are there.
 func (r *Repository) reserved(ctx context.Context) (map[string]bool, error) {
 	there := map[string]bool{}
