@@ -134,8 +134,11 @@ func (s explainedStepJSON) text(zone string) string {
 			text += "; " + s.Goes.text(zone)
 		}
 	case plan.ActionRemove:
-		if s.Stays != "" {
+		switch {
+		case s.Stays != "":
 			text += "; it stays: " + s.Stays
+		case s.LockedUntil != nil:
+			text += "; removed now; its space stays locked until " + when(*s.LockedUntil)
 		}
 	}
 	return text
@@ -209,7 +212,9 @@ type explainedStepJSON struct {
 	// Goes is when a point that is kept goes at the earliest; left out for others.
 	Goes *goesJSON `json:"goes,omitempty"`
 	// Stays says what keeps a point that the job gives up.
-	Stays   string `json:"stays"`
+	Stays string `json:"stays"`
+	// LockedUntil is until when the storage keeps the space of a point that is removed; left out if it does not.
+	LockedUntil *time.Time `json:"lockedUntil,omitempty"`
 	Failure bool   `json:"failure"`
 }
 
@@ -231,7 +236,7 @@ func describeExplanation(j policy.Job, e *job.Explanation) explanationJSON {
 		}
 		row.MissingSince, row.RetiredSince, row.PurgeFrom = timeOrNone(m.Missing), timeOrNone(m.Retired), timeOrNone(m.Purge)
 		for _, step := range m.Steps {
-			row.Points = append(row.Points, describeIntervalStep(e.Sources, step))
+			row.Points = append(row.Points, describeIntervalStep(e, step))
 		}
 		described.Machines = append(described.Machines, row)
 	}
@@ -247,13 +252,16 @@ func timeOrNone(t time.Time) *time.Time {
 	return &t
 }
 
-func describeIntervalStep(sources []job.SourceState, step plan.IntervalStep) explainedStepJSON {
+func describeIntervalStep(e *job.Explanation, step plan.IntervalStep) explainedStepJSON {
 	described := explainedStepJSON{
 		Point: step.Point.ID.String(), Created: step.Point.Created.UTC(), OnTarget: step.OnTarget, Action: step.Action, Reasons: readableList(step.Reasons),
 		Slots: append([]string{}, step.Slots...), Stays: readable(step.Stays), Failure: step.Failure,
 	}
-	if step.Source >= 0 && step.Source < len(sources) {
-		described.Source = printable(sources[step.Source].Name)
+	if step.Source >= 0 && step.Source < len(e.Sources) {
+		described.Source = printable(e.Sources[step.Source].Name)
+	}
+	if step.Action == plan.ActionRemove && step.Stays == "" {
+		described.LockedUntil = timeOrNone(e.Locked)
 	}
 	if o := step.Outlook; o.Never || o.Points > 0 {
 		described.Goes = &goesJSON{Never: o.Never, Points: o.Points}

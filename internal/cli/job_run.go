@@ -237,6 +237,9 @@ func (a *app) printPhase(phase job.Phase) {
 	case job.PhaseWaits:
 		a.say("%s: %s: %s", phase.Name, phase.State, readable(phase.Reason))
 	case job.PhaseDone, job.PhaseSkipped:
+		if phase.Name == job.PhaseTransform && phase.State == job.PhaseDone && phase.Reason != "" {
+			a.say("%s: %s", phase.Name, readable(phase.Reason))
+		}
 		if phase.Name == job.PhaseHealthCheck && phase.State == job.PhaseDone {
 			a.say("%s: %s checked, %s healed", phase.Name, size(phase.Counts["checkedBytes"]), counted(int(phase.Counts["healedBlocks"]), "block"))
 		}

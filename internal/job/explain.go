@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"time"
 
 	"ferry/internal/plan"
 )
@@ -11,6 +12,9 @@ type Explanation struct {
 	Plan    plan.IntervalPlan
 	Target  TargetState
 	Sources []SourceState
+	// Locked is until when the storage keeps the target's files, at least; zero if it does not. The space of points that are
+	// removed comes back then.
+	Locked time.Time
 	// Warnings of looking.
 	Warnings []string
 }
@@ -26,9 +30,17 @@ func Explain(ctx context.Context, setup Setup) (*Explanation, error) {
 		var v *view
 		if v, err = r.look(ctx); err == nil {
 			v.close()
-			e.Plan = v.plan
+			e.Plan, e.Locked = v.plan, r.lockedUntil()
 		}
 	}
 	e.Target, e.Sources, e.Warnings = r.session.Target, r.session.Sources, r.session.Warnings
 	return e, err
+}
+
+// lockedUntil is until when the storage keeps all that the target's log names, at least; zero if it does not now.
+func (r *runner) lockedUntil() time.Time {
+	if until := r.target.LockInfo().Until; until.After(r.Now()) {
+		return until
+	}
+	return time.Time{}
 }

@@ -59,6 +59,7 @@ func (r *runner) checkRoom(ctx context.Context, todo []plan.IntervalStep) (bool,
 			_, err := r.retention(ctx, phase)
 			if err == nil {
 				err = r.reclaim(ctx, phase, true, repo.DefaultReclaimPolicy())
+				r.tellLocked(phase)
 			}
 			return err
 		})
@@ -87,6 +88,7 @@ func (r *runner) makeRoom(ctx context.Context) error {
 				err = r.reclaim(ctx, phase, true, atOnce)
 			}
 		}
+		r.tellLocked(phase)
 		return err
 	})
 }

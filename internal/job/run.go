@@ -118,6 +118,8 @@ type runner struct {
 	// that this one did, copiedNow those that it has copied.
 	earlier, chosen, copiedNow map[backup.PointID]bool
 	earlierFill                map[string]span
+	// filesLocked is until when the storage keeps files that it did not let be deleted.
+	filesLocked time.Time
 	// madeRoom is true once space was made in a full target, targetTries how often the target failed and was tried again.
 	madeRoom bool
 	// roomChecked is true once what there is to copy was compared with the space that is left.

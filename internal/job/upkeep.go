@@ -152,6 +152,7 @@ func (r *runner) transform(ctx context.Context) error {
 		removed, err := r.retention(ctx, phase)
 		if err == nil {
 			err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
+			r.tellLocked(phase)
 		}
 		if errors.Is(err, storage.ErrFull) && !r.madeRoom {
 			err = r.makeRoom(ctx)
@@ -189,6 +190,7 @@ func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err 
 			slots[step.Point.ID] = FlagsOf(step.Slots)
 		}
 	}
+	locked := r.lockedUntil()
 	done, err := r.target.Forget(ctx, r.Job.Name, points, slots)
 	if err != nil {
 		return 0, err
@@ -200,6 +202,9 @@ func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err 
 		}
 		if done[i].Removed {
 			removed++
+			if !locked.IsZero() {
+				reasons = append(reasons, "its space stays locked until "+policy.ShowTime(locked, r.Job.Schedule.Zone))
+			}
 		}
 		r.note(step, OutcomeCopied, reasons)
 	}
@@ -229,13 +234,29 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 	r.memory.Reclaimed = r.session.Began
 	phase.Counts["givenUpBytes"] += report.GivenUp.Bytes
 	phase.Counts["deletedBytes"] += report.Deleted.Bytes
-	phase.Counts["waitingBytes"] = report.Waiting.Bytes
+	phase.Counts["waitingBytes"], phase.Counts["lockedBytes"] = report.Waiting.Bytes, report.Locked.Bytes
+	r.filesLocked = report.LockedUntil
 	for _, reason := range append(report.Incomplete, report.Frozen) {
 		if reason != "" {
 			r.warnOnce("no space is given back: " + reason)
 		}
 	}
 	return nil
+}
+
+// tellLocked adds to what a phase says that the storage keeps what was given up, and until when: the files that it did not let be
+// deleted, or those of the points that were removed now, which wait to be.
+func (r *runner) tellLocked(phase *Phase) {
+	text := ""
+	switch locked := r.lockedUntil(); {
+	case phase.Counts["lockedBytes"] > 0:
+		text = fmt.Sprintf("%s of what was given up stay locked by the storage, until %s at least", shown(phase.Counts["lockedBytes"]), policy.ShowTime(r.filesLocked, r.Job.Schedule.Zone))
+	case phase.Counts["removed"] > 0 && !locked.IsZero():
+		text = "the space of what was removed stays locked by the storage until " + policy.ShowTime(locked, r.Job.Schedule.Zone)
+	default:
+		return
+	}
+	phase.Reason = strings.TrimPrefix(phase.Reason+"; "+text, "; ")
 }
 
 // compact writes the newest points' blocks together, if it is due.
