@@ -215,7 +215,7 @@ type explainedStepJSON struct {
 	Stays string `json:"stays"`
 	// LockedUntil is until when the storage keeps the space of a point that is removed; left out if it does not.
 	LockedUntil *time.Time `json:"lockedUntil,omitempty"`
-	Failure bool   `json:"failure"`
+	Failure     bool       `json:"failure"`
 }
 
 type goesJSON struct {
