@@ -267,6 +267,17 @@ type Repository struct {
 	// packs were not verified since they were written; Unknown if no session has looked.
 	Verified   time.Time `json:"verified"`
 	Unverified int64     `json:"unverified"`
+	// Orphaned are the jobs that were deleted and still claim points here.
+	Orphaned []Orphaned `json:"orphaned"`
+}
+
+// Orphaned is a job that was deleted and still claims points of a repository: they are kept under its last retention.
+type Orphaned struct {
+	Job     string    `json:"job"`
+	Deleted time.Time `json:"deleted"`
+	Points  int64     `json:"points"`
+	// Retention is the job's last, as it is written in YAML; empty: everything is kept.
+	Retention string `json:"retention"`
 }
 
 // Health says whether the server lives, or is ready to work.

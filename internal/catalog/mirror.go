@@ -184,6 +184,25 @@ func (m *Mirror) Totals(ctx context.Context, repository string) (points, machine
 	return points, machines, size, err
 }
 
+// Claimers returns how many points of a repository each job claims, by the job's name.
+func (m *Mirror) Claimers(ctx context.Context, repository string) (map[string]int64, error) {
+	claims := map[string]int64{}
+	err := m.db.read(ctx, "counting claims", func(rows *sql.Rows) error {
+		var name string
+		var points int64
+		if err := rows.Scan(&name, &points); err != nil {
+			return err
+		}
+		job, err := backup.DecodeName(name)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		claims[job] = points
+		return nil
+	}, `SELECT c.job, COUNT(*) FROM mirrors r JOIN claims c ON c.edition = r.edition WHERE r.repository = $1 GROUP BY c.job`, repository)
+	return claims, err
+}
+
 // Where returns the repositories that have a point, by name.
 func (m *Mirror) Where(ctx context.Context, id backup.PointID) (repositories []string, err error) {
 	err = m.db.read(ctx, "looking for a point", func(rows *sql.Rows) error {

@@ -292,7 +292,7 @@ func noteBusy(t *testing.T, note func(string, string), busy api.Status) {
 	for command, document := range map[string]any{
 		"status": api.Status{
 			Running: busy.Running[:1], Waiting: busy.Waiting[:1], Sessions: []api.Session{live}, Alarms: []api.Alarm{}, Machines: []api.Copy{}, Jobs: []api.Job{},
-			Repositories: []api.Repository{},
+			Repositories: []api.Repository{{Orphaned: []api.Orphaned{{}}}},
 		},
 		"session show": shown,
 	} {

@@ -575,7 +575,22 @@ func TestRealServer(t *testing.T) {
 	run(t, ExitNothing, "job", "simulate", "other")
 	run(t, ExitNothing, "job", "show", "other")
 	run(t, ExitNothing, "session", "show", "4711")
+	run(t, ExitDone, "delete", "job", "offsite")
+	if out, _ := run(t, ExitDone, "status"); !strings.Contains(out, "keeps 1 point here: its last retention is {days: 14}; ferry repo jobs ") {
+		t.Errorf("the deleted job is not told:\n%s", out)
+	}
+	left, _ := run(t, ExitDone, "repo", "jobs", filepath.Join(dir, "vault"), "offsite", "--cache-dir", filepath.Join(dir, "cache"))
+	if err := os.WriteFile(file, []byte(left), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ExitDone, "apply", "-f", file)
+	if out, _ := run(t, ExitDone, "status"); strings.Contains(out, "last retention") {
+		t.Errorf("the job is there again:\n%s", out)
+	}
 	run(t, ExitDone, "delete", "job", "offsite", "--release")
+	if out, _ := run(t, ExitDone, "status"); strings.Contains(out, "last retention") {
+		t.Errorf("its points were released:\n%s", out)
+	}
 	run(t, ExitDone, "delete", "repository", "vault")
 	if out, _ := run(t, ExitDone, "get"); !strings.Contains(out, "images") || strings.Contains(out, "vault") {
 		t.Errorf("%s", out)

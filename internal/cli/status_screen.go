@@ -8,6 +8,7 @@ import (
 
 	"ferry/internal/api"
 	"ferry/internal/policy"
+	"ferry/internal/restore"
 )
 
 // How much of everything is shown: what matters fits on one screen, and --json has all.
@@ -230,7 +231,22 @@ func (s *screen) notes() {
 			rows = append(rows, []string{short(machineName(c.Machine)), short(c.Job), readable(note)})
 		}
 	}
+	for _, r := range s.status.Repositories {
+		for _, o := range r.Orphaned {
+			rows = append(rows, []string{short(r.Name), short(o.Job), readable(orphanedText(r, o))})
+		}
+	}
 	s.section([]string{"NOTES", "job", ""}, rows)
+}
+
+// orphanedText says of a job that was deleted by what its points are kept, and how to take them up again or give them up.
+func orphanedText(r api.Repository, o api.Orphaned) string {
+	by := "everything is kept"
+	if o.Retention != "" {
+		by = "its last retention is " + o.Retention
+	}
+	return fmt.Sprintf("the job was deleted %s and keeps %s here: %s; ferry repo jobs %s %s | ferry apply -f - takes them up again, and ferry delete job %[5]s --release then gives them up",
+		minute(o.Deleted), counted(int(o.Points), "point"), by, restore.Quote(r.Location), restore.Quote(o.Job))
 }
 
 // retiredText says of a machine that has gone for good what becomes of its copies.

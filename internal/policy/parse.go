@@ -97,6 +97,19 @@ func (rules Rules) Parse(files ...File) (Resources, error) {
 	return all, nil
 }
 
+// Alone reads the job of a document by itself: what it refers to may be gone. It is false unless there is one, without mistakes.
+func Alone(document []byte) (Job, bool) {
+	var all Resources
+	r := &reader{}
+	for _, root := range r.documents(document) {
+		r.document(root, &all)
+	}
+	if len(r.problems) > 0 || len(all.Jobs) != 1 {
+		return Job{}, false
+	}
+	return all.Jobs[0], true
+}
+
 // lineOf is how the YAML library names the place of a mistake.
 var lineOf = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 

@@ -8,6 +8,7 @@ import (
 	"ferry/internal/api"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
+	"ferry/internal/policy"
 )
 
 // A repository that will be full so soon is an alarm, of the level that the name says.
@@ -63,6 +64,10 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 	if err != nil {
 		return err
 	}
+	deleted, err := l.catalog.Resources.List(ctx, "Job", true)
+	if err != nil {
+		return err
+	}
 	for _, r := range l.resources.Repositories {
 		at, seen := found[r.Name]
 		if !seen { // the last sessions did not come to it
@@ -94,9 +99,36 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 			}
 			l.judgeSpace(described)
 		}
+		if described.Orphaned, err = l.orphaned(ctx, r.Name, deleted); err != nil {
+			return err
+		}
 		l.status.Repositories = append(l.status.Repositories, described)
 	}
 	return nil
+}
+
+// orphaned are the deleted jobs that still claim points of a repository.
+func (l *looker) orphaned(ctx context.Context, repository string, deleted []catalog.Resource) ([]api.Orphaned, error) {
+	orphaned := []api.Orphaned{}
+	if len(deleted) == 0 {
+		return orphaned, nil
+	}
+	claims, err := l.catalog.Mirror.Claimers(ctx, repository)
+	for _, r := range deleted {
+		if points := claims[r.Name]; points > 0 {
+			orphaned = append(orphaned, api.Orphaned{Job: r.Name, Deleted: r.Deleted.UTC(), Points: points, Retention: lastRetention(r.Document)})
+		}
+	}
+	return orphaned, err
+}
+
+// lastRetention is what the document of a deleted job says of retention. One that this version does not read says nothing.
+func lastRetention(document string) string {
+	j, ok := policy.Alone([]byte(document))
+	if !ok || j.Retention.Empty() {
+		return ""
+	}
+	return j.Retention.String()
 }
 
 // judgeSpace raises an alarm if a repository will be full soon.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -296,8 +297,8 @@ func TestLastSession(t *testing.T) {
 	if note := got.Machines[1].Note; note != `always one interval behind: what helps: at: "22:30"` {
 		t.Errorf("note %q", note)
 	}
-	want := api.Repository{Name: "pve", Location: "/mnt/pve/dump", State: "unreadable", Reason: "I/O error", Seen: day(9, 23), Points: -1, Machines: -1, Logical: -1, Stored: -1, Free: -1, Unverified: -1}
-	if got.Repositories[0] != want {
+	want := api.Repository{Name: "pve", Location: "/mnt/pve/dump", State: "unreadable", Reason: "I/O error", Seen: day(9, 23), Points: -1, Machines: -1, Logical: -1, Stored: -1, Free: -1, Unverified: -1, Orphaned: []api.Orphaned{}}
+	if !reflect.DeepEqual(got.Repositories[0], want) {
 		t.Errorf("%+v", got.Repositories[0])
 	}
 	if r := got.Repositories[1]; r.State != "ready" || r.ID != "4711" {
@@ -594,5 +595,31 @@ func TestRepositoryThatWasSeenBefore(t *testing.T) {
 	s.ran("offsite", day(10, 2), catalog.SessionDone, job.Session{Sources: []job.SourceState{{Name: "pve", State: job.StateReady}}})
 	if r := s.status().Repositories[0]; r.State != "ready" || !r.Seen.Equal(day(10, 3)) {
 		t.Errorf("%+v", r)
+	}
+}
+
+// Points of a job that was deleted are told with its last retention, until it is applied again; those of a job that is there, or
+// that nobody deleted, are not.
+func TestOrphanedJobs(t *testing.T) {
+	s := newSite(t, siteYAML)
+	gone, err := s.catalog.Resources.Put(t.Context(), "Job", "attic", "kind: Job\nname: attic\nsource: {repositories: [away]}\ntarget: {repository: vault}\nretention: {days: 14}\n", 0)
+	s.must(err)
+	s.must(s.catalog.Resources.Delete(t.Context(), "Job", "attic", gone.Version))
+	s.mirror("vault", point(0, day(9, 10), "offsite"), point(0, day(2, 10), "attic"), point(1, day(2, 10), "attic"), point(2, day(2, 10), "manual"))
+	orphaned := func() []api.Orphaned {
+		t.Helper()
+		all := s.status().Repositories
+		if len(all) != 2 || len(all[0].Orphaned) != 0 || all[0].Orphaned == nil {
+			t.Fatalf("%+v", all)
+		}
+		return all[1].Orphaned
+	}
+	if got, want := orphaned(), (api.Orphaned{Job: "attic", Deleted: s.now, Points: 2, Retention: "{days: 14}"}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	_, err = s.catalog.Resources.Put(t.Context(), "Job", "attic", gone.Document, 0)
+	s.must(err)
+	if got := orphaned(); len(got) != 0 {
+		t.Errorf("applied again: %+v", got)
 	}
 }
