@@ -198,8 +198,8 @@ func (s *Scheduler) Ready() []string {
 		list = append(list, text)
 	}
 	for of, w := range s.watches {
-		if w.failed != "" {
-			list = append(list, lookFailed(of)+": "+w.failed)
+		if text := w.trouble(); text != "" {
+			list = append(list, lookFailed(of)+": "+text)
 		}
 	}
 	slices.Sort(list)

@@ -337,6 +337,27 @@ func TestLookThatFailsIsTold(t *testing.T) {
 	})
 }
 
+// That the sources have answered nothing for two minutes is told while they are being looked at.
+func TestLookThatHangsIsTold(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.job("offsite", "schedule: {mode: immediate}")
+		l.begin()
+		l.pass(30 * time.Second)
+		l.with(func() { l.listing = time.Hour }) // the next look begins within a minute
+		for _, c := range []struct {
+			pass time.Duration
+			told bool
+		}{{2 * time.Minute, false}, {2 * time.Minute, true}, {time.Hour, false}} {
+			l.pass(c.pass)
+			got := strings.Join(l.Ready(), ", ")
+			if told := got == "the sources of job offsite cannot be looked at: /pve: it does not answer since 2000-01-01 00:01 UTC"; told != c.told || !told && got != "" {
+				l.t.Errorf("after another %s: %q", c.pass, got)
+			}
+		}
+	})
+}
+
 // A session whose report is too large to be kept ends all the same, without it.
 func TestReportThatIsTooLarge(t *testing.T) {
 	inBubble(t, func(l *lab) {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/policy"
@@ -32,6 +33,8 @@ type watch struct {
 	// noted is when this was known, next when the sources are listed again, looking is true while they are.
 	noted, next time.Time
 	looking     bool
+	// places are where the sources lie that are being looked at.
+	places []string
 	// failed is why the last look came to nothing; empty: it did not fail.
 	failed string
 }
@@ -95,6 +98,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 		setup, err := s.options.Prepare(ctx, resources, of)
 		if err == nil {
 			setup.Now = s.options.Now
+			s.looksAt(w, setup.Sources)
 			seen, err = job.Look(ctx, setup)
 		}
 		if ctx.Err() != nil {
@@ -110,6 +114,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 		ask = ask || !w.seen[id]
 		w.seen[id] = true
 	}
+	w.places = nil
 	w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, lookShare*ended.Sub(began)))
 	again := failed == w.failed
 	w.failed = failed
@@ -120,6 +125,24 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	if ask {
 		s.trouble("job "+of+" cannot be asked to run", s.catalog.Jobs.Ask(ctx, of))
 	}
+}
+
+func (s *Scheduler) looksAt(w *watch, sources []job.Place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, place := range sources {
+		w.places = append(w.places, place.Origin.Repository.Location)
+	}
+}
+
+// trouble is why looking comes to nothing; empty: it does not, or that is not known.
+func (w *watch) trouble() string {
+	for _, place := range w.places {
+		if since := answer.Of(place).Silent(); !since.IsZero() && time.Since(since) >= answer.TellAfter {
+			return place + ": it does not answer since " + since.UTC().Format("2006-01-02 15:04 UTC")
+		}
+	}
+	return w.failed
 }
 
 func lookFailed(of string) string { return "the sources of job " + of + " cannot be looked at" }
