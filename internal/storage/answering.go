@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,18 +173,24 @@ func (r *answeringReader) ReadAt(p []byte, offset int64) (int, error) {
 	return r.ReadAtContext(r.ctx, p, offset)
 }
 
-// readBuffers are what calls read into that may be left behind: callers use their own again.
-var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
+// readAtOnce is how many bytes a call reads at most.
+const readAtOnce = 1 << 20
 
-func (r *answeringReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (int, error) {
-	buffer := readBuffers.Get().(*[]byte)
-	*buffer = slices.Grow((*buffer)[:0], len(p))[:len(p)]
-	n, err := ask(ctx, r.of, func(ctx context.Context) (int, error) { return ReadAt(ctx, r.Reader, *buffer, offset) }, nil)
-	copy(p[:n], *buffer)
+// readBuffers are what calls read into that may be left behind: callers use their own again.
+var readBuffers = sync.Pool{New: func() any { return new([readAtOnce]byte) }}
+
+func (r *answeringReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (done int, err error) {
+	buffer := readBuffers.Get().(*[readAtOnce]byte)
+	for first := true; err == nil && (first || done < len(p)); first = false {
+		piece, at := buffer[:min(len(p)-done, readAtOnce)], offset+int64(done)
+		var n int
+		n, err = ask(ctx, r.of, func(ctx context.Context) (int, error) { return ReadAt(ctx, r.Reader, piece, at) }, nil)
+		done += copy(p[done:], piece[:n])
+	}
 	if !errors.Is(err, answer.ErrNone) {
 		readBuffers.Put(buffer)
 	}
-	return n, err
+	return done, err
 }
 
 func (r *answeringReader) Close() error {

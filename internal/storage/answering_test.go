@@ -1,0 +1,76 @@
+package storage_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ferry/internal/answer"
+	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
+	"ferry/internal/storage/storagetest"
+)
+
+// A store whose calls can be left behind keeps the promises of a store.
+func TestAnsweringStore(t *testing.T) {
+	storagetest.Run(t, func(*testing.T) storage.Store { return storage.Answering(memory.New(), &answer.Calls{}) })
+}
+
+// Once a call was left behind nothing more is asked through the store, and what the call was to read into is the caller's again.
+func TestStoreThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		within := memory.New()
+		content := bytes.Repeat([]byte{7}, 3<<20)
+		if err := within.Put(t.Context(), "a", content); err != nil {
+			t.Fatal(err)
+		}
+		answers, asked := make(chan struct{}), 0
+		var calls answer.Calls
+		store := storage.Answering(within, &calls)
+		reader, err := store.Open(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		into := make([]byte, len(content))
+		if n, err := reader.ReadAt(into, 0); n != len(content) || err != nil || !bytes.Equal(into, content) {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		within.SetFault(func(op memory.Op, _ string) error {
+			if asked++; op == memory.OpRead {
+				<-answers
+			}
+			return nil
+		})
+		work, end := context.WithCancel(t.Context())
+		ctx := answer.Ending(work)
+		finishing := context.WithoutCancel(ctx)
+		ended := time.Now().Add(time.Hour)
+		time.AfterFunc(time.Hour, end)
+		clear(into)
+		if n, err := storage.ReadAt(finishing, reader, into, 0); n != 0 || !errors.Is(err, answer.ErrNone) || time.Since(ended) != answer.Finishing {
+			t.Errorf("%d bytes, %v, %s after the end", n, err, time.Since(ended))
+		}
+		if err := store.Put(t.Context(), "b", nil); !errors.Is(err, answer.ErrNone) {
+			t.Errorf("put: %v", err)
+		}
+		if _, err := store.Stat(t.Context(), "a"); !errors.Is(err, answer.ErrNone) {
+			t.Errorf("stat: %v", err)
+		}
+		for _, err := range store.List(t.Context(), "") {
+			if !errors.Is(err, answer.ErrNone) {
+				t.Errorf("list: %v", err)
+			}
+		}
+		if asked != 1 {
+			t.Errorf("%d calls were made", asked)
+		}
+		close(answers)
+		synctest.Wait()
+		if n, _ := calls.Behind(); n != 0 || bytes.Contains(into, []byte{7}) {
+			t.Errorf("%d calls are behind, or what came late was written to what is the caller's", n)
+		}
+	})
+}
