@@ -128,7 +128,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.statusCommand(), a.sessionCommand(), a.machineCommand(), a.catalogCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.holdCommand(), a.releaseCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.statusCommand(), a.sessionCommand(), a.machineCommand(), a.catalogCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
 	return root
 }
 

@@ -239,11 +239,7 @@ func whatKeeps(f repo.Forgotten) string {
 		by = append(by, "claimed by "+printable(strings.Join(f.ClaimedBy, ", ")))
 	}
 	for _, hold := range f.Holds {
-		text := "held: " + printable(hold.Reason)
-		if !hold.Until.IsZero() {
-			text += ", until " + when(hold.Until)
-		}
-		by = append(by, text)
+		by = append(by, holdText(hold))
 	}
 	return strings.Join(by, "; ")
 }
@@ -300,17 +296,10 @@ func describeForget(repository *repo.Repository, f forgetFlags, steps []plan.For
 		became := outcome[step.Point.ID]
 		row := forgetStepJSON{
 			Point: step.Point.ID.String(), Machine: describePoint(step.Point).Machine, Created: step.Point.Created, Remove: step.Remove, Removed: became.Removed,
-			Reasons: step.Reasons, Slots: append([]string{}, step.Slots...), ClaimedBy: []string{}, Holds: []holdInfoJSON{},
+			Reasons: step.Reasons, Slots: append([]string{}, step.Slots...), ClaimedBy: []string{}, Holds: describeHolds(became.Holds),
 		}
 		for _, job := range became.ClaimedBy {
 			row.ClaimedBy = append(row.ClaimedBy, printable(job))
-		}
-		for _, hold := range became.Holds {
-			info := holdInfoJSON{Reason: printable(hold.Reason)}
-			if !hold.Until.IsZero() {
-				info.Until = &hold.Until
-			}
-			row.Holds = append(row.Holds, info)
 		}
 		if became.Removed {
 			described.Removed++

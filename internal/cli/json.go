@@ -48,6 +48,8 @@ type pointJSON struct {
 	Disks   []diskJSON  `json:"disks"`
 	Origin  originJSON  `json:"origin"`
 	Hops    []hopJSON   `json:"hops"`
+	// Holds are what ferry points says of those on a point of a Ferry repository; left out where there are none.
+	Holds []holdInfoJSON `json:"holds,omitempty"`
 }
 
 type machineJSON struct {

@@ -120,7 +120,12 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	holdOldest(t, in("held"))
+	note("points", ferry(ExitDone, "points", in("held"), "--cache-dir", in("other cache")))
 	note("forget", ferry(ExitDone, "forget", in("held"), "--keep-points", "1", "--keep-weekly", "1", "--cache-dir", in("other cache")))
+
+	oldest := oldestPoint(t, printed["points"][1])
+	note("hold", ferry(ExitDone, "hold", in("held"), oldest, "--reason", "audit", "--until", "2999-01-01", "--cache-dir", in("other cache")))
+	note("hold", ferry(ExitDone, "release", in("held"), oldest, "--cache-dir", in("other cache")))
 
 	// Keys, with and without one.
 	note("key generate", ferry(ExitDone, "key", "generate", in("admin.key")))
@@ -195,7 +200,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 34 {
+	if len(examples) != 35 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -372,6 +377,16 @@ func holdOldest(t *testing.T, path string) {
 	if _, err := repository.Hold(t.Context(), repository.Entries()[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// oldestPoint is the id of the first point that points printed.
+func oldestPoint(t *testing.T, document string) string {
+	t.Helper()
+	var listed pointsJSON
+	if err := json.Unmarshal([]byte(document), &listed); err != nil || len(listed.Points) == 0 {
+		t.Fatal(err)
+	}
+	return listed.Points[0].ID
 }
 
 func generatedKey(t *testing.T, document string) string {

@@ -13,6 +13,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/repo"
 	"ferry/internal/source"
+	"ferry/internal/source/ferry"
 	"ferry/internal/source/registry"
 )
 
@@ -75,7 +76,11 @@ func (a *app) points(ctx context.Context, location, name string, check bool) err
 	if a.json {
 		described := pointsJSON{Points: []pointJSON{}, UnknownFiles: opened.Unknown}
 		for _, p := range opened.Points {
-			described.Points = append(described.Points, describePoint(p.Point))
+			point := describePoint(p.Point)
+			if holds := holdsOn(p); len(holds) > 0 {
+				point.Holds = describeHolds(holds)
+			}
+			described.Points = append(described.Points, point)
 		}
 		err = a.printJSON(described)
 	} else {
@@ -106,7 +111,7 @@ func (a *app) check(ctx context.Context, opened *registry.Source) (job.CheckRepo
 func (a *app) printPoints(opened *registry.Source) {
 	byMachine := map[backup.MachineKey][][]string{}
 	for _, p := range opened.Points {
-		byMachine[p.Machine.Key] = append(byMachine[p.Machine.Key], pointRow(p.Point))
+		byMachine[p.Machine.Key] = append(byMachine[p.Machine.Key], pointRow(p))
 	}
 	machines := plan.Machines(pointsOf(opened))
 	for _, m := range machines {
@@ -125,7 +130,15 @@ func (a *app) printPoints(opened *registry.Source) {
 	a.say("%s of %s%s; times in %s", counted(len(opened.Points), "point"), counted(len(machines), "machine"), others, zoneNow())
 }
 
-func pointRow(p backup.Point) []string {
+// holdsOn are the holds on a point of a Ferry repository.
+func holdsOn(p source.Point) []repo.HoldInfo {
+	if from := ferry.RepositoryOf(p); from != nil {
+		return from.HoldsOn(p.ID)
+	}
+	return nil
+}
+
+func pointRow(p source.Point) []string {
 	state := string(p.State)
 	if p.State == backup.StateComplete && p.Proven {
 		state = "proven"
@@ -143,6 +156,9 @@ func pointRow(p backup.Point) []string {
 			}
 		}
 		detail = strings.Join(disks, ", ")
+	}
+	for _, hold := range holdsOn(p) {
+		detail += "; " + holdText(hold)
 	}
 	return []string{"  " + p.ID.Short(), created, state, p.Origin.Format, detail}
 }

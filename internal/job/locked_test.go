@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/job"
+	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/storage"
@@ -78,5 +80,27 @@ func TestRemovedWhileLocked(t *testing.T) {
 	l.now = until.Add(8 * 24 * time.Hour)
 	if s = l.run(job.ResultDone); s.Phase(job.PhaseTransform).Counts["deletedBytes"] < 1<<20 || s.Phase(job.PhaseTransform).Reason != "" {
 		t.Errorf("after the lock: %s", l.describe(s))
+	}
+}
+
+// A point that a person holds: explain says why it stays, and until when, and the session that gives it up keeps it.
+func TestHeldByAPerson(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Job.Retention = policy.Retention{Points: 1}
+	l.run(job.ResultDone)
+	held, until := l.points[0].ID(), time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
+	if err := l.target().HoldForPerson(t.Context(), []backup.PointID{held}, "audit", until); err != nil {
+		t.Fatal(err)
+	}
+	l.points = append(l.points, day("a", 2))
+	l.now = l.now.Add(24 * time.Hour)
+	e := l.explain()
+	removals := e.Plan.Steps(plan.ActionRemove)
+	if want := "held: audit, until " + policy.ShowTime(until, nil); len(removals) != 1 || removals[0].Stays != want {
+		t.Errorf("explain: %+v, want it to stay: %s", removals, want)
+	}
+	l.run(job.ResultDone)
+	if !l.target().Has(held) {
+		t.Error("the point is gone")
 	}
 }

@@ -341,7 +341,11 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 			}
 		}
 		for _, hold := range r.target.HoldsOn(entry.ID) {
-			h.Holds = append(h.Holds, hold.Reason)
+			text := hold.Reason
+			if !hold.Until.IsZero() {
+				text += ", until " + policy.ShowTime(hold.Until, r.Job.Schedule.Zone)
+			}
+			h.Holds = append(h.Holds, text)
 		}
 		held = append(held, h)
 	}

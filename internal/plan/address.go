@@ -107,6 +107,27 @@ func MachinesOf(points iter.Seq[*backup.Brief]) []backup.Machine {
 // shortestPrefix is the least of a point id that names it.
 const shortestPrefix = 6
 
+// PointNamed returns the point that text names among all: by the beginning of its id, at least six characters of it.
+func PointNamed(all []backup.PointID, text string) (backup.PointID, error) {
+	prefix, name := strings.ToLower(text), backup.EncodeName(text)
+	if len(text) < shortestPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return backup.PointID{}, fmt.Errorf("point %s: %w", name, ErrNoPointID)
+	}
+	var found []backup.PointID
+	for _, id := range all {
+		if strings.HasPrefix(id.String(), prefix) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return backup.PointID{}, fmt.Errorf("point %s %w", name, ErrNotFound)
+	}
+	return backup.PointID{}, fmt.Errorf("point %s %w: several ids begin so", name, ErrAmbiguous)
+}
+
 // FindPoint returns the machine's point that text names: "latest", a prefix of an id of at least six characters, or a
 // time (RFC 3339, or local time in zone), which means the newest point at or before it.
 func FindPoint(points []backup.Point, machine backup.MachineKey, text string, zone *time.Location) (backup.Point, error) {

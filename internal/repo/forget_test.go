@@ -247,3 +247,45 @@ func TestForgetAndHoldKnowWhatOthersAdded(t *testing.T) {
 		t.Errorf("forget of a point that another process has added: %+v, %v", done, err)
 	}
 }
+
+// A person's hold: all points or none, one for each point, and a reader's does not end with it. It ends by itself at its time.
+func TestHoldForPerson(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	now := clocked(store)
+	points := threeMachines()
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	mustCopyAll(t, r, points...)
+	a, b := points[0].ID(), points[1].ID()
+	on := func(id backup.PointID) []commitlog.Hold { return r.State().Holds[id] }
+	if err := r.HoldForPerson(t.Context(), []backup.PointID{a, {1}}, "audit", time.Time{}); !errors.Is(err, repo.ErrNoPoint) || len(on(a)) != 0 {
+		t.Errorf("one that is not there: %v, %v", err, on(a))
+	}
+	for _, reason := range []string{"", "\xff", strings.Repeat("x", repo.MaxHoldReason+1)} {
+		if err := r.HoldForPerson(t.Context(), []backup.PointID{a}, reason, time.Time{}); err == nil {
+			t.Errorf("%.10q is a reason", reason)
+		}
+	}
+	must(r.Hold(t.Context(), a, "restore"))(t)
+	end := now.now.Add(24 * time.Hour)
+	for _, reason := range []string{"a mistake", "audit"} {
+		if err := r.HoldForPerson(t.Context(), []backup.PointID{a, b}, reason, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if holds := on(a); len(holds) != 2 || holds[0].Reason != "restore" || holds[1].Reason != "audit" || !holds[1].Until.Equal(end) {
+		t.Errorf("held: %+v", holds)
+	}
+	released, err := r.ReleaseForPerson(t.Context(), []backup.PointID{a, points[2].ID()})
+	if err != nil || !slices.Equal(released, []backup.PointID{a}) || len(on(a)) != 1 || len(on(b)) != 1 {
+		t.Errorf("released %v, %v: %+v", released, err, on(a))
+	}
+	entries := r.Usage().Entries
+	if released, err = r.ReleaseForPerson(t.Context(), []backup.PointID{a}); err != nil || len(released) != 0 || r.Usage().Entries != entries {
+		t.Errorf("released again: %v, %v", released, err)
+	}
+	now.now = end
+	if done, err := r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: b}}, nil); err != nil || !done[0].Removed {
+		t.Errorf("a hold whose time has come: %+v, %v", done, err)
+	}
+}
