@@ -152,7 +152,8 @@ func (f *folder) beforeCheckpoint(file *dataFile) bool {
 }
 
 // judgeFull finds full backups' files of which some were begun before the log of a full backup, and some after: those before are
-// of an older chain.
+// of an older chain. Within dateSlack they may be of the same one, begun after the clock went back, unless an older chain has left
+// the log of its full backup just before them.
 func (f *folder) judgeFull() {
 	var latest time.Time
 	for _, name := range f.disks(string(levelFull)) {
@@ -165,7 +166,12 @@ func (f *folder) judgeFull() {
 		return
 	}
 	for _, name := range f.disks(string(levelFull)) {
-		if date, ok := f.fullDate(name); ok && date.Before(log.started) {
+		date, ok := f.fullDate(name)
+		if !ok || !date.Before(log.started) {
+			continue
+		}
+		older, hasOlder := f.lastLog(string(levelFull), date)
+		if date.Add(dateSlack).Before(log.started) || hasOlder && older.started.Add(dateSlack).After(date) {
 			file := f.files[fileKey{name, string(levelFull)}]
 			file.fault = cmp.Or(file.fault, inFile(file.identity.Path, errOlderChain))
 		}

@@ -314,6 +314,27 @@ func TestClockGoesBack(t *testing.T) {
 	}
 }
 
+// TestClockGoesBackInFullBackup: of a machine's disks one is begun before the clock goes back and the other after it.
+func TestClockGoesBackInFullBackup(t *testing.T) {
+	c := newChain(t, t.TempDir(), false, "vda", "vdb")
+	c.backup(streamtest.Frame{Offset: 0, Data: fill(1, kib)})
+	full := func(disk, date string) {
+		file := streamtest.File{Disk: disk, Checkpoint: "virtnbdbackup.0", Date: date, VirtualSize: mib, Frames: []streamtest.Frame{{Offset: 0, Data: fill(1, mib)}}}
+		c.put(disk+".full.data", string(file.Bytes()))
+	}
+	full("vda", "2026-11-22T04:50:01.5")
+	full("vdb", "2026-11-22T04:10:00.5")
+	c.put("backup.full.11222026045000.log", "this one")
+	c.put("backup.full.10222026041000.log", "of a month ago")
+	if p := c.points()["virtnbdbackup.0"]; p.State != backup.StateComplete {
+		t.Errorf("%s (%s)", p.State, p.Reason)
+	}
+	c.put("backup.full.11222026041000.log", "begun again within the hour")
+	if p := c.points()["virtnbdbackup.0"]; p.State != backup.StateBroken || !strings.Contains(p.Reason, "vdb.full.data") {
+		t.Errorf("a chain was begun twice: %s (%s)", p.State, p.Reason)
+	}
+}
+
 // countdown is a context that ends after it was asked so often.
 type countdown struct {
 	context.Context
