@@ -292,4 +292,17 @@ func TestVerifyReadsJobRecords(t *testing.T) {
 		t.Errorf("a leftover: %+v", healed)
 	}
 	clean("without the leftover")
+	// Not one that a newer program wrote, which knows what this one does not.
+	newer := bytes.Clone(must(storage.ReadAll(t.Context(), store, unknown, 1<<20))(t))
+	newer[8]++ // the format's version
+	if err := store.Put(t.Context(), leftover, newer); err != nil {
+		t.Fatal(err)
+	}
+	report = must(r.Verify(t.Context(), nil))(t)
+	if healed := must(r.Heal(t.Context(), report, nil))(t); len(report.Damage) != 1 || len(healed.Remade) != 0 {
+		t.Errorf("a newer program's: %+v, %+v", report.Damage, healed)
+	}
+	if _, err := store.Stat(t.Context(), leftover); err != nil {
+		t.Error(err)
+	}
 }

@@ -68,7 +68,7 @@ func (v *verifier) verifyJobs(ctx context.Context) error {
 }
 
 // jobs puts back records of jobs that are damaged from mirrors of the repository. One that no mirror has is removed only if
-// another one of the job is good; else the job's next session writes one in its place.
+// another one of the job is good, and never if it says that a newer program wrote it; the job's next session writes one in its place.
 func (h *healer) jobs(ctx context.Context, found *VerifyReport) error {
 	r := h.repo
 	for _, d := range found.Damage {
@@ -80,11 +80,11 @@ func (h *healer) jobs(ctx context.Context, found *VerifyReport) error {
 			return err
 		}
 		if good == nil {
-			records, err := r.jobsBeside(ctx, d.File)
+			needless, err := r.needlessJob(ctx, d.File)
 			if err != nil {
 				return err
 			}
-			if records == 0 {
+			if !needless {
 				continue
 			}
 		}
@@ -110,6 +110,15 @@ func (h *healer) mirroredJob(ctx context.Context, name string) ([]byte, error) {
 		}
 	}
 	return nil, nil
+}
+
+// needlessJob is true for a damaged record if another one of the job is good. One that a newer program may have written is none.
+func (r *Repository) needlessJob(ctx context.Context, name string) (bool, error) {
+	if _, err := r.readJob(ctx, name); errors.Is(err, ErrNewer) || ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	good, err := r.jobsBeside(ctx, name)
+	return good > 0, err
 }
 
 // jobsBeside counts the good records of the job that a file's name says.
