@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -136,6 +137,50 @@ func TestFullStorage(t *testing.T) {
 		store.SetSpace(-1)
 		recovers(t, store, cache, points)
 	}
+}
+
+// The storage is full when what has just become durable is to be written down, because the packs after it have taken all there was:
+// those give their space back for it, and it is kept.
+func TestFullStorageKeepsWhatIsDurable(t *testing.T) {
+	const target = 3 << 20 // more than a chunk, so that an open pack takes space
+	point := &sourcetest.Point{
+		Machine: sourcetest.Machine("m"), Native: "p", Created: at(1), Objects: []sourcetest.Object{{Name: "vda", Data: content(12, 4*target), Access: source.AccessRandom}},
+	}
+	store, cache := initialized(t, repo.Options{}), newCache(t)
+	var first, full sync.Once
+	var packs sync.Map
+	others := make(chan struct{})
+	store.SetFault(func(op memory.Op, name string) error {
+		switch {
+		case op == memory.OpWrite && strings.HasPrefix(name, "packs/"):
+			packs.Store(name, true)
+			written := 0
+			packs.Range(func(any, any) bool { written++; return true })
+			if written > 2 {
+				first.Do(func() { close(others) })
+			}
+		case op == memory.OpPut && strings.HasPrefix(name, "partials/"):
+			<-others
+			full.Do(func() { store.SetSpace(0) })
+		}
+		return nil
+	})
+	r := must(openSmall(t.Context(), store, cache))(t)
+	r.SetPackTargets(target, target)
+	if _, err := copyAll(t.Context(), r, sourcetest.Open(t, point)); !errors.Is(err, storage.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	store.SetFault(nil)
+	store.SetSpace(-1)
+	again := must(openSmall(t.Context(), store.Clone(), newCache(t)))(t)
+	durable := int64(0)
+	for _, p := range again.State().Packs {
+		durable += p.Size
+	}
+	if durable < target {
+		t.Errorf("%d bytes are in packs that the log names", durable)
+	}
+	recovers(t, store, cache, []*sourcetest.Point{point})
 }
 
 func boolInt(b bool) int {

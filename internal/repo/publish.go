@@ -62,12 +62,13 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		if slices.Contains(payload.PartialsEnded, batch.task.name) {
 			continue // its point is committed in this very entry
 		}
-		if err := batch.write(ctx, r, payload); err != nil {
+		if err := in.withRoom(func() error { return batch.write(ctx, r, payload) }); err != nil {
 			return err
 		}
 	}
 	for _, ready := range s.points {
-		entry, err := r.writePoint(ctx, ready)
+		var entry commitlog.Point
+		err := in.withRoom(func() (err error) { entry, err = r.writePoint(ctx, ready); return err })
 		if err != nil {
 			return err
 		}
@@ -80,7 +81,8 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 			payload.Claims = append(payload.Claims, ready.claim)
 		}
 	}
-	written, err := in.writeIndex(ctx, s, payload)
+	var written *newSegment
+	err := in.withRoom(func() (err error) { written, err = in.writeIndex(ctx, s, payload); return err })
 	if err != nil || payloadEmpty(payload) {
 		return err
 	}
@@ -92,7 +94,8 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 			return err
 		}
 	}
-	committed, err := in.commit(ctx, payload, s)
+	var committed bool
+	err = in.withRoom(func() (err error) { committed, err = in.commit(ctx, payload, s); return err })
 	if written != nil && (!committed || len(payload.Index) == 0) {
 		_ = written.opened.Close() // it was lost with a pack that it covers
 		written = nil
@@ -117,6 +120,29 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		_ = r.store.Delete(ctx, segmentName(id))
 	}
 	return err
+}
+
+// withRoom writes what says in the log what durable packs hold. If the storage is full, what is not durable yet gives its space for
+// that: it could not be kept, and those packs would be nobody's.
+func (in *Ingest) withRoom(write func() error) error {
+	err := write()
+	if !errors.Is(err, storage.ErrFull) {
+		return err
+	}
+	in.fail(err)
+	in.mu.Lock()
+	for _, waiting := range in.queue[1:] { // the first is the one that is written
+		abort(waiting.packs)
+	}
+	for _, open := range []*openPack{in.data, in.nodes} {
+		if open != nil {
+			open.out.Abort()
+		}
+	}
+	in.data, in.nodes = nil, nil
+	in.appended.Broadcast()
+	in.mu.Unlock()
+	return write()
 }
 
 // refuseLost takes points from the seal since whose copy began blocks were given up that the ingest relied on: theirs

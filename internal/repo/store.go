@@ -118,6 +118,9 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, frame []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if err := in.Failed(); err != nil { // its packs may be gone
+		return err
+	}
 	err := in.append(ctx, kind, frame)
 	if err != nil {
 		in.fail(err)
