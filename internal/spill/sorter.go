@@ -42,15 +42,17 @@ const (
 type Sorter struct {
 	dir     string
 	records []Record
-	runs    []*run
-	limit   int // of records in memory
-	width   int // of runs in files
+	// file holds all runs, one behind the other: many sorters are open at once, and a descriptor for each run would be too many.
+	file  *os.File
+	runs  []run
+	limit int // of records in memory
+	width int // of runs
 }
 
-type run struct {
-	file *os.File
-	size int64
-}
+// run is where one lies in the file, in bytes.
+type run struct{ start, size int64 }
+
+func (r run) end() int64 { return r.start + r.size }
 
 // NewSorter makes a sorter; an empty dir means the system's folder for temporary files.
 func NewSorter(dir string) *Sorter { return NewSmallSorter(dir, 1) }
@@ -79,7 +81,18 @@ func sortRecords(records []Record) {
 // spill writes the records in memory out as a sorted run. When there are many runs they are merged into one.
 func (s *Sorter) spill() error {
 	sortRecords(s.records)
-	written, err := s.writeRun(func(yield func(Record, error) bool) {
+	if s.file == nil {
+		file, err := temporary(s.dir)
+		if err != nil {
+			return err
+		}
+		s.file = file
+	}
+	var start int64
+	if len(s.runs) > 0 {
+		start = s.runs[len(s.runs)-1].end()
+	}
+	written, err := writeRun(s.file, start, func(yield func(Record, error) bool) {
 		for _, r := range s.records {
 			if !yield(r, nil) {
 				return
@@ -94,22 +107,28 @@ func (s *Sorter) spill() error {
 	if len(s.runs) < s.width {
 		return nil
 	}
-	merged, err := s.writeRun(merge(s.runs, nil))
+	return s.join()
+}
+
+// join merges all runs into one in a file of its own, so that the space of the others comes back.
+func (s *Sorter) join() error {
+	file, err := temporary(s.dir)
 	if err != nil {
 		return err
 	}
-	err = closeRuns(s.runs)
-	s.runs = []*run{merged}
-	return err
+	merged, err := writeRun(file, 0, merge(s.file, s.runs, nil))
+	if err != nil {
+		file.Close()
+		return err
+	}
+	old := s.file
+	s.file, s.runs = file, []run{merged}
+	return old.Close()
 }
 
-func (s *Sorter) writeRun(records iter.Seq2[Record, error]) (*run, error) {
-	file, err := temporary(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	out := bufio.NewWriterSize(file, 256<<10)
-	written := &run{file: file}
+func writeRun(file *os.File, start int64, records iter.Seq2[Record, error]) (run, error) {
+	out := bufio.NewWriterSize(io.NewOffsetWriter(file, start), 256<<10)
+	written := run{start: start}
 	var raw [recordBytes]byte
 	for r, err := range records {
 		if err == nil {
@@ -118,14 +137,12 @@ func (s *Sorter) writeRun(records iter.Seq2[Record, error]) (*run, error) {
 			_, err = out.Write(raw[:])
 		}
 		if err != nil {
-			file.Close()
-			return nil, failed(err)
+			return run{}, failed(err)
 		}
 		written.size += recordBytes
 	}
 	if err := out.Flush(); err != nil {
-		file.Close()
-		return nil, failed(err)
+		return run{}, failed(err)
 	}
 	return written, nil
 }
@@ -133,30 +150,25 @@ func (s *Sorter) writeRun(records iter.Seq2[Record, error]) (*run, error) {
 // Sorted yields all records in order. It may be called again; nothing may be added meanwhile.
 func (s *Sorter) Sorted() iter.Seq2[Record, error] {
 	sortRecords(s.records)
-	return merge(s.runs, s.records)
+	return merge(s.file, s.runs, s.records)
 }
 
-// Close removes the temporary files.
+// Close removes the temporary file.
 func (s *Sorter) Close() error {
-	err := closeRuns(s.runs)
-	s.runs, s.records = nil, nil
-	return err
-}
-
-func closeRuns(runs []*run) error {
-	var errs []error
-	for _, r := range runs {
-		errs = append(errs, r.file.Close())
+	file := s.file
+	s.file, s.runs, s.records = nil, nil, nil
+	if file == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return file.Close()
 }
 
-// merge yields the records of sorted runs, and of records in memory that are younger than all of them, in order.
-func merge(runs []*run, young []Record) iter.Seq2[Record, error] {
+// merge yields the records of sorted runs in a file, and of records in memory that are younger than all of them, in order.
+func merge(file *os.File, runs []run, young []Record) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		var heads mergeHeap
 		for i, r := range runs {
-			reader := bufio.NewReaderSize(io.NewSectionReader(r.file, 0, r.size), mergeBuffer)
+			reader := bufio.NewReaderSize(io.NewSectionReader(file, r.start, r.size), mergeBuffer)
 			heads = append(heads, &mergeHead{order: i, next: func() (Record, error) { return readRecord(reader) }})
 		}
 		heads = append(heads, &mergeHead{order: len(runs), next: func() (Record, error) {

@@ -62,6 +62,35 @@ func TestSorterIsASort(t *testing.T) {
 	}
 }
 
+// However many runs wait, a sorter has one file open.
+func TestSorterOpensOneFile(t *testing.T) {
+	open := func() int {
+		t.Helper()
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := open()
+	s := NewSorter(t.TempDir())
+	s.limit = 1
+	for n := range uint64(3*mergeWidth - 10) {
+		if err := s.Add(Record{Key: n}); err != nil {
+			t.Fatal(err)
+		}
+		if now := open(); now > before+1 {
+			t.Fatalf("%d runs have %d files open", len(s.runs), now-before)
+		}
+	}
+	if len(s.runs) < mergeWidth/2 {
+		t.Fatalf("%d runs", len(s.runs))
+	}
+	if err := s.Close(); err != nil || open() != before {
+		t.Errorf("%v, %d files stay open", err, open()-before)
+	}
+}
+
 // More runs than are read at once, with the sizes that are built in.
 func TestSorterWithManyRuns(t *testing.T) {
 	s := NewSorter(t.TempDir())
