@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -11,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -228,10 +228,10 @@ func explained(err error, wrongBytes bool) bool {
 // Whatever the storage does at any moment of any task: nothing that was acknowledged is lost, nothing is half there, nothing
 // wrong is written, and the next process does the task.
 func TestEveryTaskThroughEveryFault(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	for what, k := range tasks(t) {
+	random := seeded(t)
+	all, ways := tasks(t), faults()
+	for _, what := range slices.Sorted(maps.Keys(all)) { // in one order, so that a seed repeats the moments
+		k := all[what]
 		store, donor := k.clone()
 		var calls, reads atomic.Int64
 		for _, s := range slices.DeleteFunc([]*memory.Store{store, donor}, func(s *memory.Store) bool { return s == nil }) {
@@ -247,7 +247,8 @@ func TestEveryTaskThroughEveryFault(t *testing.T) {
 			t.Fatalf("%s: %v", what, err)
 		}
 		t.Logf("%s: %d calls, %d of them reads", what, calls.Load(), reads.Load())
-		for how, f := range faults() {
+		for _, how := range slices.Sorted(maps.Keys(ways)) {
+			f := ways[how]
 			total := calls.Load()
 			if f.reads {
 				total = reads.Load()
