@@ -52,28 +52,39 @@ func (i *Image) checkL1() error {
 	return nil
 }
 
-// entry returns entry k of the first-level table. The table is read in the pieces that are needed: it can have 32 MiB, and a disk
-// a chain of many images.
-func (i *Image) entry(k int64) (uint64, error) {
+// perPiece is how many entries of the first-level table a piece has.
+func (i *Image) perPiece() int64 { return int64(i.file.tables.blockSize) / 8 }
+
+// piece returns the piece of the first-level table that begins with entry k. The table is read in the pieces that are needed: it can
+// have 32 MiB, and a disk a chain of many images.
+func (i *Image) piece(k int64) (*cached, error) {
 	f := i.file
-	piece := int64(f.tables.blockSize)
-	start := k * 8 / piece * piece
-	offset := i.l1Offset + start
+	offset := i.l1Offset + k*8
 	// Pieces of this table are padded at their end, others must be whole. All begin at even offsets.
 	key := uint64(offset) | 1
 	block := f.tables.get(key)
 	if block == nil {
 		block = f.tables.blank(key)
-		have := min(piece, f.size-offset)
+		have := min(int64(f.tables.blockSize), f.size-offset)
 		clear(block.data[have:])
 		if err := f.readFull(block.data[:have], offset); err != nil {
 			f.tables.release(block)
-			return 0, err
+			return nil, err
 		}
 		f.tables.put(block)
 	}
-	defer f.tables.release(block)
-	return binary.BigEndian.Uint64(block.data[k*8-start:]), nil
+	return block, nil
+}
+
+// entry returns entry k of the first-level table.
+func (i *Image) entry(k int64) (uint64, error) {
+	within := k % i.perPiece()
+	block, err := i.piece(k - within)
+	if err != nil {
+		return 0, err
+	}
+	defer i.file.tables.release(block)
+	return binary.BigEndian.Uint64(block.data[within*8:]), nil
 }
 
 // needed is how many entries of the first-level table the disk needs.
@@ -85,12 +96,23 @@ func (i *Image) Check(limit int64) error {
 	if i.needed()*8 > limit {
 		return nil
 	}
-	for k := range i.needed() {
-		entry, err := i.entry(k)
-		if err != nil {
+	for k := int64(0); k < i.needed(); k += i.perPiece() {
+		if err := i.checkPiece(k); err != nil {
 			return err
 		}
-		if _, err := i.tableOffset(entry, k*i.file.covered()); err != nil {
+	}
+	return nil
+}
+
+// checkPiece reads its piece once, also where the caches have no room.
+func (i *Image) checkPiece(first int64) error {
+	block, err := i.piece(first)
+	if err != nil {
+		return err
+	}
+	defer i.file.tables.release(block)
+	for k := first; k < min(first+i.perPiece(), i.needed()); k++ {
+		if _, err := i.tableOffset(binary.BigEndian.Uint64(block.data[(k-first)*8:]), k*i.file.covered()); err != nil {
 			return err
 		}
 	}
