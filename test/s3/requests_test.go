@@ -4,8 +4,11 @@ package s3
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -25,6 +28,7 @@ func TestRequests(t *testing.T) {
 		restored := t.TempDir()
 		warm := m.counted("restore", vault, "web", "--to", restored)
 		cold := newMachine(t).counted("restore", vault, "web", "--to", restored, "--force")
+		coldReads := coldRestore(t, vault, "web")
 		t.Logf("kind %d: first copy %+v\nnothing new %+v\nrestore %+v\ncold restore %+v", k, first, again, warm, cold)
 
 		// Ten more points, some of other machines. Each adds an entry to the log.
@@ -57,7 +61,43 @@ func TestRequests(t *testing.T) {
 		if known.Get > 2*11 || marked.Get > 5*11 {
 			t.Errorf("a mark of 12 points of 11 copies: %+v, for who has not seen it %+v; want at most 22 and 55 reads", known, marked)
 		}
+		// Who has not seen the repository reads as much of packs as before. Of others there is an entry of the log each, until a
+		// checkpoint stands for them, segments of the index, until they are merged, and a point of each machine, for its name.
+		colderReads := coldRestore(t, vault, "web")
+		for kind, more := range map[string]int{"packs": 0, "points": 5, "checkpoints": 0, "repository.json": 0, "index": 4, "marks": 0} {
+			if colderReads[kind] > coldReads[kind]+more {
+				t.Errorf("a cold restore of the same machine beside more of others reads %s %d times, before %d", kind, colderReads[kind], coldReads[kind])
+			}
+		}
+		if more := colderReads["log"] - coldReads["log"]; more > 10+6 { // ten copies, and the holds of restores
+			t.Errorf("%d more entries of the log are read, for ten copies", more)
+		}
+		t.Logf("reads of a cold restore %v, beside more of others %v", coldReads, colderReads)
 		verified := m.counted("verify", vault)
 		t.Logf("nothing new %+v\nrestore %+v\nverify %+v", more, warmer, verified)
 	}
+}
+
+// coldRestore counts what a machine that has not seen a repository reads to restore a machine, by the kind of file.
+func coldRestore(t *testing.T, vault, machine string) map[string]int {
+	t.Helper()
+	var mu sync.Mutex
+	reads := map[string]int{}
+	p := newProxy(t, func(_ int64, r *http.Request) fault {
+		if _, below, is := strings.Cut(r.URL.Path, "/vault/"); is && r.Method == http.MethodGet {
+			kind, _, _ := strings.Cut(below, "/")
+			mu.Lock()
+			defer mu.Unlock()
+			reads[kind]++
+		}
+		return none
+	})
+	bucket := strings.Split(strings.TrimPrefix(vault, "s3+http://"), "/")[1]
+	newMachine(t).run(0, "restore", p.location(bucket), machine, "--to", t.TempDir())
+	mu.Lock()
+	defer mu.Unlock()
+	if reads["packs"] == 0 || reads["log"] == 0 {
+		t.Fatalf("the proxy saw %v", reads)
+	}
+	return reads
 }
