@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,8 @@ func TestStoreThatDoesNotAnswer(t *testing.T) {
 		if err := within.Put(t.Context(), "a", content); err != nil {
 			t.Fatal(err)
 		}
-		answers, asked := make(chan struct{}), 0
+		answers := make(chan struct{})
+		var asked atomic.Int64
 		var calls answer.Calls
 		store := storage.Answering(within, &calls)
 		reader, err := store.Open(t.Context(), "a")
@@ -39,7 +41,7 @@ func TestStoreThatDoesNotAnswer(t *testing.T) {
 			t.Fatalf("%d bytes, %v", n, err)
 		}
 		within.SetFault(func(op memory.Op, _ string) error {
-			if asked++; op == memory.OpRead {
+			if asked.Add(1); op == memory.OpRead {
 				<-answers
 			}
 			return nil
@@ -64,8 +66,8 @@ func TestStoreThatDoesNotAnswer(t *testing.T) {
 				t.Errorf("list: %v", err)
 			}
 		}
-		if asked != 1 {
-			t.Errorf("%d calls were made", asked)
+		if n := asked.Load(); n != 1 {
+			t.Errorf("%d calls were made", n)
 		}
 		close(answers)
 		synctest.Wait()
