@@ -113,15 +113,20 @@ func (s *story) startServer(ctx context.Context) (stop func() error, err error) 
 }
 
 // askAgain is how long is waited before the server is asked again, and longestWait how long in all until it has done something.
+// Where a session looked in the moment in which the clock was moved, it waits for its next look: each time that moveOn has passed, the
+// clock moves on.
 const (
 	askAgain    = 20 * time.Millisecond
-	longestWait = time.Minute
+	moveOn      = 5 * time.Second
+	longestWait = 2 * time.Minute
 )
 
 // until asks for the newest session of the job until it is as it must be.
 func (s *story) until(ctx context.Context, what string, good func(api.Session) bool) (api.Session, error) {
 	within, cancel := context.WithTimeout(ctx, longestWait)
 	defer cancel()
+	moving := time.NewTicker(moveOn)
+	defer moving.Stop()
 	for last := ""; ; {
 		list, err := s.client.Sessions(within, jobName, 0, 1)
 		switch {
@@ -138,6 +143,8 @@ func (s *story) until(ctx context.Context, what string, good func(api.Session) b
 				return api.Session{}, ctx.Err()
 			}
 			return api.Session{}, fmt.Errorf("waited %s for %s%s", longestWait, what, last)
+		case <-moving.C:
+			s.Clock.MoveTo(s.Clock.Now().Add(15 * time.Minute))
 		case <-time.After(askAgain):
 		}
 	}
