@@ -160,6 +160,9 @@ func heldByStreams(t *testing.T, blockSize int, give func(sink source.Sink, disk
 // Streams at once, each in an order that is the worst for what must be remembered, hold together what one may: half blocks, which
 // parts came, and the ids of blocks, of all disks.
 func TestMemoryOfStreamsAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: under the race detector memory is held otherwise, and it takes minutes")
+	}
 	const grain, page = source.SinkGrain, bitmapWords * 64 * source.SinkGrain
 	half := noise(1, grain)
 	held := heldByStreams(t, 128<<10, func(sink source.Sink, disk int) error {
