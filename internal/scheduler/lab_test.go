@@ -230,6 +230,13 @@ func (l *lab) with(change func()) {
 	change()
 }
 
+// looked is how often sources were listed.
+func (l *lab) looked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.looks
+}
+
 // add adds a point to source pve, made now.
 func (l *lab) add(machine string) *sourcetest.Point { return l.addSized(machine, 20_000) }
 

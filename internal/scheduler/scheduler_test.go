@@ -220,10 +220,10 @@ func TestImmediateJobRunsWhenThereIsANewPoint(t *testing.T) {
 		}
 		l.pass(5 * time.Hour)
 		l.add("a")
-		before := l.looks
+		before := l.looked()
 		l.pass(12 * time.Hour)
-		if len(l.sessions("offsite")) != 2 || l.looks != before {
-			l.t.Errorf("while the window is closed: %d sessions, %d looks", len(l.sessions("offsite")), l.looks-before)
+		if len(l.sessions("offsite")) != 2 || l.looked() != before {
+			l.t.Errorf("while the window is closed: %d sessions, %d looks", len(l.sessions("offsite")), l.looked()-before)
 		}
 		l.pass(5 * time.Hour)
 		if third := l.last("offsite", catalog.SessionDone); third.Counts["copied"] != 1 || len(l.sessions("offsite")) != 3 {
@@ -256,8 +256,8 @@ func TestSlowSourceIsListedLessOften(t *testing.T) {
 		l.last("offsite", catalog.SessionDone)
 		l.with(func() { l.looks, l.listing = 0, 30*time.Second })
 		l.pass(5 * time.Hour) // each listing and what follows it take 100 minutes and a half
-		if l.looks != 3 {
-			l.t.Errorf("listed %d times", l.looks)
+		if n := l.looked(); n != 3 {
+			l.t.Errorf("listed %d times", n)
 		}
 		l.add("a")
 		l.pass(2 * time.Hour)
