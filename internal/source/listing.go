@@ -135,7 +135,7 @@ func (w *walker) walk(folder string, depth int) error {
 		}
 		if found.IsDir() || info.Mode().IsRegular() {
 			files = append(files, Entry{Name: found.Name(), FileIdentity: identify(entryPath, info), IsFolder: info.IsDir()})
-		} else {
+		} else if !info.IsDir() { // a link to a folder is neither followed nor missed
 			w.unreachable(folder, found.Name(), errNoFile)
 		}
 	}

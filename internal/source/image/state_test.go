@@ -98,7 +98,7 @@ func TestUnreachableDiskBreaksItsMachine(t *testing.T) {
 		writeFile(t, dir, name, []byte("disk"))
 	}
 	for name, target := range map[string]string{
-		"vm/b.raw": "../../outside.raw", "nowhere/b.qcow2": "gone", "fine/current": "gone", "fine/.b.raw": "gone", "fine/c.raw": "b.raw", "b.raw": "../outside.raw",
+		"vm/b.raw": "../../outside.raw", "nowhere/b.qcow2": "gone", "fine/current": "gone", "fine/.b.raw": "gone", "fine/c.raw": "b.raw", "fine/d.raw": "../vm", "b.raw": "../outside.raw",
 	} {
 		if err := os.Symlink(target, filepath.Join(dir, "src", name)); err != nil {
 			t.Fatal(err)
