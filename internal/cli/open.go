@@ -224,9 +224,9 @@ func (a *app) makeStore(path string) (storage.Store, error) {
 	return store, nil
 }
 
-// besideRepository are the folders that do not keep a folder from becoming a repository: those of file systems, and those that
+// besideRepository are the folders that do not keep a folder from becoming a repository, beside those of file systems: those that
 // making one begins with, which an interrupted or a simultaneous attempt has left there.
-var besideRepository = []string{"lost+found", "System Volume Information", "$RECYCLE.BIN", "tmp", "keys"}
+var besideRepository = []string{"tmp", "keys"}
 
 // mustBeItsOwn gives a usage error if a folder has other files: backups in which a repository was made would not be listed any
 // more, since a repository is read as nothing else. Names that begin with a dot do not count.
@@ -240,7 +240,7 @@ func mustBeItsOwn(path string) error {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
-		if strings.HasPrefix(name, ".") || entry.IsDir() && slices.Contains(besideRepository, name) {
+		if strings.HasPrefix(name, ".") || entry.IsDir() && (source.OfFileSystem(name) || slices.Contains(besideRepository, name)) {
 			continue
 		}
 		if isRepository(path) { // another process made it meanwhile

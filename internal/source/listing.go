@@ -18,8 +18,11 @@ import (
 // SearchDepth is how many levels of folders below the root are searched: files in the root itself are level 0.
 const SearchDepth = 3
 
-// lostAndFound is the folder that file systems keep for their repair. Who may not look into it misses no backups.
-const lostAndFound = "lost+found"
+// OfFileSystem is true for the names of folders that file systems keep for themselves, for their repair and for what was deleted. Who
+// may not look into one misses no backups.
+func OfFileSystem(name string) bool {
+	return slices.Contains([]string{"lost+found", "System Volume Information", "$RECYCLE.BIN"}, name)
+}
 
 // listingLimit bounds the number of entries that one listing keeps in memory.
 const listingLimit = 1 << 20
@@ -96,7 +99,7 @@ func (w *walker) walk(folder string, depth int) error {
 		if folder == "." {
 			return err
 		}
-		if errors.Is(err, fs.ErrPermission) && path.Base(folder) == lostAndFound {
+		if errors.Is(err, fs.ErrPermission) && OfFileSystem(path.Base(folder)) {
 			return nil
 		}
 		w.hidden(folder, err)

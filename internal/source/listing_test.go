@@ -12,11 +12,12 @@ import (
 )
 
 // A folder that may not be looked into may have points: the listing says that it is not whole. Links that lead nowhere, and what
-// file systems keep for their repair, hide none.
+// file systems keep for themselves, hide none.
 func TestIncompleteListing(t *testing.T) {
 	folder := t.TempDir()
 	hidden, spared := filepath.Join(folder, "node2"), filepath.Join(folder, "lost+found")
-	err := errors.Join(os.Mkdir(hidden, 0o755), os.Mkdir(spared, 0), os.Symlink("nowhere", filepath.Join(folder, "link")),
+	err := errors.Join(os.Mkdir(hidden, 0o755), os.Mkdir(spared, 0),
+		os.Mkdir(filepath.Join(folder, "System Volume Information"), 0), os.Mkdir(filepath.Join(folder, "$RECYCLE.BIN"), 0), os.Symlink("nowhere", filepath.Join(folder, "link")),
 		os.WriteFile(filepath.Join(folder, "file"), nil, 0o644), os.Chmod(folder, 0o755), os.Chmod(filepath.Dir(folder), 0o755))
 	if err != nil {
 		t.Fatal(err)
