@@ -223,11 +223,12 @@ const machinesShown = 10
 
 // copyExit is the exit code of a copy that was carried out to its end. Where the source was not listed whole, machines may be missing.
 // An encrypted repository among the backups is told of, and is no failure.
-func copyExit(report job.Report, incomplete error) error {
+func copyExit(report job.Report, incomplete []error) error {
 	failed := report.Failed()
+	hidden := slices.IndexFunc(incomplete, func(err error) bool { return !isKeyError(err) })
 	switch {
-	case failed == 0 && incomplete != nil && !isKeyError(incomplete):
-		return hinted(exitWith(ExitSomeFailed, "the source was not listed whole: %w", incomplete), "what lies there was not copied")
+	case failed == 0 && hidden >= 0:
+		return hinted(exitWith(ExitSomeFailed, "the source was not listed whole: %w", incomplete[hidden]), "what lies there was not copied")
 	case failed == 0:
 		return nil
 	case report.Copied() == 0 && report.There() == 0:

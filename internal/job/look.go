@@ -143,15 +143,20 @@ func (r *runner) list(ctx context.Context, v *view) error {
 // hidden is why a source may have points that are not listed; empty: it has not. Those of an encrypted repository among the backups
 // are nothing that the session fails to do.
 func (r *runner) hidden(opened *registry.Source, name string) string {
-	if opened == nil || opened.Incomplete == nil {
+	if opened == nil {
 		return ""
 	}
-	text := fmt.Sprintf("source %s is not listed whole: %s", name, backup.SafeText(opened.Incomplete.Error()))
-	if stateOf(opened.Incomplete) != StateNeedsKey {
-		r.partly = cmp.Or(r.partly, text)
-		r.alarm(AlarmOther, text+"; machines that lie there are not copied")
+	doubt := ""
+	for _, reason := range opened.Incomplete {
+		text := fmt.Sprintf("source %s is not listed whole: %s", name, backup.SafeText(reason.Error()))
+		doubt = cmp.Or(doubt, text)
+		if stateOf(reason) != StateNeedsKey {
+			r.partly = cmp.Or(r.partly, text)
+			r.alarm(AlarmOther, text+"; machines that lie there are not copied")
+			break // one tells what to look after
+		}
 	}
-	return text
+	return doubt
 }
 
 // complete are the complete points of the machines that are selected.

@@ -161,12 +161,14 @@ func TestHiddenFolderIsNoEvidence(t *testing.T) {
 	l.tell(a, backup.Retirement{}.Decide(true, l.now))
 	l.run(job.ResultDone)
 	l.moveTo(20)
-	l.edit = func(s *registry.Source) { s.Incomplete = errors.New("node2: permission denied") }
+	l.edit = func(s *registry.Source) {
+		s.Incomplete = []error{repo.ErrNeedsKey, errors.New("node2: permission denied")}
+	}
 	s := l.run(job.ResultPartly)
 	if s.Removed() != 0 || !strings.HasSuffix(s.Reason, " is not listed whole: node2: permission denied") || len(s.Alarms) != 1 || s.Listings[0].Complete {
 		t.Errorf("%s, %+v\n%s", s.Reason, s.Alarms, l.describe(s))
 	}
-	l.edit = func(s *registry.Source) { s.Incomplete = repo.ErrNeedsKey }
+	l.edit = func(s *registry.Source) { s.Incomplete = []error{repo.ErrNeedsKey} }
 	if s := l.run(job.ResultDone); s.Removed() != 0 || len(s.Alarms) != 0 {
 		t.Errorf("beside an encrypted repository: %+v\n%s", s.Alarms, l.describe(s))
 	}

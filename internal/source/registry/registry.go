@@ -26,9 +26,9 @@ type Source struct {
 	Unknown int
 	// Problems are places that could not be looked into, and what formats have to say beside their points.
 	Problems []error
-	// Incomplete is why there may be points that are not listed: a folder that could not be looked into, or a Ferry repository
-	// that could not be opened. Nil: these are all.
-	Incomplete error
+	// Incomplete are the reasons why there may be points that are not listed: a folder that could not be looked into, Ferry repositories
+	// that could not be opened. Empty: these are all.
+	Incomplete []error
 	broken     *brokenFiles
 	listing    *source.Listing
 }
@@ -104,7 +104,7 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 		}
 		if err != nil {
 			s.Problems = append(s.Problems, each(err)...)
-			s.Incomplete = cmp.Or(s.Incomplete, each(err)[0])
+			s.Incomplete = append(s.Incomplete, each(err)...)
 		}
 		if len(s.Points) == 0 {
 			s.Points = points
@@ -113,7 +113,9 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 		}
 	}
 	s.Problems = append(s.Problems, listing.Problems...)
-	s.Incomplete = cmp.Or(s.Incomplete, listing.Incomplete)
+	if listing.Incomplete != nil {
+		s.Incomplete = append(s.Incomplete, listing.Incomplete)
+	}
 	s.Unknown = listing.Unknown()
 	for i := range s.Points {
 		bound(&s.Points[i])

@@ -125,8 +125,17 @@ func TestPointsAreSortedAndUnique(t *testing.T) {
 
 func TestOneFormatsTroubleIsItsOwn(t *testing.T) {
 	s := open(t, backups(t), "", named{format: "x", err: errors.New("cannot")}, named{format: "y", state: backup.StateComplete})
-	if len(s.Points) != 2 || len(s.Problems) != 1 || !errors.Is(s.Incomplete, s.Problems[0]) {
+	if len(s.Points) != 2 || !slices.Equal(s.Incomplete, s.Problems) || len(s.Problems) != 1 {
 		t.Fatalf("%d points, problems %v", len(s.Points), s.Problems)
+	}
+}
+
+// Whatever else could not be listed, a folder that hides points is not forgotten behind an encrypted repository.
+func TestEveryReasonOfAnIncompleteListing(t *testing.T) {
+	hidden := errors.New("node2: permission denied")
+	s := open(t, backups(t), "", named{format: "x", err: errors.Join(backup.ErrEncrypted)}, named{format: "y", err: errors.Join(hidden)})
+	if len(s.Problems) != 2 || !slices.Contains(s.Incomplete, hidden) {
+		t.Fatalf("incomplete: %v, problems %v", s.Incomplete, s.Problems)
 	}
 }
 
