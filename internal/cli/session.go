@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -177,7 +178,7 @@ func taskText(t api.Task) string {
 	case t.Total > 0 && t.State == "running":
 		return fmt.Sprintf("%d %%, %s, kept %s", min(100, t.Done*100/t.Total), far, size(t.Kept))
 	case t.Total > 0 && t.State == "waiting":
-		return fmt.Sprintf("%s; it was at %d %%, %s, and %s of it is kept", t.Reason, min(100, t.Done*100/t.Total), far, size(t.Kept))
+		return strings.TrimPrefix(fmt.Sprintf("%s; it was at %d %%, %s, and %s of it is kept", t.Reason, min(100, t.Done*100/t.Total), far, size(t.Kept)), "; ")
 	case t.Total > 0 && t.State == "done" && t.Reason == "":
 		return fmt.Sprintf("%s, read %s, stored %s", far, size(t.Read), size(t.Written))
 	}
