@@ -53,6 +53,8 @@ type Blocked struct {
 	Kind   string `json:"kind"`
 	State  string `json:"state,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Source is the one source that does not answer, by its repository; empty: none can be read, or it is no source.
+	Source string `json:"source,omitempty"`
 	// Until is when it goes on by itself; zero: that is not known.
 	Until time.Time `json:"until,omitzero"`
 }

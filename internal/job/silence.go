@@ -48,7 +48,10 @@ func (r *runner) silence() Wait {
 	}
 	for _, place := range r.Sources {
 		if since := answer.Of(place.Origin.Repository.Location).Silent(); long(since) {
-			return waitFor(WaitSource, fmt.Sprintf("source %s is %s: it does not answer since %s", backup.SafeText(place.Origin.Repository.Name), StateUnreadable, r.show(since)))
+			name := place.Origin.Repository.Name
+			wait := waitFor(WaitSource, fmt.Sprintf("source %s is %s: it does not answer since %s", backup.SafeText(name), StateUnreadable, r.show(since)))
+			wait.Source = name
+			return wait
 		}
 	}
 	return Wait{}

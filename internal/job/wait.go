@@ -14,7 +14,7 @@ type WaitKind string
 const (
 	// WaitTarget: the target is not ready. That may not pass by itself.
 	WaitTarget WaitKind = "target"
-	// WaitSource: none of the sources can be read. Nor may that.
+	// WaitSource: none of the sources can be read, or one does not answer. Nor may that.
 	WaitSource WaitKind = "source"
 	WaitWindow WaitKind = "window"
 	// WaitLock: the newest points of machines are still being written.
@@ -33,6 +33,8 @@ type Wait struct {
 	// State is what the target was found to be, and Reason why; empty for other kinds.
 	State  PlaceState
 	Reason string
+	// Source is the one source that does not answer, by its repository; empty: none can be read, or it is no source.
+	Source string
 	// Until is when the session goes on by itself; zero: that is not known.
 	Until time.Time
 }

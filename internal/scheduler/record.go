@@ -182,7 +182,9 @@ func (n *record) phaseEnded(ended job.Phase) {
 
 // waits notes what the session waits for; the zero value: it no longer does.
 func (n *record) waits(wait job.Wait) {
-	n.note(n.catalog.Sessions.Wait(n.context(), n.run.held(), catalog.Blocked{Kind: string(wait.Kind), State: string(wait.State), Reason: wait.Reason}, wait.Text))
+	n.note(n.catalog.Sessions.Wait(n.context(), n.run.held(), catalog.Blocked{
+		Kind: string(wait.Kind), State: string(wait.State), Reason: wait.Reason, Source: wait.Source, Until: wait.Until,
+	}, wait.Text))
 	if wait != (job.Wait{}) {
 		n.log.Info("session waits", "job", n.run.session.Job, "session", n.run.session.ID, "kind", wait.Kind, "for", wait.Text)
 	}

@@ -199,6 +199,24 @@ func TestOfflineTargetRecoversWithoutHands(t *testing.T) {
 	})
 }
 
+// A session that waits for its window says when that opens, in its record and in what its tasks wait for.
+func TestWaitForAWindowSaysUntilWhen(t *testing.T) {
+	inBubble(t, func(l *lab) { // it begins at midnight in UTC
+		l.add("a")
+		l.job("offsite", "schedule: {every: 1d, at: \"00:00\"}\nwindow: {allow: [\"06:00-09:00\"]}")
+		opens := time.Now().Add(6 * time.Hour)
+		l.begin()
+		l.pass(time.Hour)
+		if waits := l.last("offsite", catalog.SessionWaiting).Wait; waits.Kind != string(job.WaitWindow) || !waits.Until.Equal(opens) {
+			l.t.Errorf("the session waits for %+v, not until %s", waits, opens)
+		}
+		waits, err := l.catalog.Status.Waits(l.t.Context(), 10)
+		if l.must(err); len(waits) != 1 || !waits[0].Until.Equal(opens) {
+			l.t.Errorf("the tasks wait for %+v, not until %s", waits, opens)
+		}
+	})
+}
+
 // A job of mode immediate runs when a source has a new point, and looks at its sources only while its window is open.
 func TestImmediateJobRunsWhenThereIsANewPoint(t *testing.T) {
 	inBubble(t, func(l *lab) { // it begins at midnight in UTC

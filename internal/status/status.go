@@ -114,7 +114,8 @@ func (l *looker) readStates(ctx context.Context) error {
 	return nil
 }
 
-// waitedFor adds the repositories that a job's session waits for, as it finds them: of sources, that none of them can be read.
+// waitedFor adds the repositories that a job's session waits for, as it finds them: of sources, that one does not answer, or that none
+// of them can be read.
 func (l *looker) waitedFor(found places, j policy.Job) {
 	session := l.live[j.Name]
 	switch waitKind(session.Wait) {
@@ -122,6 +123,9 @@ func (l *looker) waitedFor(found places, j policy.Job) {
 		found.put(j.Target.Repository, place{state: job.PlaceState(session.Wait.State), reason: session.Wait.Reason, seen: l.now, unverified: api.Unknown})
 	case job.WaitSource:
 		for _, origin := range l.resources.Origins(j) {
+			if one := session.Wait.Source; one != "" && one != origin.Repository.Name {
+				continue
+			}
 			found.put(origin.Repository.Name, place{state: job.StateUnreadable, reason: session.Reason, seen: l.now, unverified: api.Unknown})
 		}
 	}

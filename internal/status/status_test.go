@@ -494,6 +494,23 @@ func TestSourcesThatAreWaitedFor(t *testing.T) {
 	}
 }
 
+// Of several sources of which one does not answer, the others are as they were.
+func TestOneSourceThatIsWaitedFor(t *testing.T) {
+	yaml := strings.Replace(siteYAML, "repositories: [pve]", "repositories: [pve, nas]", 1) + "---\n{kind: Repository, name: nas, location: /mnt/nas/dump}\n"
+	s := newSite(t, yaml)
+	s.ran("offsite", day(10, 22), catalog.SessionDone, job.Session{
+		Sources: []job.SourceState{{Name: "pve", State: job.StateReady}, {Name: "nas", State: job.StateReady}},
+	})
+	lease := s.begin("offsite", day(11, 22))
+	s.now = day(11, 23)
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "source", Source: "pve"}, "source pve is unreadable: it does not answer since 22:30"))
+	for _, r := range s.status().Repositories {
+		if want := map[string]job.PlaceState{"nas": job.StateReady, "pve": job.StateUnreadable}[r.Name]; want != "" && r.State != string(want) {
+			t.Errorf("%s is %s, not %s: %s", r.Name, r.State, want, r.Reason)
+		}
+	}
+}
+
 // A target that a session did without is critical, also while the next one waits for it.
 func TestTargetThatDidNotCome(t *testing.T) {
 	s := newSite(t, siteYAML)
