@@ -125,9 +125,10 @@ func (s *Source) scan(ctx context.Context, formats []source.Format) error {
 	return nil
 }
 
-// each are the errors that were joined in one. They name the files and folders that they are about.
+// each are the errors that were joined in one. They name the files and folders that they are about. What wraps several otherwise says
+// more than they do, and is one.
 func each(err error) []error {
-	if joined, several := err.(interface{ Unwrap() []error }); several {
+	if joined, several := err.(interface{ Unwrap() []error }); several && errors.Join(joined.Unwrap()...).Error() == err.Error() {
 		return joined.Unwrap()
 	}
 	return []error{err}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -136,6 +137,15 @@ func TestEveryReasonOfAnIncompleteListing(t *testing.T) {
 	s := open(t, backups(t), "", named{format: "x", err: errors.Join(backup.ErrEncrypted)}, named{format: "y", err: errors.Join(hidden)})
 	if len(s.Problems) != 2 || !slices.Contains(s.Incomplete, hidden) {
 		t.Fatalf("incomplete: %v, problems %v", s.Incomplete, s.Problems)
+	}
+}
+
+// An error that wraps two is one problem, whose text stays whole.
+func TestAProblemIsNotTakenApart(t *testing.T) {
+	whole := fmt.Errorf("vault: %w: %w", backup.ErrEncrypted, errors.New("its key files are gone"))
+	s := open(t, backups(t), "", named{format: "x", err: whole})
+	if !slices.Equal(s.Problems, []error{whole}) || !slices.Equal(s.Incomplete, s.Problems) {
+		t.Fatalf("%d problems: %v, incomplete %v", len(s.Problems), s.Problems, s.Incomplete)
 	}
 }
 
