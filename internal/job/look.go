@@ -94,7 +94,7 @@ func (r *runner) unoffered(held []plan.Held) []backup.Machine {
 // list opens the sources into the view, and notes what they offer. What it does not come to the end of leaves doubt: retention must
 // not take a machine that was not listed for one that is gone.
 func (r *runner) list(ctx context.Context, v *view) error {
-	r.offers, r.doubt, r.selected, r.partly = nil, "the sources were not all listed", nil, ""
+	r.offers, r.doubt, r.selected, r.partly, r.hidden = nil, "the sources were not all listed", nil, "", false
 	doubt := ""
 	states := []SourceState{}
 	var offers []policy.Offer
@@ -117,14 +117,14 @@ func (r *runner) list(ctx context.Context, v *view) error {
 				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points")
 			}
 		}
-		hidden := r.hidden(opened, state.Name)
-		doubt = cmp.Or(doubt, hidden)
+		unlisted := r.unlisted(opened, state.Name)
+		doubt = cmp.Or(doubt, unlisted)
 		if state.State != StateReady {
 			doubt = cmp.Or(doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
 		states = append(states, state)
 		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
-			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && hidden == "", Points: briefs})
+			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && len(opened.Incomplete) == 0, Points: briefs})
 		}
 	}
 	r.session.Sources = states
@@ -140,23 +140,23 @@ func (r *runner) list(ctx context.Context, v *view) error {
 	return nil
 }
 
-// hidden is why a source may have points that are not listed; empty: it has not. Those of an encrypted repository among the backups
-// are nothing that the session fails to do.
-func (r *runner) hidden(opened *registry.Source, name string) string {
+// unlisted notes that a source may have points that are not listed, and returns why that is doubt; empty: it is none. An encrypted
+// repository among the backups hides its points for good: that is nothing that the session fails to do, and only keeps from purging.
+func (r *runner) unlisted(opened *registry.Source, name string) (doubt string) {
 	if opened == nil {
 		return ""
 	}
-	doubt := ""
 	for _, reason := range opened.Incomplete {
-		text := fmt.Sprintf("source %s is not listed whole: %s", name, backup.SafeText(reason.Error()))
-		doubt = cmp.Or(doubt, text)
-		if stateOf(reason) != StateNeedsKey {
-			r.partly = cmp.Or(r.partly, text)
-			r.alarm(AlarmOther, text+"; machines that lie there are not copied")
-			break // one tells what to look after
+		if stateOf(reason) == StateNeedsKey {
+			r.hidden = true
+			continue
 		}
+		doubt = fmt.Sprintf("source %s is not listed whole: %s", name, backup.SafeText(reason.Error()))
+		r.partly = cmp.Or(r.partly, doubt)
+		r.alarm(AlarmOther, doubt+"; machines that lie there are not copied")
+		return doubt // one tells what to look after
 	}
-	return doubt
+	return ""
 }
 
 // complete are the complete points of the machines that are selected.
@@ -190,7 +190,7 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
 		Intervals: r.intervals(), Turns: map[backup.MachineKey][]policy.Turn{},
-		Offers: r.offers, Doubt: r.doubt, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
+		Offers: r.offers, Doubt: r.doubt, Hidden: r.hidden, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
 		Retention: r.rulesOf, Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{}, Retired: map[backup.MachineKey]time.Time{},
 	}

@@ -178,6 +178,18 @@ func TestHiddenFolderIsNoEvidence(t *testing.T) {
 	}
 }
 
+// An encrypted repository among the backups stays there for good: the rules give points up all the same.
+func TestRetentionBesideAnEncryptedRepository(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Job.Retention.Points = 1
+	l.edit = func(s *registry.Source) { s.Incomplete = []error{repo.ErrNeedsKey} }
+	l.moveTo(1)
+	l.run(job.ResultDone)
+	l.points = append(l.points, day("a", 2))
+	l.moveTo(2)
+	l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 2 removed")
+}
+
 // A machine that is said to be back while a session runs that would purge it loses nothing.
 func TestReturnIsHeardBySessionsThatRun(t *testing.T) {
 	l, a := abandoned(t)

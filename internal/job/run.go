@@ -129,8 +129,10 @@ type runner struct {
 	found *repo.VerifyReport
 	// undone says which phases failed that no copy hangs on, and why; empty: none did.
 	undone string
-	// partly is which source could not be listed whole, and why; empty: all were that could be listed at all.
+	// partly is which source could not be listed whole, and why; empty: all were that could be listed at all. hidden is true if a
+	// source has an encrypted repository, whose points nobody can list without its key.
 	partly string
+	hidden bool
 }
 
 // errAborted ends a session whose script before the job failed.

@@ -90,6 +90,8 @@ type Situation struct {
 	TargetID string
 	// Doubt says why the listings of the sources are no evidence that anything has gone; empty: they are.
 	Doubt string
+	// Hidden: a source has points that cannot be listed, so that a machine which a person says has gone may have some there.
+	Hidden bool
 	// Missing says since when machines are in no source, as earlier intervals found.
 	Missing map[backup.MachineKey]time.Time
 	// Retired says since when machines have gone for good, as a person said. PurgeAfter is how long after that their copies

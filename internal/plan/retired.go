@@ -13,7 +13,7 @@ import (
 //
 //  1. purgeAfter after the machine was retired, or after its newest point if that is younger: who was retired by a clock that
 //     was wrong, or is not gone after all, loses nothing early.
-//  2. Only while no source has any point of it, and nothing else keeps the interval from removing.
+//  2. Only while no source has any point of it, or hides some, and nothing else keeps the interval from removing.
 //  3. Only once a good point of another machine is of that time too. So a clock that jumps ahead removes nothing, and nor
 //     does a job that no longer copies anything.
 
@@ -38,7 +38,7 @@ func (m *machinePlanner) retired() {
 			newest = h.Created
 		}
 	}
-	if m.s.PurgeAfter > 0 && len(m.offers) == 0 && len(m.own) > 0 {
+	if m.s.PurgeAfter > 0 && len(m.offers) == 0 && len(m.own) > 0 && !m.s.Hidden {
 		m.plan.Purge = policy.PurgeTime(since, newest, m.s.PurgeAfter)
 	}
 	if !m.plan.Missing.IsZero() {
