@@ -260,6 +260,19 @@ func (s *Session) Failed() int {
 	return n
 }
 
+// Undone is true if a session has left work that one which begins soon may do: it did not come to its end, a machine failed or waits,
+// or a phase failed. What a source hides is none.
+func (s *Session) Undone() bool {
+	switch s.Result {
+	case ResultDone:
+		return false
+	case ResultPartly:
+		return slices.ContainsFunc(s.Tasks, func(t Task) bool { return t.State == TaskFailed || t.State == TaskWaits }) ||
+			slices.ContainsFunc(s.Phases, func(p Phase) bool { return p.State == PhaseFailed })
+	}
+	return true
+}
+
 // machinesNamed is how many machines a reason names.
 const machinesNamed = 5
 

@@ -18,6 +18,7 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/scheduler"
+	"ferry/internal/source/registry"
 	"ferry/internal/storage/memory"
 )
 
@@ -260,6 +261,25 @@ func TestImmediateJobRunsWhenThereIsANewPoint(t *testing.T) {
 		l.pass(20 * time.Minute)
 		if n := len(l.sessions("offsite")); n != 5 {
 			l.t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+// A folder of the source that cannot be looked into is nothing that another session would mend: none begins before there is a new point.
+func TestHiddenFolderBeginsNoSessions(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.edit = func(s *registry.Source) { s.Incomplete = []error{errors.New("node2: permission denied")} }
+		l.job("offsite", "schedule: {mode: immediate}")
+		l.begin()
+		l.pass(5 * time.Hour)
+		if n := len(l.sessions("offsite")); n != 1 || l.last("offsite", catalog.SessionPartial).Counts["copied"] != 1 {
+			l.t.Errorf("%d sessions while there was nothing new", n)
+		}
+		l.add("a")
+		l.pass(2 * time.Minute)
+		if n := len(l.sessions("offsite")); n != 2 {
+			l.t.Errorf("%d sessions when there was a new point", n)
 		}
 	})
 }

@@ -47,7 +47,7 @@ func (s *Scheduler) watched(under policy.Resources, ended *job.Session) {
 	switch {
 	case s.known == nil || !reflect.DeepEqual(*s.known, under):
 		delete(s.watches, ended.Job)
-	case ended.Result == job.ResultDone:
+	case !ended.Undone():
 		s.watches[ended.Job] = &watch{seen: ended.Seen, noted: now, next: now.Add(lookEvery)}
 	default:
 		s.watches[ended.Job] = &watch{noted: now, next: now.Add(retryAfter)}
@@ -138,7 +138,7 @@ func (s *Scheduler) looksAt(w *watch, sources []job.Place) {
 // trouble is why looking comes to nothing; empty: it does not, or that is not known.
 func (w *watch) trouble() string {
 	for _, place := range w.places {
-		if since := answer.Of(place).Silent(); !since.IsZero() && time.Since(since) >= answer.TellAfter {
+		if since := answer.Of(place).Silent(); !since.IsZero() {
 			return place + ": it does not answer since " + since.UTC().Format("2006-01-02 15:04 UTC")
 		}
 	}
