@@ -163,10 +163,7 @@ func (c *Calls) hangs() time.Time {
 	if behind, since := c.Behind(); behind > 0 {
 		return since
 	}
-	if since := c.Silent(); !since.IsZero() && time.Since(since) >= TellAfter {
-		return since
-	}
-	return time.Time{}
+	return c.Silent()
 }
 
 func (c *Calls) begin() {
@@ -194,14 +191,21 @@ func (c *Calls) Meanwhile(do func() error) error {
 	return do()
 }
 
-// Silent is since when nothing has been answered; zero if nothing is waited for.
+// Silent is since when nothing has been answered, if that is TellAfter or longer; zero: it is not, or nothing is waited for.
 func (c *Calls) Silent() (since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out == 0 {
+	if c.out == 0 || time.Since(c.heard) < TellAfter {
 		return time.Time{}
 	}
 	return c.heard
+}
+
+// Lively is true if something was answered, or begun to be waited for, within TellAfter.
+func (c *Calls) Lively() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.heard) < TellAfter
 }
 
 // back notes that a call that was left behind has returned.

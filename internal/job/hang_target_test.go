@@ -228,3 +228,52 @@ func TestSourceThatHangsIsToldOf(t *testing.T) {
 		}
 	})
 }
+
+// While one of two sources does not answer, and machines of the other are copied, the session's slots stay its own.
+func TestSlotsAreKeptWhileAnotherSourceAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		slots := job.NewSlots(2)
+		other := newLab(t, day("c", 1))
+		other.setup.Host.Slots, other.setup.Job.Name = slots, "other"
+		read := func(name string, each func()) *sourcetest.Point {
+			p := day(name, 1)
+			data := make([]byte, 48<<20)
+			_, _ = rand.NewChaCha8([32]byte{name[0]}).Read(data)
+			p.Objects = []sourcetest.Object{{Name: "vda", Data: data, Access: source.AccessRandom}}
+			p.OnRead = func(_ int, _ int64, n int) (int, error) { each(); return n, nil }
+			return p
+		}
+		var slowEnds, otherEnds time.Time
+		var hung atomic.Bool
+		var others sync.WaitGroup
+		hangs := read("a", func() {
+			if !hung.Swap(true) {
+				others.Go(func() { time.Sleep(time.Minute); other.run(job.ResultDone); otherEnds = time.Now() })
+				time.Sleep(48 * time.Hour)
+			}
+		})
+		slow := read("b", func() { time.Sleep(time.Minute); slowEnds = time.Now() })
+		l := newLab(t)
+		l.setup.Now, l.setup.Pause, l.setup.Host.Slots = time.Now, nil, slots
+		l.store.SetClock(time.Now)
+		l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
+			return repo.Open(ctx, l.store, repo.Environment{})
+		}
+		l.setup.Sources = nil
+		for _, p := range []*sourcetest.Point{hangs, slow} {
+			of := origin(t, p.Machine.Name)
+			of.Repository.Location = t.Name() + p.Machine.Name
+			l.setup.Sources = append(l.setup.Sources, job.Place{Origin: of, Open: func(context.Context) (*registry.Source, error) {
+				opened := sourcetest.Open(t, p)
+				opened.Root.SetCalls(answer.Of(of.Repository.Location))
+				return opened, nil
+			}})
+		}
+		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+		others.Wait()
+		if busy := slowEnds.Sub(began); busy < 5*answer.TellAfter || otherEnds.Before(slowEnds) {
+			t.Errorf("the other source was read for %s, and the other job had a slot %s before that ended", busy, slowEnds.Sub(otherEnds))
+		}
+	})
+}

@@ -14,7 +14,7 @@ import (
 const listenEvery = 15 * time.Second
 
 // listen tells, until the function that it returns is called, that the target or a source has not answered for long, and when it does
-// again. Nothing ends by that: what is merely slow is waited for. Only the session's slots are lent meanwhile.
+// again. Nothing ends by that: what is merely slow is waited for. Only the session's slots are lent meanwhile, if it stands still.
 func (r *runner) listen(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var listening sync.WaitGroup
@@ -26,8 +26,8 @@ func (r *runner) listen(ctx context.Context) (end func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				wait := r.silence()
-				r.Host.Slots.lend(r.Job.Name, wait != Wait{})
+				wait, still := r.silence()
+				r.Host.Slots.lend(r.Job.Name, still)
 				r.tell(func() { r.silent = wait })
 			}
 		}
@@ -40,21 +40,22 @@ func (r *runner) listen(ctx context.Context) (end func()) {
 	}
 }
 
-// silence is the wait for a place that has not answered for long.
-func (r *runner) silence() Wait {
-	if since := answer.Of(r.Target.Location).Silent(); long(since) {
+// silence is the wait for a place that has not answered for long, and whether the session stands still by that: machines of other
+// sources may still be copied.
+func (r *runner) silence() (wait Wait, still bool) {
+	if since := answer.Of(r.Target.Location).Silent(); !since.IsZero() {
 		reason := "it does not answer since " + r.show(since)
-		return Wait{Kind: WaitTarget, Text: fmt.Sprintf("target %s: %s", StateUnreadable, reason), State: StateUnreadable, Reason: reason}
+		return Wait{Kind: WaitTarget, Text: fmt.Sprintf("target %s: %s", StateUnreadable, reason), State: StateUnreadable, Reason: reason}, true
 	}
+	lively := false
 	for _, place := range r.Sources {
-		if since := answer.Of(place.Origin.Repository.Location).Silent(); long(since) {
+		calls := answer.Of(place.Origin.Repository.Location)
+		lively = lively || calls.Lively()
+		if since := calls.Silent(); !since.IsZero() && wait == (Wait{}) {
 			name := place.Origin.Repository.Name
-			wait := waitFor(WaitSource, fmt.Sprintf("source %s is %s: it does not answer since %s", backup.SafeText(name), StateUnreadable, r.show(since)))
+			wait = waitFor(WaitSource, fmt.Sprintf("source %s is %s: it does not answer since %s", backup.SafeText(name), StateUnreadable, r.show(since)))
 			wait.Source = name
-			return wait
 		}
 	}
-	return Wait{}
+	return wait, wait != Wait{} && !lively
 }
-
-func long(since time.Time) bool { return !since.IsZero() && time.Since(since) >= answer.TellAfter }
