@@ -118,7 +118,7 @@ func (a *app) openRepository(ctx context.Context, path string) (*repo.Repository
 // openStore opens the folder or the bucket that a repository lies in.
 func (a *app) openStore(path string) (storage.Store, error) {
 	if s3.IsLocation(path) {
-		return a.openBucket(path)
+		return a.openAnsweringBucket(path)
 	}
 	store, err := filestore.Open(path)
 	switch {
@@ -130,6 +130,15 @@ func (a *app) openStore(path string) (storage.Store, error) {
 		return nil, err
 	}
 	return storage.Paced(storage.Answering(store, answer.Of(path)), a.send, a.receive), nil
+}
+
+// openAnsweringBucket is openBucket for a target: whether it answers is told, and who waits for it is let go.
+func (a *app) openAnsweringBucket(path string) (storage.Store, error) {
+	store, err := a.openBucket(path)
+	if err != nil {
+		return nil, err
+	}
+	return storage.Answering(store, answer.Of(path)), nil
 }
 
 // openBucket opens the store at a location of the form s3://BUCKET/PREFIX.
@@ -212,7 +221,7 @@ func (a *app) createRepository(ctx context.Context, path string, options repo.Op
 // makeStore opens the folder, which is made if needed, or the bucket, which must be there.
 func (a *app) makeStore(path string) (storage.Store, error) {
 	if s3.IsLocation(path) {
-		return a.openBucket(path)
+		return a.openAnsweringBucket(path)
 	}
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		return nil, usage("%s is a file, not a folder", path)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,10 @@ import (
 // What a call that was left behind does when it returns after all is what a writer does that was paused: each call publishes or
 // deletes one object at most, and nothing follows it.
 func Answering(store Store, calls *answer.Calls) Store {
-	s := &answering{Store: store, calls: calls}
+	s := &answering{Store: store, calls: calls, readAtOnce: readAtOnce}
+	if ParallelReads(store) > 1 {
+		s.readAtOnce = 0 // each call is a request
+	}
 	if locker, ok := As[Locker](store); ok {
 		return &answeringLocker{s, locker}
 	}
@@ -29,6 +33,8 @@ func Answering(store Store, calls *answer.Calls) Store {
 type answering struct {
 	Store
 	calls *answer.Calls
+	// readAtOnce is how many bytes a call reads at most; 0: as many as are asked for.
+	readAtOnce int
 	// left is true once a call was left behind.
 	left atomic.Bool
 }
@@ -173,16 +179,21 @@ func (r *answeringReader) ReadAt(p []byte, offset int64) (int, error) {
 	return r.ReadAtContext(r.ctx, p, offset)
 }
 
-// readAtOnce is how many bytes a call reads at most.
+// readAtOnce is how many bytes a call reads of a store that is near: more at once cost more, for the pages of the buffer between.
 const readAtOnce = 1 << 20
 
 // readBuffers are what calls read into that may be left behind: callers use their own again.
-var readBuffers = sync.Pool{New: func() any { return new([readAtOnce]byte) }}
+var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func (r *answeringReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (done int, err error) {
-	buffer := readBuffers.Get().(*[readAtOnce]byte)
+	size := len(p)
+	if r.of.readAtOnce > 0 {
+		size = min(size, r.of.readAtOnce)
+	}
+	buffer := readBuffers.Get().(*[]byte)
+	*buffer = slices.Grow((*buffer)[:0], size)[:size]
 	for first := true; err == nil && (first || done < len(p)); first = false {
-		piece, at := buffer[:min(len(p)-done, readAtOnce)], offset+int64(done)
+		piece, at := (*buffer)[:min(len(p)-done, size)], offset+int64(done)
 		var n int
 		n, err = ask(ctx, r.of, func(ctx context.Context) (int, error) { return ReadAt(ctx, r.Reader, piece, at) }, nil)
 		done += copy(p[done:], piece[:n])

@@ -20,6 +20,45 @@ func TestAnsweringStore(t *testing.T) {
 	storagetest.Run(t, func(*testing.T) storage.Store { return storage.Answering(memory.New(), &answer.Calls{}) })
 }
 
+// distantStore is one each of whose reads is a request.
+type distantStore struct{ storage.Store }
+
+func (distantStore) ParallelReads() int { return 8 }
+
+// What a distant store is asked for is one request, however large.
+func TestReadOfADistantStoreIsOneCall(t *testing.T) {
+	for _, c := range []struct {
+		distant bool
+		reads   int64
+	}{{true, 1}, {false, 5}} {
+		within := memory.New()
+		content := bytes.Repeat([]byte{7}, 4<<20+1)
+		if err := within.Put(t.Context(), "a", content); err != nil {
+			t.Fatal(err)
+		}
+		store := storage.Store(within)
+		if c.distant {
+			store = distantStore{within}
+		}
+		reader, err := storage.Answering(store, &answer.Calls{}).Open(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		var reads atomic.Int64
+		within.SetFault(func(op memory.Op, _ string) error {
+			if op == memory.OpRead {
+				reads.Add(1)
+			}
+			return nil
+		})
+		into := make([]byte, len(content))
+		if n, err := reader.ReadAt(into, 0); n != len(content) || err != nil || !bytes.Equal(into, content) || reads.Load() != c.reads {
+			t.Errorf("distant %t: %d bytes in %d reads, %v", c.distant, n, reads.Load(), err)
+		}
+	}
+}
+
 // Once a call was left behind nothing more is asked through the store, and what the call was to read into is the caller's again.
 func TestStoreThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
