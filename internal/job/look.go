@@ -1,11 +1,9 @@
 package job
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +12,6 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
-	"ferry/internal/source"
-	"ferry/internal/source/registry"
 )
 
 // intervals are those of the job's schedule.
@@ -91,99 +87,6 @@ func (r *runner) unoffered(held []plan.Held) []backup.Machine {
 	return machines
 }
 
-// list opens the sources into the view, and notes what they offer. What it does not come to the end of leaves doubt: retention must
-// not take a machine that was not listed for one that is gone.
-func (r *runner) list(ctx context.Context, v *view) error {
-	r.offers, r.doubt, r.selected, r.partly, r.hidden = nil, "the sources were not all listed", nil, "", false
-	doubt := ""
-	states := []SourceState{}
-	var offers []policy.Offer
-	var listings []Listing
-	for i, place := range r.Sources {
-		opened, state := r.openSource(ctx, place)
-		v.opened = append(v.opened, opened)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		var briefs []backup.Brief
-		if opened != nil {
-			briefs = briefsOf(opened)
-			offered := place.offers(i, opened, briefs)
-			for _, o := range offered {
-				offers = append(offers, policy.Offer{Point: o.Brief, Source: state.Name, Via: o.Via})
-			}
-			r.offers = append(r.offers, offered...)
-			if state.Points = len(offered); state.Points == 0 {
-				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points")
-			}
-		}
-		unlisted := r.unlisted(opened, state.Name)
-		doubt = cmp.Or(doubt, unlisted)
-		if state.State != StateReady {
-			doubt = cmp.Or(doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
-		}
-		states = append(states, state)
-		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
-			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && len(opened.Incomplete) == 0, Points: briefs})
-		}
-	}
-	r.session.Sources = states
-	r.session.Selected = []backup.Machine{}
-	for _, m := range r.Job.Choose(offers, r.targetID()).Machines {
-		if m.In {
-			r.selected = append(r.selected, m.Machine.Key)
-			r.session.Selected = append(r.session.Selected, m.Machine)
-		}
-	}
-	r.session.Listings, r.session.Seen = listings, r.complete()
-	r.doubt = doubt
-	return nil
-}
-
-// unlisted notes that a source may have points that are not listed, and returns why that is doubt; empty: it is none. An encrypted
-// repository among the backups hides its points for good: that is nothing that the session fails to do, and only keeps from purging.
-func (r *runner) unlisted(opened *registry.Source, name string) (doubt string) {
-	if opened == nil {
-		return ""
-	}
-	for _, reason := range opened.Incomplete {
-		if stateOf(reason) == StateNeedsKey {
-			r.hidden = true
-			continue
-		}
-		doubt = fmt.Sprintf("source %s is not listed whole: %s", name, backup.SafeText(reason.Error()))
-		r.partly = cmp.Or(r.partly, doubt)
-		r.alarm(AlarmOther, doubt+"; machines that lie there are not copied")
-		return doubt // one tells what to look after
-	}
-	return ""
-}
-
-// complete are the complete points of the machines that are selected.
-func (r *runner) complete() map[backup.PointID]bool {
-	selected := map[backup.MachineKey]bool{}
-	for _, key := range r.selected {
-		selected[key] = true
-	}
-	points := map[backup.PointID]bool{}
-	for _, o := range r.offers {
-		if o.State == backup.StateComplete && selected[o.Machine.Key] {
-			points[o.ID] = true
-		}
-	}
-	return points
-}
-
-// briefsOf are the briefs of a source's points, in their order.
-func briefsOf(opened *registry.Source) []backup.Brief {
-	var briefer backup.Briefer
-	briefs := make([]backup.Brief, len(opened.Points))
-	for i := range opened.Points {
-		briefs[i] = briefer.Brief(&opened.Points[i].Point)
-	}
-	return briefs
-}
-
 // situation is what is planned from: what the sources offered when they were listed last, and what the target had when it was
 // refreshed last.
 func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
@@ -239,22 +142,6 @@ func (r *runner) seeded(key backup.MachineKey) bool {
 	return false
 }
 
-// offers are the points of a source that are the job's, by their briefs.
-func (p Place) offers(number int, opened *registry.Source, briefs []backup.Brief) []plan.Offer {
-	offers := make([]plan.Offer, 0, len(opened.Points))
-	for i := range opened.Points {
-		point := &opened.Points[i]
-		var jobs []string
-		if p.Jobs != nil {
-			jobs = p.Jobs(*point)
-		}
-		if p.Origin.Offers(point.Machine, jobs) {
-			offers = append(offers, plan.Offer{Brief: &briefs[i], Source: number, Via: point.Via, Grew: grew(point)})
-		}
-	}
-	return offers
-}
-
 // planned plans, and remembers as what the plan takes each machine.
 func (r *runner) planned(situation plan.Situation) plan.IntervalPlan {
 	p := plan.Interval(situation)
@@ -277,34 +164,6 @@ func (r *runner) rules(of backup.Machine) policy.Retention {
 		return r.rulesOf(m)
 	}
 	return r.rulesOf(of)
-}
-
-// openSource lists a source, and says what state it is in.
-func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source, SourceState) {
-	state := SourceState{Name: place.Origin.Repository.Name, State: StateReady}
-	opened, err := registry.Answering(ctx, place.Origin.Repository.Location, func() (*registry.Source, error) { return place.Open(ctx) })
-	if err != nil {
-		state.State, state.Reason = StateUnreadable, backup.SafeText(err.Error())
-		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository)) && !errors.Is(err, ErrNoKey) {
-			state.State = StateMissing
-		}
-		return nil, state
-	}
-	for _, problem := range opened.Problems {
-		state.Reason = cmp.Or(state.Reason, backup.SafeText(problem.Error()))
-	}
-	return opened, state
-}
-
-// grew is when the files of a point last grew.
-func grew(p *source.Point) time.Time {
-	var last time.Time
-	for _, file := range p.Files {
-		if file.ModTime.After(last) {
-			last = file.ModTime
-		}
-	}
-	return last
 }
 
 // forgotten tells of a point that the target has given up, and why.
@@ -388,15 +247,4 @@ func (r *runner) warnOnce(text string) {
 	if !slices.Contains(r.session.Warnings, backup.SafeText(text)) {
 		r.warn("%s", text)
 	}
-}
-
-// notReady says of each source that is not ready why.
-func (r *runner) notReady() string {
-	var texts []string
-	for _, state := range r.session.Sources {
-		if state.State != StateReady {
-			texts = append(texts, fmt.Sprintf("source %s %s: %s", state.Name, state.State.Is(), state.Reason))
-		}
-	}
-	return strings.Join(texts, "; ")
 }

@@ -1,0 +1,119 @@
+package repo
+
+import (
+	"context"
+	"errors"
+
+	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
+)
+
+type openPack struct {
+	out  *packOut
+	pack *pack.Writer
+	id   format.Name
+	kind pack.Kind
+	// entries of the frames so far.
+	entries []pack.Entry
+}
+
+// seal is one batch on its way to durability: packs, and what may be said once they are durable.
+type seal struct {
+	packs    []*openPack
+	partials []partialBatch
+	points   []readyPoint
+	// last makes an index segment of what none covers, however little.
+	last bool
+	done chan error
+}
+
+// runSealer publishes seals in order until the ingest is closed.
+func (in *Ingest) runSealer() {
+	for {
+		in.mu.Lock()
+		for len(in.queue) == 0 && !in.closing && !in.due {
+			in.changed.Wait()
+		}
+		if len(in.queue) == 0 && in.due && !in.closing {
+			in.queue = append(in.queue, in.take(false))
+		}
+		if len(in.queue) == 0 {
+			in.mu.Unlock()
+			return
+		}
+		s := in.queue[0]
+		in.mu.Unlock()
+		err := in.Failed()
+		if err == nil {
+			err = in.publish(in.ctx, s)
+		} else {
+			abort(s.packs)
+		}
+		if err != nil && !errors.Is(err, ErrCondemned) {
+			in.fail(err)
+		}
+		for _, p := range s.points {
+			p.done(err)
+		}
+		if s.done != nil {
+			s.done <- err
+		}
+		in.mu.Lock()
+		in.queue = in.queue[1:]
+		in.changed.Broadcast()
+		in.mu.Unlock()
+	}
+}
+
+func abort(packs []*openPack) {
+	for _, open := range packs {
+		open.out.Abort()
+	}
+}
+
+// take makes a seal of the open packs and of all that may be said once they are durable. A full node pack goes alone:
+// nothing refers to its nodes yet. The caller holds the lock.
+func (in *Ingest) take(nodesOnly bool) *seal {
+	if nodesOnly {
+		s := &seal{packs: []*openPack{in.nodes}}
+		in.nodes = nil
+		return s
+	}
+	in.timer.Stop()
+	in.waits, in.due = false, false
+	s := &seal{points: in.points}
+	if in.data != nil {
+		s.packs = append(s.packs, in.data)
+	}
+	if in.nodes != nil && (len(in.points) > 0 || in.mending) {
+		s.packs = append(s.packs, in.nodes)
+		in.nodes = nil
+	}
+	for _, task := range in.tasks {
+		s.partials = append(s.partials, task.take())
+	}
+	in.data, in.points, in.tasks = nil, nil, nil
+	return s
+}
+
+// maxQueue is how many seals may wait or be on their way before those who fill packs wait.
+const maxQueue = 2
+
+// send queues a seal and waits while too many are on their way, until ctx is cancelled: the seal goes its way then too. The
+// caller holds the lock; it is let go while waiting.
+func (in *Ingest) send(ctx context.Context, s *seal) {
+	in.queue = append(in.queue, s)
+	in.changed.Broadcast()
+	if len(in.queue) <= maxQueue {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.changed.Broadcast()
+	})
+	defer stop()
+	for len(in.queue) > maxQueue && ctx.Err() == nil {
+		in.changed.Wait()
+	}
+}
