@@ -144,12 +144,12 @@ func (a *app) namedPoints(ctx context.Context, location string, texts []string) 
 			all = append(all, entry.ID)
 		}
 		for _, text := range texts {
-			var id backup.PointID
-			if id, err = plan.PointNamed(all, text); err != nil {
+			var at int
+			if at, err = plan.PointNamed(all, text); err != nil {
 				break
 			}
-			if !slices.Contains(ids, id) {
-				ids = append(ids, id)
+			if !slices.Contains(ids, all[at]) {
+				ids = append(ids, all[at])
 			}
 		}
 	}

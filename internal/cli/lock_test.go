@@ -60,7 +60,7 @@ func TestLocksOfAFolder(t *testing.T) {
 	var out, errOut bytes.Buffer
 	if code := Main([]string{"repo", "init", vault, "--encrypt", "--new-passphrase-file", passphrase, "--lock", "host", "--lock-for", "1h"}, &out, &errOut); code != ExitDone {
 		if strings.Contains(errOut.String(), "immutable") {
-			t.Skip(errOut.String())
+			t.Skip("needs root, and a file system with the immutable attribute: ", errOut.String())
 		}
 		t.Fatal(errOut.String())
 	}

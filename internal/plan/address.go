@@ -107,25 +107,27 @@ func MachinesOf(points iter.Seq[*backup.Brief]) []backup.Machine {
 // shortestPrefix is the least of a point id that names it.
 const shortestPrefix = 6
 
-// PointNamed returns the point that text names among all: by the beginning of its id, at least six characters of it.
-func PointNamed(all []backup.PointID, text string) (backup.PointID, error) {
+// PointNamed returns which of some points text names: by the beginning of its id, at least six characters of it. The error wraps
+// ErrNoPointID, ErrNotFound or ErrAmbiguous.
+func PointNamed(all []backup.PointID, text string) (at int, err error) {
 	prefix, name := strings.ToLower(text), backup.EncodeName(text)
 	if len(text) < shortestPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return backup.PointID{}, fmt.Errorf("point %s: %w", name, ErrNoPointID)
+		return -1, fmt.Errorf("point %s: %w", name, ErrNoPointID)
 	}
-	var found []backup.PointID
-	for _, id := range all {
-		if strings.HasPrefix(id.String(), prefix) {
-			found = append(found, id)
+	at = -1
+	for i, id := range all {
+		switch {
+		case !strings.HasPrefix(id.String(), prefix):
+		case at >= 0:
+			return -1, fmt.Errorf("point %s %w: several ids begin so", name, ErrAmbiguous)
+		default:
+			at = i
 		}
 	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return backup.PointID{}, fmt.Errorf("point %s %w", name, ErrNotFound)
+	if at < 0 {
+		return -1, fmt.Errorf("point %s %w", name, ErrNotFound)
 	}
-	return backup.PointID{}, fmt.Errorf("point %s %w: several ids begin so", name, ErrAmbiguous)
+	return at, nil
 }
 
 // FindPoint returns the machine's point that text names: "latest", a prefix of an id of at least six characters, or a
@@ -152,22 +154,18 @@ func FindPoint(points []backup.Point, machine backup.MachineKey, text string, zo
 		}
 		return backup.Point{}, fmt.Errorf("point of %s at or before %s %w: the oldest is of %s", machine, text, ErrNotFound, own[0].Created.In(zone).Format(time.DateTime))
 	}
-	if len(text) < shortestPrefix || strings.Trim(strings.ToLower(text), "0123456789abcdef") != "" {
+	ids := make([]backup.PointID, len(own))
+	for i, p := range own {
+		ids[i] = p.ID
+	}
+	at, err := PointNamed(ids, text)
+	switch {
+	case errors.Is(err, ErrNoPointID):
 		return backup.Point{}, fmt.Errorf("point %s: %w", backup.EncodeName(text), ErrNoPointName)
+	case err != nil:
+		return backup.Point{}, fmt.Errorf("machine %s: %w", machine, err)
 	}
-	var found []backup.Point
-	for _, p := range own {
-		if strings.HasPrefix(p.ID.String(), strings.ToLower(text)) {
-			found = append(found, p)
-		}
-	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return backup.Point{}, fmt.Errorf("point %s of %s %w", backup.EncodeName(text), machine, ErrNotFound)
-	}
-	return backup.Point{}, fmt.Errorf("point %s of %s %w: %d ids begin so", backup.EncodeName(text), machine, ErrAmbiguous, len(found))
+	return own[at], nil
 }
 
 // localTimes are the forms of local time that people type.

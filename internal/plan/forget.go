@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"ferry/internal/backup"
@@ -95,23 +94,16 @@ func byRules(points []backup.Point, claimed func(backup.PointID) (Claim, bool), 
 
 // forgetNamed marks the one step whose point's id begins with the text.
 func forgetNamed(steps []ForgetStep, text string, newest bool) error {
-	name := backup.EncodeName(text)
-	prefix := strings.ToLower(text)
-	if len(text) < shortestPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return fmt.Errorf("point %s: %w", name, ErrNoPointID)
-	}
-	found := -1
+	ids := make([]backup.PointID, len(steps))
 	for i, step := range steps {
-		if !strings.HasPrefix(step.Point.ID.String(), prefix) {
-			continue
-		}
-		if found >= 0 {
-			return fmt.Errorf("point %s %w: several ids begin so", name, ErrAmbiguous)
-		}
-		found = i
+		ids[i] = step.Point.ID
 	}
-	if found < 0 {
-		return fmt.Errorf("point %s %w among those that the job claims", name, ErrNotFound)
+	found, err := PointNamed(ids, text)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("%w among those that the job claims", err)
+	case err != nil:
+		return err
 	}
 	step := &steps[found]
 	if !newest && step.Point.State == backup.StateComplete && !slices.ContainsFunc(steps[found+1:], func(other ForgetStep) bool {
