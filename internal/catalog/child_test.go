@@ -83,7 +83,7 @@ func childWorks(ctx context.Context, c *Catalog, owner string) error {
 }
 
 // childTakes takes the session's first task that can be had, or a new one.
-func childTakes(ctx context.Context, c *Catalog, session SessionLease, owner string) (*Claimed, error) {
+func childTakes(ctx context.Context, c *Catalog, session SessionLease, owner string) (*Taken, error) {
 	for {
 		rows, err := c.Tasks.Of(ctx, session.ID)
 		if err != nil {

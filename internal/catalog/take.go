@@ -7,32 +7,32 @@ import (
 	"time"
 )
 
-// Claimed is a task with the right to work on it, and what its last owner left.
-type Claimed struct {
+// Taken is a task with the right to work on it, and what its last owner left.
+type Taken struct {
 	Task
 	Lease TaskLease
 }
 
 // Take gives an owner a task, if it waits or its owner's lease has expired. It returns nil if the task has ended, or somebody
 // works on it. Slots are the business of whoever calls it.
-func (t *Tasks) Take(ctx context.Context, id int64, owner string, length time.Duration) (claimed *Claimed, err error) {
+func (t *Tasks) Take(ctx context.Context, id int64, owner string, length time.Duration) (taken *Taken, err error) {
 	if err := checkLease(owner, length); err != nil {
 		return nil, err
 	}
 	now := t.db.now().UTC()
 	err = t.db.write(ctx, fmt.Sprintf("taking task %d", id), func(tx *sql.Tx) (err error) {
 		for _, takeOver := range []bool{false, true} {
-			if claimed, err = takeTask(ctx, tx, id, takeOver, owner, now, length); err != nil || claimed != nil {
+			if taken, err = takeTask(ctx, tx, id, takeOver, owner, now, length); err != nil || taken != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return claimed, err
+	return taken, err
 }
 
 // takeTask gives a task to an owner that waits, or with takeOver one whose owner's lease has expired; else it returns nil.
-func takeTask(ctx context.Context, tx *sql.Tx, id int64, takeOver bool, owner string, now time.Time, length time.Duration) (*Claimed, error) {
+func takeTask(ctx context.Context, tx *sql.Tx, id int64, takeOver bool, owner string, now time.Time, length time.Duration) (*Taken, error) {
 	until := now.Add(length)
 	args := append(expiredArgs(owner, now), id, stamp(until), flag(takeOver))
 	changed, err := execute(ctx, tx, `
@@ -42,9 +42,9 @@ func takeTask(ctx context.Context, tx *sql.Tx, id int64, takeOver bool, owner st
 	if err != nil || changed == 0 {
 		return nil, err
 	}
-	claimed := &Claimed{Lease: TaskLease{Lease{ID: id, Owner: owner, Until: until}}}
-	return claimed, each(ctx, tx, func(rows *sql.Rows) (err error) {
-		claimed.Task, err = scanTask(rows, &claimed.Lease.Epoch)
+	taken := &Taken{Lease: TaskLease{Lease{ID: id, Owner: owner, Until: until}}}
+	return taken, each(ctx, tx, func(rows *sql.Rows) (err error) {
+		taken.Task, err = scanTask(rows, &taken.Lease.Epoch)
 		return err
 	}, `SELECT `+taskColumns+`, t.epoch FROM tasks t JOIN sessions s ON s.id = t.session JOIN machines m ON m.id = t.machine WHERE t.id = $1`, id)
 }

@@ -35,7 +35,7 @@ func enqueue(t testing.TB, c *Catalog, lease SessionLease, n int) {
 }
 
 // claim takes the first task that an owner can have; nil if there is none.
-func claim(t testing.TB, c *Catalog, owner string) *Claimed {
+func claim(t testing.TB, c *Catalog, owner string) *Taken {
 	t.Helper()
 	ctx := context.Background()
 	var ids []int64
@@ -54,7 +54,7 @@ func claim(t testing.TB, c *Catalog, owner string) *Claimed {
 	return nil
 }
 
-func mustClaim(t testing.TB, c *Catalog, owner string) *Claimed {
+func mustClaim(t testing.TB, c *Catalog, owner string) *Taken {
 	t.Helper()
 	claimed := claim(t, c, owner)
 	if claimed == nil {

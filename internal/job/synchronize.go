@@ -133,7 +133,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	v, err := r.lookWithin(ctx, looking)
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(looking), errWindow):
-		r.hold(phase, waitFor(WaitWindow, errWindow.Error()))
+		r.block(phase, waitFor(WaitWindow, errWindow.Error()))
 		r.notListed()
 		return whileWaiting, nil
 	case err != nil:
@@ -141,7 +141,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	}
 	defer v.close()
 	if r.session.SourcesWait() {
-		r.hold(phase, waitFor(WaitSource, r.notReady()))
+		r.block(phase, waitFor(WaitSource, r.notReady()))
 		return whileWaiting, nil
 	}
 	phase.State, phase.Reason = PhaseDone, ""
@@ -162,7 +162,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		r.Host.Planned(r.plannedCopies(todo))
 	}
 	if open, until := r.window(); !open {
-		r.hold(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)).till(until))
+		r.block(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)).till(until))
 		r.waitAll(todo, phase.Reason)
 		if until.After(r.until) {
 			return never, nil
@@ -212,7 +212,7 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	case ctx.Err() != nil:
 		return never, ctx.Err()
 	case errors.Is(context.Cause(copying), errWindow):
-		r.hold(phase, waitFor(WaitWindow, errWindow.Error()))
+		r.block(phase, waitFor(WaitWindow, errWindow.Error()))
 		r.waitAll(todo, phase.Reason)
 		return whileWaiting, nil
 	case err != nil && stateOf(err) == StateUnreadable && r.targetTries < maxAttempts-1:

@@ -68,8 +68,8 @@ func (r *runner) tell(change func()) {
 	}
 }
 
-// hold notes in a phase that it waits, and for what.
-func (r *runner) hold(phase *Phase, wait Wait) {
+// block notes in a phase that it waits, and for what.
+func (r *runner) block(phase *Phase, wait Wait) {
 	phase.State, phase.Reason = PhaseWaits, wait.Text
 	r.blocked = wait
 }

@@ -31,16 +31,7 @@ type partialRead struct {
 // readPartials yields parts of unfinished copies in their order.
 func (r *Repository) readPartials(ctx context.Context, partials []commitlog.Partial) iter.Seq[partialRead] {
 	return func(yield func(partialRead) bool) {
-		ahead := cap(r.partialsAhead) > 1
-		for i, partial := range partials {
-			if ahead && i == 1 {
-				break
-			}
-			if !yield(r.readPartial(ctx, partial, partialLimit)) {
-				return
-			}
-		}
-		if ahead && len(partials) > 1 {
+		if len(partials) > 0 && yield(r.readPartial(ctx, partials[0], partialLimit)) {
 			r.readPartialsAhead(ctx, partials[1:], yield)
 		}
 	}

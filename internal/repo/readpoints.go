@@ -41,8 +41,8 @@ type HeaderRead struct {
 	Err    error
 }
 
-// ReadHeaders reads the clear headers of points from the very files that the entries name, several at once where that pays off, and returns them in the order given.
-// The error is ctx's.
+// ReadHeaders reads the clear headers of points from the very files that the entries name, several at once where that pays off, and
+// returns them in the order given. The error is ctx's.
 func (r *Repository) ReadHeaders(ctx context.Context, entries []Entry) ([]HeaderRead, error) {
 	read := make([]HeaderRead, len(entries))
 	var group errgroup.Group
