@@ -244,7 +244,8 @@ func TestSlotsAreKeptWhileAnotherSourceAnswers(t *testing.T) {
 			p.OnRead = func(_ int, _ int64, n int) (int, error) { each(); return n, nil }
 			return p
 		}
-		var slowEnds, otherEnds time.Time
+		var slowEnds atomic.Pointer[time.Time]
+		var otherEnds time.Time
 		var hung atomic.Bool
 		var others sync.WaitGroup
 		hangs := read("a", func() {
@@ -253,7 +254,11 @@ func TestSlotsAreKeptWhileAnotherSourceAnswers(t *testing.T) {
 				time.Sleep(48 * time.Hour)
 			}
 		})
-		slow := read("b", func() { time.Sleep(time.Minute); slowEnds = time.Now() })
+		slow := read("b", func() {
+			time.Sleep(time.Minute)
+			now := time.Now()
+			slowEnds.Store(&now)
+		})
 		l := newLab(t)
 		l.setup.Now, l.setup.Pause, l.setup.Host.Slots = time.Now, nil, slots
 		l.store.SetClock(time.Now)
@@ -272,8 +277,9 @@ func TestSlotsAreKeptWhileAnotherSourceAnswers(t *testing.T) {
 		}
 		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
 		others.Wait()
-		if busy := slowEnds.Sub(began); busy < 5*answer.TellAfter || otherEnds.Before(slowEnds) {
-			t.Errorf("the other source was read for %s, and the other job had a slot %s before that ended", busy, slowEnds.Sub(otherEnds))
+		ends := *slowEnds.Load()
+		if busy := ends.Sub(began); busy < 5*answer.TellAfter || otherEnds.Before(ends) {
+			t.Errorf("the other source was read for %s, and the other job had a slot %s before that ended", busy, ends.Sub(otherEnds))
 		}
 	})
 }
