@@ -39,7 +39,11 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil && !leftover[file] && !errors.Is(err, storage.ErrNotExist) { // else it was removed just now
+		switch {
+		case err == nil || leftover[file] || errors.Is(err, storage.ErrNotExist): // it was removed just now
+		case !unreadable(err) && !errors.Is(err, storage.ErrTooLarge):
+			return err
+		default:
 			v.damage(Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
 		}
 		good[file] = err == nil

@@ -127,7 +127,8 @@ type loader struct {
 	warnings    []string
 	// stretched is how often a passphrase was tried, which is slow.
 	stretched int
-	// failed is why a key file could not be read at all, if one could not.
+	// unread are the generations of the files that the storage did not give, and failed is why it did not give the last of them.
+	unread []uint32
 	failed error
 }
 
@@ -165,9 +166,10 @@ func (l *loader) read(ctx context.Context) error {
 			return ctx.Err()
 		}
 		read++
-		if err != nil {
-			l.failed = err
-		} else {
+		if passing(err) != nil {
+			l.unread, l.failed = append(l.unread, g), err
+		}
+		if err == nil {
 			err = CheckFile(name, content)
 		}
 		if err != nil {
@@ -200,9 +202,24 @@ func (l *loader) kinds() []Kind {
 	return kinds
 }
 
+// load finds the ring in what was read. What the storage did not give may be what the key opens, or hold a newer one: without it
+// no key is wrong, and none is missing.
 func (l *loader) load(ctx context.Context, identify Identify) (*Ring, error) {
+	ring, err := l.find(ctx, identify)
+	switch {
+	case l.failed == nil || ctx.Err() != nil:
+	case errors.Is(err, ErrNeedsKey) || errors.Is(err, ErrWrongKey) || errors.Is(err, ErrNoKeyFiles):
+		return nil, l.failed
+	case err == nil && slices.ContainsFunc(l.unread, func(g uint32) bool { return !ring.Has(g) }):
+		return nil, l.failed
+	}
+	return ring, err
+}
+
+// find asks for keys until one opens a file.
+func (l *loader) find(ctx context.Context, identify Identify) (*Ring, error) {
 	if len(l.generations) == 0 {
-		return nil, cmp.Or(l.failed, ErrNoKeyFiles)
+		return nil, ErrNoKeyFiles
 	}
 	for try := 0; ; try++ {
 		var identities []age.Identity

@@ -416,3 +416,30 @@ func TestGoldenKeyFiles(t *testing.T) {
 		}
 	}
 }
+
+// A key file that the storage does not give makes no key wrong, and none missing: it may be the one that the key opens.
+func TestKeyFilesThatAreNotGiven(t *testing.T) {
+	store, ring, p, other := memory.New(), New(format.RandomName(), made), x25519(t), passphrase(t, "other")
+	own := add(t, store, ring, p, "p").File
+	for _, beside := range []bool{false, true} {
+		if beside {
+			add(t, store, ring, other, "other")
+		}
+		withhold(store, func(name string) bool { return name == own.Path() })
+		for what, people := range map[string][]*person{"its key": {p}, "a wrong key": {x25519(t)}, "no key": nil} {
+			if _, _, err := load(t, store, ring, people...); !errors.Is(err, errUnavailable) {
+				t.Errorf("%s, another file: %v: %v", what, beside, err)
+			}
+		}
+	}
+	if got, warnings, err := load(t, store, ring, other); err != nil || got.Newest() != 1 || len(warnings) != 1 {
+		t.Errorf("the other's: %v, %q", err, warnings)
+	}
+	// A newer one that is not given is not one that leaves the key out.
+	next := must(ring.rotated(2, 0, made))(t)
+	newer := add(t, store, next, other, "other").File
+	withhold(store, func(name string) bool { return name == newer.Path() })
+	if _, _, err := load(t, store, ring, other); !errors.Is(err, errUnavailable) {
+		t.Errorf("of a newer generation: %v", err)
+	}
+}

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type keyList struct {
 	number int
 	// files that it names, those written last at the end. They may not be there.
 	files []File
+	// unread is why the list of that number, which is there, was not read; the files are those of the one before it then.
+	unread error
 }
 
 const (
@@ -68,7 +71,16 @@ func look(ctx context.Context, store storage.Store) ([]File, keyList, error) {
 			newest.number = max(newest.number, number)
 		}
 	}
-	newest = newest.forward(ctx, store)
+	newest, err := newest.forward(ctx, store)
+	if err == nil && newest.unread != nil && newest.number > 1 {
+		newest.files, err = readList(ctx, store, newest.number-1)
+		if err != nil {
+			err = cmp.Or(passing(err), passing(newest.unread))
+		}
+	}
+	if err != nil {
+		return nil, keyList{}, err
+	}
 	for _, f := range newest.files {
 		if !slices.Contains(files, f) {
 			files = append(files, f)
@@ -77,19 +89,40 @@ func look(ctx context.Context, store storage.Store) ([]File, keyList, error) {
 	return files, newest, ctx.Err()
 }
 
-// forward goes on to the newest list from the number of one that exists. One that cannot be read is passed over.
-func (l keyList) forward(ctx context.Context, store storage.Store) keyList {
+// passing returns an error of the storage that says nothing of the file: that it is not there, or no such file, is nil.
+func passing(err error) error {
+	if errors.Is(err, storage.ErrNotExist) || errors.Is(err, storage.ErrTooLarge) {
+		return nil
+	}
+	return err
+}
+
+func readList(ctx context.Context, store storage.Store, number int) ([]File, error) {
+	content, err := storage.ReadAll(ctx, store, listName(number), maxList)
+	if err != nil {
+		return nil, err
+	}
+	return parseNames(content), nil
+}
+
+// forward goes on to the newest list from the number of one that exists. One that cannot be read is passed over: the one before it
+// or behind it has what it had. Where the storage does not give the last that is asked for, there may be more, and that is an error.
+func (l keyList) forward(ctx context.Context, store storage.Store) (keyList, error) {
+	var last error
 	first, unread := max(1, l.number), 0
 	for number := first; number <= min(first+maxLists, lastList) && unread < 2; number++ {
-		content, err := storage.ReadAll(ctx, store, listName(number), maxList)
+		var files []File
+		files, last = readList(ctx, store, number)
 		switch {
-		case err == nil:
-			l, unread = keyList{number, parseNames(content)}, 0
-		case number > l.number:
+		case last == nil:
+			l, unread = keyList{number: number, files: files}, 0
+		case number == l.number:
+			l.unread = last
+		default:
 			unread++
 		}
 	}
-	return l
+	return l, passing(last)
 }
 
 func parseNames(content []byte) (files []File) {
@@ -101,14 +134,18 @@ func parseNames(content []byte) (files []File) {
 	return files
 }
 
-// change makes the next list of what change makes of the newest one.
+// change makes the next list of what change makes of the newest one, which must have been read: who made it may be about to make
+// the one after it, and takes one that is there for his own change's.
 func (l keyList) change(ctx context.Context, store storage.Store, change func([]File) []File) error {
 	for {
+		if err := passing(l.unread); err != nil {
+			return err
+		}
 		files := change(slices.Clone(l.files))
 		if slices.Equal(files, l.files) || l.number >= lastList { // somebody made that one to do harm
 			return nil
 		}
-		next := keyList{l.number + 1, files[max(0, len(files)-maxNamed):]}
+		next := keyList{number: l.number + 1, files: files[max(0, len(files)-maxNamed):]}
 		var text strings.Builder
 		for _, file := range next.files {
 			fmt.Fprintln(&text, file.base())
@@ -123,7 +160,9 @@ func (l keyList) change(ctx context.Context, store storage.Store, change func([]
 		if !errors.Is(err, storage.ErrExists) {
 			return err
 		}
-		l = keyList{next.number, l.files}.forward(ctx, store)
+		if l, err = (keyList{number: next.number, files: l.files}).forward(ctx, store); err != nil {
+			return err
+		}
 	}
 }
 

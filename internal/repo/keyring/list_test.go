@@ -182,3 +182,75 @@ func TestListNames(t *testing.T) {
 		}
 	}
 }
+
+// errUnavailable is what a storage answers that will give the file later.
+var errUnavailable = errors.New("the storage does not answer")
+
+// withhold makes the storage not give the files that is is true for.
+func withhold(store *memory.Store, is func(name string) bool) {
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOpen && is(name) {
+			return errUnavailable
+		}
+		return nil
+	})
+}
+
+// Key files that only lists name are not missing where the storage does not give the lists: not for opening, and not for changing.
+func TestListsThatAreNotGiven(t *testing.T) {
+	store, ring, p := lagging(), New(format.RandomName(), made), x25519(t)
+	add(t, store, ring, p, "p")
+	withhold(store, func(name string) bool { return strings.HasPrefix(name, listPrefix) })
+	if _, _, err := load(t, store, ring, p); !errors.Is(err, errUnavailable) {
+		t.Errorf("opening: %v", err)
+	}
+	if list, err := Recipients(t.Context(), store, ring); !errors.Is(err, errUnavailable) {
+		t.Errorf("%d recipients, %v", len(list), err)
+	}
+	if _, err := Add(t.Context(), store, ring, x25519(t).to, Recipient{}); !errors.Is(err, errUnavailable) {
+		t.Errorf("adding: %v", err)
+	}
+	if _, _, err := Rotate(t.Context(), store, ring, rotation()); !errors.Is(err, errUnavailable) {
+		t.Errorf("rotating: %v", err)
+	}
+}
+
+// Whichever list the storage does not give, no key file is missing; and one that is there is not passed over by a change.
+func TestOneListThatIsNotGiven(t *testing.T) {
+	for shown := range 3 {
+		for lost := 1; lost <= 6; lost++ {
+			store, ring := lagging(), New(format.RandomName(), made)
+			var files []File
+			for i := range 2 {
+				content := must(Seal(ring, x25519(t).to))(t)
+				files = append(files, FileOf(1, content))
+				_, list, err := look(t.Context(), store)
+				if err := errors.Join(err, list.change(t.Context(), store, with(files))); err != nil {
+					t.Fatal(err)
+				}
+				if i < shown {
+					store.Settle() // the lists, and not the key file
+				}
+				put(t, store, files[i].Path(), content)
+			}
+			withhold(store, func(name string) bool { return name == listName(lost) })
+			found, err := Files(t.Context(), store)
+			if err == nil && !(slices.Contains(found, files[0]) && slices.Contains(found, files[1])) || err != nil && !errors.Is(err, errUnavailable) {
+				t.Errorf("%d changes are shown, list %d is not given: %d key files, %v", shown, lost, len(found), err)
+			}
+			added, err := Add(t.Context(), store, ring, x25519(t).to, Recipient{})
+			if err == nil {
+				files = append(files, added.File)
+			} else if !errors.Is(err, errUnavailable) {
+				t.Error(err)
+			}
+			store.SetFault(nil)
+			found = must(Files(t.Context(), store))(t)
+			for i, file := range files {
+				if !slices.Contains(found, file) {
+					t.Errorf("%d changes are shown, list %d was not given to a change: file %d is not found", shown, lost, i)
+				}
+			}
+		}
+	}
+}

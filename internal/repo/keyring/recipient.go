@@ -143,7 +143,7 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 		if errors.Is(err, storage.ErrNotExist) {
 			continue // removed just now
 		}
-		if err != nil {
+		if err := passing(err); err != nil {
 			return nil, err
 		}
 		recipient := Recipient{File: file, Kind: KindOf(content), whole: CheckFile(file, content) == nil}
