@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -25,11 +26,12 @@ import (
 	"ferry/internal/server"
 	"ferry/internal/source/registry"
 	"ferry/internal/storage"
+	"ferry/internal/storage/s3"
 )
 
 type serveFlags struct {
 	state, socket string
-	allow         []string
+	allow, place  []string
 	slots         int
 	bandwidth     bandwidthFlag
 }
@@ -65,9 +67,11 @@ when it starts again. So they do after it was killed.
 
 What resources name of files and programs (passphrases, keys, credentials,
 scripts) must lie in /etc/ferry, in the folder secrets of the state folder, or in
-the folders that --allow names instead.`,
+the folders that --allow names instead. Repositories may lie anywhere, unless
+--place says where.`,
 		Example: `  ferry serve
-  ferry serve --state /srv/ferry --slots 4 --allow /etc/ferry --allow /usr/local/lib/ferry`,
+  ferry serve --state /srv/ferry --slots 4 --allow /etc/ferry --allow /usr/local/lib/ferry
+  ferry serve --place /mnt/pve/dump --place /mnt/vault --place s3://backups/ferry`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), f) },
 	}
@@ -75,9 +79,10 @@ the folders that --allow names instead.`,
 	flags.StringVar(&f.state, "state", "", "`DIR` for the server's catalog (default /var/lib/ferry for root, else ~/.local/state/ferry)")
 	flags.StringVar(&f.socket, "socket", "", "`PATH` of the socket (default $FERRY_SOCKET, else /run/ferry/ferry.sock for root, $XDG_RUNTIME_DIR/ferry.sock for others)")
 	flags.StringArrayVar(&f.allow, "allow", nil, "`DIR` in which files and programs may lie that resources name; repeatable")
+	flags.StringArrayVar(&f.place, "place", nil, "`PLACE` in or below which sources and targets may lie: a folder, or s3://BUCKET/PREFIX; repeatable (default anywhere)")
 	flags.IntVar(&f.slots, "slots", defaultSlots, "`NUMBER` of machines that are copied at once, over all jobs; 0 is any number")
 	flags.Var(&f.bandwidth, "bandwidth", "`LIMIT` of all jobs together for what crosses a network, such as 100Mbit/s or \"100Mbit/s mon-fri 08:00-18:00\"; repeatable")
-	completeFolders(command, "state", "allow")
+	completeFolders(command, "state", "allow", "place")
 	register(command, "socket", completeFile)
 	command.ValidArgsFunction = nothingToComplete
 	return command
@@ -106,7 +111,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if socket == "" {
 		socket = defaultSocket()
 	}
-	allowed, err := allowedFolders(f.allow, state)
+	allowed, err := f.allowed(state)
 	if err != nil {
 		return err
 	}
@@ -132,23 +137,38 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	return s.run(ctx, known, state, socket)
 }
 
-// allowedFolders are the folders of --allow, or those that are allowed without it.
-func allowedFolders(given []string, state string) (server.Allowed, error) {
-	if len(given) == 0 {
-		return server.Allowed{"/etc/ferry", filepath.Join(state, "secrets")}, nil
+// allowed is what resources may name, by --allow and --place or without them.
+func (f serveFlags) allowed(state string) (server.Allowed, error) {
+	allowed := server.Allowed{Files: []string{"/etc/ferry", filepath.Join(state, "secrets")}}
+	var err error
+	if len(f.allow) > 0 {
+		allowed.Files, err = wholeFolders("--allow", f.allow)
 	}
-	allowed := make(server.Allowed, len(given))
+	if err == nil {
+		allowed.Places, err = wholeFolders("--place", f.place)
+	}
+	return allowed, err
+}
+
+// wholeFolders are the folders that an option names, by their whole paths, and buckets as they are.
+func wholeFolders(option string, given []string) ([]string, error) {
+	whole := make([]string, len(given))
 	for i, dir := range given {
 		if dir == "" { // as of a variable that is not set; the working folder, which it would be, is often the root
-			return nil, usage("--allow names no folder")
+			return nil, usage("%s names no folder", option)
 		}
-		whole, err := filepath.Abs(dir)
+		var err error
+		if s3.IsLocation(dir) {
+			whole[i] = dir
+			_, err = s3.ParseLocation(dir)
+		} else {
+			whole[i], err = filepath.Abs(dir)
+		}
 		if err != nil {
-			return nil, usage("--allow %s: %w", printable(dir), err)
+			return nil, usage("%s: %w", option, err)
 		}
-		allowed[i] = whole
 	}
-	return allowed, nil
+	return whole, nil
 }
 
 // service is the server as the command line makes it.
@@ -184,7 +204,7 @@ func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket
 	group.Go(func() error {
 		select {
 		case <-listening:
-			s.log.Info("serving", "version", Version, "state", state, "socket", socket, "allowed", strings.Join(s.allowed, ", "))
+			s.log.Info("serving", "version", Version, "state", state, "socket", socket, "allowed", strings.Join(s.allowed.Files, ", "), "places", cmp.Or(strings.Join(s.allowed.Places, ", "), "any"))
 			notify.tell("READY=1")
 			notify.watchdog(within, s.scheduler.Alive)
 		case <-within.Done():
@@ -295,9 +315,12 @@ func (s *service) limit(resources policy.Resources) {
 	}
 }
 
-// check is an error if a repository names what is not allowed: it cannot be opened then, as without a key.
+// check is an error if a repository lies where it may not, or names a secret that is not allowed: then it cannot be opened, as without a key.
 func (s *service) check(r policy.Repository) error {
-	if problems := s.allowed.Repository(r); len(problems) > 0 {
+	if problems := s.allowed.Place(r); len(problems) > 0 {
+		return policy.Problems(problems)
+	}
+	if problems := s.allowed.Secrets(r); len(problems) > 0 {
 		return fmt.Errorf("%w: %w", job.ErrNoKey, policy.Problems(problems))
 	}
 	return nil

@@ -2,22 +2,32 @@ package cli
 
 import (
 	"path/filepath"
-	"slices"
+	"reflect"
 	"testing"
+
+	"ferry/internal/server"
 )
 
 func TestAllowedFolders(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	for _, c := range []struct{ given, want []string }{
-		{nil, []string{"/etc/ferry", "/srv/state/secrets"}},
-		{[]string{"/etc/backup", "sub/../secrets"}, []string{"/etc/backup", filepath.Join(dir, "secrets")}},
+	for _, c := range []struct {
+		given serveFlags
+		want  server.Allowed
+	}{
+		{serveFlags{}, server.Allowed{Files: []string{"/etc/ferry", "/srv/state/secrets"}, Places: []string{}}},
+		{
+			serveFlags{allow: []string{"/etc/backup", "sub/../secrets"}, place: []string{"vault", "s3://backups/ferry"}},
+			server.Allowed{Files: []string{"/etc/backup", filepath.Join(dir, "secrets")}, Places: []string{filepath.Join(dir, "vault"), "s3://backups/ferry"}},
+		},
 	} {
-		if got, err := allowedFolders(c.given, "/srv/state"); err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%q: %q, %v", c.given, got, err)
+		if got, err := c.given.allowed("/srv/state"); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v: %+v, %v", c.given, got, err)
 		}
 	}
-	if got, err := allowedFolders([]string{"/etc/backup", ""}, "/srv/state"); err == nil {
-		t.Errorf("no folder allows %q", got)
+	for _, wrong := range []serveFlags{{allow: []string{"/etc/backup", ""}}, {place: []string{""}}, {place: []string{"/srv", "s3://"}}} {
+		if got, err := wrong.allowed("/srv/state"); err == nil {
+			t.Errorf("%+v allows %+v", wrong, got)
+		}
 	}
 }

@@ -59,7 +59,7 @@ var floors = map[string][]string{
 	"internal/status": {"internal/backup", "internal/policy/...", "internal/catalog", "internal/job", "internal/api"},
 	"internal/server": {
 		"internal/backup", "internal/policy/...", "internal/plan", "internal/job", "internal/catalog", "internal/scheduler", "internal/status",
-		"internal/api",
+		"internal/api", "internal/answer", "internal/storage/s3",
 	},
 
 	"internal/pace": {"internal/policy", "internal/storage"},

@@ -1,12 +1,16 @@
 package server
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
+	calls "ferry/internal/answer"
 	"ferry/internal/api"
+	"ferry/internal/policy"
 )
 
 func TestAllowed(t *testing.T) {
@@ -36,7 +40,7 @@ func TestAllowed(t *testing.T) {
 	link(allowed, "by-another-name")
 	link("../outside/not-yet", "ferry/dangling-outside")
 
-	a := Allowed{allowed}
+	a := []string{allowed}
 	for _, c := range []struct {
 		name string
 		want string // part of the error; empty: allowed
@@ -62,29 +66,29 @@ func TestAllowed(t *testing.T) {
 		{"ferry/loop", "too many links"},
 		{"ferry/key/below", "not a directory"},
 	} {
-		err := a.file(root + "/" + c.name)
+		err := within(root+"/"+c.name, a, isBelow)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
 	link("key", "outside/link")
 	for _, other := range []string{"outside/link", "outside/key/below", "outside/not-yet"} { // what is there is nobody's business
-		if err := a.file(filepath.Join(root, other)); err == nil || err.Error() != filepath.Join(root, other)+" is in no allowed folder" {
+		if err := within(filepath.Join(root, other), a, isBelow); err == nil || err.Error() != filepath.Join(root, other)+" is in no allowed folder" {
 			t.Errorf("%s: %v", other, err)
 		}
 	}
 	for _, relative := range []string{"key", "./key", "~/key", "", " /etc/shadow"} {
-		if a.file(relative) == nil {
+		if within(relative, a, isBelow) == nil {
 			t.Errorf("%q is allowed", relative)
 		}
 	}
-	if err := (Allowed{}).file(filepath.Join(allowed, "key")); err == nil {
+	if err := within(filepath.Join(allowed, "key"), []string{}, isBelow); err == nil {
 		t.Error("nothing allows something")
 	}
-	if err := (Allowed{"/"}).file(filepath.Join(outside, "key")); err != nil {
+	if err := within(filepath.Join(outside, "key"), []string{"/"}, isBelow); err != nil {
 		t.Errorf("the root allows all: %v", err)
 	}
-	if err := (Allowed{filepath.Join(root, "not-yet")}).file(filepath.Join(root, "not-yet", "key")); err != nil {
+	if err := within(filepath.Join(root, "not-yet", "key"), []string{filepath.Join(root, "not-yet")}, isBelow); err != nil {
 		t.Errorf("a folder that will be made: %v", err)
 	}
 }
@@ -141,16 +145,136 @@ func TestLinksThatChangedAreSeen(t *testing.T) {
 	resources, err := f.parsed(t.Context())
 	must(t, err)
 	a, _ := resources.Repository("a")
-	if problems := f.Allowed.Repository(a); len(problems) > 0 {
+	if problems := f.Allowed.Secrets(a); len(problems) > 0 {
 		t.Errorf("%v", problems)
 	}
 	must(t, os.Remove(secret))
 	must(t, os.Symlink("/etc/shadow", secret))
-	if problems := f.Allowed.Repository(a); len(problems) != 1 || problems[0].Path != "passphrase.file" {
+	if problems := f.Allowed.Secrets(a); len(problems) != 1 || problems[0].Path != "passphrase.file" {
 		t.Errorf("%v", problems)
 	}
 	// What stands already keeps nobody from applying something else.
 	if got := f.applied(repositoryYAML("b")); got != "created repository b" {
 		t.Errorf("%s", got)
 	}
+}
+
+// Where places are named, repositories lie in or below one of them, all links followed, or in a bucket below one; every request
+// that stores a resource is refused otherwise, with the line and the column, and nothing is told of what is elsewhere.
+func TestRepositoriesLieInPlaces(t *testing.T) {
+	root := t.TempDir()
+	at := func(name string) string { return filepath.Join(root, name) }
+	for _, dir := range []string{"dump/sub", "vault", "vault2", "elsewhere"} {
+		must(t, os.MkdirAll(at(dir), 0o755))
+	}
+	for from, to := range map[string]string{"dump/inside": "sub", "dump/outside": "../elsewhere", "dump/nowhere": "gone", "other": "vault", "elsewhere/link": "../vault"} {
+		must(t, os.Symlink(to, at(from)))
+	}
+	must(t, os.WriteFile(at("dump/file"), nil, 0o600))
+	f := newFixture(t, func(o *Options) {
+		o.Allowed.Places = []string{at("dump"), at("vault"), "s3://backups/ferry", "s3+http://s3.lan:9000/lan", "s3://eu?endpoint=https://s3.example.com"}
+	})
+	const outside, bucket = "is in no allowed folder", "is in no allowed bucket"
+	for _, c := range []struct{ location, want string }{ // of the error; empty: it is taken
+		{at("vault"), ""},
+		{at("vault") + "/", ""},
+		{at("vault/not/yet"), ""},
+		{at("dump/sub"), ""},
+		{at("dump/inside"), ""},
+		{at("other"), ""},
+		{at("elsewhere/link"), ""},
+		{at("vault2"), outside},
+		{root, outside},
+		{"/", outside},
+		{"/etc", outside},
+		{"/proc/self/root" + at("elsewhere"), outside},
+		{at("elsewhere/not-there"), outside},
+		{at("dump/outside"), "leads to " + at("elsewhere")},
+		{at("dump/outside/not/yet"), "leads to " + at("elsewhere/not/yet")},
+		{at("dump/nowhere"), "a link that leads nowhere"},
+		{at("dump/file/below"), "not a directory"},
+		{at("dump") + "/../elsewhere", "no path with .."},
+		{"dump", "no relative path"},
+		{"s3://backups/ferry", ""},
+		{"s3://backups/ferry/site/a?region=eu-1&profile=x", ""},
+		{"s3://backups/ferry2", bucket},
+		{"s3://backups", bucket},
+		{"s3://other/ferry", bucket},
+		{"s3://backups/ferry?endpoint=https://evil.example.com", bucket},
+		{"s3+https://evil.example.com/backups/ferry", bucket},
+		{"s3://backups/other/../ferry", "name"},
+		{"s3+http://s3.lan:9000/lan/a", ""},
+		{"s3://lan/a?endpoint=http://S3.lan:9000", ""},
+		{"s3+https://s3.lan:9000/lan/a", bucket},
+		{"s3+http://s3.lan/lan/a", bucket},
+		{"s3+http://s3.lan:9000/lan2", bucket},
+		{"s3+https://s3.example.com/eu/a", ""},
+		{"s3://eu/a", bucket},
+		{"s3+http://169.254.169.254/latest/meta-data", bucket},
+	} {
+		document := "kind: Repository\nname: a\nlocation: '" + c.location + "'\n"
+		for how, a := range map[string]answered{
+			"apply":   f.do("POST", api.PathApply, asJSON(api.Apply{Documents: document})),
+			"dry run": f.do("POST", api.PathApply, asJSON(api.Apply{Documents: document, DryRun: true})),
+			"put":     f.do("PUT", resourcePath("Repository", "a"), asJSON(api.Document{Document: document}), "If-Match", "*"),
+		} {
+			if c.want == "" {
+				if a.status != 200 {
+					t.Errorf("%s of %s: %d %s", how, c.location, a.status, a.body)
+				}
+				continue
+			}
+			if a.status != 422 || len(a.problem.Mistakes) != 1 || !strings.Contains(a.problem.Mistakes[0].Text, c.want) {
+				t.Errorf("%s of %s: %d %s, want %q", how, c.location, a.status, a.body, c.want)
+				continue
+			}
+			if m := a.problem.Mistakes[0]; m.Path != "location" || m.Line != 3 || m.Column != 11 {
+				t.Errorf("%s of %s: %+v", how, c.location, m)
+			}
+		}
+	}
+	if stored := f.expect(200, "GET", resourcePath("Repository", "a"), "").body; !strings.Contains(stored, "s3.example.com/eu/a") {
+		t.Errorf("what was refused was stored: %s", stored)
+	}
+	if got := newFixture(t).do("POST", api.PathApply, asJSON(api.Apply{Documents: repositoryYAML("a")})); got.status != 200 {
+		t.Errorf("where no places are named: %d %s", got.status, got.body)
+	}
+}
+
+// A link in a place that comes to lead elsewhere is seen when the repository is used.
+func TestPlacesAreLookedAtAgain(t *testing.T) {
+	root := t.TempDir()
+	link := filepath.Join(root, "place", "link")
+	must(t, os.MkdirAll(filepath.Join(root, "place", "vault"), 0o755))
+	must(t, os.Symlink("vault", link))
+	a, r := Allowed{Places: []string{filepath.Join(root, "place")}}, policy.Repository{Location: link}
+	if problems := a.Place(r); len(problems) > 0 {
+		t.Errorf("%v", problems)
+	}
+	must(t, os.Remove(link))
+	must(t, os.Symlink("/etc", link))
+	if problems := a.Place(r); len(problems) != 1 || !strings.Contains(problems[0].Text, "leads to /etc") {
+		t.Errorf("%v", problems)
+	}
+}
+
+// A location on a share that does not answer is refused, and keeps nobody waiting for longer than a call is waited for.
+func TestPlaceThatDoesNotAnswer(t *testing.T) {
+	location := filepath.Join(t.TempDir(), "share")
+	f := newFixture(t, func(o *Options) { o.Allowed.Places = []string{filepath.Dir(location)} })
+	synctest.Test(t, func(t *testing.T) {
+		ended, end := context.WithCancel(t.Context())
+		end()
+		back := make(chan struct{})
+		_ = calls.Of(location).Do(ended, func() error { <-back; return nil })
+		problems := f.place(t.Context(), policy.Repository{Location: location})
+		if len(problems) != 1 || problems[0].Path != "location" || !strings.Contains(problems[0].Text, "does not answer") {
+			t.Errorf("%v", problems)
+		}
+		close(back)
+		synctest.Wait()
+		if problems := f.place(t.Context(), policy.Repository{Location: location}); len(problems) > 0 {
+			t.Errorf("it answers again: %v", problems)
+		}
+	})
 }

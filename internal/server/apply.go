@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
+	calls "ferry/internal/answer"
 	"ferry/internal/api"
 	"ferry/internal/catalog"
 	"ferry/internal/policy"
@@ -95,7 +97,9 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 	rules := policy.Rules{
 		Memory: &s.read,
 		Repository: func(r policy.Repository) []policy.Problem {
-			return only(given[describe(kindRepository, r.Name)], r, s.Allowed.Repository)
+			return only(given[describe(kindRepository, r.Name)], r, func(r policy.Repository) []policy.Problem {
+				return append(s.place(ctx, r), s.Allowed.Secrets(r)...)
+			})
 		},
 		Job: func(j policy.Job) []policy.Problem { return only(given[describe(kindJob, j.Name)], j, s.Allowed.Job) },
 	}
@@ -109,6 +113,20 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 		}
 	}
 	return err
+}
+
+// placeTimeout is how long it may take to find out where the links of a location lead.
+const placeTimeout = 2 * time.Second
+
+// place is what is wrong with where a repository lies, which may be on a share that does not answer: other changes wait meanwhile.
+func (s *Server) place(ctx context.Context, r policy.Repository) []policy.Problem {
+	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
+	defer cancel()
+	problems, err := calls.Open(ctx, r.Location, func() ([]policy.Problem, error) { return s.Allowed.Place(r), nil }, nil)
+	if err != nil {
+		return []policy.Problem{{Path: "location", Text: "where it leads cannot be found out: " + err.Error()}}
+	}
+	return problems
 }
 
 // only asks a rule about resources that are given: those that are stored already were asked about then.

@@ -397,7 +397,10 @@ func FuzzApply(f *testing.F) {
 	f.Add([]byte("--- {kind: Repository, name: a, location: /a}\n---\n"+jobYAML("j", "a", "a")), false)
 	f.Add([]byte(`{"documents": "\ud800", "dryRun": 1}`), true)
 	f.Add([]byte(aliases()), false)
-	server := newFixture(f)
+	for _, location := range []string{"/srv/../etc", "/srv/./a//b", "/etc", "/srvx", "srv", "s3://b/p?endpoint=http://h", "s3+https://h/b?endpoint=http://h", "s3://b/../c", "/srv/\x00a"} {
+		f.Add([]byte("{kind: Repository, name: a, location: \""+location+"\"}"), false)
+	}
+	server := newFixture(f, func(o *Options) { o.Allowed.Places = []string{"/srv", "/a", "s3://b/p"} })
 	f.Fuzz(func(t *testing.T, content []byte, raw bool) {
 		server.t = t
 		body := string(content)
@@ -415,7 +418,7 @@ func FuzzApply(f *testing.F) {
 			t.Fatalf("what is stored does not hold: %v", err)
 		}
 		for _, r := range resources.Repositories {
-			if problems := server.Allowed.Repository(r); len(problems) > 0 {
+			if problems := append(server.Allowed.Place(r), server.Allowed.Secrets(r)...); len(problems) > 0 {
 				t.Fatalf("what is not allowed was stored: %v", problems)
 			}
 		}

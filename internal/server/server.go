@@ -1,8 +1,8 @@
 // Package server answers over HTTP for the scheduler, the catalog and the status: on a Unix socket, in JSON, as
 // docs/api.md and docs/openapi.json say. It decides nothing about copies and opens no repository.
 //
-// Whoever may use the socket may change jobs, and what jobs read and run. So resources may name only files and programs that
-// lie in the folders of [Allowed], and browsers are refused.
+// Whoever may use the socket may change jobs, and what jobs read and run. So resources may name only what [Allowed]
+// has, and browsers are refused.
 package server
 
 import (
@@ -40,7 +40,7 @@ type Options struct {
 	Future func(ctx context.Context, resources policy.Resources, setup job.Setup, days int) (any, error)
 	// Release withdraws the claims that a job has in its target; nil: this cannot be done.
 	Release func(ctx context.Context, resources policy.Resources, job string) error
-	// Allowed are the folders in which files and programs may lie that resources name.
+	// Allowed says where may lie what resources name.
 	Allowed Allowed
 	// Version is the program's.
 	Version string

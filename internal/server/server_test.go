@@ -155,7 +155,7 @@ func newFixture(t testing.TB, change ...func(*Options)) *fixture {
 	log := &bytes.Buffer{}
 	told := &double{errors: map[string]error{}, catalog: stored}
 	o := Options{
-		Catalog: stored, Scheduler: told, Allowed: Allowed{dir}, Version: "test", Log: newLog(log),
+		Catalog: stored, Scheduler: told, Allowed: Allowed{Files: []string{dir}}, Version: "test", Log: newLog(log),
 		Explanation: func(j policy.Job, e *job.Explanation) any {
 			return map[string]any{"job": j.Name, "warnings": e.Warnings}
 		},

@@ -36,7 +36,9 @@ type served struct {
 	socket               string
 	scripts              string
 	want                 map[string]string
-	server               *running
+	// options are what the server is started with beside what it needs.
+	options []string
+	server  *running
 	// more makes what the next session has to copy.
 	more func()
 }
@@ -120,7 +122,7 @@ scripts:
 }
 
 func (s *served) arguments() []string {
-	return []string{"serve", "--state", s.state, "--socket", s.socket, "--allow", s.scripts}
+	return append([]string{"serve", "--state", s.state, "--socket", s.socket, "--allow", s.scripts}, s.options...)
 }
 
 // serve starts the server and waits until it answers.

@@ -113,6 +113,12 @@ func (l *Location) setEndpoint(value string) error {
 // String is the location as it was given.
 func (l Location) String() string { return l.text }
 
+// Covers is true if another location is this one, or lies below it: in the same bucket of the same server, reached the same way.
+// Region and profile do not matter.
+func (l Location) Covers(other Location) bool {
+	return l.Bucket == other.Bucket && strings.EqualFold(l.Endpoint, other.Endpoint) && l.Insecure == other.Insecure && strings.HasPrefix(other.Prefix, l.Prefix)
+}
+
 // amazon is true if the bucket lies at AWS.
 func (l Location) amazon() bool {
 	host, _, err := net.SplitHostPort(l.Endpoint)

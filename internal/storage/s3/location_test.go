@@ -50,6 +50,37 @@ func TestParseLocation(t *testing.T) {
 	}
 }
 
+// What covers another location: the same bucket of the same server, at or above it.
+func TestCovers(t *testing.T) {
+	for _, c := range []struct {
+		place, location string
+		want            bool
+	}{
+		{"s3://b/p", "s3://b/p", true},
+		{"s3://b/p", "s3://b/p/q?region=eu&profile=x", true},
+		{"s3://b", "s3://b/p", true},
+		{"s3://b/p", "s3://b/pq", false},
+		{"s3://b/p", "s3://b", false},
+		{"s3://b/p", "s3://c/p", false},
+		{"s3+https://h/b/p", "s3://b/p?endpoint=https://H", true},
+		{"s3+https://h/b/p", "s3+http://h/b/p", false},
+		{"s3+https://h/b/p", "s3+https://h:9/b/p", false},
+		{"s3+https://h/b/p", "s3://b/p", false},
+	} {
+		place, err := ParseLocation(c.place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		location, err := ParseLocation(c.location)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if place.Covers(location) != c.want {
+			t.Errorf("%s covers %s: %t", c.place, c.location, !c.want)
+		}
+	}
+}
+
 // TestErrors: what an answer means to callers, whether it is asked again, and what a person is told to do.
 func TestErrors(t *testing.T) {
 	s := &Store{location: Location{Bucket: "b", text: "s3://b/p"}}
