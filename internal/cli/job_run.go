@@ -39,8 +39,8 @@ if it is due, copies, retention and reclaim, compact if it is due, post-job scri
 (docs/job-run.md). What is not ready is not waited for unless --wait says how long: a
 machine whose point is locked by the program that makes it, while others are copied; a
 window that is closed; a target or sources that are not there or cannot be read. A
-target that is not there is never made; nothing is removed while a source cannot be
-read.`,
+target that is not there is never made; of a machine that a source may have and that
+was not listed nothing is removed.`,
 		Example: `  ferry job run offsite
   ferry job run --once -f offsite.yaml
   ferry job run --once -f offsite.yaml --wait 4h --quiet    for cron

@@ -12,6 +12,7 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/source/registry"
+	"ferry/internal/source/sourcetest"
 )
 
 const week = 7 * 24 * time.Hour
@@ -171,6 +172,32 @@ func TestHiddenFolderIsNoEvidence(t *testing.T) {
 	l.edit = func(s *registry.Source) { s.Incomplete = []error{repo.ErrNeedsKey} }
 	if s := l.run(job.ResultDone); s.Removed() != 0 || len(s.Alarms) != 0 {
 		t.Errorf("beside an encrypted repository: %+v\n%s", s.Alarms, l.describe(s))
+	}
+	l.edit = nil
+	if s := l.run(job.ResultDone); s.Removed() != 1 {
+		t.Errorf("when all is seen\n%s", l.describe(s))
+	}
+}
+
+// A folder of a source that cannot be looked into keeps no machine that is listed from losing what the rules give up. One that is not
+// listed keeps all, and so does one that may have other rules by what is not listed.
+func TestRetentionBesideAHiddenFolder(t *testing.T) {
+	l := newLab(t, day("a", 1), day("a", 2), day("b", 1), day("b", 2), day("c", 1), day("c", 2))
+	l.setup.Job.Lookup.Backfill = policy.BackfillAll
+	l.wantCounts(l.run(job.ResultDone), "6 copied, 0 claimed, 0 failed, 0 removed")
+	l.setup.Job.Retention.Points = 1
+	l.points = []*sourcetest.Point{day("a", 3), day("b", 2)}
+	l.edit = func(s *registry.Source) { s.Incomplete = []error{errors.New("node2: permission denied")} }
+	l.now = l.now.AddDate(0, 0, 2)
+	l.setup.Job.Overrides = []policy.Override{{Match: []policy.Selector{"label=web"}, Retention: policy.Retention{Points: 2}}}
+	l.wantCounts(l.run(job.ResultPartly), "1 copied, 0 claimed, 0 failed, 1 removed")
+	l.setup.Job.Overrides = nil
+	s := l.run(job.ResultPartly)
+	l.wantCounts(s, "0 copied, 0 claimed, 0 failed, 2 removed")
+	for _, task := range s.Tasks {
+		if task.State == job.TaskMissing {
+			t.Errorf("%s is missing", task.Machine.Name)
+		}
 	}
 	l.edit = nil
 	if s := l.run(job.ResultDone); s.Removed() != 1 {

@@ -88,7 +88,7 @@ type runner struct {
 	// answered for long.
 	telling         sync.Mutex
 	waiting, silent Wait
-	// offers are what the sources offered when they were listed last, doubt is why that is no evidence of what has gone, and
+	// offers are what the sources offered when they were listed last, doubt is why there may be more, and
 	// selected are the machines that the job copies of it.
 	offers   []plan.Offer
 	doubt    string

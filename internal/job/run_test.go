@@ -173,7 +173,17 @@ func TestRunTwiceCopiesOnce(t *testing.T) {
 
 // What explain says of every point is what the session then does, item by item.
 func TestExplainIsWhatRuns(t *testing.T) {
+	for what, want := range map[string]job.Result{"": job.ResultDone, "lab2: permission denied": job.ResultPartly} {
+		explainIsWhatRuns(t, what, want)
+	}
+}
+
+// explainIsWhatRuns lives a month with a source in which something cannot be looked into, if that is said.
+func explainIsWhatRuns(t *testing.T, unreadable string, want job.Result) {
 	l := newLab(t)
+	if unreadable != "" {
+		l.edit = func(s *registry.Source) { s.Incomplete = []error{errors.New(unreadable)} }
+	}
 	l.setup.Job.Retention = policy.Retention{Days: 3}
 	l.setup.Job.Retention.Tiers[policy.Weekly].Keep = 2
 	removed := 0
@@ -192,7 +202,7 @@ func TestExplainIsWhatRuns(t *testing.T) {
 				}
 			}
 		}
-		s := l.run(job.ResultDone)
+		s := l.run(want)
 		for _, task := range s.Tasks {
 			for _, p := range task.Points {
 				if what := string(p.Action) + " " + p.Point; !promised[what] {
@@ -217,7 +227,7 @@ func TestExplainIsWhatRuns(t *testing.T) {
 		}
 	}
 	if removed < 20 {
-		t.Errorf("only %d points were removed", removed)
+		t.Errorf("%q: only %d points were removed", unreadable, removed)
 	}
 }
 

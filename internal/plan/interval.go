@@ -88,8 +88,10 @@ type Situation struct {
 	Stored map[backup.MachineKey]bool
 	// TargetID is the id of the target's repository.
 	TargetID string
-	// Doubt says why the listings of the sources are no evidence that anything has gone; empty: they are.
-	Doubt string
+	// Doubt says why sources may have more than their listings say, so that these are no evidence that anything has gone; empty:
+	// they were listed whole. AllRules are all retentions that a machine of the job may have, whatever its points say of it.
+	Doubt    string
+	AllRules []policy.Retention
 	// Hidden: a source has points that cannot be listed, so that a machine which a person says has gone may have some there.
 	Hidden bool
 	// Missing says since when machines are in no source, as earlier intervals found.
@@ -190,9 +192,9 @@ const future = 24 * time.Hour
 //  1. Selected machines: the lookup chooses points; of these go those that the rules would remove at once, those that the
 //     target has for other jobs are claimed, the others are copied. Where all that had begun goes so, it chooses anew.
 //  2. Every machine of which the job holds points: the rules say what stays, with what is to be copied counted in.
-//  3. Nothing is removed if the sources' listings are in doubt: if one could not be read, or more than half of the
-//     machines have just gone from them.
-//  4. All goes of a machine that a person has retired, once purgeAfter has passed (retired.go).
+//  3. Nothing is removed if more than half of the machines have just gone from the sources' listings.
+//  4. If sources may have more than was listed, only that goes which would also go were all of it known (doubt.go).
+//  5. All goes of a machine that a person has retired, once purgeAfter has passed (retired.go).
 func Interval(s Situation) IntervalPlan {
 	mapped := s.mappings()
 	s.newest = s.newestGood()
@@ -261,9 +263,6 @@ func (s Situation) others(selected map[backup.MachineKey]bool, mapped mappings) 
 
 // frozen says why nothing may be removed in this interval.
 func (s Situation) frozen(offers map[backup.MachineKey][]*Offer, held map[backup.MachineKey][]*Held) string {
-	if s.Doubt != "" {
-		return s.Doubt
-	}
 	had, gone := 0, 0
 	for key, points := range held {
 		if _, retired := s.Retired[key]; retired && len(offers[key]) == 0 {
@@ -281,8 +280,11 @@ func (s Situation) frozen(offers map[backup.MachineKey][]*Offer, held map[backup
 			gone++
 		}
 	}
-	if 2*gone <= had {
+	switch {
+	case 2*gone <= had:
 		return ""
+	case s.Doubt != "":
+		return fmt.Sprintf("%s, and %d of %d machines that the job has copied are not listed", s.Doubt, gone, had)
 	}
 	return fmt.Sprintf("%d of %d machines that the job has copied are in no source any more", gone, had)
 }
@@ -291,7 +293,7 @@ func (s Situation) show(at time.Time) string { return policy.ShowTime(at, s.Zone
 
 // machine plans one machine.
 func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []*Offer, held []*Held, selected bool, frozen string) MachinePlan {
-	m := machinePlanner{s: s, mapped: mapped, offers: firstOffers(offers), held: held, frozen: frozen, lifted: map[backup.PointID]bool{}}
+	m := machinePlanner{s: s, mapped: mapped, offers: firstOffers(offers), held: held, lifted: map[backup.PointID]bool{}}
 	m.plan.Machine, m.plan.Selected = machineOf(key, m.offers, held), selected
 	m.plan.Mapped = mapped.by[key]
 	m.s.Full = s.Full || s.Whole[m.plan.Machine.Key]
@@ -300,6 +302,7 @@ func (s Situation) machine(key backup.MachineKey, mapped mappings, offers []*Off
 		m.rules = s.Retention(m.plan.Machine)
 	}
 	m.index()
+	m.freeze(frozen)
 	switch refused := mapped.refused[key]; {
 	case !selected:
 		m.plan.Reason = "the job does not copy it"

@@ -17,6 +17,7 @@ type machinePlanner struct {
 	offers []*Offer
 	held   []*Held
 	rules  policy.Retention
+	// frozen says that nothing of the machine is removed, and why; empty: the rules decide.
 	frozen string
 	// offeredAs and heldAt are the places of points in offers and held, heldOf those of the points created at an instant, in ns.
 	offeredAs, heldAt map[backup.PointID]int
@@ -166,6 +167,7 @@ func (m *machinePlanner) judge() {
 	for i, c := range candidates {
 		m.verdicts[c.ID], m.outlooks[c.ID] = verdicts[i], outlooks[i]
 	}
+	m.spare(candidates)
 	suspended := false
 	for _, h := range m.held {
 		suspended = suspended || m.holds(h) && m.isFuture(h.Brief)
@@ -272,7 +274,7 @@ func (m *machinePlanner) kept(step *IntervalStep, h *Held) {
 	switch {
 	case verdict.Keep:
 	case m.frozen != "":
-		step.Reasons = append([]string{"nothing is removed: " + m.frozen}, verdict.Reasons...)
+		step.Reasons = append([]string{m.frozen}, verdict.Reasons...)
 	default:
 		step.Action, step.Stays = ActionRemove, keepersText(h)
 	}

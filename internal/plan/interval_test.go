@@ -313,8 +313,6 @@ func TestShrunkListing(t *testing.T) {
 	s.Missing = nil
 	s.Offers = append(s.Offers, Offer{Brief: brief(made("b", 2))})
 	wantPlan(t, "one of three", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
-	s.Doubt = "source pve is missing"
-	wantPlan(t, "a source is missing", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
 }
 
 // A point whose copy has begun is finished before something newer is taken.

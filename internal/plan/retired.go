@@ -56,7 +56,10 @@ func (m *machinePlanner) purge(suspended bool) {
 	retired := "retired " + m.s.show(m.plan.Retired)
 	if m.frozen != "" || m.s.Now.Before(from) || m.s.newest.Before(from) {
 		when := "removed " + m.s.show(from)
-		if !m.s.Now.Before(from) {
+		switch {
+		case m.frozen != "":
+			when += ", but now " + m.frozen
+		case !m.s.Now.Before(from):
 			when += ", once a point of another machine is as new"
 		}
 		m.plan.Reason = retired + "; its points are " + when

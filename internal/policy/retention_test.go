@@ -163,6 +163,34 @@ func TestWhatIsAdmittedStays(t *testing.T) {
 	})
 }
 
+// A good point more never keeps another one that goes without it.
+func TestMorePointsKeepNoOthers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := drawRetention(t)
+		now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+		var held, more []Candidate
+		for i := range rapid.IntRange(1, 40).Draw(t, "n") {
+			p := Candidate{ID: backup.PointID{byte(i)}, Good: true, Created: now.Add(-time.Duration(rapid.IntRange(0, 500*24).Draw(t, "hours")) * time.Hour)}
+			if more = append(more, p); rapid.Bool().Draw(t, "held") {
+				p.Good = rapid.IntRange(0, 3).Draw(t, "good") > 0
+				if p.Flagged = rapid.Bool().Draw(t, "flagged"); p.Flagged && rapid.Bool().Draw(t, "fills its month") {
+					p.Flags = []string{r.SlotAt(Monthly, p.Created).String()}
+				}
+				held, more[len(more)-1] = append(held, p), p
+			}
+		}
+		keeps := map[backup.PointID]bool{}
+		for i, v := range r.Decide(held, now) {
+			keeps[held[i].ID] = v.Keep
+		}
+		for i, v := range r.Decide(more, now) {
+			if kept, is := keeps[more[i].ID]; is && !kept && v.Keep {
+				t.Fatalf("the point of %s is kept by others", more[i].Created)
+			}
+		}
+	})
+}
+
 func TestCheck(t *testing.T) {
 	for _, bad := range []Retention{
 		{Points: -1}, {Days: -1}, {Tiers: [tiers]Keep{Monthly: {Keep: -1}}}, {Tiers: [tiers]Keep{Weekly: {Keep: 1, On: OnDay(3)}}},

@@ -202,6 +202,15 @@ func (j Job) RetentionOf(m backup.Machine) (rules Retention, override int) {
 	return j.retentionOf(namesOf(m))
 }
 
+// Retentions are all that a machine of the job may have: the job's own, and those of its overrides.
+func (j Job) Retentions() []Retention {
+	all := []Retention{j.Retention}
+	for _, o := range j.Overrides {
+		all = append(all, o.Retention)
+	}
+	return all
+}
+
 func (j Job) retentionOf(names machineNames) (Retention, int) {
 	for i, o := range j.Overrides {
 		if slices.ContainsFunc(o.Match, names.match) {
