@@ -262,6 +262,7 @@ func TestPlacesAreLookedAtAgain(t *testing.T) {
 func TestPlaceThatDoesNotAnswer(t *testing.T) {
 	location := filepath.Join(t.TempDir(), "share")
 	f := newFixture(t, func(o *Options) { o.Allowed.Places = []string{filepath.Dir(location)} })
+	anywhere := newFixture(t)
 	synctest.Test(t, func(t *testing.T) {
 		ended, end := context.WithCancel(t.Context())
 		end()
@@ -270,6 +271,9 @@ func TestPlaceThatDoesNotAnswer(t *testing.T) {
 		problems := f.place(t.Context(), policy.Repository{Location: location})
 		if len(problems) != 1 || problems[0].Path != "location" || !strings.Contains(problems[0].Text, "does not answer") {
 			t.Errorf("%v", problems)
+		}
+		if problems := anywhere.place(t.Context(), policy.Repository{Location: location}); len(problems) > 0 {
+			t.Errorf("where no places are named: %v", problems)
 		}
 		close(back)
 		synctest.Wait()
