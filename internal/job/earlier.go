@@ -19,6 +19,18 @@ type EarlierCopy struct {
 	Took          time.Duration
 }
 
+// sinceBegan is true for points that were created since the interval began: no earlier one can have chosen them.
+func (r *runner) sinceBegan(created time.Time) bool { return !created.Before(r.interval().Begins) }
+
+// countEarlier notes of which machines earlier processes have stored a point in this session.
+func (r *runner) countEarlier() {
+	for _, e := range r.Host.Earlier {
+		if _, mine := r.claim(e.Point); (e.Done || mine) && r.sinceBegan(e.Created) {
+			r.stored[e.Machine.Key] = true
+		}
+	}
+}
+
 // reportEarlier adds to the tasks what earlier processes copied in this session.
 func (r *runner) reportEarlier() {
 	for _, e := range r.Host.Earlier {

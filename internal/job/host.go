@@ -30,6 +30,9 @@ type Host struct {
 	// Interval that the session is of; the zero value: the one in which it begins. Once it has ended nothing is waited for any
 	// more, and no points are looked for beyond those that were chosen. Until then a target that is not ready is waited for too.
 	Interval policy.Interval
+	// Awaits: the session is the interval's own, so a job that looks forward waits until its end for the points of machines that have
+	// made none since it began.
+	Awaits bool
 	// Retired is what the process knows of machines that have gone for good, or are back. It is asked before each decision: who is
 	// said to be back loses nothing to a session that runs. Session.Retired says what the target knew.
 	Retired func() map[backup.MachineKey]backup.Retirement

@@ -358,11 +358,19 @@ func (r *runner) todo(p plan.IntervalPlan) []plan.IntervalStep {
 
 // next is what follows a round in which nothing was to copy.
 func (r *runner) next(p plan.IntervalPlan) again {
+	var awaited []string
 	for _, m := range p.Machines {
 		if m.Locked {
 			r.blocked = waitFor(WaitLock, r.locks())
 			return whileWaiting
 		}
+		if m.Waits && r.Host.Awaits && r.Job.Lookup.Direction == policy.Forward {
+			awaited = append(awaited, nameOf(describeMachine(m.Machine))+": "+m.Reason)
+		}
+	}
+	if len(awaited) > 0 {
+		r.blocked = waitFor(WaitPoint, firstFew(awaited))
+		return whileWaiting
 	}
 	return never
 }

@@ -61,8 +61,10 @@ func (r *runner) openTarget(ctx context.Context) error {
 		err = errors.Join(target.NeedsKey(), target.Writable())
 	}
 	if err == nil && !r.recalled { // what this session has noted since is not in the target yet
-		err = r.recall(ctx)
-		r.recalled = err == nil
+		if err = r.recall(ctx); err == nil {
+			r.recalled = true
+			r.countEarlier()
+		}
 	}
 	if err == nil {
 		r.met = target.ID()

@@ -70,7 +70,7 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 			r.memory.Owed = slices.DeleteFunc(r.memory.Owed, func(id string) bool { return id == step.Point.Machine.Key.String() })
 		}
 		fill, filled := r.earlierFill[step.Point.Machine.Key.String()]
-		if !r.earlier[step.Point.ID] && (!filled || !fill.has(step.Point.Created)) { // what an earlier interval began does not use this one up
+		if earlier := r.earlier[step.Point.ID] || filled && fill.has(step.Point.Created); !earlier || r.sinceBegan(step.Point.Created) { // what an earlier interval began does not use this one up
 			r.stored[step.Point.Machine.Key] = true
 			r.noteTurn(step)
 		}

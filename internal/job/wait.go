@@ -19,6 +19,8 @@ const (
 	WaitWindow WaitKind = "window"
 	// WaitLock: the newest points of machines are still being written.
 	WaitLock WaitKind = "lock"
+	// WaitPoint: the job looks forward, and of machines no point was made since the interval began.
+	WaitPoint WaitKind = "point"
 	// WaitSlot: other jobs have all slots.
 	WaitSlot WaitKind = "slot"
 	// WaitRetry: what failed may do better a little later.

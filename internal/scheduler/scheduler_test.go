@@ -152,6 +152,53 @@ func TestBoundaryEndsWaiting(t *testing.T) {
 	})
 }
 
+// A job that looks forward waits for the points that are made after its interval began: each is copied when it is complete, and the
+// next server goes on waiting, for the machines that have had none. One that a person begins does not wait.
+func TestForwardWaitsForThePointsOfItsInterval(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.add("b")
+		l.pass(time.Minute)
+		l.job("offsite", "schedule: {every: 4h}\nlookup: forward")
+		start := time.Now()
+		l.begin()
+		l.pass(20 * time.Minute)
+		waits := l.last("offsite", catalog.SessionWaiting)
+		if waits.Wait.Kind != string(job.WaitPoint) || !strings.Contains(waits.Reason, "machine a (image/fake/a): no point has been created since 2000-01-01 00:01 UTC") {
+			l.t.Errorf("waits for %+v: %q", waits.Wait, waits.Reason)
+		}
+		l.add("a")
+		l.pass(2 * time.Minute)
+		if tasks, err := l.catalog.Tasks.Of(l.t.Context(), waits.ID); err != nil || len(tasks) != 1 || tasks[0].State != catalog.TaskDone {
+			l.t.Fatalf("when a has made one: %+v, %v", tasks, err)
+		}
+		l.end()
+		l.begin()
+		l.add("a") // the next interval's business
+		l.pass(2 * time.Minute)
+		if waits := l.last("offsite", catalog.SessionWaiting); strings.Contains(waits.Reason, "machine a") || !strings.Contains(waits.Reason, "machine b") {
+			l.t.Errorf("taken up it waits for %q", waits.Reason)
+		}
+		l.add("b")
+		l.pass(2 * time.Minute)
+		if last := l.last("offsite", catalog.SessionDone); last.ID != waits.ID || last.Counts["copied"] != 2 {
+			l.t.Errorf("when b has made one too: %+v", last)
+		}
+		_, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+		l.must(err)
+		l.pass(2 * time.Minute)
+		if last := l.last("offsite", catalog.SessionDone); last.ID == waits.ID || last.Counts["copied"] != 1 {
+			l.t.Errorf("begun by hand: %+v", last)
+		}
+		l.pass(8*time.Hour - time.Since(start) + time.Minute)
+		sessions := l.sessions("offsite")
+		second, third := sessions[len(sessions)-2], sessions[len(sessions)-1]
+		if second.State != catalog.SessionDone || !second.Ended.Equal(start.Add(8*time.Hour)) || second.Counts["copied"] != 0 || third.State != catalog.SessionWaiting {
+			l.t.Errorf("an interval without a point, and the next: %+v, %+v", second, third)
+		}
+	})
+}
+
 // A job whose target is offline waits with its reason, and goes on by itself when the target is back. It makes nothing where the
 // target was, and takes no other repository for it.
 func TestOfflineTargetRecoversWithoutHands(t *testing.T) {

@@ -230,7 +230,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	}
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
-		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval,
+		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: !session.Boundary.IsZero(),
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}
 	if n.run.takenUp {
