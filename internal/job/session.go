@@ -143,6 +143,8 @@ const (
 	PhaseTransform   PhaseName = "transform"
 	PhaseCompact     PhaseName = "compact"
 	PhasePostScript  PhaseName = "post-job script"
+	// PhaseReport: whoever keeps sessions' records writes this one down. It is in the record, and not in what is written.
+	PhaseReport PhaseName = "report"
 )
 
 // PhaseState is how a phase ended.

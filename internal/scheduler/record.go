@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,6 +153,16 @@ func (n *record) phaseBegan(name job.PhaseName) {
 	}
 	n.open = append(n.open, phase)
 	n.log.Debug("phase begins", "job", n.run.session.Job, "session", n.run.session.ID, "phase", name)
+}
+
+// phaseLeft ends the phase that is open as done, if one is.
+func (n *record) phaseLeft(counts map[string]int64) {
+	n.mu.Lock()
+	open := slices.Clone(n.open)
+	n.mu.Unlock()
+	if len(open) > 0 {
+		n.phaseEnded(job.Phase{Name: open[0].name, State: job.PhaseDone, Began: open[0].began.UTC(), Ended: n.options.Now().UTC(), Counts: counts})
+	}
 }
 
 func (n *record) phaseEnded(ended job.Phase) {

@@ -84,7 +84,7 @@ func TestPeriodicJobRunsAtItsBoundaries(t *testing.T) {
 		for _, phase := range phases {
 			names = append(names, fmt.Sprint(phase.Name, " ", phase.State))
 		}
-		if got := strings.Join(names, ", "); got != "health check skipped, synchronize done, transform done, compact skipped" {
+		if got := strings.Join(names, ", "); got != "health check skipped, synchronize done, transform done, compact skipped, report done" {
 			l.t.Errorf("phases %s", got)
 		}
 		if state, err := l.catalog.Jobs.State(ctx, "offsite"); err != nil || !state.Next.Equal(start.Add(28*time.Hour)) {

@@ -124,6 +124,7 @@ func (s *Scheduler) carryOut(r *run) {
 	if ended.Result == job.ResultInterrupted {
 		ended.Reason = errStopped.Error()
 	}
+	n.phaseBegan(job.PhaseReport)
 	s.noteSession(n, ended)
 	n.untilNoted(func() error { return s.end(n, ended, held) })
 }
@@ -260,6 +261,7 @@ func (s *Scheduler) end(n *record, ended *job.Session, held map[backup.PointID]b
 	if err := s.ask(n, ended, counts); err != nil { // before the end: whoever takes it over asks again
 		return err
 	}
+	n.phaseLeft(map[string]int64{"reportBytes": int64(len(report))})
 	state := endState(ended)
 	if err := s.catalog.Sessions.End(n.context(), n.run.held(), state, ended.Reason, counts); err != nil {
 		return err

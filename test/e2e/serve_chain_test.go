@@ -133,7 +133,7 @@ func TestServerKilledOverAGrowingChain(t *testing.T) {
 		t.Fatalf("%+v", first)
 	}
 	s.apply(s.withChain(g, "bandwidth: [{limit: 2MB/s}]\n", documents)) // copies take their time, so that kills hit them
-	for _, phase := range []string{"pre-job script", "health check", "synchronize", "transform", "compact", "post-job script"} {
+	for _, phase := range phases {
 		s.remember(time.Now().Add(-48 * time.Hour))
 		s.more()
 		grown := make(chan error, 1)

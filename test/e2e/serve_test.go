@@ -242,10 +242,13 @@ func (s *served) ran(script string, session int64) int {
 	return len(slices.DeleteFunc(strings.Fields(string(content)), func(id string) bool { return id != fmt.Sprint(session) }))
 }
 
+// phases are those of a session in which a server can be killed.
+var phases = []string{"pre-job script", "health check", "synchronize", "transform", "compact", "post-job script", "report"}
+
 // A server that is killed in any phase of a session goes on with that session when it starts again: under its number, without
 // hands, and all that the source had is in the target in the end. Scripts that had ended are not run again.
 func TestServerKilledInEachPhase(t *testing.T) {
-	for _, phase := range []string{"pre-job script", "health check", "synchronize", "transform", "compact", "post-job script"} {
+	for _, phase := range phases {
 		t.Run(phase, func(t *testing.T) {
 			s := newServed(t, 3, 40*mib)
 			s.serve()
@@ -288,6 +291,42 @@ func TestServerKilledInEachPhase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server that is killed while its job is idle has nothing to go on with: no session is lost, none is begun again, no script is
+// run a second time, and the next session copies what is new.
+func TestServerKilledIdle(t *testing.T) {
+	s := newServed(t, 2, 4*mib)
+	s.serve()
+	s.apply(s.full())
+	first := s.session("offsite")
+	s.idle()
+	sessions := func() string {
+		db := s.catalog()
+		defer db.Close()
+		return column(t, db, `SELECT group_concat(id || ' ' || state || ' ' || started_at || ' ' || ended_at || ' ' || length(report), '; ') FROM sessions`)
+	}
+	before, stored := sessions(), ids(s.u.points(s.vault))
+	s.end(syscall.SIGKILL)
+	s.serve()
+	if after := sessions(); after != before {
+		t.Errorf("the sessions were %s, and are %s", before, after)
+	}
+	s.more()
+	next := s.session("offsite")
+	if next.ID <= first.ID || strings.Count(sessions(), "; ") != 1 || next.State != "done" || len(next.Report.did("copy")) != 1 {
+		t.Errorf("the next session: %+v", next)
+	}
+	for _, session := range []int64{first.ID, next.ID} {
+		if pre, post := s.ran("pre", session), s.ran("post", session); pre != 1 || post != 1 {
+			t.Errorf("session %d: %d and %d scripts were run", session, pre, post)
+		}
+	}
+	if now := ids(s.u.points(s.vault)); len(now) != 3 || len(stored) != 2 {
+		t.Errorf("points %v, then %v", stored, now)
+	}
+	s.end(syscall.SIGTERM)
+	s.u.verified(s.vault)
 }
 
 // A task whose server is killed in the middle of a copy goes on in its very row, under a higher epoch: the catalog says what was kept
