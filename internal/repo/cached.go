@@ -1,23 +1,45 @@
 package repo
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"ferry/internal/cachefile"
+	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 )
 
-// state is what setState kept; nil if there is nothing. The caller checks it.
-func (c *cache) state() []byte {
+// withState calls use with what setState kept, which use checks. It may be more than all else that is read of a repository when it is
+// opened: so it is not left to the collector of garbage, and use must keep nothing of it.
+func (c *cache) withState(use func(content []byte) error) error {
 	if c.dir == "" {
-		return nil
+		return os.ErrNotExist
 	}
-	content, err := os.ReadFile(filepath.Join(c.dir, "state"))
+	file, err := os.Open(filepath.Join(c.dir, "state"))
 	if err != nil {
-		return nil
+		return err
 	}
-	return content
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 || info.Size() > commitlog.MaxSize {
+		return fmt.Errorf("%s has %d bytes", file.Name(), info.Size())
+	}
+	content, err := unix.Mmap(-1, 0, int(info.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	if _, err = io.ReadFull(file, content); err == nil {
+		err = use(content)
+	}
+	return errors.Join(err, unix.Munmap(content))
 }
 
 func (c *cache) setState(content []byte) error {

@@ -55,6 +55,7 @@ func (r *Repository) catchUp(ctx context.Context, each func()) error {
 			if err := r.append(ctx, first+uint64(i), raw); err != nil {
 				return err
 			}
+			raws[i] = nil // the others may be large, too
 			each()
 		}
 	}
@@ -90,12 +91,14 @@ const rememberShare = 1024
 // loadRemembered begins with the state that this machine remembers, if the log still has the entry that it is the state
 // after. That takes one read, where a checkpoint takes a listing, three reads, and the entries since. The caller holds r.mu.
 func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
-	raw := r.cache.state()
-	n := commitlog.NumberOf(raw)
-	if n == 0 {
-		return false, nil
-	}
-	payload, link, err := commitlog.DecodeCheckpoint(r.hasher, n, raw)
+	var n uint64
+	var payload commitlog.Payload
+	var link format.ID
+	err := r.cache.withState(func(raw []byte) (err error) {
+		n = commitlog.NumberOf(raw)
+		payload, link, err = commitlog.DecodeCheckpoint(r.hasher, n, raw)
+		return err
+	})
 	if err != nil {
 		return false, nil // a cache: what cannot be used is not used
 	}
@@ -110,8 +113,7 @@ func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
 	if err != nil || head.Checksum != link {
 		return false, nil
 	}
-	state := commitlog.NewState()
-	state.Apply(&payload, head)
+	state := commitlog.Begin(&payload, head)
 	if !r.keys.believes(state.Generation) {
 		return false, nil // as of a checkpoint
 	}
@@ -126,7 +128,7 @@ func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
 func (r *Repository) rememberState() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	since := uint64(1 + len(r.state.Packs)/rememberShare)
+	since := uint64(1 + r.state.Packs.Len()/rememberShare)
 	if r.cache.dir == "" || r.diverged != nil || r.readOnly != nil || r.locked != nil || r.state.Head.N < r.rememberedAt+since {
 		return
 	}

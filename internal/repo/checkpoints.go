@@ -111,14 +111,13 @@ func (r *Repository) readCheckpoint(ctx context.Context, n uint64) (*commitlog.S
 		return nil, fmt.Errorf("%w: it belongs to another log", ErrCorrupt)
 	}
 	r.heed(raw)
-	state := commitlog.NewState()
-	state.Apply(&payload, head)
+	state := commitlog.Begin(&payload, head)
 	return state, nil
 }
 
 // checkpoint writes the state every so often, the less often the larger it is. It is derived: failing to write one is not failing to commit. Two are kept.
 func (r *Repository) checkpoint(ctx context.Context) error {
-	every := uint64(min(max(checkpointEvery, len(r.state.Packs)/checkpointShare), checkpointSeldom))
+	every := uint64(min(max(checkpointEvery, r.state.Packs.Len()/checkpointShare), checkpointSeldom))
 	if r.locked != nil {
 		return nil // without the key it would not be believed
 	}

@@ -299,7 +299,7 @@ func (c *compactor) isSparse(ctx context.Context, name format.Name) (bool, error
 	}
 	defer reader.Close()
 	c.repo.mu.Lock()
-	p := c.repo.state.Packs[name]
+	p := c.repo.state.Packs.Of(name)
 	c.repo.mu.Unlock()
 	table, err := c.repo.readTable(ctx, reader, p)
 	if err != nil && !unreadable(err) {

@@ -59,7 +59,7 @@ func (c *reclaimer) condemn(ctx context.Context, payload *commitlog.Payload, pac
 		}
 		for _, id := range payload.Condemned {
 			c.state.Condemned[id] = true
-			c.report.GivenUp.add(true, c.state.Packs[id].Size)
+			c.report.GivenUp.add(true, c.state.Packs.Of(id).Size)
 		}
 		return nil
 	}
@@ -68,12 +68,12 @@ func (c *reclaimer) condemn(ctx context.Context, payload *commitlog.Payload, pac
 // stale is true if somebody else condemned packs, or found damage, since the mark: then what it keeps may be gone or bad.
 func (c *reclaimer) stale(state *commitlog.State) bool {
 	for id := range state.Condemned {
-		if _, named := c.state.Packs[id]; named && !c.state.Condemned[id] {
+		if named := c.state.Packs.Has(id); named && !c.state.Condemned[id] {
 			return true
 		}
 	}
-	for id := range c.state.Packs {
-		if _, named := state.Packs[id]; !named && !c.state.Condemned[id] {
+	for id := range c.state.Packs.All() {
+		if named := state.Packs.Has(id); !named && !c.state.Condemned[id] {
 			return true // condemned and deleted already
 		}
 	}
@@ -132,7 +132,7 @@ func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error 
 			d.miss("a block or node that a new point needs is in no pack")
 		}
 		for _, place := range places {
-			p, known := state.Packs[place.Pack]
+			p, known := state.Packs.Get(place.Pack)
 			doomed := c.doomed[p.ID] && !c.spared[p.ID]
 			switch {
 			case !known || c.marker.domains[p.Domain] != d || state.Condemned[p.ID]:
@@ -159,7 +159,7 @@ func (c *reclaimer) markLate(ctx context.Context, state *commitlog.State) error 
 		return err
 	}
 	for id := range c.doomed {
-		d := c.marker.domains[state.Packs[id].Domain]
+		d := c.marker.domains[state.Packs.Of(id).Domain]
 		if d == nil || len(d.incomplete) > 0 || d.sealed && d.roots > 0 {
 			c.spared[id] = true
 		}
@@ -235,7 +235,7 @@ func namedBy(state *commitlog.State) func(name string) bool {
 	}
 	return func(name string) bool {
 		if id, isPack := packOf(name); isPack {
-			_, named := state.Packs[id]
+			named := state.Packs.Has(id)
 			return named || state.Condemned[id] || others[name]
 		}
 		return others[name]

@@ -73,8 +73,8 @@ func (r *Repository) Head() (number uint64, checksum string) {
 func (r *Repository) Usage() Usage {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	u := Usage{Points: len(r.state.Points), Packs: len(r.state.Packs), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
-	for _, p := range r.state.Packs {
+	u := Usage{Points: len(r.state.Points), Packs: r.state.Packs.Len(), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
+	for _, p := range r.state.Packs.All() {
 		u.PackBytes += p.Size
 		u.ParityBytes += r.parityBytes(p)
 	}

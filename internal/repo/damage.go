@@ -23,7 +23,7 @@ func (r *Repository) Unhealed(ctx context.Context, domain format.Name) (bool, er
 	r.mu.Lock()
 	for bad := range r.state.Bad {
 		switch {
-		case r.state.Packs[bad.Pack].Domain != domain:
+		case r.state.Packs.Of(bad.Pack).Domain != domain:
 		case bad.ID.IsZero():
 			whole[bad.Pack] = true
 		default:

@@ -29,7 +29,7 @@ const (
 func (r *Repository) packSize(name format.Name) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state.Packs[name].Size
+	return r.state.Packs.Of(name).Size
 }
 
 // loadNeighbours reads a node and those that lie behind it, or all of a small pack, into the cache of nodes: a walk needs

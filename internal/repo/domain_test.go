@@ -41,7 +41,7 @@ func copyInto(t testing.TB, r *repo.Repository, options repo.IngestOptions, poin
 // packsByDomain are the log's packs by domain.
 func packsByDomain(r *repo.Repository) map[format.Name][]commitlog.Pack {
 	byDomain := map[format.Name][]commitlog.Pack{}
-	for _, p := range r.State().Packs {
+	for _, p := range r.State().Packs.All() {
 		byDomain[p.Domain] = append(byDomain[p.Domain], p)
 	}
 	return byDomain
@@ -217,7 +217,7 @@ func TestDamageIsTheDomainsOwn(t *testing.T) {
 		next.Base = first
 		copyInto(t, r, repo.IngestOptions{}, first)
 		copyInto(t, r, repo.IngestOptions{Sealed: true}, sealed)
-		for id, p := range r.State().Packs {
+		for id, p := range r.State().Packs.All() {
 			if p.Kind == "data" && (p.Domain.String() != r.ID()) == ofSealed {
 				tamper(t, store, "packs/"+id.String()[:2]+"/"+id.String(), func(b []byte) []byte { b[64+200] ^= 1; return b })
 				break

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -126,3 +127,15 @@ func (r *Repository) SetNodePacksLimit(limit int64) { r.nodePacksLimit = limit }
 
 // SetWrittenDownWithin sets how long something waits for a pack to be full.
 func (r *Repository) SetWrittenDownWithin(d time.Duration) { r.writtenDownWithin = d }
+
+// WriteCheckpoint writes the state, to the repository and to this machine's cache, however few entries came since the last time.
+func (r *Repository) WriteCheckpoint(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	raw, err := r.encodeState()
+	if err != nil {
+		return err
+	}
+	r.checkpoints[0], r.rememberedAt = r.state.Head.N, r.state.Head.N
+	return errors.Join(r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw), r.cache.setState(raw))
+}

@@ -174,7 +174,7 @@ func TestFullStorageKeepsWhatIsDurable(t *testing.T) {
 	store.SetSpace(-1)
 	again := must(openSmall(t.Context(), store.Clone(), newCache(t)))(t)
 	durable := int64(0)
-	for _, p := range again.State().Packs {
+	for _, p := range again.State().Packs.All() {
 		durable += p.Size
 	}
 	if durable < target {
@@ -217,7 +217,7 @@ func TestResumeReadsAndStoresLittle(t *testing.T) {
 			next := store.Clone()
 			r := must(openSmall(t.Context(), next, ""))(t)
 			durable := int64(0) // content in packs that the log names
-			for _, p := range r.State().Packs {
+			for _, p := range r.State().Packs.All() {
 				if p.Kind == "data" {
 					durable += int64(p.Frames) * smallBlock
 				}

@@ -133,7 +133,7 @@ func unnamed(t testing.TB, store *memory.Store, folder string) []string {
 	r := must(openSmall(context.Background(), store, ""))(t)
 	defer closeRepo(t, r)
 	state, named := r.State(), map[string]bool{}
-	for id := range state.Packs {
+	for id := range state.Packs.All() {
 		named["packs/"+id.String()[:2]+"/"+id.String()] = true
 	}
 	for id := range state.Index {

@@ -126,7 +126,7 @@ func (h *healer) fromParity(ctx context.Context) error {
 	r.mu.Lock()
 	var packs []commitlog.Pack
 	for bad := range r.state.Bad {
-		packs = append(packs, r.state.Packs[bad.Pack])
+		packs = append(packs, r.state.Packs.Of(bad.Pack))
 	}
 	r.mu.Unlock()
 	slices.SortFunc(packs, func(a, b commitlog.Pack) int {

@@ -94,7 +94,7 @@ func (r *Repository) domainOfPack(id format.Name) format.Name {
 	if !r.state.Live(id) {
 		return format.Name{}
 	}
-	return r.state.Packs[id].Domain
+	return r.state.Packs.Of(id).Domain
 }
 
 // unfollowed is the damage of a point that is taken over before its trees are followed: nothing of it is known to be here.

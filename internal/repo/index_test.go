@@ -102,8 +102,8 @@ func TestReindex(t *testing.T) {
 	r.SetSpillEntries(100)
 	read := 0
 	report := must(r.Reindex(t.Context(), true, func(done, total int) { read = done }))(t)
-	if report.Segments == 0 || report.Packs != len(r.State().Packs) || read != report.Packs {
-		t.Errorf("%+v of %d packs, told of %d", report, len(r.State().Packs), read)
+	if report.Segments == 0 || report.Packs != r.State().Packs.Len() || read != report.Packs {
+		t.Errorf("%+v of %d packs, told of %d", report, r.State().Packs.Len(), read)
 	}
 	covered := map[string]bool{}
 	for _, segment := range r.State().Index {
@@ -111,8 +111,8 @@ func TestReindex(t *testing.T) {
 			covered[name.String()] = true
 		}
 	}
-	if len(covered) != len(r.State().Packs) || len(store.Names("index/")) != len(r.State().Index) {
-		t.Errorf("%d of %d packs covered, %d files of %d segments", len(covered), len(r.State().Packs), len(store.Names("index/")), len(r.State().Index))
+	if len(covered) != r.State().Packs.Len() || len(store.Names("index/")) != len(r.State().Index) {
+		t.Errorf("%d of %d packs covered, %d files of %d segments", len(covered), r.State().Packs.Len(), len(store.Names("index/")), len(r.State().Index))
 	}
 	findBlocks(t, r, plain)
 	closeRepo(t, r)
@@ -208,7 +208,7 @@ func TestCachedSegments(t *testing.T) {
 		t.Fatalf("no check is noted: %v", files)
 	}
 	r = open()
-	for _, p := range r.State().Packs {
+	for _, p := range r.State().Packs.All() {
 		first := must(r.FrameOrder(t.Context(), p))(t)[0]
 		if _, err := r.ReadFrame(t.Context(), first); err != nil {
 			t.Fatalf("with a rotted cache: %v", err)

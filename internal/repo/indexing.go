@@ -163,7 +163,7 @@ func (r *Repository) takeLocal(m *merging, open map[format.Name]*index.Segment) 
 func (m *merging) take(state *commitlog.State, id format.Name, segment *index.Segment, packs []format.Name) {
 	m.inputs, m.ids = append(m.inputs, segment), append(m.ids, id)
 	for _, name := range packs {
-		p, live := state.Packs[name]
+		p, live := state.Packs.Get(name)
 		if _, already := m.frames[name]; live && !already {
 			m.frames[name] = int64(p.Frames)
 			m.entries += int64(p.Frames)
@@ -185,7 +185,7 @@ func (r *Repository) takeLevels(m *merging, open map[format.Name]*index.Segment)
 	for id, segment := range r.state.Index {
 		dead := 0
 		for _, name := range segment.Packs {
-			if _, live := r.state.Packs[name]; !live {
+			if live := r.state.Packs.Has(name); !live {
 				dead++
 			}
 		}

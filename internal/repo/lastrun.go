@@ -64,7 +64,7 @@ func (r *Repository) LastRun(ctx context.Context) (run *LastRun, since int) {
 	if run.Entry > r.state.Head.N { // of another history
 		return nil, 0
 	}
-	for _, p := range r.state.Packs {
+	for _, p := range r.state.Packs.All() {
 		if p.Entry > run.Entry {
 			since++
 		}

@@ -223,7 +223,7 @@ func (r *Repository) lockedKeys(ctx context.Context) ([]string, error) {
 // lockedFiles are the packs with their parity, and the points, that a state needs.
 func lockedFiles(state *commitlog.State, protected bool) []string {
 	var names []string
-	for id := range state.Packs {
+	for id := range state.Packs.All() {
 		if state.Condemned[id] {
 			continue
 		}

@@ -129,7 +129,7 @@ func (s *lockStore) lockedFor(t testing.TB, state *commitlog.State, until time.T
 	for n := uint64(1); n <= state.Head.N; n++ { // there is no checkpoint
 		names = append(names, commitlog.EntryName(n))
 	}
-	for id := range state.Packs {
+	for id := range state.Packs.All() {
 		names = append(names, "packs/"+id.String()[:2]+"/"+id.String())
 	}
 	for _, p := range state.Points {

@@ -165,14 +165,14 @@ func (r *Repository) snapshot() *commitlog.State {
 func (r *Repository) packCount() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.state.Packs)
+	return r.state.Packs.Len()
 }
 
 // hasPack is true if the log has the pack.
 func (r *Repository) hasPack(id format.Name) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, known := r.state.Packs[id]
+	known := r.state.Packs.Has(id)
 	return known
 }
 

@@ -52,11 +52,11 @@ func (u *unindexed) note(p *commitlog.Payload) {
 func (u unindexed) in(state *commitlog.State) unindexed {
 	if u.everything {
 		return unindexed{
-			packs: slices.Collect(maps.Keys(state.Packs)), condemned: slices.Collect(maps.Keys(state.Condemned)),
+			packs: state.Packs.Names(), condemned: slices.Collect(maps.Keys(state.Condemned)),
 			segments: slices.Collect(maps.Values(state.Index)), bad: true,
 		}
 	}
-	u.packs = keep(u.packs, func(name format.Name) bool { _, live := state.Packs[name]; return live })
+	u.packs = keep(u.packs, func(name format.Name) bool { live := state.Packs.Has(name); return live })
 	u.segments = keep(u.segments, func(s commitlog.Segment) bool { _, live := state.Index[s.ID]; return live })
 	return u
 }
@@ -90,13 +90,13 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	live := news.in(r.state)
 	for _, segment := range live.segments { // it may name packs that are deleted since
 		for _, name := range segment.Packs {
-			if _, there := r.state.Packs[name]; !there {
+			if there := r.state.Packs.Has(name); !there {
 				live.deleted = append(live.deleted, name)
 			}
 		}
 	}
 	for _, name := range live.packs {
-		if domain := r.state.Packs[name].Domain; domain != r.defaultDomain() {
+		if domain := r.state.Packs.Of(name).Domain; domain != r.defaultDomain() {
 			r.index.Assign(name, domain)
 		}
 	}
@@ -121,6 +121,9 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 
 // learn adds to the index what the log has gained. After an error it can be called again with the same.
 func (r *Repository) learn(ctx context.Context, news unindexed) error {
+	if len(r.packs) == 0 {
+		r.packs = make(map[format.Name]bool, len(news.packs)) // growing to that would take twice the memory
+	}
 	for _, segment := range news.segments {
 		if err := r.addSegment(ctx, segment); err != nil {
 			return err
@@ -173,7 +176,7 @@ func (r *Repository) addPacks(ctx context.Context, names []format.Name, read fun
 	frames := 0
 	r.mu.Lock()
 	for _, name := range names {
-		if p, live := r.state.Packs[name]; live && !r.packs[name] {
+		if p, live := r.state.Packs.Get(name); live && !r.packs[name] {
 			packs = append(packs, p)
 			frames += p.Frames
 		}

@@ -233,7 +233,7 @@ func (m *machineMarking) place(ctx context.Context) error {
 			}
 			id, places = entry.ID, places[:0]
 		}
-		if _, known := m.state.Packs[entry.Pack]; known && !m.state.Condemned[entry.Pack] && !isDamaged(damaged, entry.Place) {
+		if known := m.state.Packs.Has(entry.Pack); known && !m.state.Condemned[entry.Pack] && !isDamaged(damaged, entry.Place) {
 			places = append(places, entry.Place)
 		}
 	}
@@ -254,8 +254,8 @@ func (m *machineMarking) group(value [spill.RecordSize]byte) *machineGroup {
 func (m *machineMarking) count(group, last *machineGroup, places []index.Place) {
 	var best *index.Place
 	for i := range places {
-		p := m.state.Packs[places[i].Pack]
-		if p.Domain == group.domain && (best == nil || newer(p, m.state.Packs[best.Pack])) {
+		p := m.state.Packs.Of(places[i].Pack)
+		if p.Domain == group.domain && (best == nil || newer(p, m.state.Packs.Of(best.Pack))) {
 			best = &places[i]
 		}
 	}
@@ -263,7 +263,7 @@ func (m *machineMarking) count(group, last *machineGroup, places []index.Place) 
 	switch {
 	case best == nil:
 		use.Lost++
-	case m.state.Packs[best.Pack].Kind == pack.KindBlock.String():
+	case m.state.Packs.Of(best.Pack).Kind == pack.KindBlock.String():
 		use.add(*best)
 		if last == nil || last.domain != group.domain {
 			m.all.add(*best)

@@ -94,7 +94,7 @@ func manyNodes(t *testing.T) *memory.Store {
 // nodePackNames are the files of packs of nodes.
 func nodePackNames(r *repo.Repository) map[string]bool {
 	names := map[string]bool{}
-	for id, p := range r.State().Packs {
+	for id, p := range r.State().Packs.All() {
 		if p.Kind == pack.KindNode.String() {
 			names[pack.ObjectName(id)] = true
 		}

@@ -74,7 +74,7 @@ func (f *placing) agrees(state *commitlog.State, domain format.Name) bool {
 	for bad := range state.Bad {
 		damaged[bad.Pack] = true
 	}
-	for id, p := range state.Packs {
+	for id, p := range state.Packs.All() {
 		if p.Domain != domain || damaged[id] {
 			continue
 		}
@@ -136,13 +136,13 @@ func (m *marker) place(ctx context.Context, name format.Name, state *commitlog.S
 // newPlacing is that of a domain of which nothing was found yet.
 func newPlacing(state *commitlog.State, domain format.Name) placing {
 	count := 0
-	for _, p := range state.Packs {
+	for _, p := range state.Packs.All() {
 		if p.Domain == domain {
 			count++
 		}
 	}
 	f := placing{numbers: make(map[format.Name]uint32, count), use: make([]packUse, count), rescued: map[format.Name]toRescue{}, others: map[format.Name]bool{}}
-	for id, p := range state.Packs {
+	for id, p := range state.Packs.All() {
 		if p.Domain == domain {
 			f.numbers[id] = uint32(len(f.numbers))
 		}
@@ -166,7 +166,7 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 		if state.Condemned[p.Pack] || isDamaged(damaged, *p) {
 			continue
 		}
-		if best == nil || newer(state.Packs[p.Pack], state.Packs[best.Pack]) {
+		if best == nil || newer(state.Packs.Of(p.Pack), state.Packs.Of(best.Pack)) {
 			best = p
 		}
 	}
@@ -206,7 +206,7 @@ func (f *placing) settle(state *commitlog.State, damaged map[index.Frame]bool, w
 // keepElsewhere notes the packs of other domains that hold a good copy of what this one lacks.
 func (f *placing) keepElsewhere(state *commitlog.State, damaged map[index.Frame]bool, places []index.Place) {
 	for _, p := range places {
-		if _, named := state.Packs[p.Pack]; named && !isDamaged(damaged, p) {
+		if named := state.Packs.Has(p.Pack); named && !isDamaged(damaged, p) {
 			f.others[p.Pack] = true
 		}
 	}

@@ -220,7 +220,7 @@ func (r *Repository) Proven(ctx context.Context) []Proven {
 	var proven []Proven
 	for _, level := range []Level{LevelStored, LevelBlocks} {
 		one := Proven{Level: level}
-		for id := range r.state.Packs {
+		for id := range r.state.Packs.All() {
 			at := p.at(id, level)
 			switch {
 			case at.IsZero():

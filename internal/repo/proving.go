@@ -172,7 +172,7 @@ func (r *Repository) matchTables(ctx context.Context, segment *index.Segment, na
 		var packs []commitlog.Pack
 		r.mu.Lock()
 		for _, name := range some {
-			if p, live := r.state.Packs[name]; live {
+			if p, live := r.state.Packs.Get(name); live {
 				packs = append(packs, p)
 			}
 		}

@@ -226,7 +226,7 @@ func (c *reclaimer) list(ctx context.Context) error {
 	var missing []string
 	unlisted := 0
 	damaged := damagedFrames(c.state)
-	for id := range c.state.Packs {
+	for id := range c.state.Packs.All() {
 		if _, listed := c.listing.pack(id); listed || c.state.Condemned[id] || damaged[index.Frame{Pack: id, Offset: index.WholePack}] {
 			continue
 		}
@@ -257,8 +257,8 @@ func (c *reclaimer) list(ctx context.Context) error {
 			Hint: "is all of the storage there? if it is, ferry verify " + r.store.Location() + " --heal notes what is lost, and the next reclaim goes on",
 		}
 	}
-	if unlisted > 0 && unlisted > len(c.state.Packs)/2 {
-		c.freeze("the storage's listing lacks %d of %d packs that are there: it is not to be relied on", unlisted, len(c.state.Packs))
+	if unlisted > 0 && unlisted > c.state.Packs.Len()/2 {
+		c.freeze("the storage's listing lacks %d of %d packs that are there: it is not to be relied on", unlisted, c.state.Packs.Len())
 	}
 	return nil
 }

@@ -38,8 +38,8 @@ func TestGrace(t *testing.T) {
 		}
 		check(t, r, point, other)
 	}
-	if names := store.Names("packs/"); len(names) != len(r.State().Packs) {
-		t.Errorf("%d files of %d packs", len(names), len(r.State().Packs))
+	if names := store.Names("packs/"); len(names) != r.State().Packs.Len() {
+		t.Errorf("%d files of %d packs", len(names), r.State().Packs.Len())
 	}
 }
 

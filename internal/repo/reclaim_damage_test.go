@@ -33,7 +33,7 @@ func mustHeal(t *testing.T, r *repo.Repository, donor *memory.Store) {
 // filesOf are the names of the packs of a kind that the log names and does not give up.
 func filesOf(r *repo.Repository, kind string) map[string]bool {
 	names := map[string]bool{}
-	for id, p := range r.State().Packs {
+	for id, p := range r.State().Packs.All() {
 		if p.Kind == kind && !r.State().Condemned[id] {
 			names["packs/"+id.String()[:2]+"/"+id.String()] = true
 		}
@@ -126,8 +126,8 @@ func TestReclaimGivesUpALostPackThatWasHealed(t *testing.T) {
 				t.Errorf("%s: the log still names %s", kind, name)
 			}
 		}
-		if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 || len(state.Packs) != len(store.Names("packs/")) {
-			t.Errorf("%s: %d packs, %d files, bad %v, condemned %v", kind, len(state.Packs), len(store.Names("packs/")), state.Bad, state.Condemned)
+		if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 || state.Packs.Len() != len(store.Names("packs/")) {
+			t.Errorf("%s: %d packs, %d files, bad %v, condemned %v", kind, state.Packs.Len(), len(store.Names("packs/")), state.Bad, state.Condemned)
 		}
 		closeRepo(t, r)
 	}
@@ -177,7 +177,7 @@ func twins(t *testing.T, store *memory.Store, a, b *sourcetest.Point) (first, se
 	beforeNext(store, one, func() { mustCopyAll(t, two, a) })
 	mustCopyAll(t, one, b)
 	store.SetFault(nil)
-	for id, p := range one.State().Packs {
+	for id, p := range one.State().Packs.All() {
 		switch name := "packs/" + id.String()[:2] + "/" + id.String(); {
 		case p.Kind != "data" || before[name]:
 		case p.Entry == one.State().Head.N:
@@ -273,7 +273,7 @@ func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
 	condemned, rotten := twins(t, store, a, b)
 	r := must(openSmall(t.Context(), store, ""))(t)
 	defer closeRepo(t, r)
-	for id := range r.State().Packs {
+	for id := range r.State().Packs.All() {
 		if strings.HasSuffix(condemned, id.String()) {
 			condemn(t, store, commitlog.Payload{Condemned: []format.Name{id}})
 		}
@@ -306,7 +306,7 @@ func TestWhatOnlyACondemnedPackHasIsStoredAgain(t *testing.T) {
 		reclaim(t, r, atOnce())
 		check(t, r, a, b)
 	}
-	if names := store.Names("packs/"); slices.Contains(names, condemned) || slices.Contains(names, rotten) || len(names) != len(r.State().Packs) {
+	if names := store.Names("packs/"); slices.Contains(names, condemned) || slices.Contains(names, rotten) || len(names) != r.State().Packs.Len() {
 		t.Errorf("%s and %s are to go: %v", condemned, rotten, names)
 	}
 	if state := r.State(); len(state.Bad)+len(state.Condemned) > 0 {
@@ -330,7 +330,7 @@ func TestWhatCondemnedPacksHaveIsStoredAgainTogether(t *testing.T) {
 	r := must(openSmall(t.Context(), store, ""))(t)
 	defer closeRepo(t, r)
 	var ids []format.Name
-	for id := range r.State().Packs {
+	for id := range r.State().Packs.All() {
 		if slices.ContainsFunc(condemned, func(name string) bool { return strings.HasSuffix(name, id.String()) }) {
 			ids = append(ids, id)
 		}

@@ -40,7 +40,7 @@ func TestWhatAnotherDomainLacksIsKept(t *testing.T) {
 				forget(t, r, goes)
 				reclaim(t, r, atOnce())
 			}
-			for id, p := range r.State().Packs {
+			for id, p := range r.State().Packs.All() {
 				if p.Kind == "data" && p.Domain == domain {
 					tamper(t, store, pack.ObjectName(id), func(b []byte) []byte {
 						at := 64 + 200

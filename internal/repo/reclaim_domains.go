@@ -24,7 +24,7 @@ func (c *reclaimer) keepForSealed(ctx context.Context) error {
 	damaged := damagedFrames(c.state)
 	whole := map[format.Name]bool{}
 	for bad := range c.state.Bad {
-		p := c.state.Packs[bad.Pack]
+		p := c.state.Packs.Of(bad.Pack)
 		d := c.marker.domains[p.Domain]
 		switch {
 		case d == nil || !d.sealed || d.roots == 0:
@@ -41,7 +41,7 @@ func (c *reclaimer) keepForSealed(ctx context.Context) error {
 	}
 	var keepErr error
 	err = set.Of(ctx, whole, func(e index.Entry) bool {
-		keepErr = c.keepFor(ctx, set, damaged, e.ID, c.state.Packs[e.Pack].Domain)
+		keepErr = c.keepFor(ctx, set, damaged, e.ID, c.state.Packs.Of(e.Pack).Domain)
 		return keepErr == nil
 	})
 	return errors.Join(err, keepErr)
@@ -55,7 +55,7 @@ func (c *reclaimer) keepFor(ctx context.Context, set *index.Set, damaged map[ind
 	}
 	var packs []format.Name
 	for _, place := range places {
-		p, named := c.state.Packs[place.Pack]
+		p, named := c.state.Packs.Get(place.Pack)
 		switch {
 		case !named || isDamaged(damaged, place):
 		case p.Domain == domain && !c.state.Condemned[p.ID]:
@@ -66,7 +66,7 @@ func (c *reclaimer) keepFor(ctx context.Context, set *index.Set, damaged map[ind
 	}
 	for _, pack := range packs {
 		c.others[pack] = true
-		if d := c.marker.domains[c.state.Packs[pack].Domain]; d != nil && !d.sealed {
+		if d := c.marker.domains[c.state.Packs.Of(pack).Domain]; d != nil && !d.sealed {
 			if err := c.marker.live(d, needed{id: id}); err != nil {
 				return err
 			}

@@ -205,7 +205,7 @@ func (c *reclaimer) plan() {
 		}
 	}
 	packs := func(yield func(planPack) bool) {
-		for id, p := range c.state.Packs {
+		for id, p := range c.state.Packs.All() {
 			if c.state.Condemned[id] {
 				continue
 			}

@@ -135,8 +135,8 @@ func TestReclaimBesideWritersAndReaders(t *testing.T) {
 					t.Errorf("%s is gone", point.Native)
 				}
 			}
-			if files, state := len(store.Names("packs/")), fresh.State(); files != len(state.Packs) || len(state.Condemned) > 0 {
-				t.Errorf("%d files of %d packs, %d of them condemned for good", files, len(state.Packs), len(state.Condemned))
+			if files, state := len(store.Names("packs/")), fresh.State(); files != state.Packs.Len() || len(state.Condemned) > 0 {
+				t.Errorf("%d files of %d packs, %d of them condemned for good", files, state.Packs.Len(), len(state.Condemned))
 			}
 		})
 	}
@@ -267,7 +267,7 @@ func TestReclaimCrashAtEveryCall(t *testing.T) {
 				finish(t, store)
 				r := must(openSmall(t.Context(), store, ""))(t)
 				defer closeRepo(t, r)
-				if files, packs := len(store.Names("packs/")), len(r.State().Packs); files != packs {
+				if files, packs := len(store.Names("packs/")), r.State().Packs.Len(); files != packs {
 					t.Errorf("%d files of %d packs", files, packs)
 				}
 			})

@@ -106,7 +106,7 @@ func TestMarkingReadsNodesOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	kinds := map[string]string{}
-	for id, p := range r.State().Packs {
+	for id, p := range r.State().Packs.All() {
 		kinds["packs/"+id.String()[:2]+"/"+id.String()] = p.Kind
 	}
 	var mu sync.Mutex
@@ -210,7 +210,7 @@ func TestReclaimDoesNotRelyOnWhatIsFoundDamaged(t *testing.T) {
 	beforeNext(store, r, func() { mustCopyAll(t, two, twin) })
 	mustCopyAll(t, one, point)
 	var newest, data []commitlog.Pack
-	for _, p := range one.State().Packs {
+	for _, p := range one.State().Packs.All() {
 		if p.Kind == "data" {
 			data = append(data, p)
 			if p.Entry == one.State().Head.N {
@@ -235,7 +235,7 @@ func TestReclaimDoesNotRelyOnWhatIsFoundDamaged(t *testing.T) {
 		reclaim(t, r, atOnce())
 	}
 	check(t, r, point, twin)
-	if _, there := r.State().Packs[newest[0].ID]; there {
+	if there := r.State().Packs.Has(newest[0].ID); there {
 		t.Error("the damaged pack is still there though nothing needs it")
 	}
 }
@@ -250,7 +250,7 @@ func TestRepackLeavesDamage(t *testing.T) {
 	mustCopyAll(t, r, gone)
 	mustCopyAll(t, r, stays)
 	forget(t, r, gone)
-	for id, p := range r.State().Packs {
+	for id, p := range r.State().Packs.All() {
 		if p.Kind == "data" {
 			name := "packs/" + id.String()[:2] + "/" + id.String()
 			if err := store.Tamper(name, func(raw []byte) []byte { // in every frame
@@ -353,7 +353,7 @@ func TestReadersFindWhatWasMoved(t *testing.T) {
 	for range 6 {
 		reclaim(t, r, atOnce())
 	}
-	if _, there := r.State().Packs[before[0]]; there {
+	if there := r.State().Packs.Has(before[0]); there {
 		t.Fatal("nothing was moved")
 	}
 	if err := compare(t.Context(), reader, points[3]); err != nil {

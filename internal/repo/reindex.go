@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 
@@ -82,7 +81,8 @@ func (r *Repository) readUncovered(ctx context.Context, report *Reindexed, progr
 			covered[name] = covered[name] || !r.unusable[id]
 		}
 	}
-	names := slices.SortedFunc(maps.Keys(r.state.Packs), compareNames)
+	names := r.state.Packs.Names()
+	slices.SortFunc(names, compareNames)
 	r.mu.Unlock()
 	names = slices.DeleteFunc(names, func(name format.Name) bool { return covered[name] })
 	var mu sync.Mutex

@@ -69,14 +69,14 @@ func liveBytes(group []ReclaimStep) int64 {
 
 // repack moves a group's live frames to one new pack, names it and condemns the others in one entry.
 func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map[format.Name][]uint32) error {
-	mover := newFrameMover(c.repo, c.state.Packs[group[0].Pack])
+	mover := newFrameMover(c.repo, c.state.Packs.Of(group[0].Pack))
 	defer mover.abort()
 	var sources []format.Name
 	for _, step := range group {
 		if c.spared[step.Pack] {
 			continue
 		}
-		whole, err := mover.move(ctx, c.state.Packs[step.Pack], keepers[step.Pack])
+		whole, err := mover.move(ctx, c.state.Packs.Of(step.Pack), keepers[step.Pack])
 		if err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (c *reclaimer) repack(ctx context.Context, group []ReclaimStep, keepers map
 		return err
 	}
 	for _, id := range payload.Condemned {
-		c.report.Moved.add(true, c.state.Packs[id].Size)
+		c.report.Moved.add(true, c.state.Packs.Of(id).Size)
 	}
 	for _, p := range payload.Packs {
 		c.report.Written.add(true, p.Size)

@@ -54,7 +54,7 @@ func (c *reclaimer) toRescue(found placing) []ReclaimStep {
 	var steps []ReclaimStep
 	for id, rescued := range found.rescued {
 		if _, there := c.listing.pack(id); there {
-			p := c.state.Packs[id]
+			p := c.state.Packs.Of(id)
 			steps = append(steps, ReclaimStep{Action: ReclaimRepack, Pack: id, Kind: p.Kind, LiveBytes: rescued.bytes, domain: p.Domain})
 		}
 	}
@@ -64,10 +64,10 @@ func (c *reclaimer) toRescue(found placing) []ReclaimStep {
 
 // rescueFrom copies what is to be rescued from a group of packs to a new one.
 func (c *reclaimer) rescueFrom(ctx context.Context, group []ReclaimStep, found placing) error {
-	mover := newFrameMover(c.repo, c.state.Packs[group[0].Pack])
+	mover := newFrameMover(c.repo, c.state.Packs.Of(group[0].Pack))
 	defer mover.abort()
 	for _, step := range group {
-		_, err := mover.move(ctx, c.state.Packs[step.Pack], found.rescued[step.Pack].offsets)
+		_, err := mover.move(ctx, c.state.Packs.Of(step.Pack), found.rescued[step.Pack].offsets)
 		switch {
 		case errors.Is(err, errStale), errors.Is(err, errLies): // the others need not suffer for it
 			c.repo.warn("pack %s is given up, and not all that is needed of it could be stored again: %v", step.Pack, err)

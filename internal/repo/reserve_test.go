@@ -134,8 +134,8 @@ func TestWhatCannotBeNamedTakesNoSpace(t *testing.T) {
 			reclaim(t, r, atOnce())
 			check(t, r, kept)
 		}
-		if files := len(store.Names("packs/")); files != len(r.State().Packs) {
-			t.Errorf("bucket %v: %d packs of %d", bucket, len(r.State().Packs), files)
+		if files := len(store.Names("packs/")); files != r.State().Packs.Len() {
+			t.Errorf("bucket %v: %d packs of %d", bucket, r.State().Packs.Len(), files)
 		}
 		closeRepo(t, r)
 	}

@@ -99,8 +99,8 @@ func goesOn(t *testing.T, store *memory.Store, size int, beside *sourcetest.Poin
 	if left := packsByDomain(r); len(left) > 1 {
 		t.Errorf("%d domains are left", len(left))
 	}
-	if files := len(store.Names("packs/")); files != len(r.State().Packs) {
-		t.Errorf("%d files of %d packs", files, len(r.State().Packs))
+	if files := len(store.Names("packs/")); files != r.State().Packs.Len() {
+		t.Errorf("%d files of %d packs", files, r.State().Packs.Len())
 	}
 	check(t, r, beside)
 }
@@ -307,8 +307,8 @@ func TestAnOrdinaryCopyLeavesASealedOne(t *testing.T) {
 	if left := packsByDomain(r)[begun]; len(left) > 0 {
 		t.Errorf("%d packs of a copy that was given up", len(left))
 	}
-	if files := len(store.Names("packs/")); r.Usage().Unfinished > 0 || files != len(r.State().Packs) {
-		t.Errorf("%d unfinished, %d files of %d packs", r.Usage().Unfinished, files, len(r.State().Packs))
+	if files := len(store.Names("packs/")); r.Usage().Unfinished > 0 || files != r.State().Packs.Len() {
+		t.Errorf("%d unfinished, %d files of %d packs", r.Usage().Unfinished, files, r.State().Packs.Len())
 	}
 	check(t, r, ordinary)
 }

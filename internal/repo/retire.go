@@ -147,7 +147,7 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 	byEntry := map[uint64][]condemnedFile{}
 	for id := range state.Condemned {
 		name := pack.ObjectName(id)
-		f := condemnedFile{file: name, pack: id, size: max(state.Packs[id].Size, c.listing.file(name).Size)}
+		f := condemnedFile{file: name, pack: id, size: max(state.Packs.Of(id).Size, c.listing.file(name).Size)}
 		reason := c.needed(state, id)
 		if reason != "" {
 			c.repo.warn("pack %s is condemned and not deleted: %s", id, reason)
@@ -169,7 +169,7 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 // needed says why a condemned pack must not be deleted yet (docs/format.md section 14, rule 5): what took its place was found
 // damaged, and it could not be stored again in this run (rescue.go), or nobody knows.
 func (c *reclaimer) needed(state *commitlog.State, id format.Name) string {
-	p, named := state.Packs[id]
+	p, named := state.Packs.Get(id)
 	if !named {
 		return ""
 	}

@@ -64,7 +64,7 @@ func (r *Repository) openParts(segment commitlog.Segment) (*index.Segment, error
 
 // matchPacks returns an error unless a segment covers the packs that the log says.
 func matchPacks(opened *index.Segment, segment commitlog.Segment) error {
-	if !slices.Equal(opened.Packs(), sortedNames(segment.Packs)) {
+	if !opened.IsOf(sortedNames(segment.Packs)) {
 		return fmt.Errorf("%w: it covers other packs than the log says", ErrCorrupt)
 	}
 	return nil
@@ -89,14 +89,27 @@ func (s *segmentSource) fetch(ctx context.Context, p []byte, offset int64) error
 	return readFull(ctx, reader, p, offset)
 }
 
+// sortedNames are the names in ascending order, each once: the list itself, where it is so.
 func sortedNames(names []format.Name) []format.Name {
+	if isAscending(names) {
+		return names
+	}
 	return slices.Compact(slices.SortedFunc(slices.Values(names), compareNames))
+}
+
+func isAscending(names []format.Name) bool {
+	for i := 1; i < len(names); i++ {
+		if compareNames(names[i-1], names[i]) >= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // packEntries reads a pack's own table, as index.Table.
 func (r *Repository) packEntries(ctx context.Context, name format.Name) ([]index.Entry, error) {
 	r.mu.Lock()
-	p, live := r.state.Packs[name]
+	p, live := r.state.Packs.Get(name)
 	r.mu.Unlock()
 	if !live {
 		return nil, fmt.Errorf("%w: the log names no pack %s", ErrCorrupt, name)

@@ -52,7 +52,7 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 	state := r.snapshot()
 	s := &Survey{Entries: int64(state.Head.N)}
 	sizes := map[string]int64{}
-	for id, p := range state.Packs {
+	for id, p := range state.Packs.All() {
 		sizes[pack.ObjectName(id)] = p.Size
 	}
 	for _, name := range lockedFiles(state, false) {

@@ -130,7 +130,7 @@ func (k task) torn(t *testing.T, n int, part func(size int) int) {
 func isNamed(t *testing.T, r *repo.Repository, name string) bool {
 	state := r.State()
 	base := name[strings.LastIndex(name, "/")+1:]
-	for id := range state.Packs {
+	for id := range state.Packs.All() {
 		if strings.HasSuffix(base, id.String()) && !state.Condemned[id] {
 			return true
 		}

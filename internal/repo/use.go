@@ -28,7 +28,7 @@ type RepositoryUse struct {
 // use sums up what the mark found.
 func (c *reclaimer) use() RepositoryUse {
 	u := RepositoryUse{At: c.now.UTC(), Entry: c.state.Head.N}
-	for id, p := range c.state.Packs {
+	for id, p := range c.state.Packs.All() {
 		if c.state.Condemned[id] {
 			u.Condemned += p.Size
 			continue

@@ -38,7 +38,7 @@ func misstored(t *testing.T, kind pack.Kind) (store *memory.Store, point *source
 		})
 		r := must(openSmall(t.Context(), store, ""))(t)
 		defer closeRepo(t, r)
-		named := r.State().Packs[table.Header.ID]
+		named := r.State().Packs.Of(table.Header.ID)
 		named.Root = root
 		if err := r.AppendEntry(t.Context(), &commitlog.Payload{Packs: []commitlog.Pack{named}}); err != nil {
 			t.Fatal(err)

@@ -63,7 +63,7 @@ func (v *verifier) noteBad(ctx context.Context) error {
 // ofNamedPacks is the check of a commit that notes damage: what is said of packs that are gone meanwhile is left out.
 func ofNamedPacks(payload *commitlog.Payload) func(*commitlog.State) error {
 	return func(state *commitlog.State) error {
-		payload.Bad = keep(payload.Bad, func(bad commitlog.Bad) bool { _, named := state.Packs[bad.Pack]; return named })
+		payload.Bad = keep(payload.Bad, func(bad commitlog.Bad) bool { named := state.Packs.Has(bad.Pack); return named })
 		return nil
 	}
 }

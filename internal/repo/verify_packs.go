@@ -28,7 +28,7 @@ func (v *verifier) choose() {
 	}
 	r.mu.Lock()
 	var stale []commitlog.Pack
-	for id, p := range r.state.Packs {
+	for id, p := range r.state.Packs.All() {
 		if v.proofs.at(id, v.level).Before(fresh) {
 			stale = append(stale, p)
 		} else {

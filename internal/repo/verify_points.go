@@ -102,7 +102,7 @@ func (r *Repository) nodeFrames() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
-	for _, p := range r.state.Packs {
+	for _, p := range r.state.Packs.All() {
 		if p.Kind == pack.KindNode.String() {
 			n += p.Frames
 		}

@@ -121,7 +121,7 @@ func condemn(t testing.TB, store *memory.Store, payload commitlog.Payload) {
 
 func packsOf(r *repo.Repository) []format.Name {
 	var names []format.Name
-	for name := range r.State().Packs {
+	for name := range r.State().Packs.All() {
 		names = append(names, name)
 	}
 	return names

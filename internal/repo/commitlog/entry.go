@@ -88,10 +88,10 @@ type Condemnation struct {
 
 // Segment is an index segment and the packs it covers.
 type Segment struct {
-	ID       format.Name   `json:"id"`
-	Size     int64         `json:"size"`
-	Checksum format.ID     `json:"checksum"`
-	Packs    []format.Name `json:"packs"`
+	ID       format.Name `json:"id"`
+	Size     int64       `json:"size"`
+	Checksum format.ID   `json:"checksum"`
+	Packs    Names       `json:"packs"`
 }
 
 // Point is a restore point: enough to plan with, without reading its file.

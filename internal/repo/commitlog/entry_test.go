@@ -203,8 +203,7 @@ func FuzzDecodeEntry(f *testing.F) {
 		}
 		state := NewState()
 		state.Apply(&payload, head)
-		second := NewState()
-		second.Apply(state.Payload(), head)
+		second := Begin(state.Payload(), head)
 		if one, other := mustJSON(t, state.Payload()), mustJSON(t, second.Payload()); !bytes.Equal(one, other) {
 			t.Fatalf("a checkpoint of %s says %s", one, other)
 		}

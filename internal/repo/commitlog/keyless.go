@@ -27,7 +27,7 @@ func (s *State) CheckKeyless(p *Payload) error {
 		return fmt.Errorf("%w: it has no MAC, and says what only a holder of the key may: %s", format.ErrForged, name)
 	}
 	for _, id := range p.Deleted {
-		if _, there := s.Packs[id]; there && !s.Condemned[id] {
+		if s.Packs.Has(id) && !s.Condemned[id] {
 			return fmt.Errorf("%w: it has no MAC, and deletes pack %s, which was not condemned before", format.ErrForged, id)
 		}
 	}

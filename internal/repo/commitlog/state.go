@@ -21,7 +21,7 @@ type State struct {
 	Repository Repository
 	Domains    map[format.Name]Domain
 	// Packs are shared with clones: Apply copies them before it changes them.
-	Packs       map[format.Name]Pack
+	Packs       Packs
 	packsShared bool
 	Condemned   map[format.Name]bool
 	// CondemnedFiles are files that no entry names and none may name.
@@ -43,11 +43,24 @@ type State struct {
 // NewState is the state before the first entry.
 func NewState() *State {
 	return &State{
-		Domains: map[format.Name]Domain{}, Packs: map[format.Name]Pack{}, Condemned: map[format.Name]bool{},
+		Domains: map[format.Name]Domain{}, Condemned: map[format.Name]bool{},
 		Index: map[format.Name]Segment{}, Points: map[backup.PointID]Point{}, Claims: map[backup.PointID][]Claim{},
 		Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{}, Damaged: map[backup.PointID]Damaged{},
 		Partials: map[format.Name][]Partial{}, CondemnedFiles: map[string]bool{}, CondemnedIn: map[string]uint64{},
 	}
+}
+
+// Begin is the state that a checkpoint says. It takes over the payload's packs, of which there may be many.
+func Begin(checkpoint *Payload, head Head) *State {
+	s := NewState()
+	packs := checkpoint.Packs
+	checkpoint.Packs = nil
+	s.Apply(checkpoint, head)
+	for i := range packs {
+		packs[i].Entry = s.entryOf(packs[i])
+	}
+	s.Packs = packsOf(packs)
+	return s
 }
 
 // Clone returns a copy that does not change with the state. The lists in it are shared, and nobody changes those; the packs are, because
@@ -104,10 +117,10 @@ func (s *State) Apply(p *Payload, head Head) {
 
 func (s *State) applyPacks(p *Payload) {
 	if s.packsShared && len(p.Deleted)+len(p.Packs) > 0 {
-		s.Packs, s.packsShared = maps.Clone(s.Packs), false
+		s.Packs, s.packsShared = s.Packs.clone(), false
 	}
 	for _, id := range p.Deleted {
-		delete(s.Packs, id)
+		s.Packs.remove(id)
 		delete(s.Condemned, id)
 		delete(s.CondemnedIn, id.String())
 		maps.DeleteFunc(s.Bad, func(bad Bad, _ bool) bool { return bad.Pack == id })
@@ -116,14 +129,10 @@ func (s *State) applyPacks(p *Payload) {
 		delete(s.CondemnedFiles, file)
 		delete(s.CondemnedIn, file)
 	}
-	if len(s.Packs) == 0 {
-		s.Packs = make(map[format.Name]Pack, len(p.Packs)) // a checkpoint's: growing would take twice the memory
-	}
+	s.Packs.reserve(len(p.Packs))
 	for _, pack := range p.Packs {
-		if pack.Entry == 0 || pack.Entry > s.Head.N {
-			pack.Entry = s.Head.N
-		}
-		s.Packs[pack.ID] = pack
+		pack.Entry = s.entryOf(pack)
+		s.Packs.set(pack)
 	}
 	for _, c := range p.CondemnedIn {
 		for _, id := range c.Packs {
@@ -141,6 +150,14 @@ func (s *State) applyPacks(p *Payload) {
 		s.CondemnedFiles[file] = true
 		s.condemn(file, s.Head.N)
 	}
+}
+
+// entryOf is the number of the entry that named a pack which this payload names.
+func (s *State) entryOf(pack Pack) uint64 {
+	if pack.Entry == 0 {
+		return s.Head.N
+	}
+	return min(pack.Entry, s.Head.N)
 }
 
 // condemn notes the first entry that condemned something.
@@ -231,7 +248,10 @@ func without[T any](lists map[backup.PointID][]T, point backup.PointID, gone fun
 func (s *State) Payload() *Payload {
 	p := &Payload{Repository: &s.Repository, Rotated: s.Rotated}
 	p.Domains = sorted(s.Domains, func(d Domain) format.Name { return d.ID })
-	p.Packs = sorted(s.Packs, func(pack Pack) format.Name { return pack.ID })
+	if s.Packs.Len() > 0 { // nil rather than none: that is how JSON reads back
+		p.Packs = slices.Clone(s.Packs.list)
+	}
+	slices.SortFunc(p.Packs, func(a, b Pack) int { return compareNames(a.ID, b.ID) })
 	p.Index = sorted(s.Index, func(segment Segment) format.Name { return segment.ID })
 	for id := range s.Condemned {
 		p.Condemned = append(p.Condemned, id)
@@ -270,8 +290,7 @@ func compareNames(a, b format.Name) int { return bytes.Compare(a[:], b[:]) }
 
 // Live returns the packs that may be deduplicated against: those that are not condemned.
 func (s *State) Live(pack format.Name) bool {
-	_, known := s.Packs[pack]
-	return known && !s.Condemned[pack]
+	return s.Packs.Has(pack) && !s.Condemned[pack]
 }
 
 // SortPoints sorts by time, then by id.

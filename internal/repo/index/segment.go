@@ -184,6 +184,19 @@ func (s *Segment) Packs() []format.Name {
 	return packs
 }
 
+// IsOf is true if these, in ascending order, are the packs whose frames the segment has.
+func (s *Segment) IsOf(packs []format.Name) bool {
+	if len(packs) != int(s.packs) {
+		return false
+	}
+	for i := range packs {
+		if packs[i] != format.Name(s.content.bytes[headerSize+i*packSize:]) {
+			return false
+		}
+	}
+	return true
+}
+
 // Len is the number of entries.
 func (s *Segment) Len() int { return int(s.count) }
 
