@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"filippo.io/age"
@@ -42,6 +43,8 @@ func (s secrets) isGiven() bool { return len(s.files)+len(s.commands) > 0 }
 // keys are what opens encrypted repositories in one run of the program. They are read when the first one needs them.
 type keys struct {
 	app *app
+	// using is taken, of those of the whole run, by who reads keys or asks for them: sources are opened while another one hangs.
+	using sync.Mutex
 	secrets
 	identityFiles []string
 	// variables of the environment that have a passphrase of one repository of a job.
@@ -75,6 +78,12 @@ func (a *app) keyFlags(root *cobra.Command) {
 
 // Identities gives first what was given, then what is typed.
 func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.Identity, error) {
+	of := k
+	if k.shared != nil {
+		of = k.shared
+	}
+	of.using.Lock()
+	defer of.using.Unlock()
 	if err := k.load(ctx); err != nil {
 		return nil, &noKeyError{err}
 	}
@@ -98,10 +107,6 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 	}
 	if passphrase.IsEmpty() {
 		return nil, nil
-	}
-	of := k
-	if k.shared != nil {
-		of = k.shared
 	}
 	identity, err := of.add(passphrase)
 	return []age.Identity{identity}, err

@@ -24,6 +24,7 @@ type Explanation struct {
 func Explain(ctx context.Context, setup Setup) (*Explanation, error) {
 	r := newRunner(setup)
 	defer r.close()
+	defer r.endListings()
 	e := &Explanation{}
 	err := r.openTarget(ctx)
 	if err == nil {

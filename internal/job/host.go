@@ -87,9 +87,10 @@ func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
 // target nor changes anything. Sources that are not ready have none.
 func Look(ctx context.Context, setup Setup) (map[backup.PointID]bool, error) {
 	r := newRunner(setup)
+	defer r.endListings()
 	v := &view{}
 	defer v.close()
-	if err := r.list(ctx, v); err != nil {
+	if err := r.list(ctx, ctx, v); err != nil {
 		return nil, err
 	}
 	return r.session.Seen, nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ferry/internal/answer"
 	"ferry/internal/backup"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
@@ -20,18 +21,17 @@ import (
 
 // list opens the sources into the view, and notes what they offer. What it does not come to the end of leaves doubt: retention must
 // not take a machine that was not listed for one that is gone.
-func (r *runner) list(ctx context.Context, v *view) error {
+func (r *runner) list(ctx, reading context.Context, v *view) error {
 	r.offers, r.doubt, r.selected, r.partly, r.hidden = nil, "the sources were not all listed", nil, "", false
 	doubt := ""
-	states := []SourceState{}
+	states, err := r.openSources(ctx, reading, v)
+	if err != nil {
+		return err
+	}
 	var offers []policy.Offer
 	var listings []Listing
 	for i, place := range r.Sources {
-		opened, state := r.openSource(ctx, place)
-		v.opened = append(v.opened, opened)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+		opened, state := v.opened[i], &states[i]
 		var briefs []backup.Brief
 		if opened != nil {
 			briefs = briefsOf(opened)
@@ -49,7 +49,6 @@ func (r *runner) list(ctx context.Context, v *view) error {
 		if state.State != StateReady {
 			doubt = cmp.Or(doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
-		states = append(states, state)
 		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
 			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && len(opened.Incomplete) == 0, Points: briefs})
 		}
@@ -132,7 +131,7 @@ func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source,
 	state := SourceState{Name: place.Origin.Repository.Name, State: StateReady}
 	opened, err := registry.Answering(ctx, place.Origin.Repository.Location, func() (*registry.Source, error) { return place.Open(ctx) })
 	if err != nil {
-		state.State, state.Reason = StateUnreadable, backup.SafeText(err.Error())
+		state.State, state.Reason, state.silent = StateUnreadable, backup.SafeText(err.Error()), errors.Is(err, answer.ErrNone)
 		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository)) && !errors.Is(err, ErrNoKey) {
 			state.State = StateMissing
 		}

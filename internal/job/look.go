@@ -41,7 +41,7 @@ func (r *runner) look(ctx context.Context) (*view, error) { return r.lookWithin(
 // lookWithin looks with another context for what reads the sources.
 func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 	v := &view{}
-	err := r.list(reading, v)
+	err := r.list(ctx, reading, v)
 	if err == nil {
 		err = r.target.Refresh(ctx)
 	}

@@ -49,6 +49,7 @@ var ErrWindowClosed = errors.New("the window is closed")
 func FindMissing(ctx context.Context, setup Setup, announce func([]plan.IntervalStep)) (*Missing, error) {
 	r := newRunner(setup)
 	defer r.close()
+	defer r.endListings()
 	found := &Missing{}
 	err := r.openTarget(ctx)
 	if err == nil {

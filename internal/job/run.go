@@ -93,6 +93,9 @@ type runner struct {
 	offers   []plan.Offer
 	doubt    string
 	selected []backup.MachineKey
+	// listings are those of sources that go on, by their numbers; one that has ended is told of by listed.
+	listings map[int]*listing
+	listed   chan struct{}
 	// links are those of machines that target.map links, as the last look found them.
 	links map[backup.MachineKey]backup.MachineKey
 	// told is what the host said last of machines that have gone for good.
@@ -149,6 +152,7 @@ func Run(ctx context.Context, setup Setup) *Session {
 	ctx = answer.Ending(ctx)
 	r := newRunner(setup)
 	defer r.close()
+	defer r.endListings()
 	defer r.listen(ctx)()
 	s := r.session
 	err := r.untilReady(ctx)
@@ -193,7 +197,7 @@ func newRunner(setup Setup) *runner {
 		until = ends
 	}
 	r := &runner{
-		Setup: setup, until: until, tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
+		Setup: setup, until: until, listings: map[int]*listing{}, listed: make(chan struct{}, 1), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
 		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{}, begunWhole: map[backup.PointID]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
@@ -296,6 +300,7 @@ func (r *runner) finish(ctx context.Context, err error) {
 	for _, task := range s.Tasks {
 		states[task.State]++
 	}
+	wait, silent := r.unanswered()
 	failed, well := states[TaskFailed], states[TaskCopied]+states[TaskUpToDate]
 	s.Err = err
 	switch {
@@ -319,6 +324,8 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultPartly, r.partly
 	case s.SourcesWait():
 		s.Result, s.Reason = ResultWaits, "no source can be read"
+	case silent:
+		s.Result, s.Reason = ResultWaits, wait.Text
 	case states[TaskWaits] > 0:
 		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait%s", states[TaskWaits], len(s.Tasks), s.which(TaskWaits))
 	}

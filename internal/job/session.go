@@ -130,6 +130,8 @@ type SourceState struct {
 	Reason string     `json:"reason"`
 	// Points that it offers to the job.
 	Points int `json:"points"`
+	// silent: it does not answer, as far as this process knows.
+	silent bool
 }
 
 // PhaseName names a phase.

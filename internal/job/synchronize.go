@@ -372,6 +372,10 @@ func (r *runner) next(p plan.IntervalPlan) again {
 		r.blocked = waitFor(WaitPoint, firstFew(awaited))
 		return whileWaiting
 	}
+	if wait, is := r.unanswered(); is {
+		r.blocked = wait
+		return whileWaiting
+	}
 	return never
 }
 

@@ -79,7 +79,7 @@ func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthChe
 func (r *runner) mend(ctx context.Context, found *repo.VerifyReport) (mended MendReport, after *repo.VerifyReport, later bool, err error) {
 	reading, cancel := r.whileOpen(ctx)
 	defer cancel()
-	v := r.openAll(reading)
+	v := r.openAll(ctx, reading)
 	defer v.close()
 	mended, after, err = Mend(reading, r.target, found, r.donors(v.opened), v.sources(), r.Copy)
 	if later = ctx.Err() == nil && errors.Is(context.Cause(reading), errWindow); !later || err == nil {
@@ -104,13 +104,10 @@ func (r *runner) stillDamaged(phase *Phase, report *repo.VerifyReport) {
 }
 
 // openAll opens the sources that can be opened now: none while the window is closed.
-func (r *runner) openAll(ctx context.Context) *view {
+func (r *runner) openAll(ctx, reading context.Context) *view {
 	v := &view{}
 	if open, _ := r.window(); open {
-		for _, place := range r.Sources {
-			opened, _ := r.openSource(ctx, place)
-			v.opened = append(v.opened, opened)
-		}
+		_, _ = r.openSources(ctx, reading, v) // what cannot be opened heals nothing
 	}
 	return v
 }

@@ -12,6 +12,8 @@ import (
 type view struct {
 	opened []*registry.Source // by the number of the source; nil where it could not be opened
 	plan   plan.IntervalPlan
+	// ends are called when the sources are closed.
+	ends []func()
 }
 
 func (v *view) close() {
@@ -19,6 +21,9 @@ func (v *view) close() {
 		if opened != nil {
 			opened.Close()
 		}
+	}
+	for _, end := range v.ends {
+		end()
 	}
 }
 

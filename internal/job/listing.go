@@ -1,0 +1,154 @@
+package job
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ferry/internal/answer"
+	"ferry/internal/source/registry"
+)
+
+// Sources are listed one after the other. One that does not answer keeps no machine of the others from being copied:
+//
+//  1. If it has not answered for long the next ones are listed meanwhile, and the session goes on with those. It counts as
+//     unreadable: what it has is not known.
+//  2. Its listing goes on over all that, and the first look that finds it done takes it, unless that is long ago: then it is made
+//     anew. So storage that is merely slow is waited for.
+//  3. When there is nothing else to do the session waits for it. If none of them answers the look itself does.
+//  4. At the end of the window, and of the session, it is left behind.
+
+// listingKeeps is how long after it was made a listing is as good as new.
+const listingKeeps = 5 * time.Minute
+
+// listing is a source that is being listed.
+type listing struct {
+	location string
+	cancel   context.CancelFunc
+	// done is closed once what follows is known, which was at ended.
+	done   chan struct{}
+	opened *registry.Source
+	state  SourceState
+	ended  time.Time
+}
+
+// beginListing begins to list a source, until ctx ends or the window closes.
+func (r *runner) beginListing(ctx context.Context, place Place) *listing {
+	ctx, closed := r.whileOpen(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	l := &listing{location: place.Origin.Repository.Location, done: make(chan struct{})}
+	l.cancel = func() {
+		cancel()
+		closed()
+	}
+	go func() {
+		l.opened, l.state = r.openSource(ctx, place)
+		l.ended = time.Now()
+		close(l.done)
+		select {
+		case r.listed <- struct{}{}:
+		default:
+		}
+	}()
+	return l
+}
+
+// end ends a listing, and lets go of what it has found.
+func (l *listing) end() {
+	l.cancel()
+	<-l.done
+	if l.opened != nil {
+		l.opened.Close()
+	}
+}
+
+// isDone is true once the source was listed, or could not be.
+func (l *listing) isDone() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the listing; if others could be listed meanwhile, no longer than the source answers.
+func (l *listing) wait(ctx context.Context, others bool) error {
+	ticker := time.NewTicker(listenEvery)
+	defer ticker.Stop()
+	for !l.isDone() && (!others || answer.Of(l.location).Silent().IsZero()) {
+		select {
+		case <-l.done:
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// openSources lists the sources into the view, and says in which state each is. Those that go on are listed while ctx and the window
+// last; the view is waited for while reading does.
+func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceState, error) {
+	v.opened = make([]*registry.Source, len(r.Sources))
+	states := make([]SourceState, len(r.Sources))
+	for i, place := range r.Sources {
+		if l := r.listings[i]; l != nil && l.isDone() && time.Since(l.ended) > listingKeeps {
+			l.end()
+			delete(r.listings, i)
+		}
+		if r.listings[i] == nil {
+			r.listings[i] = r.beginListing(ctx, place)
+		}
+		if err := r.listings[i].wait(reading, len(r.Sources) > 1); err != nil {
+			return nil, err
+		}
+		r.takeListing(i, v, states)
+	}
+	for len(r.listings) > 0 && len(r.listings) == len(r.Sources) { // none of them answers
+		select {
+		case <-r.listed:
+		case <-reading.Done():
+			return nil, reading.Err()
+		}
+		for i := range r.Sources {
+			r.takeListing(i, v, states)
+		}
+	}
+	return states, reading.Err()
+}
+
+// takeListing takes a listing over into the view, if it is done.
+func (r *runner) takeListing(i int, v *view, states []SourceState) {
+	l, goes := r.listings[i]
+	switch {
+	case !goes:
+	case l.isDone():
+		v.ends = append(v.ends, l.cancel)
+		v.opened[i], states[i] = l.opened, l.state
+		delete(r.listings, i)
+	default:
+		name := r.Sources[i].Origin.Repository.Name
+		states[i] = SourceState{Name: name, State: StateUnreadable, Reason: "it does not answer since " + r.show(answer.Of(l.location).Silent()), silent: true}
+	}
+}
+
+// endListings ends those that go on.
+func (r *runner) endListings() {
+	for i, l := range r.listings {
+		l.end()
+		delete(r.listings, i)
+	}
+}
+
+// unanswered is the wait for a source that does not answer; false: there is none.
+func (r *runner) unanswered() (Wait, bool) {
+	for _, state := range r.session.Sources {
+		if state.silent {
+			wait := waitFor(WaitSource, fmt.Sprintf("source %s is %s: %s", state.Name, state.State, state.Reason))
+			wait.Source = state.Name
+			return wait, true
+		}
+	}
+	return Wait{}, false
+}

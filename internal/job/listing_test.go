@@ -1,0 +1,115 @@
+package job_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ferry/internal/answer"
+	"ferry/internal/job"
+	"ferry/internal/plan"
+	"ferry/internal/repo"
+	"ferry/internal/source/registry"
+	"ferry/internal/source/sourcetest"
+)
+
+// share is a second source, which answers from a time on, and counts how often it was opened.
+type share struct {
+	from   time.Time
+	opened int
+	points []*sourcetest.Point
+}
+
+// withShare is a job with a source whose list comes late, before one that is there.
+func withShare(t *testing.T, after time.Duration) (*lab, *share) {
+	l := newLab(t, day("b", 1))
+	l.onClock()
+	late := &share{from: time.Now().Add(after), points: []*sourcetest.Point{day("a", 1)}}
+	l.setup.Sources = append([]job.Place{{Origin: origin(t, "share"), Open: func(ctx context.Context) (*registry.Source, error) {
+		late.opened++
+		answers := time.After(time.Until(late.from))
+		return answer.Call(ctx, answer.Of("/share"), func() (*registry.Source, error) { // as registry.Open does
+			<-answers
+			return sourcetest.Open(t, late.points...), nil
+		}, func(s *registry.Source) { _ = s.Close() })
+	}}}, l.setup.Sources...)
+	return l, late
+}
+
+// committed is after how long of a session points were first committed.
+func (l *lab) committed(began time.Time, after *time.Duration) {
+	l.setup.Copy.Finished = func(job.StepReport) {
+		if *after == 0 {
+			*after = time.Since(began)
+		}
+	}
+}
+
+// A source that does not answer keeps no machine of another one waiting, and is waited for when there is nothing else to do. Its
+// list is asked for once.
+func TestSourceThatIsListedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, late := withShare(t, 3*time.Hour)
+		l.setup.Wait = 12 * time.Hour
+		began, first := time.Now(), time.Duration(0)
+		l.committed(began, &first)
+		var waited []job.Wait
+		l.setup.Host.Waits = func(wait job.Wait) { waited = append(waited, wait) }
+		s := l.run(job.ResultDone)
+		l.wantCounts(s, "2 copied, 0 claimed, 0 failed, 0 removed")
+		if took := time.Since(began); first > 5*time.Minute || took < 3*time.Hour || took > 3*time.Hour+5*time.Minute || late.opened > 2 { // once more to see that all is done
+			t.Errorf("the first copy after %s, all after %s, listed %d times", first, took, late.opened)
+		}
+		if len(waited) == 0 || waited[0].Kind != job.WaitSource || waited[0].Source != "share" {
+			t.Errorf("waited for %+v", waited)
+		}
+	})
+}
+
+// Who does not wait copies what is there, and says of the source that it does not answer. Nothing of it is taken for gone.
+func TestSourceThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, late := withShare(t, 0)
+		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+		late.from = time.Now().Add(3 * time.Hour)
+		l.points = append(l.points, day("b", 2))
+		began := time.Now()
+		s := l.run(job.ResultWaits)
+		l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+		if took := time.Since(began); took > 5*time.Minute || s.Sources[0].State != job.StateUnreadable || s.Sources[1].State != job.StateReady {
+			t.Errorf("after %s: %+v", took, s.Sources)
+		}
+		for _, task := range s.Tasks {
+			if task.State == job.TaskMissing {
+				t.Errorf("%s is missing", task.Machine.Name)
+			}
+		}
+		time.Sleep(4 * time.Hour)
+		synctest.Wait()
+		if e := l.explain(); len(e.Plan.Steps(plan.ActionKeep)) != 3 {
+			t.Errorf("%+v", e.Plan.Machines)
+		}
+	})
+}
+
+// A list that takes longer than is waited for is taken when it has come: storage that is merely slow is copied from.
+func TestSlowListIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := withShare(t, 4*time.Minute)
+		l.setup.Wait = 12 * time.Hour
+		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+	})
+}
+
+// One source that does not answer is waited for as long as it takes, also by who waits for nothing else.
+func TestTheOnlySourceIsListedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := withShare(t, 4*time.Minute)
+		l.setup.Sources = l.setup.Sources[:1]
+		l.setup.Target.Open = func(ctx context.Context) (*repo.Repository, error) {
+			return repo.Open(ctx, l.store, repo.Environment{})
+		}
+		l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
+	})
+}
