@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"ferry/internal/answer"
@@ -41,7 +42,7 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 			}
 			r.offers = append(r.offers, offered...)
 			if state.Points = len(offered); state.Points == 0 {
-				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points")
+				state.State, state.Reason = StateEmpty, cmp.Or(state.Reason, "it offers no restore points"+mountedHint(place))
 			}
 		}
 		unlisted := r.unlisted(opened, state.Name)
@@ -135,12 +136,23 @@ func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source,
 		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrNoRepository)) && !errors.Is(err, ErrNoKey) {
 			state.State = StateMissing
 		}
+		if errors.Is(err, syscall.ENOENT) { // what else is not there says more itself
+			state.Reason += mountedHint(place)
+		}
 		return nil, state
 	}
 	for _, problem := range opened.Problems {
 		state.Reason = cmp.Or(state.Reason, backup.SafeText(problem.Error()))
 	}
 	return opened, state
+}
+
+// mountedHint is what a person is asked of a folder that is not there, or has nothing.
+func mountedHint(place Place) string {
+	if strings.Contains(place.Origin.Repository.Location, "://") {
+		return ""
+	}
+	return "; is the disk mounted?"
 }
 
 // grew is when the files of a point last grew.
@@ -152,6 +164,15 @@ func grew(p *source.Point) time.Time {
 		}
 	}
 	return last
+}
+
+// sourceWait is a wait for the sources, none of which is ready.
+func (r *runner) sourceWait() Wait {
+	wait, states := waitFor(WaitSource, r.notReady()), r.session.Sources
+	if !slices.ContainsFunc(states, func(s SourceState) bool { return s.State != states[0].State }) {
+		wait.State = states[0].State
+	}
+	return wait
 }
 
 // notReady says of each source that is not ready why.

@@ -141,7 +141,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	}
 	defer v.close()
 	if r.session.SourcesWait() {
-		r.block(phase, waitFor(WaitSource, r.notReady()))
+		r.block(phase, r.sourceWait())
 		return whileWaiting, nil
 	}
 	phase.State, phase.Reason = PhaseDone, ""

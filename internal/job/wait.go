@@ -32,7 +32,7 @@ type Wait struct {
 	Kind WaitKind
 	// Text says what for, and why.
 	Text string
-	// State is what the target was found to be, and Reason why; empty for other kinds.
+	// State is what the target was found to be, and Reason why; of sources, what all of them are. Empty for other kinds.
 	State  PlaceState
 	Reason string
 	// Source is the one source that does not answer, by its repository; empty: none can be read, or it is no source.

@@ -126,7 +126,7 @@ func (l *looker) waitedFor(found places, j policy.Job) {
 			if one := session.Wait.Source; one != "" && one != origin.Repository.Name {
 				continue
 			}
-			found.put(origin.Repository.Name, place{state: job.StateUnreadable, reason: session.Reason, seen: l.now, unverified: api.Unknown})
+			found.put(origin.Repository.Name, place{state: cmp.Or(job.PlaceState(session.Wait.State), job.StateUnreadable), reason: session.Reason, seen: l.now, unverified: api.Unknown})
 		}
 	}
 }

@@ -486,9 +486,9 @@ func TestSourcesThatAreWaitedFor(t *testing.T) {
 	s.ran("offsite", day(10, 22), catalog.SessionDone, job.Session{Sources: []job.SourceState{{Name: "pve", State: job.StateReady}}})
 	lease := s.begin("offsite", day(11, 22))
 	s.now = day(11, 23)
-	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "source"}, "source pve is missing: no such folder"))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "source", State: "missing"}, "source pve is missing: no such folder"))
 	for _, r := range s.wantAlarms("warning source offsite: source pve is missing: no such folder, since 03-11 22:00").Repositories {
-		if got := r.State + " " + r.Reason; r.Name == "pve" && got != "unreadable source pve is missing: no such folder" {
+		if got := r.State + " " + r.Reason; r.Name == "pve" && got != "missing source pve is missing: no such folder" {
 			t.Error(got)
 		}
 	}

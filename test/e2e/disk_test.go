@@ -57,10 +57,12 @@ func mount(t *testing.T, folder string, args ...string) {
 	})
 }
 
+const fillerName = "somebody else's file"
+
 // filler takes space on a disk, which comes back when it is removed.
 func filler(t *testing.T, folder string, size int64) string {
 	t.Helper()
-	path := filepath.Join(folder, "somebody else's file")
+	path := filepath.Join(folder, fillerName)
 	file, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)

@@ -21,14 +21,24 @@ type sessionReport struct {
 	Result string
 	Target struct{ State, Reason string }
 	Phases []struct {
-		Name, State string
-		Counts      map[string]int64
+		Name, State, Reason string
+		Counts              map[string]int64
 	}
 	Tasks []struct {
 		Machine struct{ ID, Name string }
 		State   string
 		Points  []sessionPoint
 	}
+}
+
+// made is true if retention and reclaim ran for a reason, and well.
+func (s sessionReport) made(reason string) bool {
+	for _, p := range s.Phases {
+		if p.Name == "transform" && p.Reason == reason && p.State == "done" {
+			return true
+		}
+	}
+	return false
 }
 
 type sessionPoint struct {

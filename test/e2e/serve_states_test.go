@@ -15,40 +15,137 @@ import (
 
 // trouble is a job's source or target that is not as it was, for a while.
 type trouble struct {
-	// name of the job, waits what it says it waits for, alarm what kind of alarm that is.
-	name, waits, alarm string
+	// name of the job; of is target or source, state what that is found to be, and hint what else a person is told.
+	name, of, state, hint string
+	// prepare is what is done before anything is there; nil: nothing.
+	prepare func(source, vault string) error
 	// begin brings it about, and end is when it is over.
 	begin, end func(source, vault string) error
+}
+
+// repository is the one that is not ready, and waits how it begins what its job says that it waits for.
+func (of trouble) repository() (name, waits string) {
+	if of.of == "target" {
+		return of.name, fmt.Sprintf("target %s: ", of.state)
+	}
+	return of.name + "-src", fmt.Sprintf("source %s-src is %s: ", of.name, of.state)
+}
+
+// disk is a file system in a file, which can be mounted again.
+type disk struct {
+	t     *testing.T
+	image string
+}
+
+func newDisk(t *testing.T, size int64) *disk {
+	t.Helper()
+	d := &disk{t, filepath.Join(t.TempDir(), "image")}
+	if err := errors.Join(os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, size)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *disk) format(folder string) error {
+	if err := said(exec.Command("mkfs.ext4", "-q", "-F", "-m", "0", d.image)); err != nil {
+		return err
+	}
+	d.t.Cleanup(func() { _ = exec.Command("umount", "--lazy", folder).Run() })
+	return d.mount(folder)
+}
+
+func (d *disk) mount(folder string) error {
+	return said(exec.Command("mount", "-o", "loop,noatime", d.image, folder))
+}
+
+// said runs a command, whose output is part of its error.
+func said(command *exec.Cmd) error {
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w: %s", command.Args, err, out)
+	}
+	return nil
+}
+
+func unmount(folder string) error { return said(exec.Command("umount", folder)) }
+
+// tear makes a mounted disk give errors: the file that it lies in has lost its content.
+func (d *disk) tear(folder string) error {
+	err := said(exec.Command("mount", "-o", "remount,ro", folder))
+	if err == nil {
+		err = said(exec.Command("cp", "--sparse=always", d.image, d.image+".good"))
+	}
+	if err == nil {
+		err = os.Truncate(d.image, 0)
+	}
+	if err != nil {
+		return err
+	}
+	device, err := exec.Command("findmnt", "--noheadings", "--output", "SOURCE", folder).Output()
+	if err != nil {
+		return err
+	}
+	return said(exec.Command("blockdev", "--flushbufs", strings.TrimSpace(string(device))))
+}
+
+func (d *disk) mend() error { return said(exec.Command("cp", d.image+".good", d.image)) }
+
+// fill takes the space of a disk to the last block.
+func fill(folder string) error {
+	file, err := os.Create(filepath.Join(folder, fillerName))
+	if err != nil {
+		return err
+	}
+	for at, step := int64(0), int64(64*mib); step >= 1024; step /= 2 {
+		for syscall.Fallocate(int(file.Fd()), 0, at, step) == nil {
+			at += step
+		}
+	}
+	return file.Close()
 }
 
 func troubles(t *testing.T) []trouble {
 	moved := func(path string) error { return os.Rename(path, path+".away") }
 	back := func(path string) error { return os.Rename(path+".away", path) }
+	ofTarget, full, ofSource, torn := newDisk(t, 200*mib), newDisk(t, 200*mib), newDisk(t, 32*mib), newDisk(t, 32*mib)
 	return []trouble{
 		{
-			"away", "target offline", "target",
+			"away", "target", "offline", "; is the disk mounted?", nil,
 			func(_, vault string) error { return moved(vault) },
 			func(_, vault string) error { return back(vault) },
 		},
-		{ // a disk that is not mounted leaves an empty folder
-			"empty", "target offline", "target",
-			func(_, vault string) error { return errors.Join(moved(vault), os.Mkdir(vault, 0o700)) },
-			func(_, vault string) error { return errors.Join(os.Remove(vault), back(vault)) }, // only if nothing was made there
+		{ // leaves an empty folder
+			"unmounted", "target", "offline", "; is the disk mounted?",
+			func(_, vault string) error { return ofTarget.format(vault) },
+			func(_, vault string) error { return unmount(vault) },
+			func(_, vault string) error { return ofTarget.mount(vault) },
 		},
 		{
-			"readonly", "target read only", "target",
+			"readonly", "target", "read only", ": read-only file system", nil,
 			func(_, vault string) error { return readOnly(t, vault) },
 			func(_, vault string) error { return exec.Command("mount", "-o", "remount,rw,bind", vault).Run() },
 		},
 		{
-			"nosource", "source nosource-src is missing", "source",
+			"full", "target", "full", ": 0 B left, beside 64 MiB kept in reserve, and the copies are expected to take 1.6 MiB",
+			func(_, vault string) error { return full.format(vault) },
+			func(_, vault string) error { return fill(vault) },
+			func(_, vault string) error { return os.Remove(filepath.Join(vault, fillerName)) },
+		},
+		{
+			"nosource", "source", "missing", ": no such file or directory; is the disk mounted?", nil,
 			func(source, _ string) error { return moved(source) },
 			func(source, _ string) error { return back(source) },
 		},
+		{ // leaves an empty folder
+			"emptysource", "source", "empty", "it offers no restore points; is the disk mounted?",
+			func(source, _ string) error { return ofSource.format(source) },
+			func(source, _ string) error { return unmount(source) },
+			func(source, _ string) error { return ofSource.mount(source) },
+		},
 		{
-			"emptysource", "source emptysource-src is empty", "source",
-			func(source, _ string) error { return errors.Join(moved(source), os.Mkdir(source, 0o700)) },
-			func(source, _ string) error { return errors.Join(os.Remove(source), back(source)) },
+			"tornsource", "source", "unreadable", ": input/output error",
+			func(source, _ string) error { return torn.format(source) },
+			func(source, _ string) error { return torn.tear(source) },
+			func(source, _ string) error { return torn.mend() },
 		},
 	}
 }
@@ -68,9 +165,9 @@ func readOnly(t *testing.T, folder string) error {
 	return err
 }
 
-// Targets that are not mounted or read only, and sources that are not there or empty, while a server runs: each is told with its
-// name in the session and the status, and is an alarm while it lasts; nothing is made or removed meanwhile; and the same session
-// goes on by itself when the trouble is over.
+// Targets that are not there, not mounted, read only or full, and sources that are not there, not mounted or torn, while a server
+// runs: each is told with its name in the session, the status and the check, and is an alarm while it lasts; nothing is made or
+// removed meanwhile; and the same session goes on by itself when the trouble is over.
 func TestServerWaitsForPlaces(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -86,7 +183,11 @@ func TestServerWaitsForPlaces(t *testing.T) {
 	}
 	var documents []string
 	for _, of := range all {
-		if err := os.Mkdir(source(of), 0o700); err != nil {
+		err := errors.Join(os.Mkdir(source(of), 0o700), os.Mkdir(vault(of), 0o700))
+		if err == nil && of.prepare != nil {
+			err = of.prepare(source(of), vault(of))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		image(source(of), 71)
@@ -118,28 +219,40 @@ func TestServerWaitsForPlaces(t *testing.T) {
 			s.get(fmt.Sprint("/v1/sessions/", sessions[of.name]), &now)
 			return now.State == "waiting"
 		})
-		now, waits := s.status(), ""
+	}
+	now, screen, check := s.status(), s.u.want(0, "status", "--socket", s.socket).out, s.u.want(1, "status", "--check", "--socket", s.socket).out
+	if want := "FERRY WARNING - the target of 4 jobs is not ready; a source of 3 jobs is not ready | "; !strings.HasPrefix(check, want) || !strings.HasPrefix(screen, want[len("FERRY "):len("FERRY WARNING")]+": ") {
+		t.Errorf("%s%s", check, screen)
+	}
+	for _, of := range all {
+		repository, begins := of.repository()
+		waits := ""
 		for _, j := range now.Jobs {
 			if j.Name == of.name {
 				waits = j.Waits
 			}
 		}
-		if !strings.Contains(waits, of.waits) {
-			t.Errorf("%s waits for %q, not %q", of.name, waits, of.waits)
+		if !strings.HasPrefix(waits, begins) || !strings.Contains(waits, of.hint) || !strings.Contains(screen, waits) {
+			t.Errorf("%s waits for %q, not %q and %q\n%s", of.name, waits, begins, of.hint, screen)
 		}
 		alarmed := false
 		for _, alarm := range now.Alarms {
-			alarmed = alarmed || alarm.Job == of.name && alarm.Kind == of.alarm
+			alarmed = alarmed || alarm.Job == of.name && alarm.Kind == of.of && alarm.Level == "warning"
 		}
 		if !alarmed {
 			t.Errorf("%s is no alarm: %+v", of.name, now.Alarms)
+		}
+		for _, r := range now.Repositories {
+			if r.Name == repository && r.State != of.state {
+				t.Errorf("repository %s is %q, not %q", repository, r.State, of.state)
+			}
 		}
 		switch of.name {
 		case "away":
 			if _, err := os.Stat(vault(of)); err == nil {
 				t.Error("something was made where the target was")
 			}
-		case "empty":
+		case "unmounted":
 			if made := treeOf(t, vault(of)); len(made) > 0 {
 				t.Errorf("made where the target was: %v", made)
 			}
@@ -166,6 +279,9 @@ func TestServerWaitsForPlaces(t *testing.T) {
 		if ended.State != "done" || len(ended.Report.did("copy")) != 1 {
 			t.Errorf("%s: %+v", of.name, ended)
 		}
+		if of.state == "full" && !ended.Report.made("the target is full") {
+			t.Errorf("retention and reclaim did not run before a full target was waited for: %+v", ended.Report.Phases)
+		}
 		s.u.verified(vault(of))
 		if points := s.u.points(vault(of)); len(points) != 1 || disks(s.u.restored(vault(of), points[0]))["vm"] != sumFile(t, filepath.Join(source(of), "vm.raw")) {
 			t.Errorf("%s: %+v", of.name, points)
@@ -175,6 +291,48 @@ func TestServerWaitsForPlaces(t *testing.T) {
 		t.Errorf("the trouble is over: %+v", now.Alarms)
 	}
 	s.end(syscall.SIGTERM)
+}
+
+// A full target that has points which the rules no longer keep makes room of them by itself: the session does not wait, and the
+// disk has its reserve again.
+func TestServerMakesRoomInAFullTarget(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newServed(t, 0, 0)
+	d := newDisk(t, 320*mib)
+	if err := errors.Join(os.RemoveAll(s.vault), os.Mkdir(s.vault, 0o700), d.format(s.vault)); err != nil {
+		t.Fatal(err)
+	}
+	s.u.want(0, "repo", "init", s.vault)
+	image := filepath.Join(s.source, "vm.raw")
+	s.serve()
+	keep := func(points int) {
+		s.apply(s.job(fmt.Sprintf("schedule: {mode: manual}\nretention: {points: %d}\n", points)))
+	}
+	keep(2)
+	for day := range 2 {
+		contentFile(t, image, uint64(81+day), 40*mib)
+		if first := s.session("offsite"); first.State != "done" || len(first.Report.did("copy")) != 1 {
+			t.Fatalf("%+v", first)
+		}
+	}
+	if err := fill(s.vault); err != nil {
+		t.Fatal(err)
+	}
+	keep(1)
+	contentFile(t, image, 83, 24*mib)
+	full := s.session("offsite")
+	if full.State != "done" || len(full.Report.did("copy")) != 1 || len(full.Report.did("remove")) != 2 || !full.Report.made("the copies may not fit") {
+		t.Errorf("%+v", full)
+	}
+	if now := s.status(); len(now.Alarms) > 0 {
+		t.Errorf("%+v", now.Alarms)
+	}
+	s.end(syscall.SIGTERM)
+	s.u.verified(s.vault)
+	if points := s.u.points(s.vault); len(points) != 1 || disks(s.u.restored(s.vault, points[0]))["vm"] != sumFile(t, image) {
+		t.Errorf("%+v", points)
+	}
 }
 
 // Another repository lies where the target was, with an id in the job's repository or without: the job is refused, it is told
