@@ -48,7 +48,11 @@ func (r *Repository) WriteJob(ctx context.Context, record JobRecord) error {
 		return err
 	}
 	record.Time = r.env.now().UTC()
-	raw, err := sealJob(r.hasher, r.jobLabel(), record)
+	var salt [format.SaltSize]byte
+	if r.hasher.Generation() != 0 {
+		rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
+	}
+	raw, err := sealJob(r.hasher, salt, r.jobLabel(), record)
 	if err != nil {
 		return err
 	}
@@ -170,7 +174,8 @@ func (r *Repository) jobLabel() []byte {
 	return append([]byte(bodyLabel), r.description.ID[:]...)
 }
 
-func sealJob(hasher *format.Hasher, label []byte, record JobRecord) ([]byte, error) {
+// sealJob makes the file of a record. With keys it is encrypted under the salt, which must be fresh; else the salt is zeros.
+func sealJob(hasher *format.Hasher, salt [format.SaltSize]byte, label []byte, record JobRecord) ([]byte, error) {
 	body, err := json.Marshal(record)
 	if err != nil {
 		return nil, err
@@ -180,9 +185,7 @@ func sealJob(hasher *format.Hasher, label []byte, record JobRecord) ([]byte, err
 	}
 	raw := format.AppendPrelude(make([]byte, 0, jobFixed+len(body)+jobTail), format.MagicJob)
 	generation := hasher.Generation()
-	var salt [format.SaltSize]byte
 	if generation != 0 {
-		rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
 		format.MarkEncrypted(raw)
 		aead, err := format.NewAEAD(hasher.Keys(), generation, salt[:], format.InfoJob)
 		if err != nil {
@@ -234,6 +237,9 @@ func checkJob(hasher *format.Hasher, raw []byte) (body []byte, err error) {
 	encrypted := binary.LittleEndian.Uint32(raw[format.PreludeSize:]) != 0
 	if format.IsEncrypted(raw) != encrypted || hasher.Encrypted() != encrypted {
 		return nil, fmt.Errorf("%w: it is encrypted where the repository is not, or the other way round", ErrForged)
+	}
+	if salt := [format.SaltSize]byte(raw[format.PreludeSize+4:]); !encrypted && salt != [format.SaltSize]byte{} {
+		return nil, fmt.Errorf("%w: a salt without encryption", ErrCorrupt)
 	}
 	return content[jobFixed:], nil
 }

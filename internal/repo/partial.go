@@ -82,6 +82,19 @@ func (r *Repository) loadPartial(ctx context.Context, partial commitlog.Partial,
 	return header, records, err
 }
 
+func encodePartial(hasher *format.Hasher, header partialHeader, records []byte) (raw []byte, checksum format.ID, err error) {
+	said, err := json.Marshal(header)
+	if err != nil {
+		return nil, checksum, err
+	}
+	raw = format.AppendPrelude(make([]byte, 0, partialFixed+len(said)+len(records)+32), format.MagicPartial)
+	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(said)))
+	raw = binary.LittleEndian.AppendUint64(raw, uint64(len(records)/partialRecord))
+	raw = append(append(raw, said...), records...)
+	checksum = hasher.Sum(format.ContextPartial, raw)
+	return append(raw, checksum[:]...), checksum, nil
+}
+
 func decodePartial(hasher *format.Hasher, raw []byte, checksum format.ID) (partialHeader, []byte, error) {
 	var header partialHeader
 	if err := format.CheckPrelude(raw, format.MagicPartial); err != nil {
@@ -172,17 +185,14 @@ func (t *Task) take() partialBatch {
 // write puts a batch into a file and names it in the payload.
 func (b partialBatch) write(ctx context.Context, r *Repository, payload *commitlog.Payload) error {
 	t := b.task
-	header, err := json.Marshal(partialHeader{Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize, Domain: t.ingest.domain, Plain: t.ingest.plain()})
+	raw, sum, err := encodePartial(r.hasher, partialHeader{
+		Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize, Domain: t.ingest.domain, Plain: t.ingest.plain(),
+	}, b.records)
 	if err != nil {
 		return err
 	}
-	raw := format.AppendPrelude(make([]byte, 0, partialFixed+len(header)+len(b.records)+32), format.MagicPartial)
-	raw = binary.LittleEndian.AppendUint32(raw, uint32(len(header)))
-	raw = binary.LittleEndian.AppendUint64(raw, uint64(len(b.records)/partialRecord))
-	raw = append(append(raw, header...), b.records...)
-	sum := r.hasher.Sum(format.ContextPartial, raw)
 	name := fmt.Sprintf("partials/%s-%08d", t.name, b.seq)
-	if err := r.store.Put(ctx, name, append(raw, sum[:]...)); err != nil {
+	if err := r.store.Put(ctx, name, raw); err != nil {
 		return err
 	}
 	t.files = append(t.files, name)

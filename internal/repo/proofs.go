@@ -189,7 +189,7 @@ func decodeProofs(hasher *format.Hasher, raw []byte) (*proofs, error) {
 	}
 	body := raw[:len(raw)-32]
 	count := binary.LittleEndian.Uint64(raw[72:])
-	if hasher.Sum(format.ContextVerified, body) != format.ID(raw[len(body):]) || count > maxProofs || len(body) != proofsFixed+int(count)*proofRecord || Level(raw[20]) > LevelPoints {
+	if hasher.Sum(format.ContextVerified, body) != format.ID(raw[len(body):]) || count > maxProofs || len(body) != proofsFixed+int(count)*proofRecord || Level(raw[20]) > LevelPoints || [3]byte(raw[21:24]) != [3]byte{} {
 		return nil, corrupt
 	}
 	p := &proofs{

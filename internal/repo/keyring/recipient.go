@@ -111,7 +111,9 @@ func wrap(ring *Ring, w wrapping) (recipient Recipient, content, note []byte, er
 	}
 	recipient.File, recipient.Kind, recipient.Known, recipient.whole = FileOf(ring.Newest(), content), KindOf(content), true, true
 	recipient.Added = recipient.Added.UTC().Truncate(time.Second)
-	note, err = sealNote(ring, recipient)
+	var salt [noteSalt]byte
+	rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
+	note, err = sealNote(ring, salt, recipient)
 	return recipient, content, note, err
 }
 
@@ -201,18 +203,17 @@ func noteCipher(ring *Ring, file File, salt []byte) (cipher.AEAD, error) {
 // noteNonce may be the same always: the salt makes a key for every note.
 var noteNonce [12]byte
 
-func sealNote(ring *Ring, r Recipient) ([]byte, error) {
+// sealNote makes the note about a key file under a salt, which must be fresh.
+func sealNote(ring *Ring, salt [noteSalt]byte, r Recipient) ([]byte, error) {
 	plain, err := json.Marshal(noteJSON{Recipient: r.ID, PublicKey: r.PublicKey, Label: r.Label, Added: r.Added})
 	if err != nil {
 		return nil, err
 	}
-	salt := make([]byte, noteSalt)
-	rand.Read(salt) // never fails
-	aead, err := noteCipher(ring, r.File, salt)
+	aead, err := noteCipher(ring, r.File, salt[:])
 	if err != nil {
 		return nil, err
 	}
-	note := aead.Seal(salt, noteNonce[:], plain, []byte(r.File.base()))
+	note := aead.Seal(salt[:], noteNonce[:], plain, []byte(r.File.base()))
 	if len(note) > maxNote {
 		return nil, fmt.Errorf("a label of %d bytes is longer than one can be", len(r.Label))
 	}

@@ -290,7 +290,7 @@ func Decode(raw []byte) (*Ring, error) {
 			return nil, fmt.Errorf("%w: key ring with generations out of order", format.ErrCorrupt)
 		case k.Key.IsZero():
 			return nil, fmt.Errorf("%w: key ring without the key of generation %d", format.ErrCorrupt, k.Generation)
-		case (i == 0) != (k.After == 0):
+		case (i == 0) != (k.After == 0) || i == 0 && k.Proof != nil:
 			return nil, fmt.Errorf("%w: key ring with two beginnings, or none", format.ErrCorrupt)
 		}
 		if i > 0 {
