@@ -3,6 +3,7 @@ package repo_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -33,13 +34,15 @@ type vector struct {
 	IDKey    string `json:"idKey,omitempty"`
 	Input    any    `json:"input"`
 	Output   string `json:"output"`
+	// Refused is why a reader must refuse the input; then there is no output.
+	Refused string `json:"refused,omitempty"`
 }
 
 // TestVectors holds the vectors of the specification against this implementation; `reader.py vectors` holds them against
 // the other one. A vector that changes is a change of the format.
 func TestVectors(t *testing.T) {
-	all := slicesOf(plainVectors(), nameVectors(), hashVectors(t), keyVectors(t), keyListVectors(t), lockVectors(), domainVectors(t), parityVectors(t))
-	content, err := json.MarshalIndent(map[string][]vector{"vectors": all}, "", " ")
+	all := slicesOf(plainVectors(), nameVectors(), hashVectors(t), keyVectors(t), keyListVectors(t), lockVectors(), domainVectors(t), parityVectors(t), fileVectors(t))
+	content, err := json.MarshalIndent(shared(all), "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,7 @@ func TestVectors(t *testing.T) {
 	if bytes.Equal(written, content) {
 		return
 	}
-	var there struct{ Vectors []vector }
+	var there vectorFile
 	if err := json.Unmarshal(written, &there); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +74,40 @@ func TestVectors(t *testing.T) {
 		}
 	}
 	t.Errorf("%s is not what this test makes; if the format is meant to change, run it with -update", file)
+}
+
+// vectorFile is docs/format-vectors.json.
+type vectorFile struct {
+	// Parts are bytes that several vectors have, by a name that begins with @ and stands in their place.
+	Parts   map[string]string `json:"parts"`
+	Vectors []vector          `json:"vectors"`
+}
+
+// sharedFrom is how many hex digits of a part are worth a name.
+const sharedFrom = 128
+
+// shared gives names to what several vectors have.
+func shared(all []vector) vectorFile {
+	file := vectorFile{Parts: map[string]string{}, Vectors: all}
+	seen := map[string]int{}
+	each := func(visit func(part *string)) {
+		for i := range all {
+			parts, _ := all[i].Input.([]string)
+			for j := range parts {
+				visit(&parts[j])
+			}
+			visit(&all[i].Output)
+		}
+	}
+	each(func(part *string) { seen[*part]++ })
+	each(func(part *string) {
+		if len(*part) >= sharedFrom && seen[*part] > 1 {
+			sum := sha256.Sum256([]byte(*part))
+			name := "@" + hex.EncodeToString(sum[:6])
+			file.Parts[name], *part = *part, name
+		}
+	})
+	return file
 }
 
 func slicesOf(lists ...[]vector) (all []vector) {

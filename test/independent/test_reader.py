@@ -304,7 +304,7 @@ class ReaderTest(unittest.TestCase):
     def encrypted(self) -> tuple[Writer, Path]:
         """A small encrypted repository, and the file with its keys."""
         ring, keys = Ring(), self.folder / "kit.txt"
-        keys.write_text(f"Keep this.\n-----BEGIN FERRY RECOVERY KIT-----\n{{\"ring\": {ring.kit}}}\n-----END FERRY RECOVERY KIT-----\n")
+        keys.write_text(f"Keep this.\n-----BEGIN FERRY RECOVERY KIT-----\n{{\"format\": \"ferry-recovery-kit\", \"version\": 1, \"ring\": {ring.kit}}}\n-----END FERRY RECOVERY KIT-----\n")
         self.enterContext(mock.patch(f"{__name__}.ID_KEY", ring.id_key))
         return write(self.root, small=True, ring=ring), keys
 
@@ -418,10 +418,10 @@ class PartsTest(unittest.TestCase):
                   "output": key.hex()}]
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             path = Path(folder) / "vectors.json"
-            path.write_text(json.dumps({"vectors": cases}))
+            path.write_text(json.dumps({"parts": {}, "vectors": cases}))
             self.assertEqual(0, reader.main(["vectors", str(path)]))
             cases[0]["output"] = "00" * 32
-            path.write_text(json.dumps(cases))
+            path.write_text(json.dumps({"parts": {}, "vectors": cases}))
             self.assertEqual(1, reader.main(["vectors", str(path)]))
 
 
