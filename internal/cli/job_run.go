@@ -241,9 +241,17 @@ func (a *app) printPhase(phase job.Phase) {
 			a.say("%s: %s", phase.Name, readable(phase.Reason))
 		}
 		if phase.Name == job.PhaseHealthCheck && phase.State == job.PhaseDone {
-			a.say("%s: %s checked, %s healed", phase.Name, size(phase.Counts["checkedBytes"]), counted(int(phase.Counts["healedBlocks"]), "block"))
+			a.say("%s: %s of %s checked, %s healed", phase.Name, size(phase.Counts["checkedBytes"]), size(checkable(phase)), counted(int(phase.Counts["healedBlocks"]), "block"))
+			if phase.Reason != "" {
+				a.say("%s: %s", phase.Name, readable(phase.Reason))
+			}
 		}
 	}
+}
+
+// checkable is how many bytes the packs of a target take that a health check looks at.
+func checkable(phase job.Phase) int64 {
+	return phase.Counts["freshBytes"] + phase.Counts["checkedBytes"] + phase.Counts["unreadBytes"]
 }
 
 // outputShown is how many lines of a script's output are printed.

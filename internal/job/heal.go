@@ -91,7 +91,8 @@ func Mend(ctx context.Context, repository *repo.Repository, found *repo.VerifyRe
 		}
 	}
 	after.Packs, after.Frames, after.Bytes, after.Entries = found.Packs, found.Frames, found.Bytes, found.Entries
-	after.Fresh, after.Unread, after.Begun, after.Cut = found.Fresh, found.Unread, found.Begun, found.Cut
+	after.Fresh, after.Unread, after.FreshBytes, after.UnreadBytes = found.Fresh, found.Unread, found.FreshBytes, found.UnreadBytes
+	after.Begun, after.Cut = found.Begun, found.Cut
 	after.Remade = append(found.Remade, after.Remade...)
 	return mended, after, nil
 }

@@ -22,7 +22,8 @@ const (
 	reclaimSeldom = 7 * 24 * time.Hour
 )
 
-// healthCheck proves what is stored, if it is due, and heals what it finds damaged.
+// healthCheck proves what is stored, if it is due, and heals what it finds damaged. It looks at all of the target, not only at what
+// this job claims: jobs share blocks, and a damaged one of another job is what the next copy of this one would rely on.
 func (r *runner) healthCheck(ctx context.Context) error {
 	check := r.Job.HealthCheck
 	if check.Schedule.Mode == "" {
@@ -52,9 +53,10 @@ func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthChe
 	}
 	r.memory.CheckCut = report.Cut
 	phase.Counts["packs"], phase.Counts["points"], phase.Counts["checkedBytes"] = int64(report.Packs), int64(report.Points), report.Bytes
+	phase.Counts["freshBytes"], phase.Counts["unreadBytes"] = report.FreshBytes, report.UnreadBytes
 	phase.Counts["damagedPlaces"] = int64(len(report.Damage))
 	if report.Cut {
-		phase.Reason = "its budget is used up; the next session goes on"
+		phase.Reason = r.cutText(report)
 	}
 	if len(report.Damage)+len(report.Healed) == 0 {
 		return nil
@@ -72,6 +74,18 @@ func (r *runner) check(ctx context.Context, phase *Phase, check policy.HealthChe
 		phase.Reason = strings.TrimPrefix(phase.Reason+"; the window has closed: points that a source has are copied again when it opens", "; ")
 	}
 	return nil
+}
+
+// cutText says how far a health check came whose budget is used up.
+func (r *runner) cutText(report *repo.VerifyReport) string {
+	text := fmt.Sprintf("%s of %s checked", shown(report.Bytes), shown(report.FreshBytes+report.Bytes+report.UnreadBytes))
+	if !report.Begun.IsZero() {
+		text += fmt.Sprintf(", and %s before that since %s", shown(report.FreshBytes), policy.ShowTime(report.Begun, r.Job.Schedule.Zone))
+	}
+	if report.Unread == 0 {
+		text += ", and not all points yet"
+	}
+	return text + "; its budget is used up, and the next session goes on"
 }
 
 // mend heals what was found from the target, and from the sources as long as the window is open. later is true if it closed

@@ -119,9 +119,11 @@ type VerifyReport struct {
 	// Pending counts packs that no log entry names: of a copy that runs now or was interrupted. They are not damage.
 	Pending int
 	// Fresh packs were passed over because they were proven not long ago; Unread ones are left for the next time, because
-	// the budget is used up. Begun is when the verification began that this one goes on with; zero if it is a new one.
-	Fresh, Unread int
-	Begun         time.Time
+	// the budget is used up. FreshBytes and UnreadBytes are what they take. Begun is when the verification began that this one goes
+	// on with; zero if it is a new one.
+	Fresh, Unread           int
+	FreshBytes, UnreadBytes int64
+	Begun                   time.Time
 	// Cut is true if something was left for the next time.
 	Cut      bool
 	Warnings []string

@@ -33,6 +33,7 @@ func (v *verifier) choose() {
 			stale = append(stale, p)
 		} else {
 			v.report.Fresh++
+			v.report.FreshBytes += p.Size
 		}
 	}
 	r.mu.Unlock()
@@ -54,9 +55,17 @@ func (v *verifier) choose() {
 		size += stale[n].Size
 	}
 	v.chosen = stale[:n]
-	v.report.Unread = len(stale) - n
-	v.report.Cut = v.report.Unread > 0
+	v.leave(stale[n:])
 	v.progress.TotalBytes.Store(size)
+}
+
+// leave notes packs that are left for the next time.
+func (v *verifier) leave(packs []commitlog.Pack) {
+	for _, p := range packs {
+		v.report.UnreadBytes += p.Size
+	}
+	v.report.Unread += len(packs)
+	v.report.Cut = v.report.Cut || len(packs) > 0
 }
 
 // verifyPacks reads the chosen packs, as many at once as there are processors. Each is read a good piece ahead of what
@@ -68,8 +77,7 @@ func (v *verifier) verifyPacks(ctx context.Context) error {
 		defer close(queue)
 		for i, p := range v.chosen {
 			if i > 0 && v.outOfTime() {
-				v.report.Unread += len(v.chosen) - i
-				v.report.Cut = true
+				v.leave(v.chosen[i:])
 				return nil
 			}
 			select {
