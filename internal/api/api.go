@@ -58,6 +58,23 @@ type Job struct {
 	Running int64 `json:"running"`
 	// Last is its newest session that has ended; left out if none has.
 	Last *Session `json:"last,omitempty"`
+	// Lag is what it has still to copy; left out where only jobs are asked for.
+	Lag *Lag `json:"lag,omitempty"`
+}
+
+// Lag is what a job has still to copy: while a session copies what that one has left, else what its next one would take of what the
+// last found at the sources.
+type Lag struct {
+	// Points, and what they hold in bytes; Unknown if the sources or the target were not listed yet.
+	Points int64 `json:"points"`
+	Bytes  int64 `json:"bytes"`
+	// Rate is how many bytes of points a second the last sessions copied, while they did; Unknown if none has copied yet.
+	Rate int64 `json:"rate"`
+	// CatchUp is how many seconds that takes at this rate from when it copies, with what its window leaves, ten years if it
+	// takes longer; Unknown if not known.
+	CatchUp int64 `json:"catchUp"`
+	// Limit is how many seconds it may take: an interval, and no longer than rpo; 0: as long as it takes.
+	Limit int64 `json:"limit"`
 }
 
 // Start asks for an interval of a job now.
@@ -187,7 +204,7 @@ type Status struct {
 // Alarm is something that a person has to look at. Level is "warning" or "critical".
 type Alarm struct {
 	Level string `json:"level"`
-	// Kind is one of rpo, not-run, failed, target, source, damage, space, session.
+	// Kind is one of rpo, not-run, failed, target, source, damage, space, lag, session.
 	Kind    string    `json:"kind"`
 	Job     string    `json:"job"`
 	Machine *Machine  `json:"machine,omitempty"`

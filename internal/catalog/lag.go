@@ -12,6 +12,8 @@ import (
 type Lag struct {
 	Machine       backup.MachineKey
 	Points, Bytes int64
+	// Newest is what the newest of them holds.
+	Newest int64
 }
 
 // newerPoints counts for each machine of a job ($1) the good points in a source ($3) that are newer than its newest copy in the
@@ -25,7 +27,8 @@ const newerPoints = `
 		FROM selected j LEFT JOIN mirrors r ON r.repository = $2 WHERE j.job = $1
 	)
 	SELECT m.platform, m.instance, m.uuid, m.source_name, m.native_id, m.name, m.labels, m.retired_at, m.retired_decided_at,
-		(SELECT COUNT(*) ` + newer + `), (SELECT CAST(COALESCE(SUM(CASE WHEN p.size > 0 THEN p.size ELSE 0 END), 0) AS BIGINT) ` + newer + `)
+		(SELECT COUNT(*) ` + newer + `), (SELECT CAST(COALESCE(SUM(CASE WHEN p.size > 0 THEN p.size ELSE 0 END), 0) AS BIGINT) ` + newer + `),
+		COALESCE((SELECT CASE WHEN p.size > 0 THEN p.size ELSE 0 END ` + newer + ` ORDER BY p.created_at DESC LIMIT 1), 0)
 	FROM a JOIN machines m ON m.id = a.id JOIN mirrors o ON o.repository = $3`
 
 // newer are the good points of a machine that are newer than its newest copy.
@@ -37,7 +40,7 @@ func (s *Status) Newer(ctx context.Context, job, target, source string) (list []
 	err = s.db.read(ctx, "reading what is newer than the copies of job "+job, func(rows *sql.Rows) error {
 		var machine machineScan
 		var lag Lag
-		if err := rows.Scan(append(machine.fields(), &lag.Points, &lag.Bytes)...); err != nil || lag.Points == 0 {
+		if err := rows.Scan(append(machine.fields(), &lag.Points, &lag.Bytes, &lag.Newest)...); err != nil || lag.Points == 0 {
 			return err
 		}
 		known, err := machine.machine()

@@ -113,7 +113,7 @@ func TestNewerAtTheSource(t *testing.T) {
 		for i := range 4 {
 			for n := range 3 {
 				p := testPoint(i, n, at(n))
-				p.Size = 10
+				p.Size = 10 * int64(n+1)
 				source = append(source, p)
 			}
 		}
@@ -127,14 +127,57 @@ func TestNewerAtTheSource(t *testing.T) {
 		for _, lag := range must1(c.Status.Newer(ctx, "offsite", "vault", "pve"))(t) {
 			lags[lag.Machine.NativeID] = lag
 		}
-		for native, want := range map[string][2]int64{"100": {}, "101": {2, 20}, "102": {2, 20}, "103": {2, 10}} {
-			if got := lags[native]; got.Points != want[0] || got.Bytes != want[1] {
+		for native, want := range map[string][3]int64{"100": {}, "101": {2, 50, 30}, "102": {2, 50, 30}, "103": {2, 10, 0}} {
+			if got := lags[native]; [3]int64{got.Points, got.Bytes, got.Newest} != want {
 				t.Errorf("machine %s: %+v, want %v", native, got, want)
 			}
 		}
 		if len(lags) != 3 {
 			t.Errorf("%d machines", len(lags))
 		}
+	})
+}
+
+// What a session has left are the points that are not done, each without what is dealt with of it.
+func TestWhatASessionHasLeft(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
+		ctx := t.Context()
+		beginWith(t, c, "near", 1)
+		session, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "offsite"}, "me", MaxLease)
+		must(t, err)
+		want := func(want Left) {
+			t.Helper()
+			if got, err := c.Status.Left(ctx, session.ID); err != nil || got != want {
+				t.Errorf("%+v, %v, want %+v", got, err, want)
+			}
+		}
+		want(Left{})
+		var tasks []NewTask
+		for i := range 4 {
+			point := pointID(i, 1)
+			tasks = append(tasks, NewTask{Machine: machine(i), Point: &point, Source: "pve", Target: "vault", Size: 100})
+		}
+		_, err = c.Tasks.Enqueue(ctx, lease, tasks)
+		must(t, err)
+		want(Left{Planned: true, Points: 4, Bytes: 400})
+		rows := must1(c.Tasks.Of(ctx, session.ID))(t)
+		began := clock.now()
+		for i, progress := range []Progress{{Done: 100, Total: 100}, {Done: 30, Total: 100}, {Done: 60, Total: 120}} {
+			taken := must1(c.Tasks.Take(ctx, rows[i].ID, "me", time.Minute))(t)
+			if taken.Progress.Total != 100 {
+				t.Errorf("it begins with %+v", taken.Progress)
+			}
+			switch i {
+			case 0:
+				must(t, c.Tasks.Finish(ctx, taken.Lease, TaskDone, "", progress))
+			case 1:
+				must(t, c.Tasks.Postpone(ctx, taken.Lease, "the window is closed", progress, false))
+			default:
+				must1(c.Tasks.Renew(ctx, &taken.Lease, time.Minute, progress))(t)
+			}
+			clock.move(time.Second)
+		}
+		want(Left{Planned: true, Points: 3, Bytes: 70 + 60 + 100, Done: 190, Began: began})
 	})
 }
 
@@ -159,6 +202,7 @@ func questions(c *Catalog, clock *clock, machines int) []question {
 	return []question{
 		{"ages of copies", newestCopies, []any{"offsite", "vault", int64(-1), 100, "offsite"}, ages},
 		{"newer at the source", newerPoints, []any{"offsite", "vault", "vault", int64(-1), "offsite"}, map[string]int{"points": 8 * machines, "claims": 4 * machines}},
+		{"left of a session", leftOfSession, []any{1}, map[string]int{"points": 0, "claims": 0, "tasks": machines}},
 		{"running", runningTasks, []any{20}, few},
 		{"waits", waitReasons, []any{20}, live},
 		{"points of a machine", pointQuery + `AND p.machine = $2 ORDER BY p.created_at, p.id`, []any{"vault", machineID(machine(3).Key)}, few},

@@ -104,3 +104,43 @@ func (s *Status) Waits(ctx context.Context, limit int) (list []Wait, err error) 
 	}, waitReasons, limit)
 	return list, err
 }
+
+// Left is what a session has not copied yet of what it is to copy.
+type Left struct {
+	// Points, and the Bytes of them that were not dealt with yet.
+	Points, Bytes int64
+	// Planned is true once there are tasks at all.
+	Planned bool
+	// Done are the bytes that were dealt with of all points since Began, when the first copy began; zero: none has.
+	Done  int64
+	Began time.Time
+}
+
+const leftOfSession = `SELECT state, progress, began_at FROM tasks WHERE session = $1`
+
+// Left adds up the tasks of a session.
+func (s *Status) Left(ctx context.Context, session int64) (left Left, err error) {
+	err = s.db.read(ctx, fmt.Sprintf("reading what is left of session %d", session), func(rows *sql.Rows) error {
+		var state TaskState
+		var text string
+		var began int64
+		var progress Progress
+		if err := rows.Scan(&state, &text, &began); err != nil {
+			return err
+		}
+		if err := fromJSON(text, &progress); err != nil {
+			return err
+		}
+		left.Planned = true
+		left.Done += progress.Done
+		if at := maybe(began); !at.IsZero() && (left.Began.IsZero() || at.Before(left.Began)) {
+			left.Began = at
+		}
+		if state == TaskWaiting || state == TaskRunning {
+			left.Points++
+			left.Bytes += max(0, progress.Total-progress.Done)
+		}
+		return nil
+	}, leftOfSession, session)
+	return left, err
+}

@@ -44,6 +44,8 @@ type NewTask struct {
 	Source, Target string
 	// Order: tasks with less come first. Two jobs whose orders begin with the same number take turns.
 	Order int64
+	// Size is what the point holds in bytes, as far as known before it is read: the Total that its Progress begins with.
+	Size int64
 }
 
 // Task is work on one machine in a session, and how far it is. Times are in UTC, and zero where there is none.
@@ -148,9 +150,9 @@ func (t *Tasks) Enqueue(ctx context.Context, lease SessionLease, tasks []NewTask
 			inserted, err := execute(ctx, tx, `
 				INSERT INTO tasks (id, session, machine, point, point_at, source, target, ordinal, state, reason, attempts, next_at, cancel, owner,
 					lease_until, epoch, progress, created_at, began_at, ended_at)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, 0, $11, '', 0, 0, '{}', $10, 0, 0)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', 0, 0, $11, '', 0, 0, $12, $10, 0, 0)
 				ON CONFLICT (session, machine, point) DO NOTHING`,
-				first+int64(i), lease.ID, machineID(task.Machine.Key), point, created, task.Source, task.Target, task.Order, TaskWaiting, stamp(now), cancel)
+				first+int64(i), lease.ID, machineID(task.Machine.Key), point, created, task.Source, task.Target, task.Order, TaskWaiting, stamp(now), cancel, toJSON(Progress{Total: task.Size}))
 			if err != nil {
 				return err
 			}

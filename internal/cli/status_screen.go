@@ -33,6 +33,7 @@ func statusLines(status api.Status, width int) []string {
 	s.notes()
 	s.running()
 	s.waiting()
+	s.toCopy()
 	s.next()
 	s.repositories()
 	s.add("", "as of "+status.At.Local().Format("2006-01-02 15:04:05 MST"))
@@ -146,6 +147,7 @@ func troubles(status api.Status) []string {
 			"sourcewarning":  "a source of " + of + " is not ready",
 			"damagecritical": "copies of " + of + " are damaged", "sessionwarning": of + " needs a look",
 			"spacecritical": "a repository is almost full", "spacewarning": "a repository fills up",
+			"lagwarning": of + " falls behind",
 		}[kind])
 	}
 	return texts
@@ -267,6 +269,32 @@ func (s *screen) waiting() {
 		}
 	}
 	s.section([]string{"WAITING", "", "", "for"}, rows)
+}
+
+// toCopy lists what jobs have still to copy, and how long that takes.
+func (s *screen) toCopy() {
+	var rows [][]string
+	for _, j := range s.status.Jobs {
+		switch lag := j.Lag; {
+		case lag == nil || lag.Points == 0 || j.Last == nil && lag.Points == api.Unknown: // that it has not run yet is told
+		case lag.Points == api.Unknown:
+			rows = append(rows, []string{short(j.Name), "not known", "", "its sources or its target were not listed yet"})
+		default:
+			rows = append(rows, []string{short(j.Name), counted(int(lag.Points), "point"), size(lag.Bytes), catchUpText(*lag)})
+		}
+	}
+	s.section([]string{"TO COPY", "", "", ""}, rows)
+}
+
+// catchUpText says how long it takes to copy what is still to copy.
+func catchUpText(lag api.Lag) string {
+	switch {
+	case lag.Rate == api.Unknown:
+		return "how long that takes is not known: no session has copied yet"
+	case lag.CatchUp == api.Unknown:
+		return "not in sight at " + size(lag.Rate) + "/s"
+	}
+	return "takes about " + lasted(time.Duration(lag.CatchUp)*time.Second) + " at " + size(lag.Rate) + "/s"
 }
 
 // next lists when intervals begin, and how the last ones went.

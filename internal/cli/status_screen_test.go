@@ -81,6 +81,12 @@ func badStatus() api.Status {
 		{Job: "offsite", Reason: "a free slot", Tasks: 60},
 		{Job: "offsite", Reason: "locked by its writer", Tasks: 1, Until: night.Add(6 * time.Minute)},
 	}
+	s.Jobs[0].Lag = &api.Lag{Points: 61, Bytes: 42 << 40 / 10, Rate: 45 << 20, CatchUp: 27*3600 + 660, Limit: 24 * 3600}
+	s.Jobs[1].Lag = &api.Lag{Points: api.Unknown, Bytes: api.Unknown, Rate: api.Unknown, CatchUp: api.Unknown}
+	s.Alarms = append(s.Alarms, api.Alarm{
+		Level: "warning", Kind: "lag", Job: "offsite", Since: night,
+		Text: "at the pace of its sessions it takes about 27h to copy what is still to copy, longer than 1d, which its schedule allows",
+	})
 	s.Jobs = append(s.Jobs, api.Job{Name: "attic", Schedule: "every sunday at 03:00 (UTC)"})
 	s.Repositories[1].Forecast, s.Repositories[2].State = "full in about 9 days", "offline"
 	return s
@@ -93,6 +99,8 @@ func manyStatus() api.Status {
 		s.Machines = append(s.Machines, copyOf(fmt.Sprintf("vm%02d", n), 40*time.Hour-time.Duration(n)*time.Minute))
 	}
 	s.TooOld = 25
+	s.Jobs[0].Lag = &api.Lag{Points: 25, Bytes: 25 << 30, Rate: api.Unknown, CatchUp: api.Unknown}
+	s.Jobs[1].Lag = &api.Lag{Rate: api.Unknown}
 	s.Repositories[0].State, s.Repositories[0].Seen, s.Repositories[2].State = "", ago(50*time.Hour), ""
 	s.Alarms = []api.Alarm{{Level: "critical", Kind: "rpo", Job: "offsite"}, {Level: "critical", Kind: "rpo", Job: "near"}, {Level: "critical", Kind: "rpo", Job: "attic"}}
 	return s

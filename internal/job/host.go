@@ -61,6 +61,8 @@ type PlannedCopy struct {
 	Point          backup.PointID
 	Created        time.Time
 	Source, Target string
+	// Size of the point's objects in bytes, of those whose size is known.
+	Size int64
 }
 
 // Listing is what a source had when it was listed last.
@@ -115,7 +117,7 @@ func (r *runner) plannedCopies(todo []plan.IntervalStep) []PlannedCopy {
 	copies := make([]PlannedCopy, len(todo))
 	for i, step := range todo {
 		copies[i] = PlannedCopy{
-			Machine: *step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created,
+			Machine: *step.Point.Machine, Point: step.Point.ID, Created: step.Point.Created, Size: step.Point.Size,
 			Source: r.Sources[step.Source].Origin.Repository.Name, Target: r.Target.Name,
 		}
 	}

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -30,6 +31,8 @@ type record struct {
 	// before is how many of these it were when this process took the session up, and earlier what was to be copied until then.
 	before  int
 	earlier []job.EarlierCopy
+	// pace is how much this process has dealt with, in how long.
+	pace pace
 }
 
 type openPhase struct {
@@ -44,6 +47,8 @@ type task struct {
 	row      catalog.Task
 	lease    *catalog.TaskLease
 	progress *mover.Progress
+	// attempt is when this process began to copy its point.
+	attempt time.Time
 }
 
 // took is what a task's counters say, or those of whoever had it before.
@@ -51,7 +56,8 @@ func (t *task) took() catalog.Progress {
 	if t.progress == nil {
 		return t.row.Progress
 	}
-	return catalog.Progress{Done: t.progress.Done.Load(), Total: t.progress.Total.Load(), Kept: t.progress.Kept.Load()}
+	total := cmp.Or(t.progress.Total.Load(), t.row.Progress.Total) // it is not read yet
+	return catalog.Progress{Done: t.progress.Done.Load(), Total: total, Kept: t.progress.Kept.Load()}
 }
 
 // context is for what is noted: it is noted also when the session is being stopped.
@@ -206,7 +212,7 @@ func (n *record) waits(wait job.Wait) {
 func (n *record) planned(copies []job.PlannedCopy) {
 	var rows []catalog.NewTask
 	for i, c := range copies {
-		rows = append(rows, catalog.NewTask{Machine: c.Machine, Point: &c.Point, Created: c.Created, Source: c.Source, Target: c.Target, Order: int64(i)})
+		rows = append(rows, catalog.NewTask{Machine: c.Machine, Point: &c.Point, Created: c.Created, Source: c.Source, Target: c.Target, Order: int64(i), Size: c.Size})
 	}
 	_, err := n.catalog.Tasks.Enqueue(n.context(), n.run.held(), rows)
 	n.note(err)
@@ -232,7 +238,7 @@ func (n *record) started(p source.Point, progress *mover.Progress) {
 	claimed, err := n.catalog.Tasks.Take(n.context(), t.id, n.options.Owner, leaseLength)
 	n.note(err)
 	if claimed != nil {
-		t.lease, t.progress, t.row = &claimed.Lease, progress, claimed.Task
+		t.lease, t.progress, t.row, t.attempt = &claimed.Lease, progress, claimed.Task, n.options.Now()
 		row := t.row
 		n.tell(Event{Kind: EventTask, Task: &row})
 	}
@@ -249,6 +255,7 @@ func (n *record) finished(step job.StepReport) {
 	if t == nil || t.lease == nil || step.Err != nil && n.run.context.Err() != nil { // it was interrupted: what is kept is still being written
 		return
 	}
+	n.pace.add(t, step, n.options.Now())
 	var err error
 	if step.Err != nil {
 		err = n.catalog.Tasks.Postpone(n.context(), *t.lease, job.Reason(step.Err), t.took(), true)

@@ -257,7 +257,7 @@ func (s *Scheduler) end(n *record, ended *job.Session, held map[backup.PointID]b
 	} else if err != nil {
 		return err
 	}
-	counts := countsOf(ended, n.stored)
+	counts := countsOf(ended, n.stored, &n.pace)
 	if err := s.ask(n, ended, counts); err != nil { // before the end: whoever takes it over asks again
 		return err
 	}
@@ -333,10 +333,11 @@ func endState(s *job.Session) catalog.SessionState {
 	return catalog.SessionFailed
 }
 
-// countsOf are the figures of a session. stored counts the points copied by all processes that had it.
-func countsOf(s *job.Session, stored int) catalog.Counts {
+// countsOf are the figures of a session. stored counts the points copied by all processes that had it, pace is that of this one.
+func countsOf(s *job.Session, stored int, pace *pace) catalog.Counts {
 	counts := catalog.Counts{
 		"machines": int64(len(s.Tasks)), "copied": int64(stored), "claimed": int64(s.Claimed()), "failed": int64(s.Failed()), "removed": int64(s.Removed()),
+		"pointBytes": pace.bytes, "copyMilliseconds": pace.spent().Milliseconds(),
 		"alarms": int64(len(s.Alarms)), "warnings": int64(len(s.Warnings)), "damagedPoints": int64(s.Damage.Points), "damagedPlaces": int64(s.Damage.Places),
 	}
 	for _, of := range s.Tasks {

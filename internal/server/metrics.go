@@ -52,6 +52,11 @@ var (
 	metricWritten  = gauge("job_last_session_stored_bytes", "What it added to the target.", "job")
 	metricPhase    = gauge("job_last_session_phase_duration_seconds", "How long its phases took.", "job", "phase")
 
+	metricToCopyPoints = gauge("job_to_copy_points", "Points that a job has still to copy. Left out if not known.", "job")
+	metricToCopyBytes  = gauge("job_to_copy_bytes", "What these points hold. Left out if not known.", "job")
+	metricThroughput   = gauge("job_throughput_bytes_per_second", "Bytes of points that the last sessions of a job copied in a second, while they did. Left out if none has copied yet.", "job")
+	metricCatchUp      = gauge("job_catch_up_seconds", "How long it takes at this rate to copy what is still to copy, with what the window leaves. Left out if not known.", "job")
+
 	metricTasksRunning = gauge("tasks_running", "Machines that are worked on now.")
 	metricTasksWaiting = gauge("tasks_waiting", "Machines that wait in a session of a job.", "job")
 
@@ -207,6 +212,12 @@ func (m metrics) job(j api.Job, phases []api.Phase) {
 	m.flag(metricEnabled, j.Enabled, j.Name)
 	m.flag(metricRunning, j.Running != 0, j.Name)
 	m.time(metricNext, j.Next, j.Name)
+	if j.Lag != nil {
+		m.known(metricToCopyPoints, j.Lag.Points, j.Name)
+		m.known(metricToCopyBytes, j.Lag.Bytes, j.Name)
+		m.known(metricThroughput, j.Lag.Rate, j.Name)
+		m.known(metricCatchUp, j.Lag.CatchUp, j.Name)
+	}
 	if j.Last == nil {
 		return
 	}

@@ -14,23 +14,28 @@ import (
 // machinesLimit is how many machines of a job are looked at: more than a job can select.
 const machinesLimit = 100_000
 
-// copies looks at the newest copy of each machine of a job.
-func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
+// copies looks at the newest copy of each machine of a job, and returns what the job has still to copy as far as its sources were
+// listed; nil: that is not known.
+func (l *looker) copies(ctx context.Context, j policy.Job, p past) (*backlog, error) {
 	known, err := l.mirrored(ctx, j.Target.Repository)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ages, err := l.catalog.Status.OldestCopies(ctx, j.Name, j.Target.Repository, machinesLimit)
 	if err != nil || len(ages) == 0 {
-		return err
+		return nil, err
 	}
 	seen, err := l.sightings(ctx, j)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	lags, err := l.lags(ctx, j)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	var newer *backlog
+	if lags != nil && known {
+		newer = &backlog{}
 	}
 	behind, mapped := p.report.behind(), p.report.mapped()
 	for _, age := range ages {
@@ -48,6 +53,8 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 		if copied, linked := mapped[held.Machine.ID]; linked && copied.Created.After(age.Created) { // under another id, which the catalog has for another machine
 			age.Created, held.Created, held.Point = copied.Created, copied.Created, copied.Point
 			held.LagPoints, held.LagBytes = api.Unknown, api.Unknown
+		} else if lag := lags[age.Machine.Key]; newer != nil && lag.Points > 0 {
+			newer.add(j, lag, age.Point == nil)
 		}
 		held.Retired = age.Machine.Retired.Since
 		if j.PurgeAfter > 0 && !held.Retired.IsZero() && !held.Missing.IsZero() && held.Point != "" {
@@ -59,7 +66,7 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) error {
 		l.judgeCopy(&held, age, known)
 		l.status.Machines = append(l.status.Machines, held)
 	}
-	return nil
+	return newer, nil
 }
 
 // judgeCopy says whether a copy is too old, and raises the alarm if it is. The age counts from when the source made the point.

@@ -31,6 +31,9 @@ type past struct {
 	since   time.Time
 	// report is that of ran; nil: there is none.
 	report *report
+	// copied are the bytes of points that the sessions looked at have copied, copying how long they were at it.
+	copied  int64
+	copying time.Duration
 }
 
 // report is what is read of a session's report.
@@ -77,6 +80,10 @@ func (l *looker) past(ctx context.Context, name string) (p past, err error) {
 	sessions, err := l.catalog.Sessions.Of(ctx, name, 0, lookedBack)
 	if err != nil {
 		return p, err
+	}
+	for _, session := range sessions {
+		p.copied += session.Counts["pointBytes"]
+		p.copying += time.Duration(session.Counts["copyMilliseconds"]) * time.Millisecond
 	}
 	for _, session := range sessions {
 		if session.Ended.IsZero() {
@@ -306,7 +313,7 @@ func (l *looker) alarm(level string, alarm api.Alarm) {
 }
 
 // kinds of alarms, those first that say most of what is wrong.
-var kinds = map[string]int{"rpo": 0, "not-run": 1, "failed": 2, "target": 3, "damage": 4, "space": 5, "source": 6, "session": 7}
+var kinds = map[string]int{"rpo": 0, "not-run": 1, "failed": 2, "target": 3, "damage": 4, "space": 5, "source": 6, "lag": 7, "session": 8}
 
 // rank is the place of an alarm's group.
 func rank(a api.Alarm) int {

@@ -63,9 +63,16 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 		l.waitedFor(places, of)
 		l.status.Jobs = append(l.status.Jobs, l.job(of, past))
 		l.judgeJob(of, past)
-		if err := l.copies(ctx, of, past); err != nil {
+		newer, err := l.copies(ctx, of, past)
+		if err != nil {
 			return api.Status{}, err
 		}
+		lag, err := l.lag(ctx, of, past, newer)
+		if err != nil {
+			return api.Status{}, err
+		}
+		l.status.Jobs[len(l.status.Jobs)-1].Lag = lag
+		l.judgeLag(of, lag)
 	}
 	if err := l.repositories(ctx, places); err != nil {
 		return api.Status{}, err
