@@ -33,6 +33,9 @@ var temporaryCodes = map[string]bool{
 	"ConditionalRequestConflict": true, "IncompleteBody": true, "BadDigest": true, "XAmzContentSHA256Mismatch": true, "TransactionInProgress": true,
 }
 
+// skewed is the code for a request whose signature is of another time than the server's.
+const skewed = "RequestTimeTooSkewed"
+
 // classOf tells whether trying again may help.
 func classOf(err error) class {
 	if response, ok := errors.AsType[minio.ErrorResponse](err); ok {
@@ -120,7 +123,7 @@ func (s *Store) answerHint(response minio.ErrorResponse) string {
 		return "the keys are not those of this server: see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and the endpoint in the location"
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
 		return "the session has ended: get new temporary keys (AWS_SESSION_TOKEN)"
-	case "RequestTimeTooSkewed", "RequestExpired":
+	case skewed, "RequestExpired":
 		return "this machine's clock is wrong: set it (timedatectl set-ntp true)"
 	case "AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "InvalidRegion", "IllegalLocationConstraintException":
 		if response.Region != "" {

@@ -32,7 +32,26 @@ func (c *counter) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err == nil && request.Method == http.MethodGet && request.URL.Query().Has("retention") {
 		err = retentionName(response)
 	}
+	if err == nil && request.Method == http.MethodHead && response.StatusCode == http.StatusForbidden {
+		nameSkew(request, response)
+	}
 	return response, err
+}
+
+// maxSkew is how far the time of a request's signature may be from the server's.
+const maxSkew = 15 * time.Minute
+
+// nameSkew makes an answer to a HEAD, which has no body to say why it is no, one that the client reads the reason from, if that is
+// the time of the signature.
+func nameSkew(request *http.Request, response *http.Response) {
+	signed, err := time.Parse("20060102T150405Z", request.Header.Get("X-Amz-Date"))
+	if err != nil {
+		return
+	}
+	if now, err := http.ParseTime(response.Header.Get("Date")); err == nil && now.Sub(signed).Abs() > maxSkew {
+		response.Header.Set("X-Minio-Error-Code", skewed)
+		response.Header.Set("X-Minio-Error-Desc", "the time of the request and the server's differ by more than 15 minutes")
+	}
 }
 
 func (c *counter) kind(request *http.Request) *atomic.Int64 {
@@ -71,6 +90,8 @@ const (
 	attempts = 10
 	// firstAttempts are those of a store that never had an answer: the location may be wrong.
 	firstAttempts = 3
+	// signedAgain is how often a request that came too late is.
+	signedAgain = 2
 	// defaultPause is before the second attempt; each later one is twice the one before, up to maxPause.
 	defaultPause = 100 * time.Millisecond
 	maxPause     = 10 * time.Second
@@ -82,9 +103,10 @@ const (
 )
 
 // retry calls do until it succeeds, fails for good, or was tried often enough, with pauses that grow and differ between
-// clients. size is how many bytes an attempt moves.
+// clients. size is how many bytes an attempt moves. What the server calls signed at a wrong time is signed anew and sent again at
+// once: the process, or the whole machine, may have been stopped in between. With a wrong clock that helps nothing.
 func (s *Store) retry(ctx context.Context, size int64, do func(context.Context) error) error {
-	pause := s.pause
+	pause, signedAnew := s.pause, 0
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -94,6 +116,11 @@ func (s *Store) retry(ctx context.Context, size int64, do func(context.Context) 
 		cancel()
 		if err != nil && ctx.Err() != nil { // what has succeeded has, also if nobody waits for it any more
 			return ctx.Err()
+		}
+		if isCode(err, skewed) && signedAnew < signedAgain {
+			signedAnew++
+			s.counter.retried.Add(1)
+			continue
 		}
 		if err == nil || classOf(err) == permanent {
 			s.reached.Store(true)
