@@ -290,20 +290,12 @@ func (c *compactor) isSparse(ctx context.Context, name format.Name) (bool, error
 	if sparse, known := c.sparse[name]; known {
 		return sparse, nil
 	}
-	reader, err := c.repo.store.Open(ctx, pack.ObjectName(name))
-	if err != nil {
-		if errors.Is(err, storage.ErrNotExist) {
-			return false, nil // moved just now
-		}
-		return false, fmt.Errorf("pack %s: %w", name, err)
+	table, err := c.table(ctx, name)
+	if errors.Is(err, storage.ErrNotExist) {
+		return false, nil // moved just now
 	}
-	defer reader.Close()
-	c.repo.mu.Lock()
-	p := c.repo.state.Packs.Of(name)
-	c.repo.mu.Unlock()
-	table, err := c.repo.readTable(ctx, reader, p)
 	if err != nil && !unreadable(err) {
-		return false, err
+		return false, fmt.Errorf("pack %s: %w", name, err)
 	}
 	thin := 0
 	for _, e := range table.Entries {
@@ -313,6 +305,18 @@ func (c *compactor) isSparse(ctx context.Context, name format.Name) (bool, error
 	}
 	c.sparse[name] = thin*2 > len(table.Entries)
 	return c.sparse[name], nil
+}
+
+func (c *compactor) table(ctx context.Context, name format.Name) (pack.Table, error) {
+	reader, err := c.repo.store.Open(ctx, pack.ObjectName(name))
+	if err != nil {
+		return pack.Table{}, err
+	}
+	defer reader.Close()
+	c.repo.mu.Lock()
+	p := c.repo.state.Packs.Of(name)
+	c.repo.mu.Unlock()
+	return c.repo.readTable(ctx, reader, p)
 }
 
 // isLocked is true if the storage keeps a pack for now: then writing its blocks again wins nothing.

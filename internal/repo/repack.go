@@ -145,12 +145,17 @@ func newFrameMover(r *Repository, from commitlog.Pack) *frameMover {
 }
 
 // move appends a pack's frames at the offsets given. It is true if all of them were good. An error wrapping errLies is that the
-// pack has no frames there.
+// pack has no frames there, errStale that it was given up and deleted meanwhile: in a bucket also after it was opened.
 func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint32) (whole bool, err error) {
-	reader, err := m.repo.store.Open(ctx, pack.ObjectName(p.ID))
+	whole, err = m.moveNow(ctx, p, offsets)
 	if errors.Is(err, storage.ErrNotExist) && m.repo.Refresh(ctx) == nil && !m.repo.isLive(p.ID) {
 		return false, errStale
 	}
+	return whole, err
+}
+
+func (m *frameMover) moveNow(ctx context.Context, p commitlog.Pack, offsets []uint32) (whole bool, err error) {
+	reader, err := m.repo.store.Open(ctx, pack.ObjectName(p.ID))
 	if err != nil {
 		return false, fmt.Errorf("pack %s: %w", p.ID, err)
 	}
@@ -158,7 +163,7 @@ func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint3
 	table, err := m.repo.readTable(ctx, reader, p)
 	if err != nil {
 		if !unreadable(err) {
-			return false, err
+			return false, fmt.Errorf("pack %s: %w", p.ID, err)
 		}
 		m.repo.warn("pack %s is not moved: %v", p.ID, err)
 		if errors.Is(err, ErrCorrupt) {
@@ -188,7 +193,7 @@ func (m *frameMover) move(ctx context.Context, p commitlog.Pack, offsets []uint3
 			at, end := int(int64(e.Offset)-start), int(int64(e.Offset)-start)+e.FrameSize()
 			if end > n {
 				if readErr != nil && !errors.Is(readErr, io.EOF) {
-					return false, readErr
+					return false, fmt.Errorf("pack %s: %w", p.ID, readErr)
 				}
 			} else if pack.CheckEntry(raw[at:end], e, m.repo.hasher) == nil {
 				if _, err := m.writer.Append(raw[at:end]); err != nil {

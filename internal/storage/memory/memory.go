@@ -8,6 +8,7 @@
 //   - Power cuts: [Store.PowerCut] is what the next process finds when, besides, what was not synced may be lost.
 //   - Full: [Store.SetSpace] says how many bytes still fit.
 //   - Stale listings: changes show in listings only some calls later, or when the test says so ([Store.SetListingLag]).
+//   - Deleted while it is read: gone at once, as in a bucket, and not kept for who has it open ([Store.SetReadByName]).
 //   - Latency: [Store.SetLatency]; it uses timers only, so that time costs nothing in a testing/synctest bubble.
 //   - Counts: calls and bytes by operation and by kind of object ([Store.Calls], [Store.Bytes]).
 //
@@ -286,6 +287,9 @@ func (r *reader) ReadAt(p []byte, off int64) (n int, err error) {
 			return fmt.Errorf("%s: reader is closed", r.name)
 		case off < 0:
 			return fmt.Errorf("%s: offset %d is negative", r.name, off)
+		}
+		if _, there := r.store.objects[r.name]; !there && r.store.script.byName {
+			return fmt.Errorf("reading %s: %w", r.name, storage.ErrNotExist)
 		}
 		if off < int64(len(r.content)) {
 			n = copy(p, r.content[off:])

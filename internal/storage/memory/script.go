@@ -55,6 +55,8 @@ type script struct {
 	// calls is how many there were; crashAt is the number of the last one that works.
 	calls, crashAt int
 	now            func() time.Time
+	// byName makes each read one of the name.
+	byName bool
 }
 
 // applied is an error for a call that took effect.
@@ -112,6 +114,13 @@ func (s *Store) SetClock(now func() time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script.now = now
+}
+
+// SetReadByName makes readers fail once their object is deleted, as those of a bucket do.
+func (s *Store) SetReadByName() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script.byName = true
 }
 
 // SetListingLag makes listings stale: what is published or deleted from now on shows in those that begin after that
