@@ -68,19 +68,9 @@ func wantStored(t testing.TB, r *repo.Repository, p *sourcetest.Point) {
 		t.Fatal(err)
 	}
 	for i, o := range p.Objects {
-		content := stored.Objects[i].Inline
-		if root := stored.Roots[i]; root != nil {
-			content = make([]byte, root.Size)
-			var mu sync.Mutex
-			err := r.ReadObject(t.Context(), *root, repotest.EachBlock(func(b repo.Block, plain []byte) error {
-				mu.Lock()
-				defer mu.Unlock()
-				copy(content[b.Offset:], plain)
-				return nil
-			}), func(int64) {})
-			if err != nil {
-				t.Fatal(err)
-			}
+		content, err := repotest.ReadObject(t.Context(), r, stored, i)
+		if err != nil {
+			t.Fatal(err)
 		}
 		if !bytes.Equal(content, o.Data) {
 			at := 0

@@ -19,7 +19,6 @@ import (
 	"ferry/internal/mover"
 	"ferry/internal/plan"
 	"ferry/internal/repo"
-	"ferry/internal/repo/tree"
 	"ferry/internal/repotest"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
@@ -170,27 +169,6 @@ func stepErrors(report job.Report) error {
 	return errors.Join(errs...)
 }
 
-// readObject reads an object whole.
-func readObject(ctx context.Context, r *repo.Repository, p *repo.Point, i int) ([]byte, error) {
-	root := p.Roots[i]
-	if root == nil {
-		return p.Objects[i].Inline, nil
-	}
-	content := make([]byte, root.Size)
-	var mu sync.Mutex
-	dealtWith := int64(0)
-	err := r.ReadObject(ctx, *root, repotest.EachBlock(func(block tree.Block, plain []byte) error {
-		mu.Lock()
-		defer mu.Unlock()
-		copy(content[block.Offset:], plain)
-		return nil
-	}), func(n int64) { mu.Lock(); dealtWith += n; mu.Unlock() })
-	if err == nil && dealtWith != root.Size {
-		err = fmt.Errorf("%s: told of %d bytes of %d", p.Objects[i].Name, dealtWith, root.Size)
-	}
-	return content, err
-}
-
 // compare returns an error unless the repository's point is the source's, byte for byte.
 func compare(ctx context.Context, r *repo.Repository, want *sourcetest.Point) error {
 	p, err := r.ReadPoint(ctx, want.ID())
@@ -201,7 +179,7 @@ func compare(ctx context.Context, r *repo.Repository, want *sourcetest.Point) er
 		return fmt.Errorf("%s: described otherwise: %+v", want.Native, p.Point)
 	}
 	for i, o := range want.Objects {
-		content, err := readObject(ctx, r, p, i)
+		content, err := repotest.ReadObject(ctx, r, p, i)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", want.Native, o.Name, err)
 		}

@@ -4,66 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/repotest"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
 )
 
-// pauses makes some of the calls of processes wait until others have made many. One process at least goes on.
-type pauses struct {
-	mu     sync.Mutex
-	turn   *sync.Cond
-	calls  int
-	random *rand.Rand
-	// live processes, and calls that wait.
-	live, waiting int
-}
-
-func newPauses(seed uint64) *pauses {
-	p := &pauses{random: rand.New(rand.NewPCG(seed, 1))}
-	p.turn = sync.NewCond(&p.mu)
-	return p
-}
-
-// run is one process.
-func (p *pauses) run(group *sync.WaitGroup, process func()) {
-	p.mu.Lock()
-	p.live++
-	p.mu.Unlock()
-	group.Go(func() {
-		process()
-		p.mu.Lock()
-		p.live--
-		p.turn.Broadcast()
-		p.mu.Unlock()
-	})
-}
-
-// before a call: one in some waits for up to so many calls of anybody.
-func (p *pauses) before(memory.Op, string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.calls++
-	p.turn.Broadcast()
-	if p.random.IntN(60) > 0 {
+// pausing makes one call in some wait for up to so many calls of anybody.
+func pausing(p *repotest.Pauses) func(memory.Op, string) error {
+	return func(memory.Op, string) error {
+		if p.Call(60) {
+			p.Wait(p.Draw(800), nil)
+		}
 		return nil
 	}
-	p.waiting++
-	for until := p.calls + p.random.IntN(800); p.calls < until && p.waiting < p.live; {
-		p.turn.Wait()
-	}
-	p.waiting--
-	return nil
 }
 
 // Several ingesters, several reclaimers without any grace, a compacter and readers at once, all paused at arbitrary calls for longer than
-// it takes the others to condemn and delete: nothing is lost, and readers never fail.
+// it takes the others to condemn and delete: nothing is lost, and readers never fail. Every second time what is deleted is gone for
+// who has it open, too, as in a bucket.
 func TestReclaimBesideWritersAndReaders(t *testing.T) {
 	rounds := 6
 	if testing.Short() {
@@ -77,29 +41,32 @@ func TestReclaimBesideWritersAndReaders(t *testing.T) {
 			r := must(openSmall(t.Context(), store, ""))(t)
 			mustCopyAll(t, r, kept...)
 			closeRepo(t, r)
-			p := newPauses(seed)
-			store.SetFault(p.before)
+			p := repotest.NewPauses(seed)
+			if seed%2 == 1 {
+				store.SetReadByName()
+			}
+			store.SetFault(pausing(p))
 			var working, idle sync.WaitGroup
 			var done atomic.Bool
 			copied := make([]*sourcetest.Point, 3)
 			for i := range copied {
-				p.run(&working, func() { copied[i] = ingestAndForget(t, store, kept[0], seed*10+uint64(i)) })
+				p.Run(&working, func() { copied[i] = ingestAndForget(t, store, kept[0], seed*10+uint64(i)) })
 			}
 			for range 2 {
-				p.run(&idle, func() {
+				p.Run(&idle, func() {
 					// Not for ever: what is not named yet is garbage to them, so that copies may never come to an end.
 					for range 10 {
 						reclaimAsOther(t, store)
 					}
 				})
 			}
-			p.run(&idle, func() {
+			p.Run(&idle, func() {
 				for range 4 {
 					compactAsOther(t, store)
 				}
 			})
 			for i := range 2 {
-				p.run(&idle, func() {
+				p.Run(&idle, func() {
 					reader, err := openSmall(context.Background(), store, "")
 					if err != nil {
 						t.Errorf("open: %v", err)
