@@ -48,18 +48,11 @@ type proxy struct {
 	faults atomic.Int64
 }
 
-// newProxy starts a proxy. Requests keep the Host that they were signed for: the proxy's own.
+// newProxy starts a proxy.
 func newProxy(t *testing.T, decide func(n int64, request *http.Request) fault) *proxy {
 	t.Helper()
 	p := &proxy{decide: decide}
-	target := &url.URL{Scheme: "http", Host: shared.address}
-	forward := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.Out.Host = r.In.Host
-		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-	}
+	forward := onward()
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		what := p.decide(p.count.Add(1)-1, r)
 		if what != none {
@@ -93,6 +86,18 @@ func newProxy(t *testing.T, decide func(n int64, request *http.Request) fault) *
 	}))
 	t.Cleanup(p.Close)
 	return p
+}
+
+// onward is what hands requests on to the server. They keep the Host that they were signed for: the proxy's own.
+func onward() *httputil.ReverseProxy {
+	target := &url.URL{Scheme: "http", Host: shared.address}
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
 }
 
 // location of a repository in a bucket, through the proxy.
@@ -244,8 +249,7 @@ func TestParallelReads(t *testing.T) {
 	under, most := 0, 0
 	full := make(chan struct{})
 	const want = 4
-	target := &url.URL{Scheme: "http", Host: shared.address}
-	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host }}
+	forward := onward()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Range") != "" && strings.Contains(r.URL.Path, "/packs/") {
 			mu.Lock()
