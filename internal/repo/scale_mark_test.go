@@ -5,6 +5,8 @@ package repo_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -36,7 +38,7 @@ import (
 
 // Measures a mark over FERRY_SCALE_BLOCKS blocks and thirty points of each of twenty machines, in a repository made in the
 // folder FERRY_SCALE_DIR: index, trees, points and log are what ferry writes, packs of blocks are holes. It needs 220 bytes of
-// disk for each block. docs/performance.md has the figures.
+// disk for each block. FERRY_SCALE_RESULTS names a file that gets what each step took, as a line of JSON. docs/performance.md has the figures.
 
 const (
 	scaleMachines  = 20
@@ -123,9 +125,36 @@ func (m *meter) reset() {
 	m.began, m.used = time.Now(), m.processor()
 }
 
-func (m *meter) step(what string, args ...any) {
+// measured is what a step took, for test/bench/scale.py.
+type measured struct {
+	Step      string  `json:"step"`
+	Seconds   float64 `json:"seconds"`
+	Processor float64 `json:"processor"` // seconds
+	Peak      int64   `json:"peak"`      // bytes of memory
+	Anonymous int64   `json:"anonymous"` // of them those that are not of files
+	Requests  int64   `json:"requests"`  // of a distant storage
+	Read      int64   `json:"read"`      // bytes
+}
+
+// step says what a step took. distant is the storage that it read, nil if it is no distant one.
+func (m *meter) step(name string, distant *countingStore, what string, args ...any) {
+	m.anonymous.Store(max(m.anonymous.Load(), status("RssAnon:")))
+	line := measured{
+		Step: name, Seconds: time.Since(m.began).Seconds(), Processor: (m.processor() - m.used).Seconds(),
+		Peak: status("VmHWM:") << 10, Anonymous: m.anonymous.Load() << 10,
+	}
+	if distant != nil {
+		line.Requests, line.Read = distant.requests.Swap(0), distant.read.Swap(0)
+		what += fmt.Sprintf(": %d requests, %d MiB", line.Requests, line.Read>>20)
+	}
 	m.t.Logf("%-72s %7.1f s, processor %7.1f s, peak %5d MiB, of it not of files %5d MiB, live %6d KiB", fmt.Sprintf(what, args...),
-		time.Since(m.began).Seconds(), (m.processor() - m.used).Seconds(), status("VmHWM:")>>10, m.anonymous.Load()>>10, m.live.Load()>>10)
+		line.Seconds, line.Processor, line.Peak>>20, line.Anonymous>>20, m.live.Load()>>10)
+	if path := os.Getenv("FERRY_SCALE_RESULTS"); path != "" {
+		file := must(os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600))(m.t)
+		if err := errors.Join(json.NewEncoder(file).Encode(line), file.Close()); err != nil {
+			m.t.Fatal(err)
+		}
+	}
 	m.reset()
 }
 
@@ -147,26 +176,39 @@ func TestScaleMark(t *testing.T) {
 	defer store.Close()
 	env := repo.Environment{CacheDir: filepath.Join(dir, "cache")}
 	m := newMeter(t)
+	scaleMake(t, m, store, env, path, blocks)
+	scaleMarkWarm(t, m, store, env, blocks)
+	env.CacheDir = filepath.Join(dir, "cold")
+	scaleMarkCold(t, m, &countingStore{Store: store}, env, blocks)
+}
+
+// The steps are functions of their own, so that none keeps in memory what the one before had.
+
+func scaleMake(t *testing.T, m *meter, store storage.Store, env repo.Environment, path string, blocks uint64) {
 	r := must(repo.Init(t.Context(), store, env, repo.Options{BlockSize: scaleBlock}))(t)
 	scaleIndex(t, r, path, blocks)
-	m.step("%d blocks in %d packs and an index of them made", blocks, blocks/scalePackOf)
+	m.step("make", nil, "%d blocks in %d packs and an index of them made", blocks, blocks/scalePackOf)
 	nodes := scaleTrees(t, r, blocks)
 	if err := r.WriteCheckpoint(t.Context()); err != nil { // a repository of this size has one, since it was made in more entries
 		t.Fatal(err)
 	}
 	closeRepo(t, r)
-	m.step("%d points of %d machines ingested, %d MiB of nodes", scalePoints*scaleMachines, scaleMachines, nodes>>20)
+	m.step("ingest", nil, "%d points of %d machines ingested, %d MiB of nodes", scalePoints*scaleMachines, scaleMachines, nodes>>20)
+}
 
-	r = must(repo.Open(t.Context(), store, env))(t)
-	m.step("opened")
+func scaleMarkWarm(t *testing.T, m *meter, store storage.Store, env repo.Environment, blocks uint64) {
+	m.reset()
+	r := must(repo.Open(t.Context(), store, env))(t)
+	m.step("open", nil, "opened")
 	scaleReclaim(t, r, blocks)
 	closeRepo(t, r)
-	m.step("opened, marked and merged with the index")
+	m.step("mark", nil, "opened, marked and merged with the index")
+}
 
-	distant := &countingStore{Store: store}
-	env.CacheDir = filepath.Join(dir, "cold")
-	r = must(repo.Open(t.Context(), distant, env))(t)
-	m.step("cold, from a distant storage: opened: %s", distant.counted())
+func scaleMarkCold(t *testing.T, m *meter, distant *countingStore, env repo.Environment, blocks uint64) {
+	m.reset()
+	r := must(repo.Open(t.Context(), distant, env))(t)
+	m.step("open cold", distant, "cold, from a distant storage: opened")
 	p := r.Entries()[len(r.Entries())-1]
 	header := must(r.ReadHeader(t.Context(), p.ID))(t)
 	for _, err := range r.Leaves(t.Context(), header.Roots[0]) {
@@ -174,10 +216,10 @@ func TestScaleMark(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m.step("cold: the trees of one point of %d blocks: %s", header.Roots[0].Blocks(), distant.counted())
+	m.step("trees cold", distant, "cold: the trees of one point of %d blocks", header.Roots[0].Blocks())
 	scaleReclaim(t, r, blocks)
 	closeRepo(t, r)
-	m.step("cold: marked and merged with the index: %s", distant.counted())
+	m.step("mark cold", distant, "cold: marked and merged with the index")
 }
 
 // scaleReclaim marks, and checks that everything is found to be live that is.
@@ -333,10 +375,6 @@ type countingStore struct {
 }
 
 func (s *countingStore) ParallelReads() int { return 8 }
-
-func (s *countingStore) counted() string {
-	return fmt.Sprintf("%d requests, %d MiB", s.requests.Swap(0), s.read.Swap(0)>>20)
-}
 
 func (s *countingStore) Open(ctx context.Context, name string) (storage.Reader, error) {
 	reader, err := s.Store.Open(ctx, name)

@@ -9,6 +9,7 @@ Parameters are environment variables:
   OTHERS="restic borg"          what to compare with besides zstd and cp; OTHERS= for none
   POINTS=30  MANY_POINTS=10000  points in the repository that one is dropped from; points that a copy of nothing new meets
   ENCRYPT=0                     repositories without encryption
+  SCALE_BLOCKS=50000000         blocks of the repository of the row scale: 220 bytes of disk for each
   PROFILE=1                     profiles of the processor's time, in another round that does not count
   BENCH_DIR                     where to work; default: ferry-bench in TMPDIR or /var/tmp. Removed afterwards, unless KEEP=1
   FERRY=bin/ferry  RESTIC=…     the programs; restic by default the one that peers.sh built, else the installed one
@@ -38,6 +39,7 @@ class Config:
         self.runs = number("RUNS", 5)
         self.points = number("POINTS", 30)
         self.many_points = number("MANY_POINTS", 10000)
+        self.scale_blocks = number("SCALE_BLOCKS", 50_000_000)
         self.rows = (env.get("ROWS") or " ".join(rows.NAMES)).split()
         self.others = env.get("OTHERS", "restic borg").split()
         self.encrypt = env.get("ENCRYPT") != "0"
@@ -69,7 +71,8 @@ class Config:
             sys.exit(f"{self.work} holds something else; remove it or choose another BENCH_DIR")
         with open(mark, "w", encoding="utf-8"):
             pass
-        needed, free = self.content_mib * 5, shutil.disk_usage(self.work).free >> 20
+        needed = self.content_mib * 5 + (self.scale_blocks * 220 >> 20 if "scale" in self.rows else 0)
+        free = shutil.disk_usage(self.work).free >> 20
         if free < needed:
             sys.exit(f"{self.work} has {free} MiB free; the benchmark needs {needed}")
 
@@ -81,18 +84,28 @@ class Config:
             shutil.rmtree(os.path.join(self.work, folder), ignore_errors=True)
 
 
-def report(config, bench):
+def report(config, bench, failed, limits=""):
     """The table, what the machine can do at best, and all measurements."""
     commit = bench.text("git", "describe", "--always", "--dirty")
     lines = [
         f"{time.strftime('%Y-%m-%d')}, Ferry {commit}, {os.cpu_count()} processors ({bench.processor()}), image of {config.image_mib} MiB holding "
         f"{config.content_mib} MiB, next state with {bench.data.changed / measure.MEBIBYTE:.0f} MiB of changed clusters of 64 KiB, page cache warm, "
-        f"medians of {config.runs} runs. {'Encrypted' if config.encrypt else 'NOT encrypted'}. {bench.versions()}",
+        f"medians of {config.runs} runs. {'Encrypted' if config.encrypt else 'NOT encrypted'}. {bench.versions()} Row scale: {config.scale_blocks} blocks.",
         "", measure.HEAD,
     ]
     lines += filter(None, (bar.line(bench.results) for bar in bench.bars()))
-    lines += ["", bench.limits(), "", bench.results.table()]
+    lines += [f"| {work} | FAILED | | | **no** | | |" for work in failed]
+    lines += ["", limits, "", bench.results.table()]
     return "\n".join(lines) + "\n"
+
+
+def write(config, text):
+    """Put the report where it is kept, whole."""
+    os.makedirs(config.results, exist_ok=True)
+    path = os.path.join(config.results, "report.md")
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".tmp", path)
 
 
 def main():
@@ -109,15 +122,15 @@ def main():
     config.take_folder()
     try:
         bench = rows.Bench(config)
-        bench.run()
-        text = report(config, bench)
+        failed = bench.run(lambda failed: write(config, report(config, bench, failed)))
+        text = report(config, bench, failed, bench.limits() if bench.has_image else "")
+        write(config, text)
     finally:
         config.clean()
-    os.makedirs(config.results, exist_ok=True)
-    with open(os.path.join(config.results, "report.md"), "w", encoding="utf-8") as file:
-        file.write(text)
     print(text)
     say(f"the report is in {config.results}")
+    if failed:
+        sys.exit(f"failed: {' '.join(failed)}")
 
 
 if __name__ == "__main__":

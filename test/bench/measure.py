@@ -34,6 +34,14 @@ class Run:
     read: int | None = None
 
 
+class Figure(Run):
+    """A figure by itself, in place of a time."""
+
+    def __init__(self, figure):
+        super().__init__(0, 0, 0, 0)
+        self.count = self.slope = figure
+
+
 def run(command, output=None, env=None, log=None, stdout=None):
     """Time a command. Its output folder or file is measured before and after."""
     before = stored(output) if output else 0
@@ -97,8 +105,8 @@ class Results:
         values = [getattr(one, metric) for one in self.runs.get((work, program), ())]
         return statistics.median(values) if values and None not in values else None
 
-    def peak(self, programs):
-        return max((one.memory for (_, program), runs in self.runs.items() if program in programs for one in runs), default=None)
+    def peak(self, keys):
+        return max((one.memory for key in keys for one in self.runs[key]), default=None)
 
     def table(self):
         """All measurements, in Markdown."""
@@ -131,6 +139,8 @@ class Bar:
     against_metric: str | None = None
     # base replaces the other program's figure.
     base: float | None = None
+    # base_text says what it is.
+    base_text: str = "what changed"
 
     def line(self, results):
         """The row's line in Markdown; None if it was not measured."""
@@ -146,7 +156,7 @@ class Bar:
         shown = f"{measured:.3f} ×" if other else figure(value, self.metric)
         reached = "" if self.limit is None else "yes" if measured <= self.limit else "**no**"
         bar = "" if self.limit is None else f"≤ {self.limit} ×" if other else f"≤ {figure(self.limit, self.metric)}"
-        against = f"{self.against or 'what changed'} {figure(other, self.against_metric or self.metric)}" if other else ""
+        against = f"{self.against or self.base_text} {figure(other, self.against_metric or self.metric)}" if other else ""
         return f"| {self.row} | {self.text} | {bar} | {shown} | {reached} | {figure(value, self.metric)} | {against} |"
 
 
@@ -159,4 +169,6 @@ def figure(value, metric):
         return f"{value:.2f} s"
     if metric == "count":
         return f"{value:.0f}"
+    if metric == "slope":
+        return f"{value:.2f} bytes"
     return f"{value / MEBIBYTE:.1f} MiB"

@@ -10,7 +10,8 @@ import sys
 import dataset
 import machines
 import programs
-from measure import Bar, Results, Run, run, say
+import scale
+from measure import Bar, Figure, Results, Run, run, say
 
 MEBIBYTE = 1 << 20
 ZSTD, CP, RESTIC, BORG = "zstd -1 -T0", "cp --sparse=always", "restic", "borg"
@@ -25,7 +26,10 @@ WORKS = {
     "replicate": ("replicate",),
     "drop": ("drop",),
     "machines": ("machines",),
+    "scale": ("scale",),
 }
+# The works that do not need the image; nor is their memory that of the others.
+OWN_DATA = ("machines", "scale")
 NAMES = [row for served in WORKS.values() for row in served] + ["memory"]
 
 BARS = [
@@ -47,20 +51,26 @@ BARS = [
     Bar("replicate", "copy repository to repository, same keys", "replicate", "ferry", "seconds", 2, "cp -r, sync", "synced"),
     Bar("drop", "drop a point, reclaim: data packs read", "drop", "ferry packs read", "count", 0),
     Bar("drop", "… time", "drop", "ferry", "seconds", None, RESTIC),
+    Bar("drop", "… time, in proportion to trees", "drop", "ferry", "seconds", 1.1, base_text="half the points, times as many bytes of trees:"),
     Bar("machines", "2,000 machines, 100,000 points: all listed, and an interval planned", "machines", "ferry explain", "seconds", 2),
     Bar("machines", "… a session with nothing to do", "machines", "ferry session", "seconds", None),
     Bar("machines", "… server's memory, with sessions", "machines", "ferry session", "memory", 300 * MEBIBYTE),
     Bar("machines", "… ferry status", "machines", "ferry status", "seconds", 0.3),
     Bar("machines", "… server idle for 60 s, processor", "machines", "ferry idle", "cpu", 0.6),
+    Bar("scale", "many blocks × 30 points: open", "scale", "ferry open", "seconds", None),
+    Bar("scale", "… ingest of 600 points, all blocks known", "scale", "ferry ingest", "seconds", None),
+    Bar("scale", "… mark", "scale", "ferry mark", "seconds", None),
+    Bar("scale", "… open cold, distant storage", "scale", "ferry open cold", "seconds", None),
+    Bar("scale", "… … requests", "scale", "ferry open cold, requests", "count", None),
+    Bar("scale", "… … read", "scale", "ferry open cold", "read", None),
+    Bar("scale", "… mark cold", "scale", "ferry mark cold", "seconds", None),
+    Bar("scale", "… … requests", "scale", "ferry mark cold, requests", "count", None),
+    Bar("scale", "… peak memory, the most of any of these", "scale", "ferry peak", "memory", 1024 * MEBIBYTE),
+    Bar("scale", "… memory for a further block: open", "scale", "ferry open, slope", "slope", 1),
+    Bar("scale", "… … open cold", "scale", "ferry open cold, slope", "slope", 1),
+    Bar("scale", "… … mark", "scale", "ferry mark, slope", "slope", 1),
+    Bar("scale", "… … mark cold", "scale", "ferry mark cold, slope", "slope", 1),
 ]
-
-
-class Packs(Run):
-    """How many packs were read, in place of a time."""
-
-    def __init__(self, count):
-        super().__init__(0, 0, 0, 0)
-        self.count = count
 
 
 class Bench:
@@ -69,6 +79,7 @@ class Bench:
     def __init__(self, config):
         self.config, self.results = config, Results()
         self.log = f"{config.work}/log"
+        self.trees = None  # how many times the trees of half the points all points have
         for folder in ("repositories", "cache", "out", "restored", "states"):
             shutil.rmtree(f"{config.work}/{folder}", ignore_errors=True)
         os.makedirs(f"{config.work}/out")
@@ -84,11 +95,26 @@ class Bench:
     def wants(self, *asked):
         return any(row in self.config.rows for row in asked)
 
-    def run(self):
-        self.data.make_base()
+    @property
+    def has_image(self):
+        return any(self.wants(*served) for work, served in WORKS.items() if work not in OWN_DATA)
+
+    def run(self, finished):
+        """Run all works, and call finished after each. One that fails does not lose the others; returns those that did."""
+        if self.has_image:
+            self.data.make_base()
+        failed = []
         for work, served in WORKS.items():
-            if self.wants(*served):
+            if not self.wants(*served):
+                continue
+            try:
                 getattr(self, "do_" + work.replace("-", "_"))(work)
+            except (SystemExit, Exception) as err:  # pylint: disable=broad-exception-caught
+                say(f"{work} FAILED: {err}")
+                failed.append(work)
+                self.ferry.profile = None
+            finished(failed)
+        return failed
 
     def rounds(self, work, program_runs, after_round=lambda: None):
         """Run all programs of a work in turn, again and again; a slow minute of the machine meets all of them."""
@@ -159,11 +185,15 @@ class Bench:
             return
         say("making repositories with the first state")
         folder = os.path.dirname(self.data.base)
-        self.ferry.fresh("base")
-        self.ferry.copy(folder, "base")
-        for program in self.others:
-            program.fresh("base")
-            program.backup("base", folder, *(["base"] if program is self.borg else []))
+        try:
+            self.ferry.fresh("base")
+            self.ferry.copy(folder, "base")
+            for program in self.others:
+                program.fresh("base")
+                program.backup("base", folder, *(["base"] if program is self.borg else []))
+        except BaseException:
+            self.ferry.drop("base")  # the next work tries again
+            raise
 
     # Next states.
 
@@ -326,7 +356,7 @@ class Bench:
         points = self.config.points
         say(f"making repositories with {points} points")
         image = f"{self.config.work}/states/bench.raw"
-        os.makedirs(os.path.dirname(image))
+        os.makedirs(os.path.dirname(image), exist_ok=True)
         dataset.call("cp", "--sparse=always", self.data.base, image, log=self.log)
         for program in filter(None, (self.ferry, self.restic)):
             program.clone("base", "points")
@@ -335,10 +365,14 @@ class Bench:
             self.ferry.copy(os.path.dirname(image), "points")
             if self.restic:
                 self.restic.backup("points", os.path.dirname(image))
+            if number == points // 2:
+                self.ferry.clone("points", "half")
 
-        def ferry():
-            self.ferry.clone("points", "dropped")
-            return self.drop_point("dropped")
+        def ferry(repository):
+            def once():
+                self.ferry.clone(repository, "dropped")
+                return self.drop_point("dropped")
+            return once
 
         def restic():
             self.restic.clone("points", "dropped")
@@ -346,12 +380,14 @@ class Bench:
             middle = [part.split('"')[1] for part in listed.split('"short_id":')[1:]][points // 2]
             return self.restic.measure("dropped", "forget", "-q", "--prune", middle)
 
-        self.rounds(work, {"ferry": ferry} | ({RESTIC: restic} if self.restic else {}))
-        self.results.add(work, "ferry packs read", Packs(self.data_packs_read_by_drop()))
+        self.rounds(work, {"ferry, half the points": ferry("half"), "ferry": ferry("points")} | ({RESTIC: restic} if self.restic else {}))
+        self.trees = self.tree_bytes("points") / self.tree_bytes("half")
+        self.results.add(work, "ferry packs read", Figure(self.data_packs_read_by_drop()))
         self.check_restore("dropped", image)
         for program in filter(None, (self.ferry, self.restic)):
             program.drop("points")
             program.drop("dropped")
+        self.ferry.drop("half")
         shutil.rmtree(os.path.dirname(image))
 
     def drop_point(self, repository):
@@ -379,6 +415,10 @@ class Bench:
             sys.exit(f"{self.config.work} lies on a file system without access times: nothing shows which packs are read")
         return read(lambda: self.drop_point("dropped"))
 
+    def tree_bytes(self, repository):
+        """Bytes of the packs that trees are in."""
+        return sum(os.path.getsize(path) for path in glob.glob(f"{self.ferry.place(repository)}/packs/*/*") if not is_data_pack(path))
+
     # Many machines.
 
     def do_machines(self, work):
@@ -387,6 +427,16 @@ class Bench:
             self.rounds(work, {"ferry explain": server.explain, "ferry session": server.session, "ferry status": server.status})
             say("the server idles for a minute")
             self.results.add(work, "ferry idle", server.idle(60))
+
+    # Many blocks.
+
+    def do_scale(self, work):
+        say(f"making a repository with {self.config.scale_blocks} blocks, and marking it")
+        test = scale.Scale(self.config.work, self.log)
+        test.measure(self.config.scale_blocks, self.results, work)
+        for number in range(min(3, self.config.runs)):
+            say(f"what its memory grows by: round {number + 1} of {min(3, self.config.runs)}")
+            test.slope(self.results, work)
 
     # Checks, and words for the report.
 
@@ -405,9 +455,13 @@ class Bench:
         wanted = [bar for bar in BARS if bar.row in self.config.rows]
         for bar in wanted:
             if bar.metric == "read":
-                bar.base = self.data.changed
-        peak = self.results.peak([program for work, program in self.results.runs if program.startswith("ferry") and work != "machines"])
+                bar.base = self.data.changed if bar.row != "scale" else None
+            half = self.results.median("drop", "ferry, half the points", "seconds")
+            if bar.base_text.startswith("half") and half and self.trees:
+                bar.base = half * self.trees
+        peak = self.results.peak([key for key in self.results.runs if key[0] not in OWN_DATA and key[1].startswith("ferry")])
         if peak and "memory" in self.config.rows:
+            self.results.runs.pop(("all", "ferry"), None)  # it comes last
             self.results.add("all", "ferry", Run(0, 0, 0, peak))
             wanted.append(Bar("memory", "peak memory, the most of any of these", "all", "ferry", "memory", 300 * MEBIBYTE))
         return wanted
