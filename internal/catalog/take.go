@@ -36,7 +36,7 @@ func takeTask(ctx context.Context, tx *sql.Tx, id int64, takeOver bool, owner st
 	until := now.Add(length)
 	args := append(expiredArgs(owner, now), id, stamp(until), flag(takeOver))
 	changed, err := execute(ctx, tx, `
-		UPDATE tasks SET state = 'running', owner = $1, lease_until = $5, epoch = epoch + 1, attempts = attempts + $6, reason = '', next_at = 0,
+		UPDATE tasks SET state = 'running', owner = $1, lease_until = $5, epoch = epoch + 1, reason = '', next_at = 0,
 			began_at = CASE WHEN began_at = 0 THEN $2 ELSE began_at END
 		WHERE id = $4 AND (state = 'waiting' AND $6 = 0 OR state = 'running' AND $6 = 1 AND `+expired+`)`, args...)
 	if err != nil || changed == 0 {

@@ -55,7 +55,7 @@ type Task struct {
 	Job         string
 	State       TaskState
 	Reason      string
-	// Attempts is how often the task failed or lost its owner.
+	// Attempts is how often the task failed. That its owner went is no failure of it.
 	Attempts             int64
 	Cancel               Cancel
 	Owner                string

@@ -187,7 +187,7 @@ func TestAPausedOwnerLosesItsLease(t *testing.T) {
 		must(t, err)
 		clock.move(time.Minute)
 		taken := mustClaim(t, c, "new")
-		if taken.Lease.Epoch != old.Lease.Epoch+1 || taken.Attempts != 1 || taken.Progress != (Progress{Done: 2, Kept: 1}) {
+		if taken.Lease.Epoch != old.Lease.Epoch+1 || taken.Attempts != 0 || taken.Progress != (Progress{Done: 2, Kept: 1}) {
 			t.Errorf("taken over %+v", taken)
 		}
 		_, renewed := c.Tasks.Renew(ctx, &old.Lease, time.Minute, Progress{Done: 99})
@@ -213,7 +213,7 @@ func TestClockSetBack(t *testing.T) {
 		beginWith(t, c, "offsite", 1)
 		mustClaim(t, c, "dead")
 		clock.move(-48 * time.Hour)
-		if taken := mustClaim(t, c, "new"); taken.Attempts != 1 {
+		if taken := mustClaim(t, c, "new"); taken.Attempts != 0 {
 			t.Errorf("claimed %+v", taken)
 		}
 	})
@@ -324,7 +324,7 @@ func TestExpireOthers(t *testing.T) {
 		if must(t, err); n != 2 {
 			t.Errorf("%d leases ended: one task, one session", n)
 		}
-		if taken := mustClaim(t, c, "after"); taken.Attempts != 1 || taken.ID == mine.ID {
+		if taken := mustClaim(t, c, "after"); taken.Attempts != 0 || taken.ID == mine.ID {
 			t.Errorf("taken %+v", taken)
 		}
 		if _, _, found, err := c.Sessions.Take(ctx, "after", time.Minute); err != nil || !found {
