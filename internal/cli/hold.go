@@ -37,7 +37,7 @@ The reason is written in the repository's log in clear, also if it is encrypted.
 		},
 	}
 	command.Flags().StringVar(&f.reason, "reason", "", "`TEXT` that says why, for whoever wonders later; needed")
-	command.Flags().StringVar(&f.until, "until", "", "hold until the end of this `DATE`, or a time, and no longer (default: until ferry release)")
+	command.Flags().StringVar(&f.until, "until", "", "hold through this `DATE`, or until a time comes, and no longer (default: until ferry release)")
 	return command
 }
 
@@ -99,7 +99,7 @@ func holdUntil(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	until, ok := plan.ParseTime(text, time.Local)
+	until, ok := plan.ParseUntil(text, time.Local)
 	switch {
 	case !ok:
 		return until, usage("--until %s: say a day or a time, such as 2027-03-31 or \"2027-03-31 18:00\"", printable(text))

@@ -58,6 +58,14 @@ func TestHoldUntilTheEndOfADay(t *testing.T) {
 	if until, err := holdUntil("2027-03-31", now); err != nil || !until.After(now.Add(11*time.Hour)) {
 		t.Errorf("%v, %v", until, err)
 	}
+	for _, text := range []string{"2027-03-31 14:30", "2027-03-31T14:30:00"} {
+		if until, err := holdUntil(text, now); err != nil || !until.Equal(now.Add(150*time.Minute)) {
+			t.Errorf("%s: %v, %v", text, until, err)
+		}
+	}
+	if _, err := holdUntil("2027-03-31 12:00", now); err == nil {
+		t.Error("a minute that has begun")
+	}
 	if _, err := holdUntil("2027-03-31 11:00", now); err == nil {
 		t.Error("a time that has passed")
 	}

@@ -171,15 +171,28 @@ func FindPoint(points []backup.Point, machine backup.MachineKey, text string, zo
 // localTimes are the forms of local time that people type.
 var localTimes = []string{"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04"}
 
-// ParseTime reads RFC 3339, or local time in zone. A date alone means the end of that day.
+// ParseTime reads RFC 3339, or local time in zone. A date alone means the end of that day, and so does a minute or a second: what
+// was made at 10:04 was made before that is over.
 func ParseTime(text string, zone *time.Location) (time.Time, bool) {
+	return parseTime(text, zone, true)
+}
+
+// ParseUntil reads a time as ParseTime does, until which something holds: through a date, but only until a time of day comes.
+func ParseUntil(text string, zone *time.Location) (time.Time, bool) {
+	return parseTime(text, zone, false)
+}
+
+// parseTime reads a time; with through, that of the end of a minute or second.
+func parseTime(text string, zone *time.Location, through bool) (time.Time, bool) {
 	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return at, true
 	}
 	for _, layout := range localTimes {
 		if at, err := time.ParseInLocation(layout, text, zone); err == nil {
-			// "at 10:04" takes what was made within that minute, or second.
-			if strings.Count(layout, ":") == 2 {
+			switch {
+			case !through:
+				return at, true
+			case strings.Count(layout, ":") == 2:
 				return at.Add(time.Second - 1), true
 			}
 			return at.Add(time.Minute - 1), true
