@@ -139,7 +139,8 @@ func (l *looker) lastOf(ctx context.Context, name string) (*catalog.Session, err
 // job is where a job stands.
 func (l *looker) job(j policy.Job, p past) api.Job {
 	state := l.states[j.Name]
-	described := api.Job{Name: j.Name, Enabled: state.Enabled, Schedule: j.Schedule.String(), Target: j.Target.Repository, Next: state.Next}
+	isNew := state.Start.IsZero() // the scheduler enables it when it comes to it
+	described := api.Job{Name: j.Name, Enabled: state.Enabled || isNew, Schedule: j.Schedule.String(), Target: j.Target.Repository, Next: state.Next}
 	if p.last != nil {
 		last := Session(*p.last)
 		described.Last = &last
@@ -149,6 +150,8 @@ func (l *looker) job(j policy.Job, p past) api.Job {
 		described.Running = live.ID
 	}
 	switch {
+	case isNew:
+		described.Waits = "the server to come to it"
 	case !state.Enabled:
 		described.Next, described.Waits = time.Time{}, "to be enabled"
 	case running && live.State == catalog.SessionWaiting:

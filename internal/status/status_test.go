@@ -230,6 +230,15 @@ func TestTargetThatWasNeverRead(t *testing.T) {
 	}
 }
 
+// A job that was only just made is not switched off: the server has not come to it yet.
+func TestNewJobIsNotSwitchedOff(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.must(s.catalog.Jobs.Forget(t.Context(), "offsite"))
+	if got := s.status().Jobs[0]; !got.Enabled || got.Waits != "the server to come to it" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A job that has not run when it should have is an alarm once it is late, unless it runs or is switched off.
 func TestNotRun(t *testing.T) {
 	s := newSite(t, siteYAML)
