@@ -167,9 +167,23 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 		err = printErr
 	}
 	if err != nil {
-		return err
+		return a.copyEnded(ctx, report, err)
 	}
 	return copyExit(report, opened.Incomplete)
+}
+
+// copyEnded is the error of a copy that was not carried out to its end. What a point was said to have failed by is not said again.
+func (a *app) copyEnded(ctx context.Context, report job.Report, err error) error {
+	if a.json || !slices.ContainsFunc(report.Steps, func(s job.StepReport) bool { return s.Err != nil && job.Reason(s.Err) == err.Error() }) {
+		return err
+	}
+	left := 0
+	for _, step := range report.Steps {
+		if step.Outcome == job.OutcomeNotReached {
+			left++
+		}
+	}
+	return exitWith(codeOf(ctx, err), "the copy has ended: %s failed, %d not reached", counted(report.Failed(), "point"), left)
 }
 
 func pointsOf(opened *registry.Source) []backup.Point {

@@ -59,9 +59,10 @@ func (b *bars) bar(name string, total, done func() int64) func() {
 	if runes := []rune(name); len(runes) > barNameLimit {
 		name = string(runes[:barNameLimit-1]) + "…"
 	}
+	began := time.Now()
 	bar := b.progress.AddBar(max(total(), 1),
-		mpb.PrependDecorators(decor.Name(name+"  "), decor.CountersKibiByte("% .1f / % .1f ")),
-		mpb.AppendDecorators(decor.NewPercentage("%3d ", decor.WC{W: 5}), decor.AverageSpeed(decor.SizeB1024(0), "% .0f", decor.WC{W: 10}), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 7})),
+		mpb.PrependDecorators(decor.Name(name+"  "), decor.Any(func(decor.Statistics) string { return size(done()) + " / " + size(total()) + " " })),
+		mpb.AppendDecorators(decor.NewPercentage("%3d ", decor.WC{W: 5}), decor.Any(func(decor.Statistics) string { return size(perSecond(done(), began)) + "/s" }, decor.WC{W: 10}), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 7})),
 		mpb.BarRemoveOnComplete(),
 	)
 	return poll(drawEvery, func() {
@@ -71,6 +72,11 @@ func (b *bars) bar(name string, total, done func() int64) func() {
 		bar.Abort(true)
 		bar.Wait()
 	})
+}
+
+// perSecond is the average of so many bytes since a time.
+func perSecond(bytes int64, since time.Time) int64 {
+	return int64(float64(bytes) / max(time.Since(since).Seconds(), drawEvery.Seconds()))
 }
 
 // lines says how far it is, now and then.
