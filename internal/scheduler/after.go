@@ -51,21 +51,44 @@ func (s *Scheduler) ask(n *record, ended *job.Session, counts catalog.Counts) er
 
 // noteTarget brings up what the catalog knows of a repository: its points and how full it is.
 func (s *Scheduler) noteTarget(ctx context.Context, name string, target *repo.Repository) error {
-	head := headOf(target)
-	at, err := s.catalog.Mirror.Head(ctx, name)
-	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
-		return err
-	}
-	switch {
-	case err != nil || at.RepositoryID != head.RepositoryID:
-		_, err = s.replaceMirror(ctx, name, target)
-	case at != head:
-		err = s.changeMirror(ctx, name, at, head, func(known []catalog.MirrorPoint) ([]catalog.MirrorPoint, error) { return pointsOf(ctx, target, known) })
+	err := s.mirrorTarget(ctx, name, target)
+	for range moves {
+		if !errors.Is(err, catalog.ErrMirrorMoved) {
+			break
+		}
+		err = s.mirrorTarget(ctx, name, target)
 	}
 	if err != nil {
 		return fmt.Errorf("what repository %s has: %w", name, err)
 	}
 	return s.recordFigure(ctx, name, target)
+}
+
+// moves is how often the mirror of a repository is looked at again because another session has brought it up meanwhile.
+const moves = 3
+
+// mirrorTarget brings up the mirror of a repository. Where another session has seen more of it, this one looks again first: else it
+// would put what was before in place of what is now. ErrMirrorMoved: another session brings it up too.
+func (s *Scheduler) mirrorTarget(ctx context.Context, name string, target *repo.Repository) error {
+	at, err := s.catalog.Mirror.Head(ctx, name)
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	head := headOf(target)
+	if err != nil || at.RepositoryID != head.RepositoryID {
+		_, err = s.replaceMirror(ctx, name, target)
+		return err
+	}
+	if at.Number > head.Number {
+		if err := target.Refresh(ctx); err != nil {
+			return err
+		}
+		head = headOf(target)
+	}
+	if at == head {
+		return nil
+	}
+	return s.changeMirror(ctx, name, at, head, func(known []catalog.MirrorPoint) ([]catalog.MirrorPoint, error) { return pointsOf(ctx, target, known) })
 }
 
 // ofSource stands for the id in what the catalog has of a source's points.
@@ -102,7 +125,11 @@ func (s *Scheduler) noteSource(ctx context.Context, resources policy.Resources, 
 	case err != nil || at == head:
 		return err
 	}
-	return s.changeMirror(ctx, listing.Repository, at, head, func([]catalog.MirrorPoint) ([]catalog.MirrorPoint, error) { return points, nil })
+	err = s.changeMirror(ctx, listing.Repository, at, head, func([]catalog.MirrorPoint) ([]catalog.MirrorPoint, error) { return points, nil })
+	if errors.Is(err, catalog.ErrMirrorMoved) { // listings have no order: the one that is noted last stands until the next
+		err = s.catalog.Mirror.Replace(ctx, listing.Repository, head, all(points))
+	}
+	return err
 }
 
 // changeMirror brings the mirror of a repository from one head to the next, with the points that there are then, from those that are
@@ -117,7 +144,7 @@ func (s *Scheduler) changeMirror(ctx context.Context, name string, at, head cata
 		return err
 	}
 	err = s.catalog.Mirror.Apply(ctx, name, at, head, between(known, now))
-	if errors.Is(err, catalog.ErrTooLarge) || errors.Is(err, catalog.ErrMirrorMoved) {
+	if errors.Is(err, catalog.ErrTooLarge) {
 		err = s.catalog.Mirror.Replace(ctx, name, head, all(now))
 	}
 	return err
