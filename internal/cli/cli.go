@@ -46,8 +46,10 @@ type app struct {
 	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
 	credentials []byte
 	// send and receive are the pace at which a repository is written to and a source is read; nil: as fast as it goes.
-	// limits are those of all jobs and repositories, and bandwidth is that of all together.
+	// receiveRate is what receive lets pass at the moment, in bytes a second, 0 any. limits are those of all jobs and repositories,
+	// and bandwidth is that of all together.
 	send, receive storage.Pace
+	receiveRate   func() int64
 	limits        *pace.Limits
 	bandwidth     policy.Bandwidth
 	// listed spares reading again what never changes of Ferry repositories that are listed as sources.

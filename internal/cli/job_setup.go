@@ -116,15 +116,24 @@ type resource struct {
 	ofJob *pace.Limit
 }
 
-// pace is that of what is read from the repository, or written to it as the target; nil if it is opened for no job. Its own
+// limits are those of what is read from the repository, or written to it as the target; none if it is opened for no job. Its own
 // limit holds wherever it lies, that of the job where it lies across a network.
-func (r *resource) pace() storage.Pace {
+func (r *resource) limits() []*pace.Limit {
 	if r.ofJob == nil {
 		return nil
 	}
 	limits := []*pace.Limit{r.app.limits.Limit("repository "+r.Name, r.Bandwidth)}
 	if isRemote(r.Location) {
 		limits = append(limits, r.ofJob, r.app.limits.Limit("all", r.app.bandwidth))
+	}
+	return limits
+}
+
+// pace is the pace of the limits; nil where there are none.
+func (r *resource) pace() storage.Pace {
+	limits := r.limits()
+	if limits == nil {
+		return nil
 	}
 	return pace.Of(limits...)
 }
@@ -159,7 +168,7 @@ func (r *resource) openSource(ctx context.Context) (*registry.Source, error) {
 			return nil, err // a missing folder is a state, not a mistake
 		}
 	}
-	r.app.receive = r.pace()
+	r.app.receive, r.app.receiveRate = r.pace(), pace.Rate(r.limits()...)
 	opened, err := r.app.openReadable(ctx, r.Location, r.SourceName)
 	if err != nil {
 		return nil, err

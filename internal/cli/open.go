@@ -147,7 +147,7 @@ func (a *app) openBucket(path string) (storage.Store, error) {
 	if err != nil {
 		return nil, &exitError{code: ExitUsage, err: err}
 	}
-	store, err := s3.Open(location, s3.Options{Credentials: a.credentials, Send: a.send, Receive: a.receive})
+	store, err := s3.Open(location, s3.Options{Credentials: a.credentials, Send: a.send, Receive: a.receive, ReceiveRate: a.receiveRate})
 	if err != nil {
 		return nil, err
 	}

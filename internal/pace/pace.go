@@ -95,3 +95,18 @@ func Of(limits ...*Limit) storage.Pace {
 		return nil
 	}
 }
+
+// Rate is the lowest of the rates that limits hold at the moment, in bytes a second; 0: there is none.
+func Rate(limits ...*Limit) func() int64 {
+	return func() (lowest int64) {
+		for _, l := range limits {
+			l.mu.Lock()
+			rate := int64(l.bandwidth.LimitAt(time.Now()))
+			l.mu.Unlock()
+			if rate > 0 && (lowest == 0 || rate < lowest) {
+				lowest = rate
+			}
+		}
+		return lowest
+	}
+}

@@ -115,8 +115,15 @@ func TestLimitIsChangedWhileBytesPass(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
+		lowest := Rate(limits.Limit("vault", nil), limits.Limit("other", policy.Bandwidth{{Rate: 3e6}}), limits.Limit("none", nil))
+		if got := lowest(); got != 3e6 {
+			t.Errorf("the lowest of a limit of 3 MB/s and none is %d", got)
+		}
 		limits.Set("vault", policy.Bandwidth{{Rate: 2e6}}) // who opens it again by what it was before changes nothing
 		limits.Limit("vault", nil)
+		if got := lowest(); got != 2e6 {
+			t.Errorf("the lowest of limits of 2 and 3 MB/s is %d", got)
+		}
 		if got := took(10e6); got > 10*time.Second || got < 10*time.Second-slack-time.Millisecond {
 			t.Errorf("20 MB at what was set took %s", got)
 		}

@@ -61,7 +61,7 @@ func newMeter(t *testing.T, server string, breakAfter int64) *meter {
 func (m *meter) serve(client *net.TCPConn) {
 	defer client.Close()
 	_ = client.SetReadBuffer(64 << 10) // what waits here is counted late, or early
-	_ = client.SetWriteBuffer(64 << 10)
+	_ = client.SetWriteBuffer(4 << 10)
 	upstream, err := net.Dial("tcp", m.server)
 	if err != nil {
 		return
@@ -135,7 +135,8 @@ func most(samples []sample, within time.Duration, of func(sample) int64) (bytes 
 	return bytes
 }
 
-func sent(s sample) int64 { return s.sent }
+func sent(s sample) int64     { return s.sent }
+func received(s sample) int64 { return s.received }
 
 // together is what passed two meters that were watched together.
 func together(a, b *meter) []sample {
@@ -291,41 +292,20 @@ func TestLimitOfTarget(t *testing.T) {
 	keeps(t, "the target", written.samples, sent, 9*mib)
 }
 
-// Limits that are changed while a session runs hold a second later, a job's and a repository's, higher and lower.
-func TestLimitsChangeWhileRunning(t *testing.T) {
+// The limit of a bucket that two jobs read from holds for both together, though what is sent here comes before it is read.
+func TestLimitOfSource(t *testing.T) {
 	takesLong(t)
-	passed := newMeter(t, shared.address, 0)
 	s := serve(t)
-	vault := passed.location(shared.bucket(t, plain))
-	s.run(0, "repo", "init", vault)
-	source := disks(t, 144*mib, "web")
-	limited := func(ofJob, ofTarget string) {
-		s.apply(repositoryOf("images", source, "[]"), repositoryOf("vault", vault, ofTarget), jobOf("offsite", "images", "vault", ofJob))
+	bucket := shared.bucket(t, plain)
+	s.run(0, "copy", disks(t, 120*mib, "one", "two"), shared.location(bucket), "--create")
+	read := newMeter(t, strings.TrimPrefix(newProxy(t, every(13)).URL, "http://"), 0)
+	var documents []string
+	for name, machine := range map[string]string{"c": "one", "d": "two"} {
+		folder := filepath.Join(t.TempDir(), "vault")
+		s.run(0, "repo", "init", folder)
+		documents = append(documents, repositoryOf(name, folder, "[]"), strings.Replace(jobOf(name, "far", name, "[]"), "target:", "select: {include: ["+machine+"]}, target:", 1))
 	}
-	passes := func(within time.Duration) (bytes int64) {
-		ended := make(chan struct{})
-		var watching sync.WaitGroup
-		passed.samples = nil
-		watching.Go(func() { watch(ended, passed) })
-		time.Sleep(within + 500*time.Millisecond)
-		close(ended)
-		watching.Wait()
-		return most(passed.samples, within, sent)
-	}
-	limited("[{limit: 1MiB/s}]", "[]")
-	s.run(0, "job", "run", "offsite", "--detach", "--socket", s.socket)
-	for begun := passed.sent.Load(); passed.sent.Load() < begun+mib; time.Sleep(10 * time.Millisecond) {
-	}
-	for _, c := range []struct {
-		ofJob, ofTarget string
-		rate            int64
-	}{{"[{limit: 6MiB/s}]", "[]", 6 * mib}, {"[{limit: 6MiB/s}]", "[{limit: 1MiB/s}]", mib}, {"[{limit: 2MiB/s}]", "[]", 2 * mib}} {
-		limited(c.ofJob, c.ofTarget)
-		time.Sleep(time.Second)
-		got := passes(5 * time.Second)
-		t.Logf("job %s, target %s: %.3f of the limit", c.ofJob, c.ofTarget, float64(got)/5/float64(c.rate))
-		if got > 5*c.rate*110/100 || got < 5*c.rate*8/10 { // in five seconds a fifth of one is a twenty-fifth
-			t.Errorf("job %s, target %s: %d bytes in five seconds", c.ofJob, c.ofTarget, got)
-		}
-	}
+	s.apply(append(documents, repositoryOf("far", read.location(bucket), "[{limit: 12MiB/s}]"))...)
+	s.jobs([]string{"c", "d"}, read)
+	keeps(t, "the source", read.samples, received, 12*mib)
 }

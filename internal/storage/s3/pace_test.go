@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ferry/internal/storage"
 )
@@ -59,5 +60,51 @@ func TestPaced(t *testing.T) {
 	}
 	if sent.Load() != 100_000 || received.Load() != 200_000 || most.Load() > pacedAtOnce {
 		t.Errorf("%d bytes sent, %d received, at most %d at once", sent.Load(), received.Load(), most.Load())
+	}
+}
+
+// Where a limit holds, what the buffers take of an answer is told of before it is asked for, once; where none does, all of it is
+// as it comes.
+func TestPacedAhead(t *testing.T) {
+	content := make([]byte, 300_000)
+	var total, before atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		before.Store(total.Load())
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}))
+	defer server.Close()
+	rate := int64(0)
+	transport := &paced{RoundTripper: http.DefaultTransport, receive: func(_ context.Context, n int) error { total.Add(int64(n)); return nil }, rate: func() int64 { return rate }}
+	defer transport.CloseIdleConnections()
+	for _, c := range []struct {
+		rate             int64
+		asked            string
+		bytes, toldAhead int64
+	}{
+		{0, "bytes=0-199999", 200_000, 0},
+		{1e6, "bytes=0-199999", 200_000, 1e6 / 16},
+		{1e6, "bytes=7-1006", 1000, 1000},
+		{1, "bytes=0-199999", 200_000, leastWindow},
+		{1e6, "", 300_000, 0},
+		{0, "bytes=0-199999", 200_000, 0},
+	} {
+		rate = c.rate
+		total.Store(0)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.asked != "" {
+			request.Header.Set("Range", c.asked)
+		}
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if err != nil || n != c.bytes || total.Load() != c.bytes || before.Load() != c.toldAhead {
+			t.Errorf("%+v: %d bytes came, %d were told of, %d of them before: %v", c, n, total.Load(), before.Load(), err)
+		}
 	}
 }

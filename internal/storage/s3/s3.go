@@ -69,6 +69,8 @@ type Options struct {
 	Credentials []byte
 	// Send and Receive are asked before bytes cross the network; nil: as fast as it goes.
 	Send, Receive storage.Pace
+	// ReceiveRate is how many bytes a second Receive lets pass at the moment, 0 any; nil: that is not known.
+	ReceiveRate func() int64
 	// Pause before a request is tried for the second time; 0 means 100 ms.
 	Pause time.Duration
 }
@@ -107,7 +109,7 @@ func Open(location Location, options Options) (*Store, error) {
 		transport = made
 	}
 	if options.Send != nil || options.Receive != nil {
-		transport = &paced{RoundTripper: transport, send: options.Send, receive: options.Receive}
+		transport = &paced{RoundTripper: transport, send: options.Send, receive: options.Receive, rate: options.ReceiveRate}
 	}
 	counting := &counter{RoundTripper: transport}
 	core, err := minio.NewCore(l.Endpoint, &minio.Options{
