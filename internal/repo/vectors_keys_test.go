@@ -112,6 +112,7 @@ func keyListVectors(t *testing.T) []vector {
 		{"two files", bare(one) + "\n" + bare(two) + "\n"},
 		{"lines that are no names of key files", "ferry\n" + one + "\n" + bare(two) + ".recipient\n\n000012\n" + bare(two) + " \n" + bare(one) + "\n"},
 		{"the last line does not end", bare(two) + "\n" + bare(one)},
+		{"the last line is cut", bare(two) + "\n" + bare(one)[:20]},
 	} {
 		store := memory.New()
 		if err := store.Put(t.Context(), "marks/keys-000001", []byte(c.list)); err != nil {

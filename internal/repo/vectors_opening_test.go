@@ -61,6 +61,7 @@ func openingVectors(t *testing.T) []vector {
 	f := newFiles(t, format.HashBLAKE3)
 	f.rings()
 	f.keyFiles()
+	f.keyLists()
 	f.notes()
 	f.kits()
 	for i := range f.all {
@@ -151,6 +152,33 @@ func (f *files) keyFiles() {
 	wrong := check
 	wrong[0]++
 	refused("a ring with another check than the repository's", "key", append([][]byte{[]byte(secrets[0]), repository[:], wrong[:]}, in(2, second)...))
+}
+
+// keyLists are folders of lists of key files, of which a listing shows some, and the key files that the one names which counts.
+func (f *files) keyLists() {
+	list := func(number int) [][]byte {
+		named := strings.TrimPrefix(keyring.FileOf(uint32(number), ramp(number)).Path(), keyring.Folder)
+		return [][]byte{fmt.Appendf(nil, "marks/keys-%06d", number), []byte(named + "\n")}
+	}
+	says := func(name string, counts int, last string, lists ...int) {
+		input := [][]byte{[]byte(last)}
+		for _, number := range lists {
+			input = append(input, list(number)...)
+		}
+		want := ""
+		if counts > 0 {
+			want = keyring.FileOf(uint32(counts), ramp(counts)).Path()
+		}
+		f.says("lists of key files, "+name, "keyFiles", want, input...)
+	}
+	says("all shown", 3, "marks/keys-000003", 1, 2, 3)
+	says("the last ones not shown", 4, "marks/keys-000002", 1, 2, 3, 4)
+	says("none shown", 2, "", 1, 2)
+	says("none shown, and one lost", 4, "", 1, 2, 4)
+	says("none shown, and the first lost", 2, "", 2)
+	says("none shown, and two in a row lost", 1, "", 1, 4)
+	says("the one behind two that are lost is shown", 4, "marks/keys-000004", 1, 4)
+	says("none", 0, "")
 }
 
 // noteVector is the note about a key file, by hand: the tests of keyring prove that the program makes the same.

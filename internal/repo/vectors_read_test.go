@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -42,7 +43,7 @@ func open(t *testing.T, function, hash string, input [][]byte) (output []byte, e
 		o.algorithm = must(format.ParseHash(hash))(t)
 	}
 	plain := map[string]func([][]byte) ([]byte, error){
-		"openRing": o.ring, "openKit": o.kit, "openVerified": o.verified, "openLastRun": o.lastRun, "repairPack": o.repaired,
+		"openRing": o.ring, "openKit": o.kit, "openVerified": o.verified, "openLastRun": o.lastRun, "repairPack": o.repaired, "keyFiles": o.keyFiles,
 	}
 	if read := plain[function]; read != nil {
 		return read(input)
@@ -222,6 +223,35 @@ func (o opener) ring(input [][]byte) ([]byte, error) {
 		return nil, err
 	}
 	return ring.Encode(), nil
+}
+
+// shown is a store whose listings show those files alone whose names are not behind the last one.
+type shown struct {
+	storage.Store
+	last string
+}
+
+func (s shown) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		for info, err := range s.Store.List(ctx, prefix) {
+			if err == nil && info.Name <= s.last && !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+func (o opener) keyFiles(input [][]byte) ([]byte, error) {
+	for list := range slices.Chunk(input[1:], 2) {
+		o.put(string(list[0]), list[1])
+	}
+	found, err := keyring.Files(o.t.Context(), shown{o.store, string(input[0])})
+	var paths []string
+	for _, file := range found {
+		paths = append(paths, file.Path())
+	}
+	slices.Sort(paths)
+	return []byte(strings.Join(paths, " ")), err
 }
 
 func (o opener) kit(input [][]byte) ([]byte, error) {

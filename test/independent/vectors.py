@@ -31,6 +31,17 @@ def key_files(names: bytes) -> list[str]:
     return sorted("keys/" + line for line in names.decode("utf-8", "replace").split("\n") if re.fullmatch(KEY_FILE, line))
 
 
+def newest_list(last: str, lists: dict[str, bytes]) -> bytes:
+    """The list of key files that counts, where a listing shows those up to a name (section 13, `marks/keys-<n>`)."""
+    number = max([int(name[11:]) for name in lists if name <= last], default=1)
+    newest, missing = b"", 0
+    while missing < 2:
+        name = f"marks/keys-{number:06}"
+        newest, missing = (lists[name], 0) if name in lists else (newest, missing + 1)
+        number += 1
+    return newest
+
+
 def open_key_file(secrets: list[str], name: str, content: bytes) -> tuple[Keys, bytes]:
     """The ring in a key file, and its bytes."""
     if hashlib.sha256(content).hexdigest()[:32] != name[-32:] or len(content) > 128 << 10:
@@ -348,7 +359,7 @@ def opened(function: str, hashing: Hashing, parts: list[bytes]) -> bytes:
 
 # functions of what is the same in every repository
 HASHLESS = ("crc32c", "machineKey", "pointId", "nameEncode", "nameDecode", "derive", "mac", "keyCheck", "keyList", "lockEnd",
-            "domainsAndLock", "openRing", "openNote", "openKit")
+            "domainsAndLock", "openRing", "openNote", "openKit", "keyFiles")
 
 
 def vector(case: dict[str, Any], shared: dict[str, str]) -> bytes:
@@ -375,6 +386,8 @@ def vector(case: dict[str, Any], shared: dict[str, str]) -> bytes:
         case "keyCheck": return Keys(parts[0], "ring").check()
         case "openRing":
             return find_ring(parts[0].decode().split("\n"), parts[1], parts[2], dict(zip([n.decode() for n in parts[3::2]], parts[4::2])))
+        case "keyFiles":
+            return " ".join(key_files(newest_list(parts[0].decode(), dict(zip([n.decode() for n in parts[1::2]], parts[2::2]))))).encode()
         case "openKit": return open_kit(*parts)
         case "openVerified": return open_verified(hashing, parts[0])
         case "openLastRun": return open_last_run(hashing, parts[0])
