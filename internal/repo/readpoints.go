@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,7 +24,7 @@ type PointRead struct {
 func (r *Repository) ReadPoints(ctx context.Context, entries []Entry) ([]PointRead, error) {
 	read := make([]PointRead, len(entries))
 	var group errgroup.Group
-	group.SetLimit(storage.ParallelReads(r.store))
+	group.SetLimit(r.readsAtOnce())
 	for i, entry := range entries {
 		group.Go(func() error {
 			point, err := r.ReadPoint(ctx, entry.ID)
@@ -32,6 +33,15 @@ func (r *Repository) ReadPoints(ctx context.Context, entries []Entry) ([]PointRe
 		})
 	}
 	return read, group.Wait()
+}
+
+// mostDecoded is how many points' files are read at once at most for the sake of decoding them.
+const mostDecoded = 8
+
+// readsAtOnce is how many points' files are read at once: as many as pay off on the storage, or as there are processors, since a file
+// takes longer to open, prove and decode than to read.
+func (r *Repository) readsAtOnce() int {
+	return max(storage.ParallelReads(r.store), min(runtime.GOMAXPROCS(0), mostDecoded))
 }
 
 // HeaderRead is a point of the log, and the clear header of its file or why that cannot be read.
@@ -46,7 +56,7 @@ type HeaderRead struct {
 func (r *Repository) ReadHeaders(ctx context.Context, entries []Entry) ([]HeaderRead, error) {
 	read := make([]HeaderRead, len(entries))
 	var group errgroup.Group
-	group.SetLimit(storage.ParallelReads(r.store))
+	group.SetLimit(r.readsAtOnce())
 	for i, entry := range entries {
 		group.Go(func() error {
 			header, err := r.readHeader(ctx, entry)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 )
 
 // Pace is told of bytes that are about to cross a link, or just have, and returns when the next may. It is used by several
@@ -56,6 +57,26 @@ func (s *paced) Open(ctx context.Context, name string) (Reader, error) {
 		return r, err
 	}
 	return &pacedReader{r, ctx, s.receive}, nil
+}
+
+// ReadAll reads what is small by one call, and counts it then; a store that may not answer pays for each call.
+func (s *paced) ReadAll(ctx context.Context, name string, limit int64) ([]byte, error) {
+	content, err := ReadAll(ctx, s.Store, name, min(limit, pacedAtOnce))
+	if errors.Is(err, ErrTooLarge) && limit > pacedAtOnce {
+		r, err := s.Open(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return readWhole(ctx, r, name, limit)
+	}
+	if err == nil {
+		err = pass(ctx, s.receive, len(content))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return content, nil
 }
 
 // pass waits until so many bytes may pass, piece by piece.

@@ -81,3 +81,59 @@ func TestPaced(t *testing.T) {
 		t.Error("it is no key of a map")
 	}
 }
+
+// asked counts the calls by which objects are read.
+type asked struct {
+	storage.Store
+	wholes, opens atomic.Int64
+}
+
+func (s *asked) ReadAll(ctx context.Context, name string, limit int64) ([]byte, error) {
+	s.wholes.Add(1)
+	return storage.ReadAll(ctx, s.Store, name, limit)
+}
+
+func (s *asked) Open(ctx context.Context, name string) (storage.Reader, error) {
+	s.opens.Add(1)
+	return s.Store.Open(ctx, name)
+}
+
+// What is small is read by one call and told of; what is not is opened, and passes in pieces; a limit and an error of the pace hold.
+func TestPacedReadsSmallObjectsByOneCall(t *testing.T) {
+	var received, largest atomic.Int64
+	inner, ctx := &asked{Store: memory.New()}, t.Context()
+	store := storage.Paced(inner, nil, counted(&received, &largest))
+	for name, size := range map[string]int{"small": 64 << 10, "large": 64<<10 + 1} {
+		if err := store.Put(ctx, name, bytes.Repeat([]byte("a"), size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name            string
+		limit           int64
+		size            int
+		received, opens int64
+		err             error
+	}{
+		{"small", 1 << 20, 64 << 10, 64 << 10, 0, nil},
+		{"small", 100, 0, 64 << 10, 0, storage.ErrTooLarge},
+		{"large", 1 << 20, 64<<10 + 1, 128<<10 + 1, 1, nil},
+		{"large", 64 << 10, 0, 128<<10 + 1, 1, storage.ErrTooLarge},
+		{"missing", 1 << 20, 0, 128<<10 + 1, 1, storage.ErrNotExist},
+	} {
+		got, err := storage.ReadAll(ctx, store, c.name, c.limit)
+		if len(got) != c.size || !errors.Is(err, c.err) || received.Load() != c.received || inner.opens.Load() != c.opens {
+			t.Errorf("%+v: %d bytes, %v; %d received, %d opened", c, len(got), err, received.Load(), inner.opens.Load())
+		}
+	}
+	if largest.Load() > 64<<10 {
+		t.Errorf("%d bytes passed at once", largest.Load())
+	}
+	stopped := errors.New("stopped")
+	refused := storage.Paced(inner, nil, func(context.Context, int) error { return stopped })
+	for _, name := range []string{"small", "large"} {
+		if got, err := storage.ReadAll(ctx, refused, name, 1<<20); got != nil || !errors.Is(err, stopped) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+	}
+}

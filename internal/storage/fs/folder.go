@@ -63,15 +63,16 @@ func (s *Store) ensureDurable(above *os.File, whole string, made bool) error {
 
 // walk goes down from the root, one element at a time so that no element can be a link, and returns the last folder.
 func (s *Store) walk(name string, step func(above *os.File, element, whole string) (*os.File, error)) (*os.File, error) {
-	current, err := openFolder(s.root, ".")
-	if err != nil || name == "." {
-		return current, err
+	if name == "." {
+		return openFolder(s.root, ".")
 	}
-	whole := ""
+	current, whole := s.root, ""
 	for element := range strings.SplitSeq(name, "/") {
 		whole = path.Join(whole, element)
 		next, err := step(current, element, whole)
-		current.Close()
+		if current != s.root {
+			current.Close()
+		}
 		if err != nil {
 			return nil, err
 		}
