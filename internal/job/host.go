@@ -30,6 +30,8 @@ type Host struct {
 	// Interval that the session is of; the zero value: the one in which it begins. Once it has ended nothing is waited for any
 	// more, and no points are looked for beyond those that were chosen. Until then a target that is not ready is waited for too.
 	Interval policy.Interval
+	// Over, if not nil, says that the interval has ended though the clock does not: it was set back since.
+	Over func() bool
 	// Awaits: the session is the interval's own, so a job that looks forward waits until its end for the points of machines that have
 	// made none since it began.
 	Awaits bool
@@ -109,7 +111,15 @@ func (r *runner) targetID() string {
 // expired is true once the interval has ended that whoever keeps the schedule gave.
 func (r *runner) expired() bool {
 	ends := r.Host.Interval.Ends
-	return !ends.IsZero() && !r.Now().Before(ends)
+	return !ends.IsZero() && (!r.Now().Before(ends) || r.Host.Over != nil && r.Host.Over())
+}
+
+// left is how long may be waited still.
+func (r *runner) left() time.Duration {
+	if r.expired() {
+		return 0
+	}
+	return r.until.Sub(r.Now())
 }
 
 // plannedCopies are copies as the host is told of them.
@@ -136,7 +146,7 @@ func (r *runner) untilReady(ctx context.Context) error {
 	for pause := lookAgain; ; pause = min(2*pause, longestPause) { // a full target costs a look at everything each time
 		err := r.phases(ctx)
 		state := r.session.Target.State
-		left := r.until.Sub(r.Now())
+		left := r.left()
 		if err == nil || ctx.Err() != nil || r.Host.Interval.Begins.IsZero() || state == StateReady || state == StateOther || state == "" || left <= 0 {
 			return err
 		}

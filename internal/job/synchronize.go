@@ -104,7 +104,7 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 			length, pause = pause, pause*pauseGrows
 			wait = waitFor(WaitRetry, "trouble that may pass").till(r.Now().Add(length))
 		case whileWaiting:
-			left := r.until.Sub(r.Now())
+			left := r.left()
 			if left <= 0 {
 				return nil
 			}

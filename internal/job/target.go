@@ -27,7 +27,7 @@ var ErrMapLocked = errors.New("target.map cannot be followed: the backups that i
 func (r *runner) awaitTarget(ctx context.Context) error {
 	for {
 		err := r.openTarget(ctx)
-		left := r.until.Sub(r.Now())
+		left := r.left()
 		if err == nil || ctx.Err() != nil || r.session.Target.State == StateOther || left <= 0 {
 			return err
 		}

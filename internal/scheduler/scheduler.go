@@ -68,8 +68,11 @@ const (
 	leaseLength = time.Minute
 	tellEvery   = 5 * time.Second
 	renewEvery  = 4
-	// longestSleep is how long the loop sleeps at most: the clock may be set, or the machine have been asleep.
+	// longestSleep is how long the loop sleeps at most: the clock may be set, or the machine have been asleep. longestRest is how long
+	// it leaves the jobs alone at most though nothing is due, and clockDrift what a clock that nobody sets may go wrong meanwhile.
 	longestSleep = 30 * time.Second
+	longestRest  = time.Hour
+	clockDrift   = time.Second
 	// aliveFor is how long one look at all jobs may take before the scheduler counts as stuck.
 	aliveFor = 5 * time.Minute
 )
@@ -146,19 +149,34 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 	}
 	s.trouble(notStarted, nil)
+	for ctx.Err() == nil {
+		s.rest(ctx, s.turn(ctx))
+	}
+	return nil
+}
+
+// rest returns when the jobs are to be looked at: at the time given, when something wakes the loop, or ctx ends; and when the clock
+// was set or the machine has been asleep, which it looks for every longestSleep. Where other processes work on the catalog too it
+// rests no longer than that.
+func (s *Scheduler) rest(ctx context.Context, next time.Time) {
 	for {
-		next := s.turn(ctx)
-		now := time.Now()
-		s.turned.Store(&now)
-		sleep := time.NewTimer(min(max(next.Sub(s.options.Now()), 0), longestSleep))
+		began, clock := time.Now(), s.options.Now()
+		s.turned.Store(&began)
+		sleep := time.NewTimer(min(max(next.Sub(clock), 0), longestSleep))
 		select {
 		case <-ctx.Done():
 			sleep.Stop()
-			return nil
+			return
 		case <-s.wake:
+			sleep.Stop()
+			return
 		case <-sleep.C:
 		}
-		sleep.Stop()
+		now := s.options.Now()
+		set := now.Round(0).Sub(clock.Round(0)) - time.Since(began) // what the wall's clock went, beside what has passed
+		if !s.options.Sole || !now.Before(next) || set.Abs() > clockDrift {
+			return
+		}
 	}
 }
 

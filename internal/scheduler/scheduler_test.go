@@ -199,6 +199,38 @@ func TestForwardWaitsForThePointsOfItsInterval(t *testing.T) {
 	})
 }
 
+// A session that waits, and began by a clock that was days ahead, does not wait until the clock is there again: it ends at the next
+// boundary of the clock that is right, and that has its interval.
+func TestWaitingEndsWhenTheClockIsSetBack(t *testing.T) {
+	for name, waits := range map[string]func(l *lab) (end func()){
+		"for a lock": func(l *lab) func() { return l.lock("a") },
+		"for a target": func(l *lab) func() {
+			l.with(func() { l.targetErr = fmt.Errorf("no Ferry repository at memory: %w", repo.ErrNoRepository) })
+			return func() { l.with(func() { l.targetErr = nil }) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				l.add("a")
+				goOn := waits(l)
+				l.job("offsite", "schedule: {every: 4h}")
+				start := time.Now()
+				l.with(func() { l.jump = 72 * time.Hour })
+				l.begin()
+				l.pass(time.Hour)
+				l.with(func() { l.jump = 0 })
+				l.pass(7 * time.Hour)
+				goOn()
+				l.pass(2 * time.Minute)
+				last := l.last("offsite", catalog.SessionDone)
+				if last.Counts["copied"] != 1 || !last.Boundary.Equal(start.Add(8*time.Hour)) || last.Started.After(start.Add(9*time.Hour)) {
+					l.t.Errorf("with a clock that is right: %+v", last)
+				}
+			})
+		})
+	}
+}
+
 // A job whose target is offline waits with its reason, and goes on by itself when the target is back. It makes nothing where the
 // target was, and takes no other repository for it.
 func TestOfflineTargetRecoversWithoutHands(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ferry/internal/backup"
@@ -38,6 +39,8 @@ type run struct {
 	takenUp bool
 	stop    context.CancelCauseFunc
 	context context.Context
+	// over is true once the schedule says that the session's interval is.
+	over atomic.Bool
 	// leaving ends when the process does.
 	leaving context.Context
 
@@ -231,7 +234,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	}
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
-		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: !session.Boundary.IsZero(),
+		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: !session.Boundary.IsZero(), Over: n.run.over.Load,
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}
 	if n.run.takenUp {

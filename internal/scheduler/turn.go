@@ -14,12 +14,13 @@ import (
 
 // turn looks at all jobs once, and returns when to look again at the latest.
 func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
-	next = s.options.Now().Add(longestSleep)
+	now := s.options.Now()
 	resources, err := s.resources(ctx)
 	s.trouble("the jobs cannot be read", err)
 	if err != nil {
-		return next
+		return now.Add(longestSleep)
 	}
+	next = now.Add(longestRest)
 	err = s.takeUp(ctx, resources)
 	var states []catalog.JobState
 	if err == nil {
@@ -44,6 +45,9 @@ func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
 	}
 	if ctx.Err() == nil {
 		s.trouble("the jobs cannot be looked at", err)
+	}
+	if err != nil {
+		return now.Add(longestSleep)
 	}
 	return next
 }
@@ -128,6 +132,9 @@ func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of p
 	history := policy.History{Start: state.Start, Last: state.Last, Running: s.isRunning(of.Name), Asked: state.Asked}
 	d := of.Schedule.Due(history, s.options.Now())
 	byBoundary := of.Schedule.Mode == policy.Periodic && d.Action == policy.Begin && d.Begins.After(history.Last) && !d.Begins.Before(d.History.Start)
+	if d.Action == policy.End {
+		s.endInterval(of.Name)
+	}
 	corrected := d.History
 	if d.Action == policy.Begin {
 		corrected.Asked = history.Asked // beginning the session answers it
@@ -154,6 +161,15 @@ func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of p
 		return s.look(resources, of), nil
 	}
 	return d.Look, nil
+}
+
+// endInterval tells the session of a job that its interval is over. It knows that by itself, unless the clock was set.
+func (s *Scheduler) endInterval(of string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.running[of]; r != nil {
+		r.over.Store(true)
+	}
 }
 
 // notRunReason is why intervals were not run, as far as that can be known afterwards.
