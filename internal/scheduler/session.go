@@ -35,6 +35,8 @@ const (
 type run struct {
 	session   catalog.Session
 	resources policy.Resources
+	// scheduled: a boundary began it, also if that had its session before, by a clock that was wrong.
+	scheduled bool
 	// takenUp: another process began it.
 	takenUp bool
 	stop    context.CancelCauseFunc
@@ -234,7 +236,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	}
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
-		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: !session.Boundary.IsZero(), Over: n.run.over.Load,
+		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: n.run.scheduled || !session.Boundary.IsZero(), Over: n.run.over.Load,
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}
 	if n.run.takenUp {

@@ -199,6 +199,7 @@ func (s *Scheduler) beginDue(ctx context.Context, resources policy.Resources, of
 		return err
 	}
 	if r := s.begin(session, lease, resources); r != nil {
+		r.scheduled = true
 		s.log.Info("session begins", "job", of.Name, "session", session.ID, "why", d.Reason)
 		s.launch(r)
 	}

@@ -10,15 +10,21 @@ import (
 
 // What must hold at every moment of the year, beside what the table says.
 func TestYearHolds(t *testing.T) {
-	w := theYear()
+	if removals := holds(t, theYear(), lived()); removals < 8000 {
+		t.Errorf("only %d points were removed", removals)
+	}
+}
+
+// holds goes through what happened in a world, and returns how many points were removed.
+func holds(t *testing.T, w World, events []Event) (removals int) {
+	t.Helper()
 	type copied struct{ begun, stored time.Time }
 	type key struct{ job, machine string }
 	held := map[key]map[int]copied{}
 	turn := map[string]time.Time{} // when the interval began
 	stored := map[key]map[int]bool{}
 	beginsOf := map[key]map[int]time.Time{}
-	removals := 0
-	for _, e := range lived() {
+	for _, e := range events {
 		k := key{e.Job, e.Machine}
 		if held[k] == nil {
 			held[k], stored[k], beginsOf[k] = map[int]copied{}, map[int]bool{}, map[int]time.Time{}
@@ -59,9 +65,7 @@ func TestYearHolds(t *testing.T) {
 			}
 		}
 	}
-	if removals < 8000 {
-		t.Errorf("only %d points were removed", removals)
-	}
+	return removals
 }
 
 // However wrong the clock is, retention removes nothing that it would not have removed anyway.

@@ -101,6 +101,42 @@ func must[T any](value T, err error) T {
 	return value
 }
 
+// yearJobs are the settings of the jobs of the year, as people write them.
+var yearJobs = map[string]string{
+	"mirror": `
+schedule: {mode: immediate, timeZone: Europe/Berlin}
+bandwidth: [{limit: 40Mbit/s, when: "mon-fri 08:00-18:00"}]
+retention: {points: 24, weekly: {keep: 4}}`,
+	"nightly": `
+schedule: {every: 1d, at: "22:00", timeZone: Europe/Berlin}
+lookup: forward
+window: {allow: ["mon-fri 20:00-06:00", "sat,sun 00:00-24:00"]}
+retention: {days: 14}`,
+	"archive": `
+schedule: {every: 7d, at: "02:30", timeZone: Europe/Berlin}
+retention: {points: 2, weekly: {keep: 4}, monthly: {keep: 12}, quarterly: {keep: 4}, yearly: {keep: 3}}`,
+}
+
+// documentOf is a job of the year in YAML, and repositoryOf one of its repositories.
+func documentOf(job string) string {
+	return fmt.Sprintf("kind: Job\nname: %s\nsource: {repositories: [from-%s]}\ntarget: {repository: to-%s}%s\n", job, job, job, yearJobs[job])
+}
+
+func repositoryOf(name string) string {
+	return fmt.Sprintf("kind: Repository\nname: %s\nlocation: /%s\n", name, name)
+}
+
+// jobOf is a job of the year by its settings.
+func jobOf(name, enabled string, machines ...Machine) Job {
+	text := strings.Join([]string{documentOf(name), repositoryOf("from-" + name), repositoryOf("to-" + name)}, "---\n")
+	of, _ := must(policy.Parse(policy.File{Name: name, Content: []byte(text)})).Job(name)
+	of = of.Effective()
+	return Job{
+		Name: name, Enabled: wall(enabled), Link: 10_000_000, Machines: machines,
+		Schedule: of.Schedule, Lookup: of.Lookup, Window: of.Window, Bandwidth: of.Bandwidth, Retention: of.Retention,
+	}
+}
+
 // theYear is the world of testdata/year.md.
 func theYear() World {
 	db, web := everyHour("db", 5, 1_200_000_000), everyDay("web", "22:30", "12-31 22:30", 20, 6*gigabyte)
@@ -113,36 +149,11 @@ func theYear() World {
 	alter(db, "10-04 10:05", leftLocked("10-04 10:20"))
 	alter(erp, "11-12 01:00", func(p *Point) { p.Gone = wall("11-12 02:50") })
 
-	keep := func(weekly, monthly, quarterly, yearly int) (r policy.Retention) {
-		r.Tiers[policy.Weekly].Keep, r.Tiers[policy.Monthly].Keep, r.Tiers[policy.Quarterly].Keep, r.Tiers[policy.Yearly].Keep = weekly, monthly, quarterly, yearly
-		r.Zone = berlin
-		return r
-	}
-	mirror := Job{
-		Name: "mirror", Enabled: wall("01-01 12:00"), Link: 10_000_000,
-		Schedule:  must(policy.ParseSchedule(policy.ScheduleText{Mode: "immediate"}, berlin)),
-		Bandwidth: policy.Bandwidth{{Rate: 5_000_000, When: must(policy.ParseWindow([]string{"mon-fri 08:00-18:00"}, berlin))}},
-		Retention: keep(4, 0, 0, 0),
-		Machines:  []Machine{{Name: "db", Whole: 60 * gigabyte, Points: db}},
-	}
-	mirror.Retention.Points = 24
-	nightly := Job{
-		Name: "nightly", Enabled: wall("01-03 10:00"), Link: 10_000_000,
-		Schedule:  must(policy.ParseSchedule(policy.ScheduleText{Every: "1d", At: "22:00"}, berlin)),
-		Lookup:    policy.Lookup{Direction: policy.Forward},
-		Window:    must(policy.ParseWindow([]string{"mon-fri 20:00-06:00", "sat,sun 00:00-24:00"}, berlin)),
-		Retention: policy.Retention{Days: 14, Zone: berlin},
-		Slow:      []Slow{{span("11-06 12:00", "11-07 20:50"), 500_000}},
-		Offline:   []Span{span("09-12 20:00", "09-13 21:00")},
-		Machines:  []Machine{{Name: "web", Whole: 30 * gigabyte, Points: web}, {Name: "mail", Whole: 546 * gigabyte, Points: mail}},
-	}
-	archive := Job{
-		Name: "archive", Enabled: wall("01-01 12:00"), Link: 10_000_000,
-		Schedule:  must(policy.ParseSchedule(policy.ScheduleText{Every: "7d", At: "02:30"}, berlin)),
-		Retention: keep(4, 12, 4, 3),
-		Machines:  []Machine{{Name: "erp", Whole: 90 * gigabyte, Points: erp}},
-	}
-	archive.Retention.Points = 2
+	mirror := jobOf("mirror", "01-01 12:00", Machine{Name: "db", Whole: 60 * gigabyte, Points: db})
+	nightly := jobOf("nightly", "01-03 10:00", Machine{Name: "web", Whole: 30 * gigabyte, Points: web}, Machine{Name: "mail", Whole: 546 * gigabyte, Points: mail})
+	nightly.Slow = []Slow{{span("11-06 12:00", "11-07 20:50"), 500_000}}
+	nightly.Offline = []Span{span("09-12 20:00", "09-13 21:00")}
+	archive := jobOf("archive", "01-01 12:00", Machine{Name: "erp", Whole: 90 * gigabyte, Points: erp})
 	return World{
 		From: wall("01-01 00:00"), To: wall("12-31 23:00"), Jobs: []Job{mirror, nightly, archive},
 		Down:  []Span{span("02-10 09:30", "02-10 15:00"), span("07-03 20:00", "07-06 10:00"), span("08-05 12:00", "08-21 09:00")},
@@ -176,8 +187,11 @@ func (w World) words(e Event) string {
 	return string(e.Kind)
 }
 
-// row is a row of the table.
-type row struct{ when, job, machine, what string }
+// row is a row of the table. What it says may come about a little before or after its minute.
+type row struct {
+	when, job, machine, what string
+	early, late              time.Duration
+}
 
 func rowsOf(t testing.TB) []row {
 	t.Helper()
@@ -194,7 +208,7 @@ func rowsOf(t testing.TB) []row {
 		if cells[5] == "" {
 			t.Fatalf("row %q has no derivation", line)
 		}
-		rows = append(rows, row{cells[1], cells[2], cells[3], cells[4]})
+		rows = append(rows, row{when: cells[1], job: cells[2], machine: cells[3], what: cells[4]})
 	}
 	if len(rows) < 60 {
 		t.Fatalf("only %d rows", len(rows))
@@ -202,19 +216,30 @@ func rowsOf(t testing.TB) []row {
 	return rows
 }
 
-// mismatches are the rows, before the end of the world, that events do not fulfil.
+// rows are those of the table that are about the world.
+func (w World) rows(t testing.TB) []row {
+	t.Helper()
+	return slices.DeleteFunc(rowsOf(t), func(r row) bool {
+		minute := wall(r.when)
+		return minute.Before(w.From) || !minute.Before(w.To) || !slices.ContainsFunc(w.Jobs, func(j Job) bool { return j.Name == r.job })
+	})
+}
+
+// mismatches are the rows that events do not fulfil.
 func mismatches(t testing.TB, w World, events []Event) []string {
 	t.Helper()
+	return w.unlike(w.rows(t), events)
+}
+
+// unlike are those of some rows that events do not fulfil.
+func (w World) unlike(rows []row, events []Event) []string {
 	var wrong []string
-	for _, r := range rowsOf(t) {
+	for _, r := range rows {
 		minute := wall(r.when)
-		if !minute.Before(w.To) {
-			continue
-		}
 		var then []string
 		held := map[int]bool{}
 		for _, e := range events {
-			if e.Job != r.job || e.Machine != r.machine || e.At.After(minute.Add(59*time.Second)) {
+			if e.Job != r.job || e.Machine != r.machine || e.At.After(minute.Add(59*time.Second+r.late)) {
 				continue
 			}
 			switch e.Kind {
@@ -223,7 +248,7 @@ func mismatches(t testing.TB, w World, events []Event) []string {
 			case Removed:
 				delete(held, e.Point)
 			}
-			if !e.At.Before(minute) {
+			if !e.At.Before(minute.Add(-r.early)) {
 				then = append(then, w.words(e))
 			}
 		}
