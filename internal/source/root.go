@@ -15,6 +15,7 @@ import (
 
 	"ferry/internal/answer"
 	"ferry/internal/backup"
+	"ferry/internal/pagecache"
 )
 
 // Root is a source's folder. Nothing outside it can be reached through it: not by "..", not by absolute paths, not by
@@ -126,6 +127,8 @@ type File struct {
 	file     *os.File
 	root     *Root
 	identity FileIdentity
+	behind   *pagecache.Behind
+	streamed int64 // bytes that Read has read
 }
 
 // Open opens a regular file for reading. Anything else (a pipe, a device, a folder) is refused without blocking.
@@ -146,7 +149,7 @@ func (r *Root) Open(path string) (*File, error) {
 		file.Close()
 		return nil, err
 	}
-	return &File{file: file, root: r, identity: identify(path, info)}, nil
+	return &File{file: file, root: r, identity: identify(path, info), behind: pagecache.NewBehind(file, info.Size())}, nil
 }
 
 // Identify looks at a file without opening it, and asks its file system anew: shares across a network show for seconds what
@@ -235,6 +238,7 @@ func (f *File) Size() int64 { return f.identity.Size }
 
 // ReadAt reads as io.ReaderAt.
 func (f *File) ReadAt(p []byte, offset int64) (int, error) {
+	f.behind.Reading(offset, int64(len(p)))
 	return f.paced(p, func(piece []byte, done int) (int, error) { return f.file.ReadAt(piece, offset+int64(done)) })
 }
 
@@ -243,7 +247,10 @@ func (f *File) Read(p []byte) (int, error) {
 	if f.root.pace != nil {
 		p = p[:min(len(p), pacedAtOnce)]
 	}
-	return f.paced(p, func(piece []byte, _ int) (int, error) { return f.file.Read(piece) })
+	f.behind.Reading(f.streamed, int64(len(p)))
+	n, err := f.paced(p, func(piece []byte, _ int) (int, error) { return f.file.Read(piece) })
+	f.streamed += int64(n)
+	return n, err
 }
 
 // paced reads into p at the root's pace. read is told how much is done already.
@@ -269,8 +276,11 @@ func (f *File) paced(p []byte, read func(piece []byte, done int) (int, error)) (
 	return done, nil
 }
 
-// Close closes the file.
-func (f *File) Close() error { return f.file.Close() }
+// Close closes the file. What of it came into the page cache by reading it leaves that.
+func (f *File) Close() error {
+	f.behind.Close()
+	return f.file.Close()
+}
 
 // Fd is the file's descriptor, for system calls that Go's library lacks (seeking data and holes, locks).
 // It is valid until Close.

@@ -31,6 +31,7 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/pagecache"
 	"ferry/internal/storage"
 
 	"golang.org/x/sys/unix"
@@ -166,7 +167,7 @@ func (s *Store) Open(ctx context.Context, name string) (storage.Reader, error) {
 		file.Close()
 		return nil, s.readError("opening", name, err)
 	}
-	return &reader{file: file, size: info.Size(), path: s.pathOf(name)}, nil
+	return newReader(file, info.Size(), s.pathOf(name)), nil
 }
 
 // Stat describes an object. Modified is the file's modification time, which Commit sets by the file system's clock.
@@ -242,9 +243,14 @@ func check(ctx context.Context, name string) error {
 
 // reader reads one file.
 type reader struct {
-	file *os.File
-	size int64
-	path string
+	file   *os.File
+	size   int64
+	path   string
+	behind *pagecache.Behind
+}
+
+func newReader(file *os.File, size int64, path string) *reader {
+	return &reader{file: file, size: size, path: path, behind: pagecache.NewBehind(file, size)}
 }
 
 func (r *reader) Size() int64 { return r.size }
@@ -259,4 +265,7 @@ func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (r *reader) Close() error { return r.file.Close() }
+func (r *reader) Close() error {
+	r.behind.Close()
+	return r.file.Close()
+}

@@ -1,0 +1,81 @@
+package pagecache_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"ferry/internal/pagecache"
+	"ferry/internal/pagecache/pagecachetest"
+)
+
+const mebibyte = 1 << 20
+
+// readBehind reads a file in pieces, in the order of their numbers, and returns how much of it was in the cache at most.
+func readBehind(t *testing.T, path string, piece int64, order []int64) (most int64) {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := pagecache.NewBehind(file, info.Size())
+	buffer := make([]byte, piece)
+	for _, number := range order {
+		behind.Reading(number*piece, piece)
+		if _, err := file.ReadAt(buffer, number*piece); err != nil {
+			t.Fatal(err)
+		}
+		pages, err := pagecache.Resident(file, 0, info.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, pages*int64(os.Getpagesize()))
+	}
+	behind.Close()
+	return most
+}
+
+func count(n int64) (order []int64) {
+	for i := range n {
+		order = append(order, i)
+	}
+	return order
+}
+
+func TestWhatIsReadOnceLeavesTheCache(t *testing.T) {
+	path := filepath.Join(pagecachetest.Folder(t), "file")
+	for _, piece := range []int64{128 << 10, 3 * mebibyte} {
+		const size = 192 * mebibyte
+		pagecachetest.File(t, path, size, 0)
+		if most := readBehind(t, path, piece, count(size/piece)); most > 128*mebibyte {
+			t.Errorf("pieces of %d: %d MiB were in the cache at once", piece, most/mebibyte)
+		}
+		pagecachetest.Resident(t, path, 0, size, 0)
+	}
+}
+
+func TestWhatIsReadInAnyOrderLeavesTheCache(t *testing.T) {
+	path := filepath.Join(pagecachetest.Folder(t), "file")
+	const size = 16 * mebibyte
+	pagecachetest.File(t, path, size, 0)
+	order := count(16)
+	for i := range order {
+		order[i] = order[i] * 7 % 16
+	}
+	readBehind(t, path, mebibyte, order)
+	pagecachetest.Resident(t, path, 0, size, 0)
+}
+
+func TestWhatWasInTheCacheStays(t *testing.T) {
+	path := filepath.Join(pagecachetest.Folder(t), "file")
+	const size, warm = 16 * mebibyte, 4 * mebibyte
+	pagecachetest.File(t, path, size, warm)
+	readBehind(t, path, mebibyte, count(16))
+	pagecachetest.Resident(t, path, 0, warm, warm)
+	pagecachetest.Resident(t, path, warm, size-warm, 0)
+}
