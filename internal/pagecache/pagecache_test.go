@@ -79,3 +79,18 @@ func TestWhatWasInTheCacheStays(t *testing.T) {
 	pagecachetest.Resident(t, path, 0, warm, warm)
 	pagecachetest.Resident(t, path, warm, size-warm, 0)
 }
+
+func TestAMappingTellsTheSame(t *testing.T) {
+	path := filepath.Join(pagecachetest.Folder(t), "file")
+	const size, warm = 80*mebibyte + 8, 70 * mebibyte
+	pagecachetest.File(t, path, size, warm)
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	pages, err := pagecache.ResidentByMapping(file, 0, size)
+	if got := pages * int64(os.Getpagesize()); err != nil || got != warm {
+		t.Errorf("%d bytes are in the cache, want %d: %v", got, warm, err)
+	}
+}
