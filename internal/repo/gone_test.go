@@ -44,19 +44,17 @@ func TestPackGoneOnceItIsOpen(t *testing.T) {
 			_, err := r.Compact(t.Context(), repo.CompactOptions{Codec: repo.CodecZstd})
 			return err
 		},
-		"verify": func(r *repo.Repository) error {
-			report, err := r.Verify(t.Context(), nil)
-			if err == nil && len(report.Damage) > 0 {
-				err = fmt.Errorf("damage: %+v", report.Damage)
-			}
-			return err
-		},
+		"verify": verifying(t, repo.LevelPoints),
+		"prove":  verifying(t, repo.LevelStored),
 	} {
 		t.Run(what, func(t *testing.T) {
 			store := base.Clone()
 			store.SetReadByName()
 			r := must(openSmall(t.Context(), store, ""))(t)
 			defer closeRepo(t, r)
+			if err := compare(t.Context(), r, part); err != nil { // and the packs' tables are known then
+				t.Fatal(err)
+			}
 			var once sync.Once
 			gone := ""
 			opened := map[string]bool{}
@@ -88,5 +86,16 @@ func TestPackGoneOnceItIsOpen(t *testing.T) {
 			defer closeRepo(t, then)
 			check(t, then, part)
 		})
+	}
+}
+
+// verifying is an error where damage is found.
+func verifying(t *testing.T, level repo.Level) func(*repo.Repository) error {
+	return func(r *repo.Repository) error {
+		report, err := r.VerifyWith(t.Context(), repo.VerifyOptions{Level: level})
+		if err == nil && len(report.Damage)+len(report.Healed) > 0 {
+			err = fmt.Errorf("damage: %+v, healed %+v", report.Damage, report.Healed)
+		}
+		return err
 	}
 }

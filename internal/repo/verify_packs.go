@@ -115,12 +115,13 @@ type packCheck struct {
 func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	r, name := v.repo, pack.ObjectName(p.ID)
 	c := &packCheck{verifier: v, pack: p}
+	live := func(now *commitlog.State) bool { return now.Live(p.ID) }
 	reader, err := r.store.Open(ctx, name)
 	if err != nil {
 		if !errors.Is(err, storage.ErrNotExist) {
 			return err
 		}
-		if err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Live(p.ID) }); err == nil {
+		if err := v.unlessGone(ctx, err, live); err == nil {
 			return nil
 		}
 		c.finish(ctx, 0, errors.New("the file is missing"), pack.Table{})
@@ -148,6 +149,9 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if errors.Is(err, storage.ErrNotExist) && v.unlessGone(ctx, err, live) == nil {
+		return nil // in a bucket it is gone for who has it open, too
 	}
 	c.finish(ctx, reader.Size(), err, table)
 	return v.verifyParity(ctx, p, err == nil && c.badFrames == 0)
