@@ -136,7 +136,10 @@ func TestPausedAtOnce(t *testing.T) {
 	}
 	t.Logf("%d long pauses, %d runs, %d refused, %d copies begun again, %d packs of garbage, %d files deleted, %d blocks compacted, the clock at %v",
 		s.slept, len(s.turns), refused.Load(), again.Load(), garbage, len(s.deleted), compacted.Load(), time.Until(s.clock.now()).Round(time.Hour))
-	if s.slept == 0 || refused.Load() == 0 || len(s.deleted) == 0 || compacted.Load() == 0 {
+	if refused.Load() < 5 { // of two that come at just the same time one is in any case
+		t.Error("others could run beside one that reclaims or compacts")
+	}
+	if s.slept == 0 || len(s.deleted) == 0 || compacted.Load() == 0 {
 		t.Error("too little happened for this to prove anything")
 	}
 }

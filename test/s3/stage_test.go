@@ -33,9 +33,6 @@ type stage struct {
 	made    map[string]string
 	deleted map[string]act
 	turns   []*turn
-	// lease is who took it last, and when at the earliest; leased is when that was done. Zero: it was given back.
-	lease  act
-	leased time.Time
 }
 
 // act is who did something, and when by the clock.
@@ -44,17 +41,8 @@ type act struct {
 	at  time.Time
 }
 
-const (
-	// longer than the grace, and than every lease.
-	longer = 25 * time.Hour
-
-	// leaseFile says who reclaims or compacts, for so long after it was written.
-	leaseFile = "marks/reclaim-lease"
-	leaseFor  = 10 * time.Minute
-
-	// coarse is how much older than the time a file may look that is written just then.
-	coarse = 20 * time.Millisecond
-)
+// longer than the grace, and than every lease.
+const longer = 25 * time.Hour
 
 // process is one of them: what it asks of the server waits while it is paused.
 type process struct {
@@ -137,11 +125,6 @@ func (p *process) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	answer, name, asked := httptest.NewRecorder(), strings.TrimPrefix(r.URL.Path, "/"+s.bucket+"/vault/"), time.Now()
-	if name == leaseFile && r.Method == http.MethodDelete {
-		s.mu.Lock()
-		s.lease = act{}
-		s.mu.Unlock()
-	}
 	p.forward.ServeHTTP(answer, r)
 	if answer.Code < 300 {
 		s.note(p, r.Method, name, asked)
@@ -167,25 +150,12 @@ func (s *stage) note(p *process, method, name string, asked time.Time) {
 	defer s.mu.Unlock()
 	switch method {
 	case http.MethodPut:
-		if name == leaseFile {
-			s.takeLease(p, at)
-			s.lease, s.leased = act{p.name, s.clock.shifted(asked.Add(-coarse))}, s.clock.now()
-		}
 		if s.made[name] == "" {
 			s.made[name] = p.name
 		}
 	case http.MethodDelete:
 		if _, again := s.deleted[name]; !again {
 			s.deleted[name] = act{p.name, at}
-		}
-	}
-}
-
-// takeLease fails the test if a process took the lease that it could see another had.
-func (s *stage) takeLease(p *process, at time.Time) {
-	for _, mine := range s.turns {
-		if mine.who == p.name && mine.ended.IsZero() && s.lease.who != "" && s.lease.who != p.name && mine.began.After(s.leased) && at.Sub(s.lease.at) < leaseFor {
-			s.t.Errorf("%s began to %s while %s had the lease", p.name, mine.what, s.lease.who)
 		}
 	}
 }
