@@ -34,11 +34,11 @@ func TestAHostilePartialIsVisitedByRuns(t *testing.T) {
 		records = binary.LittleEndian.AppendUint64(records, first)
 		records = append(records, make([]byte, 32)...)
 	}
-	payload := &commitlog.Payload{}
-	if err := (partialBatch{task: task, records: records}).write(ctx, r, payload); err != nil {
+	partial, err := partialBatch{task: task, records: records}.write(ctx, r)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.commit(ctx, payload, nil); err != nil {
+	if err := r.commit(ctx, &commitlog.Payload{Partials: []commitlog.Partial{partial}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	visits := 0

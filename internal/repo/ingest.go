@@ -14,6 +14,7 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
 	"ferry/internal/repo/pack"
+	"ferry/internal/storage"
 )
 
 // Codec says how new blocks are compressed.
@@ -35,8 +36,7 @@ const (
 	nodePackTarget = 15 << 20
 )
 
-// Ingest stores content in a repository. Any number of goroutines may use one; it has one open pack of each kind. Begin
-// it with NewIngest and end it with Close.
+// Ingest stores content in a repository. Any number of goroutines may use one. Begin it with NewIngest and end it with Close.
 //
 // The path of a block:
 //
@@ -45,6 +45,11 @@ const (
 //
 // Sealing runs behind: while one pack is synced the next is filled, and no more than that. What waits for half a minute goes
 // though its pack is not full, as soon as nothing else is on its way.
+//
+// There is one open pack of blocks, and one of nodes. Where it pays off to write several objects at once and the storage is behind
+// with the pack of blocks, others are opened beside it (storage.ParallelWrites), not in a sealed domain, which is read as it was
+// written. They go together when one of them is full, so what is written down never tells of a block whose pack is still open.
+// Those who store wait for the storage without the lock: who finds a block known does not wait for those who store others.
 type Ingest struct {
 	repo  *Repository
 	index *index.Set
@@ -74,8 +79,8 @@ type Ingest struct {
 	begun bool
 	// losses counts the times that packs that were relied on turned out given up by another writer.
 	losses int
-	data   *openPack
-	nodes  *openPack
+	data   openPacks
+	nodes  openPacks
 	tasks  []*Task // that have records since the last seal
 	points []readyPoint
 	// relied are the packs that blocks were found in.
@@ -86,7 +91,12 @@ type Ingest struct {
 	// due is true when what waits has waited long enough. timer makes it so; it runs while waits is true.
 	due, waits bool
 	timer      *time.Timer
-	changed    *sync.Cond // of queue, closing and due, with mu
+	changed    *sync.Cond // of queue, closing and due, and of what there is room for in packs, with mu
+
+	// atOnce is how many packs, points and the like of a seal are made durable at once.
+	atOnce int
+	// makingRoom is held while open packs give their space.
+	makingRoom sync.Mutex
 
 	sealing sync.WaitGroup
 	// sealer encrypts frames; nil: they are not.
@@ -177,6 +187,11 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 			return nil, err
 		}
 	}
+	in.data.most, in.atOnce = storage.ParallelWrites(r.store)
+	in.nodes.most = 1
+	if in.sealed || options.Measure {
+		in.data.most = 1
+	}
 	in.ctx, in.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	in.changed, in.appended = sync.NewCond(&in.mu), sync.NewCond(&in.mu)
 	in.timer = time.AfterFunc(r.writtenDownWithin, in.fallDue)
@@ -207,7 +222,7 @@ func (in *Ingest) Failed() error {
 func (in *Ingest) Behind() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return len(in.queue) > maxQueue || in.data != nil && in.data.out.behind()
+	return len(in.queue) > maxQueue || in.data.behind()
 }
 
 // Waits is true if a point was handed over and is not committed yet. Flush commits it.
@@ -246,6 +261,7 @@ func (in *Ingest) flush(ctx context.Context, last bool) error {
 func (in *Ingest) Abandon(cause error) {
 	in.fail(cause)
 	in.cancel()
+	in.wake()
 }
 
 // Close ends the ingest. With a nil cause what was given is committed first; else it is dropped, except for what whole
@@ -265,16 +281,13 @@ func (in *Ingest) Close(ctx context.Context, cause error) error {
 	in.sealing.Wait()
 	in.cancel()
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, open := range []*openPack{in.data, in.nodes} {
-		if open != nil {
-			open.out.Abort()
-		}
-	}
-	for _, p := range in.points {
+	open, points := slices.Concat(in.data.take(), in.nodes.take()), in.points
+	in.points = nil
+	in.mu.Unlock()
+	abort(open)
+	for _, p := range points {
 		p.done(errors.Join(cause, err))
 	}
-	in.data, in.nodes, in.points = nil, nil, nil
 	if in.measure != nil {
 		in.measure.known.Close()
 	}

@@ -24,32 +24,38 @@ var errAborted = errors.New("pack was dropped")
 var chunks = sync.Pool{New: func() any { chunk := direct.Memory(chunkSize)[:0]; return &chunk }}
 
 // packOut gathers what is written to a pack into chunks and writes them behind the caller: while one is on its way to
-// the storage, the next is filled. One goroutine at a time may use it. It ends with Commit or Abort.
+// the storage, the next is filled. One goroutine at a time may use it. It ends with Commit or Abort. Nobody waits for the storage
+// but these: who writes on while it is behind makes it take more memory.
 type packOut struct {
 	out     storage.Writer
 	chunk   *[]byte
-	full    chan *[]byte
 	writing sync.WaitGroup
 	ended   bool
+	// moved is called when a chunk has gone to the storage, with no lock held.
+	moved func()
 
-	mu     sync.Mutex // guards failed
+	mu sync.Mutex // guards what follows
+	// full are the chunks that wait for the storage; more is signalled when there is one more, or none will come.
+	full   []*[]byte
+	more   *sync.Cond
+	last   bool
 	failed error
 }
 
-func newPackOut(out storage.Writer) *packOut {
-	p := &packOut{out: out, full: make(chan *[]byte, chunksBehind)}
+func newPackOut(out storage.Writer, moved func()) *packOut {
+	p := &packOut{out: out, moved: moved}
+	p.more = sync.NewCond(&p.mu)
 	p.writing.Go(p.run)
 	return p
 }
 
 // run writes full chunks until there are no more. After an error it only takes them.
 func (p *packOut) run() {
-	for chunk := range p.full {
-		if p.failure() == nil {
+	for chunk, failed := p.next(); chunk != nil; chunk, failed = p.next() {
+		p.moved()
+		if failed == nil {
 			if _, err := p.out.Write(*chunk); err != nil {
-				p.mu.Lock()
-				p.failed = err
-				p.mu.Unlock()
+				p.fail(err)
 				if errors.Is(err, answer.ErrNone) {
 					continue // it may still be read
 				}
@@ -59,14 +65,41 @@ func (p *packOut) run() {
 	}
 }
 
+// next waits for a full chunk; nil if there will be none.
+func (p *packOut) next() (chunk *[]byte, failed error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.full) == 0 && !p.last {
+		p.more.Wait()
+	}
+	if len(p.full) == 0 {
+		return nil, nil
+	}
+	chunk, p.full = p.full[0], p.full[1:]
+	return chunk, p.failed
+}
+
+// fail keeps the first error.
+func (p *packOut) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil {
+		p.failed = err
+	}
+}
+
 func (p *packOut) failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed
 }
 
-// behind is true while the storage is slower than those who fill the pack.
-func (p *packOut) behind() bool { return len(p.full) == cap(p.full) }
+// behind is true while the storage is slower than those who fill the pack: they are to wait.
+func (p *packOut) behind() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.full) >= chunksBehind
+}
 
 // Write takes bytes. An error may be of any write before.
 func (p *packOut) Write(bytes []byte) (int, error) {
@@ -80,16 +113,21 @@ func (p *packOut) Write(bytes []byte) (int, error) {
 		*p.chunk = append(*p.chunk, bytes[:n]...)
 		bytes = bytes[n:]
 		if len(*p.chunk) == cap(*p.chunk) {
-			p.hand()
+			p.hand(false)
 		}
 	}
 	return written, p.failure()
 }
 
-// hand gives the chunk to run.
-func (p *packOut) hand() {
-	p.full <- p.chunk
-	p.chunk = nil
+// hand gives the chunk to run, if there is one; with last none comes after it.
+func (p *packOut) hand(last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.chunk != nil {
+		p.full = append(p.full, p.chunk)
+	}
+	p.chunk, p.last = nil, last
+	p.more.Signal()
 }
 
 // end waits until all is written.
@@ -98,10 +136,7 @@ func (p *packOut) end() {
 		return
 	}
 	p.ended = true
-	if p.chunk != nil {
-		p.hand()
-	}
-	close(p.full)
+	p.hand(true)
 	p.writing.Wait()
 }
 
@@ -117,11 +152,7 @@ func (p *packOut) Commit(ctx context.Context) error {
 
 // Abort drops what was written.
 func (p *packOut) Abort() {
-	p.mu.Lock()
-	if p.failed == nil {
-		p.failed = errAborted // what waits need not be written
-	}
-	p.mu.Unlock()
+	p.fail(errAborted) // what waits need not be written
 	p.end()
 	p.out.Abort()
 }

@@ -26,7 +26,7 @@ func (s *slowWriter) Abort()                       { s.ended = true }
 
 func TestPackOutWritesBehindInOrder(t *testing.T) {
 	slow := &slowWriter{let: make(chan error)}
-	out := newPackOut(slow)
+	out := newPackOut(slow, func() {})
 	want := bytes.Repeat([]byte("a pack's bytes, of which no chunk begins like another. "), 3*chunkSize/50)
 	for rest := want; len(rest) > 0; { // nothing is let through yet: all of it waits
 		n := min(len(rest), 99_991)
@@ -46,7 +46,7 @@ func TestPackOutWritesBehindInOrder(t *testing.T) {
 
 func TestPackOutSaysWhenItIsBehind(t *testing.T) {
 	slow := &slowWriter{let: make(chan error)}
-	out := newPackOut(slow)
+	out := newPackOut(slow, func() {})
 	chunk := make([]byte, chunkSize)
 	if out.behind() {
 		t.Error("behind before anything was written")
@@ -69,7 +69,7 @@ func TestPackOutGivesTheErrorOfAnEarlierWrite(t *testing.T) {
 	failed := errors.New("disk failed")
 	slow := &slowWriter{let: make(chan error, 1)}
 	slow.let <- failed
-	out := newPackOut(slow)
+	out := newPackOut(slow, func() {})
 	_, _ = out.Write(make([]byte, 3*chunkSize))
 	if err := out.Commit(t.Context()); !errors.Is(err, failed) || slow.committed {
 		t.Errorf("committed %v, %v; want the error of the write", slow.committed, err)

@@ -182,22 +182,21 @@ func (t *Task) take() partialBatch {
 	return batch
 }
 
-// write puts a batch into a file and names it in the payload.
-func (b partialBatch) write(ctx context.Context, r *Repository, payload *commitlog.Payload) error {
+// write puts a batch into a file.
+func (b partialBatch) write(ctx context.Context, r *Repository) (commitlog.Partial, error) {
 	t := b.task
 	raw, sum, err := encodePartial(r.hasher, partialHeader{
 		Task: t.name, Point: t.point, Machine: t.machine, Validator: t.validator, BlockSize: t.blockSize, Domain: t.ingest.domain, Plain: t.ingest.plain(),
 	}, b.records)
 	if err != nil {
-		return err
+		return commitlog.Partial{}, err
 	}
 	name := fmt.Sprintf("partials/%s-%08d", t.name, b.seq)
 	if err := r.store.Put(ctx, name, raw); err != nil {
-		return err
+		return commitlog.Partial{}, err
 	}
 	t.files = append(t.files, name)
-	payload.Partials = append(payload.Partials, commitlog.Partial{Task: t.name, Point: t.point, Machine: t.machine, File: name, Checksum: sum})
-	return nil
+	return commitlog.Partial{Task: t.name, Point: t.point, Machine: t.machine, File: name, Checksum: sum}, nil
 }
 
 // end returns the files and tasks that the finished point makes needless.

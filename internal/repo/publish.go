@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
@@ -50,39 +52,21 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	}
 	r := in.repo
 	payload := &commitlog.Payload{}
-	for i, open := range s.packs {
-		if err := in.publishPack(ctx, open, payload); err != nil {
-			abort(s.packs[i:])
-			return err
-		}
+	err := in.publishPacks(ctx, s, payload)
+	if err != nil {
+		abort(s.packs)
+		return err
 	}
 	in.refuseLost(s)
 	ended := endTasks(s.points, payload)
-	for _, batch := range s.partials {
-		if slices.Contains(payload.PartialsEnded, batch.task.name) {
-			continue // its point is committed in this very entry
-		}
-		if err := in.withRoom(func() error { return batch.write(ctx, r, payload) }); err != nil {
-			return err
-		}
+	if err := in.publishPartials(ctx, s, payload); err != nil {
+		return err
 	}
-	for _, ready := range s.points {
-		var entry commitlog.Point
-		err := in.withRoom(func() (err error) { entry, err = r.writePoint(ctx, ready); return err })
-		if err != nil {
-			return err
-		}
-		in.stats.Written.Add(int64(len(ready.raw)))
-		payload.Points = append(payload.Points, entry)
-		if ready.damaged.Places > 0 {
-			payload.Damaged = append(payload.Damaged, ready.damaged)
-		}
-		if ready.claim.Job != "" {
-			payload.Claims = append(payload.Claims, ready.claim)
-		}
+	if err := in.publishPoints(ctx, s, payload); err != nil {
+		return err
 	}
 	var written *newSegment
-	err := in.withRoom(func() (err error) { written, err = in.writeIndex(ctx, s, payload); return err })
+	err = in.withRoom(func() (err error) { written, err = in.writeIndex(ctx, s, payload); return err })
 	if err != nil || payloadEmpty(payload) {
 		return err
 	}
@@ -111,13 +95,75 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		}
 	}
 	// What the log no longer names can go. Failing to remove it costs space only; reclaim finds it.
+	var needless []string
 	if err == nil {
-		for _, name := range ended {
-			_ = r.store.Delete(ctx, name)
-		}
+		needless = ended
 	}
 	for _, id := range payload.IndexRemoved {
-		_ = r.store.Delete(ctx, segmentName(id))
+		needless = append(needless, segmentName(id))
+	}
+	_ = in.together(ctx, len(needless), func(ctx context.Context, i int) error {
+		_ = r.store.Delete(ctx, needless[i])
+		return nil
+	})
+	return err
+}
+
+// together does a thing for each of so many, several at once where the storage gains by it. The first error ends the others.
+func (in *Ingest) together(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(in.atOnce)
+	for i := range n {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return do(ctx, i)
+		})
+	}
+	return group.Wait()
+}
+
+// publishPacks makes the packs durable.
+func (in *Ingest) publishPacks(ctx context.Context, s *seal, payload *commitlog.Payload) error {
+	payload.Packs = make([]commitlog.Pack, len(s.packs))
+	return in.together(ctx, len(s.packs), func(ctx context.Context, i int) (err error) {
+		payload.Packs[i], err = in.publishPack(ctx, s.packs[i])
+		return err
+	})
+}
+
+// publishPartials writes down what unfinished copies have stored, but for those whose point is committed in this very entry.
+func (in *Ingest) publishPartials(ctx context.Context, s *seal, payload *commitlog.Payload) error {
+	unfinished := slices.DeleteFunc(slices.Clone(s.partials), func(batch partialBatch) bool {
+		return slices.Contains(payload.PartialsEnded, batch.task.name)
+	})
+	payload.Partials = make([]commitlog.Partial, len(unfinished))
+	return in.together(ctx, len(unfinished), func(ctx context.Context, i int) error {
+		return in.withRoom(func() (err error) {
+			payload.Partials[i], err = unfinished[i].write(ctx, in.repo)
+			return err
+		})
+	})
+}
+
+// publishPoints writes the points' files.
+func (in *Ingest) publishPoints(ctx context.Context, s *seal, payload *commitlog.Payload) error {
+	payload.Points = make([]commitlog.Point, len(s.points))
+	err := in.together(ctx, len(s.points), func(ctx context.Context, i int) error {
+		return in.withRoom(func() (err error) {
+			payload.Points[i], err = in.repo.writePoint(ctx, s.points[i])
+			return err
+		})
+	})
+	for _, ready := range s.points {
+		in.stats.Written.Add(int64(len(ready.raw)))
+		if ready.damaged.Places > 0 {
+			payload.Damaged = append(payload.Damaged, ready.damaged)
+		}
+		if ready.claim.Job != "" {
+			payload.Claims = append(payload.Claims, ready.claim)
+		}
 	}
 	return err
 }
@@ -130,18 +176,17 @@ func (in *Ingest) withRoom(write func() error) error {
 		return err
 	}
 	in.fail(err)
+	in.makingRoom.Lock()
 	in.mu.Lock()
+	open := slices.Concat(in.data.take(), in.nodes.take())
 	for _, waiting := range in.queue[1:] { // the first is the one that is written
-		abort(waiting.packs)
+		open = append(open, waiting.packs...)
 	}
-	for _, open := range []*openPack{in.data, in.nodes} {
-		if open != nil {
-			open.out.Abort()
-		}
-	}
-	in.data, in.nodes = nil, nil
 	in.appended.Broadcast()
+	in.changed.Broadcast()
 	in.mu.Unlock()
+	abort(open)
+	in.makingRoom.Unlock()
 	return write()
 }
 
@@ -278,7 +323,7 @@ func payloadEmpty(p *commitlog.Payload) bool {
 	return len(p.Packs)+len(p.Index)+len(p.Points)+len(p.Partials)+len(p.PartialsEnded) == 0
 }
 
-func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *commitlog.Payload) error {
+func (in *Ingest) publishPack(ctx context.Context, open *openPack) (commitlog.Pack, error) {
 	root, size, err := open.pack.Finish()
 	if err == nil {
 		err = open.out.Commit(ctx)
@@ -287,13 +332,10 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack, payload *comm
 		err = in.repo.protect(ctx, open.id, size)
 	}
 	if err != nil {
-		return fmt.Errorf("pack %s: %w", open.id, err)
+		return commitlog.Pack{}, fmt.Errorf("pack %s: %w", open.id, err)
 	}
 	in.stats.Written.Add(size)
-	payload.Packs = append(payload.Packs, commitlog.Pack{
-		ID: open.id, Kind: open.kind.String(), Domain: in.domain, Size: size, Frames: open.pack.Frames(), Root: root,
-	})
-	return nil
+	return commitlog.Pack{ID: open.id, Kind: open.kind.String(), Domain: in.domain, Size: size, Frames: open.pack.Frames(), Root: root}, nil
 }
 
 // writePoint writes a point's file, under a name that was never used: one that reclaim gave up must not come again.

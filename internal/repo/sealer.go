@@ -17,6 +17,36 @@ type openPack struct {
 	entries []pack.Entry
 }
 
+// openPacks are the packs of a kind that are being filled.
+type openPacks struct {
+	packs []*openPack
+	// opening is how many the storage is asked for; most is how many there are at once at most.
+	opening, most int
+}
+
+// fullest is the pack that will be full first, of those with which the storage is not behind; nil if there is none. So the storage
+// gets as many at once as it needs to keep up, and no more are begun.
+func (o *openPacks) fullest() (fullest *openPack) {
+	for _, open := range o.packs {
+		if (fullest == nil || open.pack.Size() > fullest.pack.Size()) && !open.out.behind() {
+			fullest = open
+		}
+	}
+	return fullest
+}
+
+// behind is true if the next frame has to wait for the storage.
+func (o *openPacks) behind() bool {
+	return len(o.packs)+o.opening >= o.most && o.fullest() == nil
+}
+
+// take hands the packs over.
+func (o *openPacks) take() []*openPack {
+	packs := o.packs
+	o.packs = nil
+	return packs
+}
+
 // seal is one batch on its way to durability: packs, and what may be said once they are durable.
 type seal struct {
 	packs    []*openPack
@@ -75,24 +105,18 @@ func abort(packs []*openPack) {
 // nothing refers to its nodes yet. The caller holds the lock.
 func (in *Ingest) take(nodesOnly bool) *seal {
 	if nodesOnly {
-		s := &seal{packs: []*openPack{in.nodes}}
-		in.nodes = nil
-		return s
+		return &seal{packs: in.nodes.take()}
 	}
 	in.timer.Stop()
 	in.waits, in.due = false, false
-	s := &seal{points: in.points}
-	if in.data != nil {
-		s.packs = append(s.packs, in.data)
-	}
-	if in.nodes != nil && (len(in.points) > 0 || in.mending) {
-		s.packs = append(s.packs, in.nodes)
-		in.nodes = nil
+	s := &seal{points: in.points, packs: in.data.take()}
+	if len(in.points) > 0 || in.mending {
+		s.packs = append(s.packs, in.nodes.take()...)
 	}
 	for _, task := range in.tasks {
 		s.partials = append(s.partials, task.take())
 	}
-	in.data, in.points, in.tasks = nil, nil, nil
+	in.points, in.tasks = nil, nil
 	return s
 }
 

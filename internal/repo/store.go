@@ -125,6 +125,7 @@ func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, frame []byte)
 	if err != nil {
 		in.fail(err)
 		in.appended.Broadcast()
+		in.changed.Broadcast()
 	}
 	return err
 }
@@ -184,21 +185,17 @@ func (in *Ingest) stored(ctx context.Context, id format.ID) (bool, error) {
 	return found, err
 }
 
-// append writes a frame to the open pack of its kind, and sends the pack off if it is full now. The caller holds the
-// lock, which is let go while the sealer is behind.
+// append writes a frame to an open pack of its kind, and sends the open packs off if it is full now. The caller holds the lock,
+// which is let go while the storage or the sealer is behind.
 func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) error {
-	slot, target := &in.data, in.repo.packTarget
+	set, target := &in.data, in.repo.packTarget
 	if kind == pack.KindNode {
-		slot, target = &in.nodes, in.repo.nodePackTarget
+		set, target = &in.nodes, in.repo.nodePackTarget
 	}
-	if *slot == nil {
-		opened, err := in.openPack(kind)
-		if err != nil {
-			return err
-		}
-		*slot = opened
+	open, err := in.room(set, kind)
+	if err != nil {
+		return err
 	}
-	open := *slot
 	entry, err := open.pack.Append(frame)
 	if err != nil {
 		return err
@@ -212,24 +209,63 @@ func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) erro
 	return nil
 }
 
-func (in *Ingest) openPack(kind pack.Kind) (*openPack, error) {
-	id := format.RandomName()
-	created := storage.Writer(nowhere{})
-	if in.measure == nil {
-		var err error
-		if created, err = in.repo.store.Create(in.ctx, pack.ObjectName(id)); err != nil {
+// room returns an open pack that takes a frame without waiting for the storage. If the storage is behind with all that are open,
+// another is opened, as far as that pays off; else it waits. The caller holds the lock, which is let go meanwhile.
+func (in *Ingest) room(set *openPacks, kind pack.Kind) (*openPack, error) {
+	for {
+		if err := in.Failed(); err != nil {
 			return nil, err
 		}
+		if open := set.fullest(); open != nil {
+			return open, nil
+		}
+		if len(set.packs)+set.opening < set.most {
+			return in.openPack(set, kind)
+		}
+		in.changed.Wait()
 	}
-	out := newPackOut(created)
-	header := pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: id, Domain: in.domain}
+}
+
+// openPack opens a pack. The caller holds the lock, which is let go while the storage is asked. It is to put a frame into the pack
+// before it lets go of the lock again.
+func (in *Ingest) openPack(set *openPacks, kind pack.Kind) (*openPack, error) {
+	header := pack.Header{Kind: kind, Hash: in.repo.hasher.Algorithm(), ID: format.RandomName(), Domain: in.domain}
 	if kind == pack.KindBlock {
 		header.Generation = in.sealer.Generation()
 	}
+	set.opening++
+	in.mu.Unlock()
+	open, err := in.createPack(header)
+	in.mu.Lock()
+	set.opening--
+	in.changed.Broadcast()
+	if err != nil {
+		return nil, err
+	}
+	set.packs = append(set.packs, open)
+	return open, in.Failed()
+}
+
+func (in *Ingest) createPack(header pack.Header) (*openPack, error) {
+	created := storage.Writer(nowhere{})
+	if in.measure == nil {
+		var err error
+		if created, err = in.repo.store.Create(in.ctx, pack.ObjectName(header.ID)); err != nil {
+			return nil, err
+		}
+	}
+	out := newPackOut(created, in.wake)
 	writer, err := pack.NewWriter(out, in.repo.hasher, header)
 	if err != nil {
 		out.Abort()
 		return nil, err
 	}
-	return &openPack{out: out, pack: writer, id: id, kind: kind}, nil
+	return &openPack{out: out, pack: writer, id: header.ID, kind: header.Kind}, nil
+}
+
+// wake makes all look again who wait for packs and seals.
+func (in *Ingest) wake() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.changed.Broadcast()
 }

@@ -52,6 +52,13 @@ type Distant interface {
 	ParallelReads() int
 }
 
+// ParallelWriter is implemented by stores where a write waits for more than the medium, so that several at once pay off.
+type ParallelWriter interface {
+	// ParallelWrites is how many objects that were begun with Create pay off to be written to at once, and how many to be put or
+	// committed; both at least 1.
+	ParallelWrites() (written, put int)
+}
+
 // Measured is implemented by stores that can tell how much space is left.
 type Measured interface {
 	// Free is how many bytes can still be written by this process, headroom that is kept for others not counted; known is false
@@ -271,4 +278,13 @@ func ParallelReads(store Store) int {
 		return max(1, distant.ParallelReads())
 	}
 	return 1
+}
+
+// ParallelWrites is how many objects pay off to be written to at once, and how many to be put or committed: 1 for stores that say
+// nothing of it.
+func ParallelWrites(store Store) (written, put int) {
+	if parallel, ok := As[ParallelWriter](store); ok {
+		written, put = parallel.ParallelWrites()
+	}
+	return max(1, written), max(1, put)
 }

@@ -48,6 +48,8 @@ const (
 type Store struct {
 	path string
 	root *os.File
+	// distant is true on a network's file system where each write waits for the server.
+	distant bool
 
 	// mu guards the fields below.
 	mu sync.Mutex
@@ -75,7 +77,7 @@ func Open(path string) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening folder %s: %w", path, cause(err))
 	}
-	return &Store{path: path, root: root, durable: map[string]bool{}}, nil
+	return &Store{path: path, root: root, distant: isDistant(root), durable: map[string]bool{}}, nil
 }
 
 // Create makes the folder, and its parents, unless they exist, opens it, and probes whether it is fit for a

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -18,4 +19,22 @@ var networks = []int64{
 func IsRemote(path string) bool {
 	var status unix.Statfs_t
 	return unix.Statfs(path, &status) == nil && slices.Contains(networks, status.Type)
+}
+
+// parallelWrites at once pay off on a share: of packs each write of a chunk may wait for the server, of small files the sync does.
+const parallelWrites = 4
+
+// isDistant is IsRemote of an open folder, but for what FUSE serves: that may be a local disk, on which it would mix up packs.
+func isDistant(root *os.File) bool {
+	var status unix.Statfs_t
+	err := control(root, func(fd int) error { return unix.Fstatfs(fd, &status) })
+	return err == nil && status.Type != unix.FUSE_SUPER_MAGIC && slices.Contains(networks, status.Type)
+}
+
+// ParallelWrites is 1 on a local disk: what is written one after the other lies so.
+func (s *Store) ParallelWrites() (written, put int) {
+	if s.distant {
+		return parallelWrites, parallelWrites
+	}
+	return 1, 1
 }

@@ -43,6 +43,8 @@ type Store struct {
 	listed  map[string]storage.Info
 	pending []change
 	lag     int
+	// writesAtOnce and putsAtOnce are how many at once pay off.
+	writesAtOnce, putsAtOnce int
 
 	script   script
 	volatile volatile
@@ -73,11 +75,12 @@ var errClosed = errors.New("store is closed")
 // New returns an empty store in which nothing goes wrong.
 func New() *Store {
 	return &Store{
-		objects:  map[string]object{},
-		listed:   map[string]storage.Info{},
-		script:   script{space: unlimited, crashAt: never, now: time.Now},
-		volatile: volatile{before: map[string]*object{}},
-		counts:   map[countKey]count{},
+		objects:      map[string]object{},
+		listed:       map[string]storage.Info{},
+		script:       script{space: unlimited, crashAt: never, now: time.Now},
+		volatile:     volatile{before: map[string]*object{}},
+		counts:       map[countKey]count{},
+		writesAtOnce: 1, putsAtOnce: 1,
 	}
 }
 
@@ -89,6 +92,7 @@ func (s *Store) Clone() *Store {
 	defer s.mu.Unlock()
 	clone := New()
 	clone.script.now = s.script.now
+	clone.writesAtOnce, clone.putsAtOnce = s.writesAtOnce, s.putsAtOnce
 	maps.Copy(clone.objects, s.objects)
 	for name, o := range s.objects {
 		clone.listed[name] = o.info(name)

@@ -109,6 +109,20 @@ func (s *Store) SetLatency(latency func(op Op, size int) time.Duration) {
 	s.script.latency = latency
 }
 
+// SetParallelWrites makes the store say how many objects at once pay off to be written to and to be put.
+func (s *Store) SetParallelWrites(written, put int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writesAtOnce, s.putsAtOnce = written, put
+}
+
+// ParallelWrites is what was set, at first 1.
+func (s *Store) ParallelWrites() (written, put int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writesAtOnce, s.putsAtOnce
+}
+
 // SetClock sets the storage's own clock, from which objects have their times.
 func (s *Store) SetClock(now func() time.Time) {
 	s.mu.Lock()

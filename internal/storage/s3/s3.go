@@ -178,6 +178,9 @@ func (s *Store) Location() string { return s.location.text }
 // ParallelReads at once pay off.
 func (s *Store) ParallelReads() int { return parallelReads }
 
+// ParallelWrites is one object that is written to: its parts are sent several at once. Small objects are requests like reads.
+func (s *Store) ParallelWrites() (written, put int) { return 1, parallelReads }
+
 // GrowsOnDemand is true: a bucket ends at a quota, if at all.
 func (s *Store) GrowsOnDemand() bool { return true }
 
