@@ -57,7 +57,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "raw": makeRaw, "damage": damage, "keyid": keyID, "mode": mode,
+			"exits": exits, "raw": makeRaw, "damage": damage, "keyid": keyID, "pointid": pointID, "mode": mode,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -140,6 +140,23 @@ func keyID(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("no key of kind %s in %+v", args[2], listed.Keys)
+}
+
+// pointID keeps the id of the point of a machine, by its name, that was made on a day.
+func pointID(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: pointid REPOSITORY MACHINE DAY")
+	}
+	ts.Check(ts.Exec("ferry", "points", args[0], "--json"))
+	var listed pointsJSON
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &listed))
+	for _, point := range listed.Points {
+		if point.Machine.Name == args[1] && point.Created.UTC().Format(time.DateOnly) == args[2] {
+			ts.Setenv("POINTID", point.ID)
+			return
+		}
+	}
+	ts.Fatalf("no point of %s of %s", args[1], args[2])
 }
 
 func mode(ts *testscript.TestScript, neg bool, args []string) {
