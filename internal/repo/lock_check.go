@@ -93,29 +93,52 @@ func (r *Repository) stillProblems(ctx context.Context, problems []LockProblem) 
 }
 
 // neededKeys are the key files but leftovers, and the notes about them, those that were deleted included if a list of them tells
-// of them (keyring.Files). Without the key it is not known what is left over: then those of the newest generation are needed for
-// certain, and others are not among them.
+// of them (keyring.Files). Of these none are that a change of the keys has deleted or not written yet: a removal takes a file off the
+// list before it deletes it, what a rotation has deleted is a leftover by its name, and as long as the log does not say that a rotation
+// is done, those whom it makes files for have older ones. Without the key it is not known what is left over: then those of the newest
+// generation are needed for certain, and others are not among them.
 func (r *Repository) neededKeys(ctx context.Context) ([]string, error) {
 	files, err := keyring.Files(ctx, r.store)
 	if err != nil {
 		return nil, err
 	}
-	leftover := map[keyring.File]bool{}
-	if r.ring() != nil {
-		_, leftovers, err := r.recipients(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, one := range leftovers {
-			leftover[one.File] = true
+	list, leftovers, err := r.recipients(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	rotated := r.state.Rotated
+	r.mu.Unlock()
+	named := onlyNamed(files, slices.Concat(list, leftovers))
+	if ring := r.ring(); ring != nil {
+		var deleted []keyring.Recipient
+		named, deleted = ring.Leftovers(named, rotated)
+		leftovers = append(leftovers, deleted...)
+	}
+	for _, one := range named {
+		g := one.File.Generation
+		if g > rotated && slices.ContainsFunc(list, func(older keyring.Recipient) bool { return older.File.Generation < g }) {
+			leftovers = append(leftovers, one)
 		}
 	}
+	files = slices.DeleteFunc(files, func(file keyring.File) bool {
+		return slices.ContainsFunc(leftovers, func(one keyring.Recipient) bool { return one.File == file })
+	})
 	var names []string
 	for _, file := range files { // the newest first
-		if r.ring() == nil && file.Generation < files[0].Generation || leftover[file] {
-			continue
+		if r.ring() != nil || file.Generation == files[0].Generation {
+			names = append(names, file.Path(), file.NotePath())
 		}
-		names = append(names, file.Path(), file.NotePath())
 	}
 	return names, nil
+}
+
+// onlyNamed are the files that a list names and that are not there.
+func onlyNamed(files []keyring.File, there []keyring.Recipient) (named []keyring.Recipient) {
+	for _, file := range files {
+		if !slices.ContainsFunc(there, func(one keyring.Recipient) bool { return one.File == file }) {
+			named = append(named, keyring.Recipient{File: file})
+		}
+	}
+	return named
 }

@@ -1,6 +1,7 @@
 package repo_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -11,6 +12,7 @@ import (
 
 	"ferry/internal/repo"
 	"ferry/internal/repo/keyring"
+	"ferry/internal/storage/memory"
 )
 
 // Whatever section 15 of the format wants locked is asked about: a file of any kind that somebody has unlocked, locked for less
@@ -120,5 +122,86 @@ func TestCheckLocksAsksAboutEveryKind(t *testing.T) {
 	_, _, problems, err := r.CheckLocks(t.Context())
 	if want := []repo.LockProblem{{File: "keys/", Missing: true}}; err != nil || !slices.Equal(problems, want) {
 		t.Errorf("no keys at all: %v, %v", problems, err)
+	}
+}
+
+// Wherever a removal of a key or a rotation is interrupted: a key file that it has deleted is not one that is missing.
+func TestCheckLocksAfterInterruptedChangesOfKeys(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	env := repo.Environment{Now: clock, Keys: identities{testIdentity()}}
+	before := newLockStore(clock)
+	r := must(repo.Init(t.Context(), before, env, encryptedOptions(repo.Options{BlockSize: smallBlock, Lock: &repo.Lock{Mode: "compliance", Seconds: 3600}})))(t)
+	second := newIdentity()
+	key := must(r.AddKey(t.Context(), repo.KeyRecipient{To: second.Recipient(), PublicKey: second.Recipient().String()}))(t)
+	closeRepo(t, r)
+	for what, change := range map[string]func(*repo.Repository) error{
+		"removal":  func(r *repo.Repository) error { _, err := r.RemoveKey(t.Context(), key.ID); return err },
+		"rotation": func(r *repo.Repository) error { _, err := r.RotateKeys(t.Context(), repo.RotateOptions{}); return err },
+	} {
+		for calls, done := 0, false; !done; calls++ {
+			store := before.another()
+			store.Store, store.locked = before.Clone(), maps.Clone(before.locked)
+			for name := range store.locked {
+				if strings.HasPrefix(name, keyring.Folder) {
+					delete(store.locked, name) // its time has come
+				}
+			}
+			r := must(repo.Open(t.Context(), store, env))(t)
+			store.CrashAfter(calls)
+			done = change(r) == nil
+			closeRepo(t, r)
+			after := store.another()
+			after.Store = store.Clone()
+			for _, reader := range []repo.Environment{env, {Now: clock}} {
+				r = must(repo.Open(t.Context(), after, reader))(t)
+				_, _, problems, err := r.CheckLocks(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range problems {
+					if p.Missing {
+						t.Errorf("%s interrupted after %d calls, with the key: %v: %s is missing", what, calls, reader.Keys != nil, p.File)
+					}
+				}
+				closeRepo(t, r)
+			}
+		}
+	}
+}
+
+// A name that adding a key left on the list, without a file, is told of until somebody takes it off.
+func TestKeyThatIsOnlyListed(t *testing.T) {
+	store := initialized(t, encryptedOptions(repo.Options{}))
+	r := must(repo.Open(t.Context(), store, repo.Environment{Keys: identities{testIdentity()}}))(t)
+	defer closeRepo(t, r)
+	second := newIdentity()
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpPut && strings.HasPrefix(name, keyring.Folder) {
+			return errors.New("interrupted")
+		}
+		return nil
+	})
+	if _, err := r.AddKey(t.Context(), repo.KeyRecipient{To: second.Recipient(), PublicKey: second.Recipient().String()}); err == nil {
+		t.Fatal("added")
+	}
+	store.SetFault(nil)
+	listed := must(keyring.Files(t.Context(), store))(t)
+	there := must(r.ListKeys(t.Context()))(t)
+	if len(listed) != 2 || len(there) != 1 {
+		t.Fatalf("%d are named, %d there", len(listed), len(there))
+	}
+	for _, file := range listed {
+		if id := file.ID.String(); id != there[0].ID {
+			if key, err := r.RemoveKey(t.Context(), id[:12]); err != nil || key.ID != id {
+				t.Errorf("%+v, %v", key, err)
+			}
+			if _, err := r.RemoveKey(t.Context(), id[:12]); !errors.Is(err, repo.ErrNoSuchKey) {
+				t.Errorf("removed twice: %v", err)
+			}
+		}
+	}
+	if listed = must(keyring.Files(t.Context(), store))(t); len(listed) != 1 || listed[0].ID.String() != there[0].ID {
+		t.Errorf("%v are named", listed)
 	}
 }

@@ -170,7 +170,8 @@ func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, e
 // RemoveKey deletes the key file whose id begins with what is given. Nothing but keys/ is written, and such a list. Whoever opened the
 // repository with it may have kept the keys: RotateKeys makes new ones for what is written from then on.
 //
-// The last key file is not removed, nor the last one that something is known of: the others may be anybody's.
+// The last key file is not removed, nor the last one that something is known of: the others may be anybody's. One that is not there
+// and that the list names is taken off it: adding it was interrupted, or somebody has deleted it.
 func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 	if err := r.mustHaveRing(); err != nil {
 		return Key{}, err
@@ -186,6 +187,9 @@ func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 	}
 	keys := describeKeys(list)
 	key, err := findKey(keys, id)
+	if errors.Is(err, ErrNoSuchKey) {
+		return r.unlistKey(ctx, slices.Concat(list, leftovers), id, err)
+	}
 	if err != nil {
 		return Key{}, err
 	}
@@ -203,6 +207,19 @@ func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 		if err := keyring.Remove(ctx, r.store, leftover.File); err != nil && !errors.As(err, &locked) {
 			return Key{}, err
 		}
+	}
+	return key, keyring.Remove(ctx, r.store, key.file)
+}
+
+// unlistKey takes a key file off the list that is not there. If there is none whose id begins so, it returns what was found before.
+func (r *Repository) unlistKey(ctx context.Context, there []keyring.Recipient, id string, none error) (Key, error) {
+	files, err := keyring.Files(ctx, r.store)
+	if err != nil {
+		return Key{}, err
+	}
+	key, err := findKey(describeKeys(onlyNamed(files, there)), id)
+	if err != nil {
+		return Key{}, none
 	}
 	return key, keyring.Remove(ctx, r.store, key.file)
 }

@@ -178,13 +178,25 @@ func with(files []File) func([]File) []File {
 	}
 }
 
+// without leaves out files.
+func without(is func(File) bool) func([]File) []File {
+	return func(there []File) []File { return slices.DeleteFunc(there, is) }
+}
+
+// relist changes the newest list.
+func relist(ctx context.Context, store storage.Store, change func([]File) []File) error {
+	_, l, err := look(ctx, store)
+	if err != nil {
+		return err
+	}
+	return l.change(ctx, store, change)
+}
+
 // settle makes it last that key files were deleted. That a list still names them costs a try to read them.
 func settle(ctx context.Context, store storage.Store, deleted func(File) bool) error {
 	if err := storage.SyncDeletes(ctx, store, Folder); err != nil {
 		return err
 	}
-	if _, l, err := look(ctx, store); err == nil {
-		_ = l.change(ctx, store, func(files []File) []File { return slices.DeleteFunc(files, deleted) })
-	}
+	_ = relist(ctx, store, without(deleted))
 	return nil
 }

@@ -117,12 +117,17 @@ func wrap(ring *Ring, w wrapping) (recipient Recipient, content, note []byte, er
 	return recipient, content, note, err
 }
 
-// Remove deletes a key file and its note, for good: a power cut does not bring them back.
+// Remove deletes a key file and its note, for good: a power cut does not bring them back. The list goes first: a file that it names
+// and that is not there is one that somebody else has deleted.
 func Remove(ctx context.Context, store storage.Store, file File) error {
-	if err := remove(ctx, store, file); err != nil {
+	if err := relist(ctx, store, without(func(other File) bool { return other == file })); err != nil {
 		return err
 	}
-	return settle(ctx, store, func(other File) bool { return other == file })
+	err := remove(ctx, store, file)
+	if err != nil {
+		return errors.Join(err, relist(ctx, store, with([]File{file})))
+	}
+	return storage.SyncDeletes(ctx, store, Folder)
 }
 
 // remove deletes a key file and its note. They may come back until the folder is synced.
