@@ -32,27 +32,38 @@ const (
 	recordBytes = 8 + RecordSize
 	// sortedInMemory is how many records are kept before they are sorted and written out: 12 MiB.
 	sortedInMemory = 256 << 10
-	// mergeWidth is how many runs are read at once; each has a buffer of mergeBuffer bytes.
-	mergeWidth  = 128
+	// mergeWidth is how many runs of a level are merged to one of the next; each has a buffer of mergeBuffer bytes.
+	mergeWidth  = 64
 	mergeBuffer = 64 << 10
 )
 
 // Sorter takes records in any order and gives them back sorted by key. Records with equal keys keep their order. Memory
 // is bounded: what exceeds it goes to temporary files in dir. It belongs to one goroutine.
+//
+//  1. Records that fill the memory become a run of level 0, sorted.
+//  2. As many runs of a level as are merged at once become one of the next level, and their space comes back.
+//
+// So a record is written once for each level, and there is one level more for every 64 times as many records.
 type Sorter struct {
 	dir     string
 	records []Record
-	// file holds all runs, one behind the other: many sorters are open at once, and a descriptor for each run would be too many.
-	file  *os.File
-	runs  []run
-	limit int // of records in memory
-	width int // of runs
+	levels  []level
+	limit   int // of records in memory
+	width   int // of runs of a level
 }
 
-// run is where one lies in the file, in bytes.
-type run struct{ start, size int64 }
+// level has runs of about one size, which are younger than those of the next level.
+type level struct {
+	// file holds all its runs, one behind the other: many sorters are open at once, and a descriptor for each run would be too many.
+	file *os.File
+	runs []run
+}
 
-func (r run) end() int64 { return r.start + r.size }
+// run is where one lies in a file, in bytes.
+type run struct {
+	file        *os.File
+	start, size int64
+}
 
 // NewSorter makes a sorter; an empty dir means the system's folder for temporary files.
 func NewSorter(dir string) *Sorter { return NewSmallSorter(dir, 1) }
@@ -78,57 +89,55 @@ func sortRecords(records []Record) {
 	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
 }
 
-// spill writes the records in memory out as a sorted run. When there are many runs they are merged into one.
+// spill writes the records in memory out as a sorted run.
 func (s *Sorter) spill() error {
 	sortRecords(s.records)
-	if s.file == nil {
-		file, err := temporary(s.dir)
-		if err != nil {
-			return err
-		}
-		s.file = file
-	}
-	var start int64
-	if len(s.runs) > 0 {
-		start = s.runs[len(s.runs)-1].end()
-	}
-	written, err := writeRun(s.file, start, func(yield func(Record, error) bool) {
+	err := s.addRun(0, func(yield func(Record, error) bool) {
 		for _, r := range s.records {
 			if !yield(r, nil) {
 				return
 			}
 		}
 	})
-	if err != nil {
-		return err
-	}
 	s.records = s.records[:0]
-	s.runs = append(s.runs, written)
-	if len(s.runs) < s.width {
-		return nil
-	}
-	return s.join()
+	return err
 }
 
-// join merges all runs into one in a file of its own, so that the space of the others comes back.
-func (s *Sorter) join() error {
-	file, err := temporary(s.dir)
+// addRun writes a run of a level. If there are as many as are merged at once, they become one of the next level.
+func (s *Sorter) addRun(n int, records iter.Seq2[Record, error]) error {
+	if n == len(s.levels) {
+		file, err := temporary(s.dir)
+		if err != nil {
+			return err
+		}
+		s.levels = append(s.levels, level{file: file})
+	}
+	l := &s.levels[n]
+	var start int64
+	if last := len(l.runs) - 1; last >= 0 {
+		start = l.runs[last].start + l.runs[last].size
+	}
+	written, err := writeRun(l.file, start, records)
 	if err != nil {
 		return err
 	}
-	merged, err := writeRun(file, 0, merge(s.file, s.runs, nil))
-	if err != nil {
-		file.Close()
+	if l.runs = append(l.runs, written); len(l.runs) < s.width {
+		return nil
+	}
+	if err := s.addRun(n+1, merge(l.runs, nil)); err != nil {
 		return err
 	}
-	old := s.file
-	s.file, s.runs = file, []run{merged}
-	return old.Close()
+	l = &s.levels[n] // the levels may lie elsewhere now
+	l.runs = nil
+	if err := l.file.Truncate(0); err != nil {
+		return failed(err)
+	}
+	return nil
 }
 
 func writeRun(file *os.File, start int64, records iter.Seq2[Record, error]) (run, error) {
 	out := bufio.NewWriterSize(io.NewOffsetWriter(file, start), 256<<10)
-	written := run{start: start}
+	written := run{file: file, start: start}
 	var raw [recordBytes]byte
 	for r, err := range records {
 		if err == nil {
@@ -150,25 +159,33 @@ func writeRun(file *os.File, start int64, records iter.Seq2[Record, error]) (run
 // Sorted yields all records in order. It may be called again; nothing may be added meanwhile.
 func (s *Sorter) Sorted() iter.Seq2[Record, error] {
 	sortRecords(s.records)
-	return merge(s.file, s.runs, s.records)
+	return merge(s.runs(), s.records)
 }
 
-// Close removes the temporary file.
-func (s *Sorter) Close() error {
-	file := s.file
-	s.file, s.runs, s.records = nil, nil, nil
-	if file == nil {
-		return nil
+// runs of all levels, the oldest first.
+func (s *Sorter) runs() (runs []run) {
+	for _, l := range slices.Backward(s.levels) {
+		runs = append(runs, l.runs...)
 	}
-	return file.Close()
+	return runs
 }
 
-// merge yields the records of sorted runs in a file, and of records in memory that are younger than all of them, in order.
-func merge(file *os.File, runs []run, young []Record) iter.Seq2[Record, error] {
+// Close removes the temporary files.
+func (s *Sorter) Close() error {
+	var errs []error
+	for _, l := range s.levels {
+		errs = append(errs, l.file.Close())
+	}
+	s.levels, s.records = nil, nil
+	return errors.Join(errs...)
+}
+
+// merge yields the records of sorted runs, and of records in memory that are younger than all of them, in order.
+func merge(runs []run, young []Record) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		var heads mergeHeap
 		for i, r := range runs {
-			reader := bufio.NewReaderSize(io.NewSectionReader(file, r.start, r.size), mergeBuffer)
+			reader := bufio.NewReaderSize(io.NewSectionReader(r.file, r.start, r.size), mergeBuffer)
 			heads = append(heads, &mergeHead{order: i, next: func() (Record, error) { return readRecord(reader) }})
 		}
 		heads = append(heads, &mergeHead{order: len(runs), next: func() (Record, error) {

@@ -43,8 +43,8 @@ func TestSorterIsASort(t *testing.T) {
 			if err := s.Add(want[i]); err != nil {
 				t.Fatal(err)
 			}
-			if len(s.records) > s.limit || len(s.runs) > s.width {
-				t.Fatalf("%d records in memory, %d runs", len(s.records), len(s.runs))
+			if len(s.records) > s.limit || len(s.runs()) >= s.width*max(len(s.levels), 1) {
+				t.Fatalf("%d records in memory, %d runs", len(s.records), len(s.runs()))
 			}
 		}
 		slices.SortStableFunc(want, func(a, b Record) int { return cmp.Compare(a.Key, b.Key) })
@@ -62,8 +62,8 @@ func TestSorterIsASort(t *testing.T) {
 	}
 }
 
-// However many runs wait, a sorter has one file open.
-func TestSorterOpensOneFile(t *testing.T) {
+// However many runs wait, a sorter has one file open for each level.
+func TestSorterOpensOneFileForALevel(t *testing.T) {
 	open := func() int {
 		t.Helper()
 		entries, err := os.ReadDir("/proc/self/fd")
@@ -79,12 +79,12 @@ func TestSorterOpensOneFile(t *testing.T) {
 		if err := s.Add(Record{Key: n}); err != nil {
 			t.Fatal(err)
 		}
-		if now := open(); now > before+1 {
-			t.Fatalf("%d runs have %d files open", len(s.runs), now-before)
+		if now := open(); now > before+len(s.levels) || len(s.levels) > 2 {
+			t.Fatalf("%d runs have %d files open", len(s.runs()), now-before)
 		}
 	}
-	if len(s.runs) < mergeWidth/2 {
-		t.Fatalf("%d runs", len(s.runs))
+	if len(s.runs()) < mergeWidth/2 {
+		t.Fatalf("%d runs", len(s.runs()))
 	}
 	if err := s.Close(); err != nil || open() != before {
 		t.Errorf("%v, %d files stay open", err, open()-before)
@@ -102,8 +102,8 @@ func TestSorterWithManyRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(s.runs) >= mergeWidth {
-		t.Errorf("%d runs wait", len(s.runs))
+	if len(s.runs()) >= 2*mergeWidth {
+		t.Errorf("%d runs wait", len(s.runs()))
 	}
 	last := Record{}
 	for i, r := range collect(t, s) {
@@ -114,6 +114,35 @@ func TestSorterWithManyRuns(t *testing.T) {
 			t.Fatalf("key %d: the younger came first", r.Key)
 		}
 		last = r
+	}
+}
+
+// A record is written once for each level, however many there are: a run of a level has as many as were merged to it, and no run is
+// merged with one of another level.
+func TestSorterWritesARecordOnceForALevel(t *testing.T) {
+	s := NewSorter(t.TempDir())
+	defer s.Close()
+	const spills = 2*4*4*4 + 3*4*4 + 4 + 2
+	s.limit, s.width = 3, 4
+	for i := range uint64(3 * spills) {
+		if err := s.Add(record(i%100, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := int64(3 * recordBytes)
+	for n, want := range []int{2, 1, 3, 2} {
+		if got := len(s.levels[n].runs); got != want {
+			t.Errorf("level %d has %d runs, want %d", n, got, want)
+		}
+		for _, r := range s.levels[n].runs {
+			if r.size != size {
+				t.Errorf("a run of level %d has %d bytes, want %d", n, r.size, size)
+			}
+		}
+		if info, err := s.levels[n].file.Stat(); err != nil || info.Size() != int64(want)*size {
+			t.Errorf("level %d takes %d bytes, %v", n, info.Size(), err)
+		}
+		size *= 4
 	}
 }
 
