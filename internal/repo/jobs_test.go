@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -267,7 +268,7 @@ func TestVerifyReadsJobRecords(t *testing.T) {
 	// Healing: without a mirror nothing is taken away; with one the very file comes back.
 	spoil(unknown, 60)
 	report := must(r.Verify(t.Context(), nil))(t)
-	if len(report.Damage) != 1 || !strings.Contains(report.Damage[0].Reason, "with a job:") {
+	if len(report.Damage) != 1 || !strings.Contains(report.Damage[0].Reason, "with a job:") || !strings.Contains(report.Damage[0].Reason, "delete the file") {
 		t.Fatalf("%+v", report.Damage)
 	}
 	if healed := must(r.Heal(t.Context(), report, nil))(t); len(healed.Remade) > 0 || len(must(r.Verify(t.Context(), nil))(t).Damage) != 1 {
@@ -304,5 +305,34 @@ func TestVerifyReadsJobRecords(t *testing.T) {
 	}
 	if _, err := store.Stat(t.Context(), leftover); err != nil {
 		t.Error(err)
+	}
+}
+
+// On a distant storage the records are read several at once.
+func TestVerifyReadsJobRecordsAtOnce(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	for i := range 12 {
+		if err := r.WriteJob(t.Context(), record(fmt.Sprint("job", i), "a document")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeRepo(t, r)
+	r = must(openSmall(t.Context(), farStore{store}, ""))(t)
+	defer closeRepo(t, r)
+	together := make(chan struct{})
+	var reading atomic.Int32
+	store.SetFault(func(op memory.Op, name string) error {
+		if op == memory.OpOpen && strings.HasPrefix(name, "jobs/") {
+			if reading.Add(1) == 4 {
+				close(together)
+			}
+			<-together // one after the other, it would never be closed
+		}
+		return nil
+	})
+	report := must(r.VerifyWith(t.Context(), repo.VerifyOptions{Level: repo.LevelStored}))(t)
+	if len(report.Damage) > 0 || reading.Load() != 12 {
+		t.Errorf("%d were read, %+v", reading.Load(), report.Damage)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"ferry/internal/backup"
 	"ferry/internal/storage"
 )
@@ -20,13 +22,23 @@ func (v *verifier) verifyJobs(ctx context.Context) error {
 	if more {
 		r.warn("%s has more than %d files of jobs: the others were not verified", jobsFolder, maxJobFiles)
 	}
+	jobs, errs := make([]string, len(files)), make([]error, len(files))
+	var group errgroup.Group
+	group.SetLimit(storage.ParallelReads(r.store))
+	for i, file := range files {
+		group.Go(func() error {
+			record, err := r.readJob(ctx, file)
+			jobs[i], errs[i] = record.Job, err
+			return ctx.Err()
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
 	bad := map[string]error{}
 	names := map[string]bool{}
-	for _, file := range files {
-		_, record, err := r.readJobOf(ctx, r.store, file)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
+	for i, file := range files {
+		switch err := errs[i]; {
 		case errors.Is(err, storage.ErrNotExist): // a newer one took its place just now
 		case errors.Is(err, ErrNeedsKey): // of a generation of the key that is not here: its checksum holds
 		case err != nil && !unreadable(err) && !errors.Is(err, storage.ErrTooLarge):
@@ -34,7 +46,7 @@ func (v *verifier) verifyJobs(ctx context.Context) error {
 		case err != nil:
 			bad[file] = err
 		default:
-			names[record.Job] = true
+			names[jobs[i]] = true
 		}
 	}
 	if len(bad) == 0 {
@@ -47,20 +59,22 @@ func (v *verifier) verifyJobs(ctx context.Context) error {
 		}
 	}
 	r.mu.Unlock()
-	jobs := map[string]string{} // by what the names of their files begin with
+	known := map[string]string{} // jobs by what the names of their files begin with
 	if r.locked == nil {
 		for name := range names {
-			jobs[r.jobPrefix(name)] = name
+			known[r.jobPrefix(name)] = name
 		}
 	}
 	for _, file := range files {
 		if err := bad[file]; err != nil {
-			whose := "a job"
-			if name, known := jobs[file[:jobPrefixSize]]; known {
+			whose, then := "a job", "the job's next session writes it again"
+			if name, found := known[file[:jobPrefixSize]]; found {
 				whose = "job " + backup.EncodeName(name)
+			} else if r.locked == nil {
+				then += "; if the job is no more, delete the file"
 			}
 			v.damage(Damage{File: file, Reason: fmt.Sprintf(
-				"%v; no point needs it, but without it a machine that has lost everything else cannot go on with %s: the job's next session writes it again", err, whose,
+				"%v; no point needs it, but without it a machine that has lost everything else cannot go on with %s: %s", err, whose, then,
 			)})
 		}
 	}
