@@ -30,6 +30,8 @@ type memory struct {
 	Full      time.Time `json:"full,omitzero"`
 	Owed      []string  `json:"owed,omitempty"`
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
+	// Unreclaimed is true if points were removed since, and giving their space back did not come to its end.
+	Unreclaimed bool `json:"unreclaimed,omitempty"`
 	// Missing says by the machine's id since when no source has it.
 	Missing map[string]time.Time `json:"missing,omitempty"`
 	// Retired says by the machine's id what a person has said last of whether it has gone for good.

@@ -226,7 +226,8 @@ func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err 
 func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo.ReclaimPolicy) error {
 	last := r.target.LastUse(ctx)
 	waiting := last != nil && last.Condemned > 0
-	if since := r.Now().Sub(r.memory.Reclaimed); !needed && !waiting && since >= 0 && since < reclaimSeldom {
+	r.memory.Unreclaimed = r.memory.Unreclaimed || needed
+	if since := r.Now().Sub(r.memory.Reclaimed); !r.memory.Unreclaimed && !waiting && since >= 0 && since < reclaimSeldom {
 		return nil
 	}
 	report, err := r.target.Reclaim(ctx, repo.ReclaimOptions{MaxTime: reclaimBudget, Policy: by, TempDir: r.Copy.TempDir})
@@ -242,7 +243,7 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 	case err != nil:
 		return err
 	}
-	r.memory.Reclaimed = r.session.Began
+	r.memory.Reclaimed, r.memory.Unreclaimed = r.session.Began, false
 	phase.Counts["givenUpBytes"] += report.GivenUp.Bytes
 	phase.Counts["deletedBytes"] += report.Deleted.Bytes
 	phase.Counts["waitingBytes"], phase.Counts["lockedBytes"] = report.Waiting.Bytes, report.Locked.Bytes
