@@ -48,6 +48,7 @@ func (c *chain) with(raw []byte) [][]byte {
 var (
 	packA, packB, packC = format.Name(ramp(17)[1:]), format.Name(ramp(18)[2:]), format.Name(ramp(19)[3:])
 	vectorDomain        = format.Name(ramp(32)[16:])
+	pointR              = backup.PointID(ramp(59)[27:])
 	pointP, pointQ      = backup.PointID(ramp(33)[1:]), backup.PointID(ramp(34)[2:])
 	taskOne, taskTwo    = format.Name(ramp(36)[20:]), format.Name(ramp(37)[21:])
 	segmentOne          = format.Name(ramp(38)[22:])
@@ -87,13 +88,13 @@ func (f *files) begun() *chain {
 	c.append(2, commitlog.Payload{Rotated: 2})
 	c.append(2, commitlog.Payload{
 		Claims:  []commitlog.Claim{{Point: pointP, Job: "nightly", Reason: "second", Flags: []string{"none"}}},
-		Damaged: []commitlog.Damaged{{Point: pointQ, Places: 1, Bytes: 4096}},
+		Damaged: []commitlog.Damaged{{Point: pointQ, Places: 1, Bytes: 4096}, {Point: pointR, File: true}},
 		Bad:     []commitlog.Bad{{Pack: packA, Offset: 64, Length: 200, ID: format.ID(ramp(54)[22:])}, {Pack: packB}},
 		Partials: []commitlog.Partial{
 			{Task: taskTwo, Point: pointQ, Machine: packA, File: "partials/b", Checksum: format.ID(ramp(55)[23:])},
 			{Task: taskTwo, Point: pointQ, Machine: packA, File: "partials/c", Checksum: format.ID(ramp(56)[24:])},
 		},
-		Tombstones: []commitlog.Tombstone{{ID: backup.PointID(ramp(57)[25:]), Machine: packA, Created: hour, Reason: "gone"}, {ID: backup.PointID(ramp(58)[26:]), Machine: packA, Created: hour}},
+		Tombstones: []commitlog.Tombstone{{ID: pointR, Machine: packA, Created: hour}, {ID: backup.PointID(ramp(57)[25:]), Machine: packA, Created: hour, Reason: "gone"}, {ID: backup.PointID(ramp(58)[26:]), Machine: packA, Created: hour}},
 	})
 	return c
 }
@@ -108,7 +109,7 @@ func (f *files) later() *chain {
 		Bad: []commitlog.Bad{{Pack: packC, Offset: 64, Length: 100, ID: format.ID(ramp(54)[22:])}}, Damaged: []commitlog.Damaged{{Point: pointP, File: true}},
 	})
 	c.append(2, commitlog.Payload{
-		Points:           []commitlog.Point{point(pointQ)},
+		Points:           []commitlog.Point{point(pointQ), point(pointR)}, // what a tombstone and a damage were said of
 		TombstonesLifted: []backup.PointID{backup.PointID(ramp(57)[25:])}, HoldsReleased: []commitlog.Hold{{Point: pointP, ID: "person"}},
 		BadHealed: []commitlog.Bad{{Pack: packB}}, DamagedHealed: []backup.PointID{pointP}, Condemned: []format.Name{packA, packC},
 	})
