@@ -95,7 +95,7 @@ func fill(folder string) error {
 	if err != nil {
 		return err
 	}
-	for at, step := int64(0), int64(64*mib); step >= 1024; step /= 2 {
+	for at, step := int64(0), 64*mib; step >= 1024; step /= 2 {
 		for syscall.Fallocate(int(file.Fd()), 0, at, step) == nil {
 			at += step
 		}
