@@ -29,7 +29,7 @@ func (m *model) reclaimOnce(t *rapid.T) {
 	report, err := r.Reclaim(context.Background(), options)
 	var inUse *repo.InUseError
 	switch {
-	case errors.As(err, &inUse) && !m.clock.After(m.leased):
+	case errors.As(err, &inUse) && !m.now().After(m.leased):
 		return
 	case err != nil:
 		t.Fatalf("reclaim: %v", err)
@@ -66,8 +66,8 @@ func (m *model) removeUnclaimed(now known) {
 // reclaiming is a reclaim to be interrupted.
 func (m *model) reclaiming(t *rapid.T) (step func(*repo.Repository) error, acknowledged func()) {
 	options := m.reclaimOptions(t)
-	if m.clock.After(m.leased) {
-		m.leased = m.clock.Add(10 * time.Minute)
+	if m.now().After(m.leased) {
+		m.leased = m.now().Add(10 * time.Minute)
 	}
 	m.removeUnclaimed(unknown)
 	return func(r *repo.Repository) error {

@@ -204,8 +204,12 @@ func (m *model) wait(t *rapid.T) {
 	m.pass(passed)
 }
 
+func (m *model) now() time.Time { return *m.clock.Load() }
+
+func (m *model) set(clock time.Time) { m.clock.Store(&clock) }
+
 func (m *model) pass(passed time.Duration) {
-	m.clock = m.clock.Add(passed)
+	m.set(m.now().Add(passed))
 	if passed > time.Hour {
 		clear(m.holds)
 	}

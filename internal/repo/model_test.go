@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ const (
 // model is the repository as it should be, and two processes that use it.
 type model struct {
 	store *memory.Store
-	clock time.Time
+	clock atomic.Pointer[time.Time] // an ingest reads it while it writes
 	// processes have the repository open: the second one is often behind.
 	processes [2]*repo.Repository
 	caches    [2]string
@@ -96,9 +97,10 @@ type model struct {
 
 func runModel(t *rapid.T, base *memory.Store) {
 	m := &model{
-		store: base.Clone(), clock: at(12), last: map[string]*sourcetest.Point{}, state: map[backup.PointID]known{},
+		store: base.Clone(), last: map[string]*sourcetest.Point{}, state: map[backup.PointID]known{},
 		holds: map[backup.PointID][]*repo.Hold{}, unclaimed: map[backup.PointID]bool{},
 	}
+	m.set(at(12))
 	if rapid.IntRange(0, 9).Draw(t, "with caches") == 0 {
 		m.newCaches(t)
 	}
@@ -148,11 +150,11 @@ func runModel(t *rapid.T, base *memory.Store) {
 }
 
 func (m *model) open(t *rapid.T) {
-	m.store.SetClock(func() time.Time { return m.clock })
+	m.store.SetClock(m.now)
 	m.store.SetListingLag(m.lag)
 	for i := range m.processes {
 		r, err := repo.Open(context.Background(), m.store, repo.Environment{
-			CacheDir: m.caches[i], Keys: identities{testIdentity()}, Now: func() time.Time { return m.clock },
+			CacheDir: m.caches[i], Keys: identities{testIdentity()}, Now: m.now,
 		})
 		if err != nil {
 			t.Fatalf("open: %v", err)
@@ -214,7 +216,7 @@ func (m *model) giver(t *rapid.T) (r *repo.Repository, done func()) {
 	if m.processes[0].KeyGeneration() == 0 || rapid.IntRange(0, 2).Draw(t, "without the key") > 0 {
 		return m.process(t), func() {}
 	}
-	r, err := repo.Open(context.Background(), m.store, repo.Environment{Now: func() time.Time { return m.clock }})
+	r, err := repo.Open(context.Background(), m.store, repo.Environment{Now: m.now})
 	if err != nil {
 		t.Fatalf("open without the key: %v", err)
 	}

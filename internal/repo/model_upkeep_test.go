@@ -16,7 +16,7 @@ import (
 func (m *model) compact(t *rapid.T) {
 	_, err := m.process(t).Compact(context.Background(), compactOptions(t))
 	var inUse *repo.InUseError
-	if err != nil && (!errors.As(err, &inUse) || m.clock.After(m.leased)) {
+	if err != nil && (!errors.As(err, &inUse) || m.now().After(m.leased)) {
 		t.Fatalf("compact: %v", err)
 	}
 	m.doubtful = true
@@ -29,8 +29,8 @@ func compactOptions(t *rapid.T) repo.CompactOptions {
 // compacting is one to be interrupted.
 func (m *model) compacting(t *rapid.T) (step func(*repo.Repository) error, acknowledged func()) {
 	options := compactOptions(t)
-	if m.clock.After(m.leased) {
-		m.leased = m.clock.Add(10 * time.Minute)
+	if m.now().After(m.leased) {
+		m.leased = m.now().Add(10 * time.Minute)
 	}
 	return func(r *repo.Repository) error {
 		_, err := r.Compact(context.Background(), options)
@@ -154,7 +154,7 @@ func (m *model) spoilBy(t *rapid.T, lost bool) (donor *repo.Repository) {
 		t.Skip("there is nothing to spoil")
 	}
 	m.doubtful = true
-	donor, err := repo.Open(ctx, m.store.Clone(), repo.Environment{Keys: identities{testIdentity()}, Now: func() time.Time { return m.clock }})
+	donor, err := repo.Open(ctx, m.store.Clone(), repo.Environment{Keys: identities{testIdentity()}, Now: m.now})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}

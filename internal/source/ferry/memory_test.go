@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"ferry/internal/backup"
@@ -24,12 +25,12 @@ import (
 // opening counts how often points' files are opened.
 type opening struct {
 	storage.Store
-	points *int
+	points *atomic.Int64
 }
 
 func (o opening) Open(ctx context.Context, name string) (storage.Reader, error) {
 	if strings.HasPrefix(name, "points/") {
-		*o.points++
+		o.points.Add(1)
 	}
 	return o.Store.Open(ctx, name)
 }
@@ -41,7 +42,7 @@ func relist(t *testing.T, dir string, environment repo.Environment, memory *ferr
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := 0
+	var files atomic.Int64
 	s, err := registry.Open(t.Context(), dir, registry.Options{
 		Elsewhere: true, Formats: []source.Format{ferry.Stored{Store: opening{store, &files}, Environment: environment, Memory: memory}},
 	})
@@ -49,7 +50,7 @@ func relist(t *testing.T, dir string, environment repo.Environment, memory *ferr
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s, files
+	return s, int(files.Load())
 }
 
 // What never changes is read once: the second listing opens no point's file, and is the same; a third reads what is new.
