@@ -6,6 +6,7 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/plan"
+	"ferry/internal/policy"
 )
 
 // EarlierCopy is a copy that a process planned for a session before it went, and what is known of it.
@@ -29,6 +30,12 @@ func (r *runner) countEarlier() {
 			r.stored[e.Machine.Key] = true
 		}
 	}
+}
+
+// hadTurn is true if the interval has taken a point of a machine, in this session or an earlier one.
+func (r *runner) hadTurn(key backup.MachineKey) bool {
+	began := r.interval().Begins
+	return r.stored[key] || slices.ContainsFunc(r.memory.Turns[key.String()], func(t policy.Turn) bool { return t.Began.Equal(began) })
 }
 
 // reportEarlier adds to the tasks what earlier processes copied in this session.

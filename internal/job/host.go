@@ -35,6 +35,8 @@ type Host struct {
 	// Awaits: the session is the interval's own, so a job that looks forward waits until its end for the points of machines that have
 	// made none since it began.
 	Awaits bool
+	// Again: an earlier session was of the same interval. Machines of which the interval has had a point get no second one.
+	Again bool
 	// Retired is what the process knows of machines that have gone for good, or are back. It is asked before each decision: who is
 	// said to be back loses nothing to a session that runs. Session.Retired says what the target knew.
 	Retired func() map[backup.MachineKey]backup.Retirement
@@ -87,9 +89,9 @@ func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
 	}
 }
 
-// Look lists the sources of a job and returns the complete points that they have of the machines selected. It neither opens the
+// Look lists the sources of a job and returns the complete points that they have of the machines selected, and whose they are. It neither opens the
 // target nor changes anything. Sources that are not ready have none.
-func Look(ctx context.Context, setup Setup) (map[backup.PointID]bool, error) {
+func Look(ctx context.Context, setup Setup) (map[backup.PointID]backup.MachineKey, error) {
 	r := newRunner(setup)
 	defer r.endListings()
 	v := &view{}

@@ -86,16 +86,16 @@ func (r *runner) unlisted(opened *registry.Source, name string) (doubt string) {
 	return ""
 }
 
-// complete are the complete points of the machines that are selected.
-func (r *runner) complete() map[backup.PointID]bool {
+// complete are the complete points of the machines that are selected, and whose they are.
+func (r *runner) complete() map[backup.PointID]backup.MachineKey {
 	selected := map[backup.MachineKey]bool{}
 	for _, key := range r.selected {
 		selected[key] = true
 	}
-	points := map[backup.PointID]bool{}
+	points := map[backup.PointID]backup.MachineKey{}
 	for _, o := range r.offers {
 		if o.State == backup.StateComplete && selected[o.Machine.Key] {
-			points[o.ID] = true
+			points[o.ID] = o.Machine.Key
 		}
 	}
 	return points

@@ -104,6 +104,9 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	s.Held, err = r.held(ctx)
 	for _, key := range r.selected {
 		s.Turns[key] = r.memory.Turns[key.String()]
+		if r.Host.Again && r.hadTurn(key) {
+			r.stored[key] = true
+		}
 	}
 	r.links = s.Links()
 	for _, o := range r.offers {

@@ -61,8 +61,11 @@ type Session struct {
 	Selected []backup.Machine `json:"-"`
 	// Retired are the machines of which a person has said whether they have gone for good, as far as sources or target have them.
 	Retired []Retired `json:"-"`
-	// Seen are the complete points that the sources had then of the machines selected.
-	Seen map[backup.PointID]bool `json:"-"`
+	// Seen are the complete points that the sources had then of the machines selected, and whose they are.
+	Seen map[backup.PointID]backup.MachineKey `json:"-"`
+	// Awaited are, of a job that looks backward, the machines of which nothing was to copy in this interval so far: the first point
+	// that appears of one is the interval's.
+	Awaited map[backup.MachineKey]bool `json:"-"`
 }
 
 // NewSession is the record of a session that begins now.

@@ -359,6 +359,8 @@ func (r *runner) todo(p plan.IntervalPlan) []plan.IntervalStep {
 // next is what follows a round in which nothing was to copy.
 func (r *runner) next(p plan.IntervalPlan) again {
 	var awaited []string
+	backward := r.Job.Schedule.Mode == policy.Periodic && r.Job.Lookup.Direction != policy.Forward
+	r.session.Awaited = map[backup.MachineKey]bool{}
 	for _, m := range p.Machines {
 		if m.Locked {
 			r.blocked = waitFor(WaitLock, r.locks())
@@ -366,6 +368,9 @@ func (r *runner) next(p plan.IntervalPlan) again {
 		}
 		if m.Waits && r.Host.Awaits && r.Job.Lookup.Direction == policy.Forward {
 			awaited = append(awaited, nameOf(describeMachine(m.Machine))+": "+m.Reason)
+		}
+		if m.Waits && backward && !r.hadTurn(m.Machine.Key) {
+			r.session.Awaited[m.Machine.Key] = true
 		}
 	}
 	if len(awaited) > 0 {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -105,7 +106,7 @@ type Scheduler struct {
 	changes int
 	// running are the sessions that this process carries out, by job.
 	running map[string]*run
-	// watches are what is known of the sources of jobs that run when these have something new.
+	// watches are what is known of the sources of jobs that are to begin when these have something new.
 	watches map[string]*watch
 	// troubles are what keeps the scheduler from its work, by what cannot be done.
 	troubles map[string]string
@@ -191,7 +192,7 @@ func (s *Scheduler) Changed() {
 	s.mu.Lock()
 	s.known = nil
 	s.changes++
-	clear(s.watches) // what was seen may not be what is to be copied now
+	maps.DeleteFunc(s.watches, func(_ string, w *watch) bool { return w.awaited == nil }) // what was seen may not be what is to be copied now
 	s.mu.Unlock()
 	s.lookAgain()
 }
@@ -216,7 +217,7 @@ func (s *Scheduler) Ready() []string {
 		list = append(list, text)
 	}
 	for of, w := range s.watches {
-		if text := w.trouble(); text != "" {
+		if text := w.trouble(); text != "" && w.awaited == nil { // else the next boundary's session finds out
 			list = append(list, lookFailed(of)+": "+text)
 		}
 	}

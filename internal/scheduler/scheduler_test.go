@@ -344,6 +344,53 @@ func TestImmediateJobRunsWhenThereIsANewPoint(t *testing.T) {
 	})
 }
 
+// An interval of a job that looks backward takes one point of each machine: of one that has nothing to copy when it begins, the first
+// that appears before it ends.
+func TestBackwardTakesTheFirstPointThatAppears(t *testing.T) {
+	inBubble(t, func(l *lab) { // it begins at midnight in UTC
+		l.add("a")
+		l.add("b")
+		l.job("offsite", "schedule: {every: 1d, at: \"00:00\"}")
+		l.begin()
+		copied := func(what string, sessions int, last int64) {
+			l.t.Helper()
+			if of := l.last("offsite", catalog.SessionDone); len(l.sessions("offsite")) != sessions || of.Counts["copied"] != last {
+				l.t.Errorf("%s: %d sessions, the last copied %d, want %d and %d", what, len(l.sessions("offsite")), of.Counts["copied"], sessions, last)
+			}
+		}
+		l.pass(time.Hour)
+		copied("the first interval", 1, 2)
+		l.add("a")
+		before := l.looked()
+		l.pass(5 * time.Hour)
+		copied("it has had a point of a", 1, 2)
+		if n := l.looked() - before; n != 0 {
+			l.t.Errorf("looked %d times where nothing is waited for", n)
+		}
+		l.pass(18*time.Hour + time.Minute)
+		copied("the second interval", 2, 1)
+		l.add("a")
+		l.pass(4 * time.Hour)
+		copied("it has had a point of a, and b has none", 2, 1)
+		l.add("a")
+		l.add("b")
+		l.pass(3 * time.Minute)
+		copied("one of b has appeared", 3, 1)
+		l.add("b")
+		l.pass(19 * time.Hour)
+		copied("it has had points of both", 3, 1)
+		l.Changed() // says nothing of what has been copied
+		l.pass(time.Hour)
+		copied("the third interval", 4, 2)
+		l.pass(24 * time.Hour)
+		copied("the fourth has nothing yet", 5, 0)
+		l.Changed()
+		l.add("b")
+		l.pass(3 * time.Minute)
+		copied("and is waited for, whatever else was applied", 6, 1)
+	})
+}
+
 // A folder of the source that cannot be looked into is nothing that another session would mend: none begins before there is a new point.
 func TestHiddenFolderBeginsNoSessions(t *testing.T) {
 	inBubble(t, func(l *lab) {

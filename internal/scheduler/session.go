@@ -37,6 +37,8 @@ type run struct {
 	resources policy.Resources
 	// scheduled: a boundary began it, also if that had its session before, by a clock that was wrong.
 	scheduled bool
+	// again: the interval had a session, and a machine that had nothing to copy then has now.
+	again bool
 	// takenUp: another process began it.
 	takenUp bool
 	stop    context.CancelCauseFunc
@@ -237,6 +239,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
 		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: n.run.scheduled || !session.Boundary.IsZero(), Over: n.run.over.Load,
+		Again:      n.run.again,
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}
 	if n.run.takenUp {

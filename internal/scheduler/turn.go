@@ -157,10 +157,13 @@ func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of p
 			return d.Look, err
 		}
 	}
-	if of.Schedule.Mode == policy.Immediate && d.Action == policy.Wait && !history.Running && history.Asked.IsZero() {
-		return s.look(resources, of), nil
+	look := d.Look
+	if d.Action == policy.Wait && !history.Running && history.Asked.IsZero() && s.watchesFor(of) {
+		if next := s.look(resources, of); look.IsZero() || next.Before(look) {
+			look = next
+		}
 	}
-	return d.Look, nil
+	return look, nil
 }
 
 // endInterval tells the session of a job that its interval is over. It knows that by itself, unless the clock was set.
@@ -199,7 +202,7 @@ func (s *Scheduler) beginDue(ctx context.Context, resources policy.Resources, of
 		return err
 	}
 	if r := s.begin(session, lease, resources); r != nil {
-		r.scheduled = true
+		r.scheduled, r.again = true, !byBoundary && s.appeared(of.Name)
 		s.log.Info("session begins", "job", of.Name, "session", session.ID, "why", d.Reason)
 		s.launch(r)
 	}

@@ -11,15 +11,17 @@ import (
 	"ferry/internal/policy"
 )
 
-// Jobs of mode immediate have no boundaries: a new point in a source asks for an interval. Sources do not tell, so they are
-// listed again and again, as `ferry points` does it, by names and headers:
+// Jobs of mode immediate have no boundaries: a new point in a source asks for an interval. And an interval of a job that looks
+// backward takes of each machine of which there was nothing to copy the first point that appears before its end: that one asks for
+// another session of the interval. Sources do not tell, so they are listed again and again, as `ferry points` does it, by names
+// and headers:
 //
 //  1. Only while the job is enabled, no session of it runs, and its window is open.
 //  2. lookEvery after the last time, and no more than a share of the time is spent on it: a source that takes long to list is
 //     listed less often.
-//  3. A complete point of a machine selected which the last listing did not have asks for an interval. After the server's start
-//     or a change of resources, and retryAfter after a session that left something undone, there is no last listing, and an
-//     interval begins.
+//  3. A complete point of a machine selected which the last listing did not have asks. After the server's start or a change of
+//     resources, and retryAfter after a session that left something undone, there is no last listing, and an immediate job's
+//     interval begins. A job with boundaries then looks again with its next one.
 const (
 	lookEvery  = time.Minute
 	lookShare  = 200
@@ -29,7 +31,11 @@ const (
 // watch is what is known of the sources of a job.
 type watch struct {
 	// seen are the points of the last listing; nil: there is none.
-	seen map[backup.PointID]bool
+	seen map[backup.PointID]backup.MachineKey
+	// awaited are the machines of which a point asks; nil: all of them.
+	awaited map[backup.MachineKey]bool
+	// appeared: a point of one of those did.
+	appeared bool
 	// noted is when this was known, next when the sources are listed again, looking is true while they are.
 	noted, next time.Time
 	looking     bool
@@ -44,14 +50,34 @@ func (s *Scheduler) watched(under policy.Resources, ended *job.Session) {
 	now := s.options.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	of, _ := under.Job(ended.Job)
+	periodic := of.Effective().Schedule.Mode == policy.Periodic
 	switch {
-	case s.known == nil || !reflect.DeepEqual(*s.known, under):
+	case periodic && len(ended.Awaited) > 0:
+		s.watches[ended.Job] = &watch{seen: ended.Seen, awaited: ended.Awaited, noted: now, next: now.Add(lookEvery)}
+	case periodic || s.known == nil || !reflect.DeepEqual(*s.known, under):
 		delete(s.watches, ended.Job)
 	case !ended.Undone():
 		s.watches[ended.Job] = &watch{seen: ended.Seen, noted: now, next: now.Add(lookEvery)}
 	default:
 		s.watches[ended.Job] = &watch{noted: now, next: now.Add(retryAfter)}
 	}
+}
+
+// appeared is true if what asks for a session of a job is a point that an interval of it waits for.
+func (s *Scheduler) appeared(of string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[of]
+	return w != nil && w.appeared
+}
+
+// watchesFor is true for jobs whose sources are looked at between sessions.
+func (s *Scheduler) watchesFor(of policy.Job) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[of.Name]
+	return of.Schedule.Mode == policy.Immediate || of.Schedule.Mode == policy.Periodic && w != nil && w.awaited != nil
 }
 
 // unwatch forgets what is known of the sources of a job that does not look at them.
@@ -71,7 +97,7 @@ func (s *Scheduler) look(resources policy.Resources, of policy.Job) (next time.T
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.watches[of.Name]
-	if w == nil {
+	if w == nil || w.awaited != nil && of.Schedule.Mode == policy.Immediate {
 		w = &watch{next: now}
 		s.watches[of.Name] = w
 	}
@@ -92,7 +118,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	defer s.work.Done()
 	defer s.lookAgain()
 	ask := w.seen == nil
-	var seen map[backup.PointID]bool
+	var seen map[backup.PointID]backup.MachineKey
 	failed := ""
 	if !ask {
 		setup, err := s.options.Prepare(ctx, resources, of)
@@ -110,11 +136,12 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	}
 	ended := s.options.Now()
 	s.mu.Lock()
-	for id := range seen { // none is forgotten: what a source that was offline for a while has is not new when it is back
-		ask = ask || !w.seen[id]
-		w.seen[id] = true
+	for id, of := range seen { // none is forgotten: what a source that was offline for a while has is not new when it is back
+		_, known := w.seen[id]
+		ask = ask || !known && (w.awaited == nil || w.awaited[of])
+		w.seen[id] = of
 	}
-	w.places = nil
+	w.places, w.appeared = nil, ask && w.awaited != nil
 	w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, lookShare*ended.Sub(began)))
 	again := failed == w.failed
 	w.failed = failed
