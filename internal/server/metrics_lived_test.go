@@ -81,7 +81,9 @@ func (w *week) prepare(_ context.Context, resources policy.Resources, name strin
 }
 
 // backs makes a point of a machine in a source, of new random content.
-func (w *week) backs(in, machine string, mebibytes int) *sourcetest.Point {
+func (w *week) backs(in, machine string, mebibytes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	data := make([]byte, mebibytes*mebibyte)
 	random := rand.NewChaCha8([32]byte{byte(len(w.points[in])), byte(len(machine))})
 	_, _ = random.Read(data)
@@ -95,10 +97,7 @@ func (w *week) backs(in, machine string, mebibytes int) *sourcetest.Point {
 		time.Sleep(time.Duration(n) * reading / mebibyte)
 		return n, nil
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.points[in] = append(w.points[in], p)
-	return p
 }
 
 // at waits until the hour of a day, from 1.
@@ -409,28 +408,37 @@ func TestMetricsOfAWeek(t *testing.T) {
 // aDay passes until 23:00 of a day.
 func (w *week) aDay(day int) {
 	w.at(day, 2)
-	mail := w.backs("xen", "mail", 3)
+	mailMebibytes := 3
+	if day == 5 {
+		mailMebibytes = 1
+	}
+	w.backs("xen", "mail", mailMebibytes)
 	switch day {
 	case 1:
 		w.backs("xen", "old", 1)
 	case 3: // it has gone
+		w.mu.Lock()
 		w.points["xen"] = slices.DeleteFunc(w.points["xen"], func(p *sourcetest.Point) bool { return p.Machine.Name == "old" })
-	case 5:
-		mail.Objects[0].Data = mail.Objects[0].Data[:mebibyte]
+		w.mu.Unlock()
 	}
 	w.at(day, 20)
 	w.backs("pve", "web", 1)
-	db := w.backs("pve", "db", 2)
+	w.backs("pve", "db", 2)
 	if day == 5 {
+		w.mu.Lock()
+		db := w.points["pve"][len(w.points["pve"])-1]
 		db.OnRead = func(int, int64, int) (int, error) { return 0, errors.New("the disk is gone") }
 		w.away["usb"] = true
+		w.mu.Unlock()
 	}
 	w.at(day, 23)
 }
 
 // spoilShelf flips a bit of every pack of shelf, of whose points xen keeps the newest.
 func (w *week) spoilShelf() {
+	w.mu.Lock()
 	w.points["xen"] = w.points["xen"][len(w.points["xen"])-1:]
+	w.mu.Unlock()
 	for _, name := range w.targets["shelf"].Names("packs/") {
 		must(w.t, w.targets["shelf"].Tamper(name, func(content []byte) []byte {
 			content[len(content)/2] ^= 1
