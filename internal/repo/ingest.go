@@ -71,7 +71,7 @@ type Ingest struct {
 	mu sync.Mutex // guards what follows, and appending
 	// pending are ids that the log does not have yet: true when appended to a pack, false while being encoded.
 	pending map[format.ID]bool
-	// appended is signalled when a pending id becomes true.
+	// appended is signalled when a pending id becomes true, and when the ingest fails: then those that are false stay so.
 	appended *sync.Cond
 	// published counts the times that pending ids became known to the index.
 	published int
@@ -208,7 +208,20 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 // Stats of this ingest; they may be read at any time.
 func (in *Ingest) Stats() *Stats { return &in.stats }
 
-func (in *Ingest) fail(err error) { in.failed.CompareAndSwap(nil, &err) }
+// fail ends the ingest for good and wakes all who wait: for packs, for seals, and for an id that another caller encodes and will not
+// append any more. The first error is kept.
+func (in *Ingest) fail(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.failHolding(err)
+}
+
+// failHolding is fail for a caller that holds the lock.
+func (in *Ingest) failHolding(err error) {
+	in.failed.CompareAndSwap(nil, &err)
+	in.appended.Broadcast()
+	in.changed.Broadcast()
+}
 
 // Failed returns the error that ended the ingest for good, or nil: nothing more can be stored through it.
 func (in *Ingest) Failed() error {
@@ -261,7 +274,6 @@ func (in *Ingest) flush(ctx context.Context, last bool) error {
 func (in *Ingest) Abandon(cause error) {
 	in.fail(cause)
 	in.cancel()
-	in.wake()
 }
 
 // Close ends the ingest. With a nil cause what was given is committed first; else it is dropped, except for what whole

@@ -182,7 +182,6 @@ func (in *Ingest) withRoom(write func() error) error {
 	for _, waiting := range in.queue[1:] { // the first is the one that is written
 		open = append(open, waiting.packs...)
 	}
-	in.appended.Broadcast()
 	in.changed.Broadcast()
 	in.mu.Unlock()
 	abort(open)

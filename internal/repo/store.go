@@ -123,9 +123,7 @@ func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, frame []byte)
 	}
 	err := in.append(ctx, kind, frame)
 	if err != nil {
-		in.fail(err)
-		in.appended.Broadcast()
-		in.changed.Broadcast()
+		in.failHolding(err)
 	}
 	return err
 }
