@@ -2,7 +2,9 @@ package job
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"ferry/internal/answer"
@@ -15,11 +17,20 @@ import (
 //     unreadable: what it has is not known.
 //  2. Its listing goes on over all that, and the first look that finds it done takes it, unless that is long ago: then it is made
 //     anew. So storage that is merely slow is waited for.
-//  3. When there is nothing else to do the session waits for it. If none of them answers the look itself does.
-//  4. At the end of the window, and of the session, it is left behind.
+//  3. If that is while others are copied, those copies end after a checkpoint, and go on with the next look, beside the machines of
+//     the late one: a copy may take days. A source that does so again and again is granted that ever later: copies come to their end.
+//  4. When there is nothing else to do the session waits for it. If none of them answers the look itself does.
+//  5. At the end of the window, and of the session, it is left behind.
 
 // listingKeeps is how long after it was made a listing is as good as new.
 const listingKeeps = 5 * time.Minute
+
+// cutAgain is how long copies have gone on at least before a source that has ended some by its listing ends others, times how often
+// it did.
+const cutAgain = time.Hour
+
+// errListed ends the copies that are in progress when a source is listed that they did not wait for.
+var errListed = errors.New("a source has been listed")
 
 // listing is a source that is being listed.
 type listing struct {
@@ -116,6 +127,39 @@ func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceSta
 		}
 	}
 	return states, reading.Err()
+}
+
+// untilListed is a context for copies: it ends with errListed once a source is listed whose machines they keep waiting. After the end of
+// the interval none is waited for.
+func (r *runner) untilListed(ctx context.Context) (copying context.Context, end func()) {
+	copying, cancel := context.WithCancelCause(ctx)
+	began := time.Now()
+	var waiting sync.WaitGroup
+	for i, l := range r.listings {
+		least := time.Duration(r.cuts[i]) * cutAgain
+		waiting.Go(func() {
+			select {
+			case <-l.done:
+				if l.opened != nil && time.Since(began) >= least && !r.expired() {
+					cancel(errListed)
+				}
+			case <-copying.Done():
+			}
+		})
+	}
+	return copying, func() {
+		cancel(nil)
+		waiting.Wait()
+	}
+}
+
+// noteCuts notes which sources have ended copies.
+func (r *runner) noteCuts() {
+	for i, l := range r.listings {
+		if l.isDone() {
+			r.cuts[i]++
+		}
+	}
 }
 
 // takeListing takes a listing over into the view, if it is done.

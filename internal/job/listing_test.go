@@ -2,6 +2,8 @@ package job_test
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,6 +65,46 @@ func TestSourceThatIsListedLate(t *testing.T) {
 		}
 		if len(waited) == 0 || waited[0].Kind != job.WaitSource || waited[0].Source != "share" {
 			t.Errorf("waited for %+v", waited)
+		}
+	})
+}
+
+// The machines of a source that is listed while those of another are copied do not wait until all of them are. What is being copied
+// goes on behind its checkpoint, and that counts as one attempt.
+func TestSourceThatIsListedWhileOthersAreCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const machines, read = 100, 5 * time.Second
+		l, _ := withShare(t, 3*time.Minute)
+		l.setup.Wait = 12 * time.Hour
+		var reads atomic.Int64
+		l.points = nil
+		for n := range machines {
+			p := day(fmt.Sprintf("b%02d", n), 1)
+			p.OnRead = func(_ int, _ int64, n int) (int, error) {
+				reads.Add(1)
+				time.Sleep(read)
+				return n, nil
+			}
+			l.points = append(l.points, p)
+		}
+		began, late := time.Now(), time.Duration(0)
+		l.setup.Copy.Finished = func(done job.StepReport) {
+			if done.Point.Machine.Name == "a" {
+				late = time.Since(began)
+			}
+		}
+		s := l.run(job.ResultDone)
+		l.wantCounts(s, "101 copied, 0 claimed, 0 failed, 0 removed")
+		if late > 4*time.Minute {
+			t.Errorf("the machine of the late source was copied after %s", late)
+		}
+		if n := reads.Load(); n > machines+1 {
+			t.Errorf("%d reads of %d machines", n, machines)
+		}
+		for _, task := range s.Tasks {
+			if attempts := task.Points[0].Attempts; attempts != 1 {
+				t.Errorf("%s took %d attempts", task.Machine.Name, attempts)
+			}
 		}
 	})
 }

@@ -96,6 +96,8 @@ type runner struct {
 	// listings are those of sources that go on, by their numbers; one that has ended is told of by listed.
 	listings map[int]*listing
 	listed   chan struct{}
+	// cuts is how often the listing of a source, by its number, has ended copies.
+	cuts map[int]int
 	// links are those of machines that target.map links, as the last look found them.
 	links map[backup.MachineKey]backup.MachineKey
 	// told is what the host said last of machines that have gone for good.
@@ -197,7 +199,7 @@ func newRunner(setup Setup) *runner {
 		until = ends
 	}
 	r := &runner{
-		Setup: setup, until: until, listings: map[int]*listing{}, listed: make(chan struct{}, 1), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
+		Setup: setup, until: until, listings: map[int]*listing{}, cuts: map[int]int{}, listed: make(chan struct{}, 1), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
 		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{}, begunWhole: map[backup.PointID]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}

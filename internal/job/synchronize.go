@@ -92,13 +92,13 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 		if err != nil {
 			return r.targetTrouble(err)
 		}
-		if again == never || r.expired() && again != afterPause {
+		if again == never || r.expired() && again != afterPause && again != goesOn {
 			return nil
 		}
 		var length time.Duration
 		var wait Wait
 		switch again {
-		case never, atOnce:
+		case never, atOnce, goesOn:
 			continue
 		case afterPause:
 			length, pause = pause, pause*pauseGrows
@@ -122,6 +122,8 @@ type again int
 const (
 	never again = iota
 	atOnce
+	// goesOn: at once, also after the end of the interval: what was chosen is not done.
+	goesOn
 	afterPause
 	whileWaiting
 )
@@ -205,8 +207,10 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 		machine := entry.Machine.String()
 		r.entries[machine] = append(r.entries[machine], entry)
 	}
-	copying, cancel := r.whileOpen(ctx)
+	open, cancel := r.whileOpen(ctx)
 	defer cancel()
+	copying, end := r.untilListed(open)
+	defer end()
 	retry, err := r.copyAll(copying, v.opened, todo)
 	switch {
 	case ctx.Err() != nil:
@@ -215,6 +219,9 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 		r.block(phase, waitFor(WaitWindow, errWindow.Error()))
 		r.waitAll(todo, phase.Reason)
 		return whileWaiting, nil
+	case errors.Is(context.Cause(copying), errListed):
+		r.noteCuts()
+		return goesOn, nil
 	case err != nil && stateOf(err) == StateUnreadable && r.targetTries < maxAttempts-1:
 		r.targetTries++
 		r.warnOnce("the target: " + err.Error())
