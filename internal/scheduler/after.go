@@ -33,8 +33,41 @@ func (s *Scheduler) noteSession(n *record, ended *job.Session) {
 		n.note(s.catalog.Machines.NoteRetired(ctx, known.Machine, known.Retirement))
 	}
 	if ended.Selected != nil && !ended.SourcesWait() {
-		n.note(s.catalog.Jobs.Select(ctx, ended.Job, ended.Selected))
+		n.note(s.noteSelected(ctx, ended))
 	}
+}
+
+// noteSelected brings up which machines a job has. Those of a source that was not listed whole stay: nobody knows that they have
+// gone, and whether their copies grow too old is told until then.
+func (s *Scheduler) noteSelected(ctx context.Context, ended *job.Session) error {
+	selected := ended.Selected
+	if !listedWhole(ended) {
+		before, err := s.catalog.Jobs.Selected(ctx, ended.Job)
+		if err != nil {
+			return err
+		}
+		decided := map[backup.MachineKey]bool{} // they are selected, or they were seen and are not
+		for _, machine := range selected {
+			decided[machine.Key] = true
+		}
+		for _, listing := range ended.Listings {
+			for brief := range listing.Briefs() {
+				decided[brief.Machine.Key] = true
+			}
+		}
+		for _, machine := range before {
+			if !decided[machine.Key] {
+				selected = append(slices.Clip(selected), machine)
+			}
+		}
+	}
+	return s.catalog.Jobs.Select(ctx, ended.Job, selected)
+}
+
+// listedWhole is true if each source was ready, and nothing of any is hidden.
+func listedWhole(ended *job.Session) bool {
+	return !slices.ContainsFunc(ended.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }) &&
+		!slices.ContainsFunc(ended.Listings, func(l job.Listing) bool { return !l.Complete })
 }
 
 // ask asks the jobs to run that come after a session which stored a point.

@@ -19,6 +19,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/scheduler"
 	"ferry/internal/source/registry"
+	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage/memory"
 )
 
@@ -849,6 +850,61 @@ func TestMachineThatLeftItsSourceIsStillTheJobs(t *testing.T) {
 		selected, err := l.catalog.Jobs.Selected(l.t.Context(), "offsite")
 		if l.must(err); len(selected) != 2 || selected[1].Name != "b" {
 			l.t.Errorf("selected %v", selected)
+		}
+	})
+}
+
+// A machine of a source that is not listed whole stays among those of its job, also one that has no copy yet: else nothing tells that
+// it never gets one. It
+// leaves them when all sources are listed without it.
+func TestMachineOfASourceThatIsNotListedStaysTheJobs(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.add("a")
+		l.add("b")
+		second := func(machines ...string) {
+			l.with(func() {
+				l.points["second"] = nil
+				for _, name := range machines {
+					l.points["second"] = append(l.points["second"], &sourcetest.Point{Machine: sourcetest.Machine(name), Native: name, Created: time.Now()})
+				}
+			})
+		}
+		second("c")
+		l.with(func() {
+			l.edit = func(opened *registry.Source) {
+				for i := range opened.Points {
+					if p := &opened.Points[i]; p.Machine.Name > "b" { // they get no copies
+						p.State, p.Reason, p.Opener = backup.StateBroken, "cut off", nil
+					}
+				}
+			}
+		})
+		l.repository("second")
+		document := "kind: Job\nname: offsite\nsource: {repositories: [pve, second]}\ntarget: {repository: vault}\nschedule: {every: 4h}\n"
+		l.put("Job", "offsite", document)
+		names := func() (names []string) {
+			selected, err := l.catalog.Jobs.Selected(l.t.Context(), "offsite")
+			l.must(err)
+			for _, machine := range selected {
+				names = append(names, machine.Name)
+			}
+			slices.Sort(names)
+			return names
+		}
+		l.begin()
+		l.pass(time.Minute)
+		if got := names(); !slices.Equal(got, []string{"a", "b", "c"}) {
+			l.t.Fatalf("at first %v", got)
+		}
+		second()
+		l.pass(8 * time.Hour)
+		if got := names(); !slices.Equal(got, []string{"a", "b", "c"}) {
+			l.t.Errorf("with a source that offers nothing %v", got)
+		}
+		second("d")
+		l.pass(8 * time.Hour)
+		if got := names(); !slices.Equal(got, []string{"a", "b", "d"}) {
+			l.t.Errorf("with sources that were listed whole %v", got)
 		}
 	})
 }
