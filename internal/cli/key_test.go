@@ -9,10 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"filippo.io/age"
 	"golang.org/x/sys/unix"
 
 	"ferry/internal/backup"
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
 
@@ -71,4 +74,54 @@ func TestSecretCommandLeavesSomethingRunning(t *testing.T) {
 		t.Errorf("ended, it gives %q", got)
 	}
 	left()
+}
+
+// A passphrase's file that hangs keeps nobody from the keys of other repositories.
+func TestSecretThatHangsHoldsUpItsOwnRepository(t *testing.T) {
+	dir := t.TempDir()
+	hangs := filepath.Join(dir, "hangs")
+	if err := unix.Mkfifo(hangs, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	given := filepath.Join(dir, "given")
+	if err := os.WriteFile(given, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	whole := &app{errOut: io.Discard, unattended: true}
+	whole.keys = &keys{app: whole}
+	of := func(file string) *keys {
+		return whole.asResource(policy.Repository{Passphrase: policy.SecretRef{File: file}}).app.keys
+	}
+	type found struct {
+		identities []age.Identity
+		err        error
+	}
+	ask := func(k *keys) chan found {
+		got := make(chan found, 1)
+		go func() {
+			identities, err := k.Identities(t.Context(), repo.KeyRequest{})
+			got <- found{identities, err}
+		}()
+		return got
+	}
+	first := ask(of(hangs))
+	writer, err := os.OpenFile(hangs, os.O_WRONLY, 0) // once it is open for reading too
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case got := <-ask(of(given)):
+		if len(got.identities) != 1 || got.err != nil {
+			t.Errorf("%d keys, %v", len(got.identities), got.err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the other repository waits for its key")
+	}
+	if _, err := writer.WriteString("another\n"); err != nil {
+		t.Error(err)
+	}
+	writer.Close()
+	if got := <-first; len(got.identities) != 1 || got.err != nil {
+		t.Errorf("%d keys, %v", len(got.identities), got.err)
+	}
 }

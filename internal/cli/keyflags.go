@@ -43,7 +43,8 @@ func (s secrets) isGiven() bool { return len(s.files)+len(s.commands) > 0 }
 // keys are what opens encrypted repositories in one run of the program. They are read when the first one needs them.
 type keys struct {
 	app *app
-	// using is taken, of those of the whole run, by who reads keys or asks for them: sources are opened while another one hangs.
+	// using is taken by who reads keys or asks for them: of one repository's keys first, then of those of the whole run. Never
+	// both while a repository's own are read: where they lie may hang, and the others are opened meanwhile.
 	using sync.Mutex
 	secrets
 	identityFiles []string
@@ -61,6 +62,8 @@ type keys struct {
 	identities  []age.Identity
 	// given is how many of the passphrases were not typed.
 	given int
+	// unsettled are its own that were read, and not compared with the shared ones yet.
+	unsettled []repo.Passphrase
 }
 
 // keyFlags are the flags of every command that may meet an encrypted repository.
@@ -78,14 +81,16 @@ func (a *app) keyFlags(root *cobra.Command) {
 
 // Identities gives first what was given, then what is typed.
 func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.Identity, error) {
+	k.using.Lock()
+	defer k.using.Unlock()
+	if err := k.load(ctx); err != nil {
+		return nil, &noKeyError{err}
+	}
 	of := k
 	if k.shared != nil {
 		of = k.shared
-	}
-	of.using.Lock()
-	defer of.using.Unlock()
-	if err := k.load(ctx); err != nil {
-		return nil, &noKeyError{err}
+		of.using.Lock()
+		defer of.using.Unlock()
 	}
 	if request.Try == 0 {
 		k.asked = 0
@@ -138,29 +143,38 @@ func (k *keys) add(passphrase repo.Passphrase) (age.Identity, error) {
 
 // load reads what the flags and the environment name, once. What could not be read is tried again when it is asked for again.
 func (k *keys) load(ctx context.Context) error {
+	if !k.read {
+		identities, passphrases, err := k.readAll(ctx)
+		if err != nil {
+			return err
+		}
+		k.read, k.unsettled = true, passphrases
+		k.identities = append(k.identities, identities...)
+	}
 	if k.shared != nil {
+		k.shared.using.Lock()
+		defer k.shared.using.Unlock()
 		if err := k.shared.load(ctx); err != nil {
 			return err
 		}
 	}
-	if k.read {
+	return k.settle()
+}
+
+// settle takes the passphrases that were read, but those that are known already: each try of one is slow.
+func (k *keys) settle() error {
+	if k.unsettled == nil {
 		return nil
 	}
-	identities, passphrases, err := k.readAll(ctx)
-	if err != nil {
-		return err
-	}
-	k.read = true
-	k.identities = append(k.identities, identities...)
-	for _, passphrase := range passphrases {
+	for _, passphrase := range k.unsettled {
 		if k.has(passphrase) {
-			continue // each try of one is slow
+			continue
 		}
 		if _, err := k.add(passphrase); err != nil {
 			return err
 		}
 	}
-	k.given = len(k.passphrases)
+	k.unsettled, k.given = nil, len(k.passphrases)
 	return nil
 }
 
