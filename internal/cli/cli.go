@@ -22,7 +22,6 @@ import (
 	"ferry/internal/policy"
 	"ferry/internal/source/ferry"
 	"ferry/internal/storage"
-	"ferry/internal/storage/s3"
 )
 
 // Version of the program.
@@ -36,13 +35,11 @@ type app struct {
 	cacheDir    string
 	tempDir     string
 	// buckets that were opened, to say in the end what was asked of their servers.
-	buckets []*s3.Store
+	buckets *bucketList
 	// instance keeps the machines of the source that is opened apart from those of a cloned site.
 	instance string
 	// keys open encrypted repositories.
 	keys *keys
-	// whole is the program that this one is, but for keys and credentials of one repository; else nil.
-	whole *app
 	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
 	credentials []byte
 	// send and receive are the pace at which a repository is written to and a source is read; nil: as fast as it goes.
@@ -74,7 +71,7 @@ func Main(args []string, out, errOut io.Writer) int {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Before the flags are parsed, so that an error in them is printed in the form that was asked for.
 	printed := &results{Writer: out}
-	a := &app{out: printed, errOut: errOut, limits: &pace.Limits{}, listed: &ferry.Memory{}, json: slices.Contains(args, "--json")}
+	a := &app{out: printed, errOut: errOut, limits: &pace.Limits{}, listed: &ferry.Memory{}, buckets: &bucketList{}, json: slices.Contains(args, "--json")}
 	a.completing = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	root := a.root()
 	root.SetArgs(args)

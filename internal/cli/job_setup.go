@@ -142,9 +142,6 @@ func (r *resource) pace() storage.Pace {
 func (a *app) asResource(r policy.Repository) *resource {
 	with := *a
 	with.instance = r.Instance
-	if a.whole == nil {
-		with.whole = a
-	}
 	with.keys = &keys{app: &with, shared: a.keys}
 	add := func(list *[]string, value string) {
 		if value != "" {

@@ -151,11 +151,7 @@ func (a *app) openBucket(path string) (storage.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	of := a
-	if a.whole != nil {
-		of = a.whole
-	}
-	of.buckets = append(of.buckets, store)
+	a.buckets.add(store)
 	return store, nil
 }
 

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 )
 
@@ -41,4 +44,26 @@ func TestClosedRepositoryHoldsNoFolder(t *testing.T) {
 	closed("made", made, err)
 	opened, err := a.openRepository(t.Context(), folder)
 	closed("opened", opened, err)
+}
+
+// Sources of a job are opened at once: the requests of each bucket count.
+func TestBucketsAreOpenedAtOnce(t *testing.T) {
+	whole := &app{buckets: &bucketList{}, credentials: []byte("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")}
+	const buckets = 8
+	var opening sync.WaitGroup
+	for i := range buckets {
+		of := whole.asResource(policy.Repository{}).app
+		opening.Go(func() {
+			store, err := of.openBucket(fmt.Sprintf("s3://backups/%d?endpoint=http://127.0.0.1:1&region=x", i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			store.Close()
+		})
+	}
+	opening.Wait()
+	if n := len(whole.buckets.stores); n != buckets {
+		t.Errorf("%d buckets", n)
+	}
 }

@@ -331,7 +331,7 @@ func (s *service) unattended(name string) *app {
 	with := *s.app
 	to := &logLines{log: s.log.With("job", name)}
 	with.out, with.errOut, with.json, with.quiet, with.unattended = to, to, false, true, true
-	with.buckets, with.live, with.whole = nil, nil, nil
+	with.buckets, with.live = nil, nil
 	with.keys = &keys{app: &with, secrets: s.app.keys.secrets, identityFiles: slices.Clone(s.app.keys.identityFiles)}
 	return &with
 }
