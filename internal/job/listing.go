@@ -29,6 +29,9 @@ const listingKeeps = 5 * time.Minute
 // it did.
 const cutAgain = time.Hour
 
+// standsFor is how long a session whose interval has no end waits for a source that does not answer when there is nothing else to do.
+const standsFor = 15 * time.Minute
+
 // errListed ends the copies that are in progress when a source is listed that they did not wait for.
 var errListed = errors.New("a source has been listed")
 
@@ -195,4 +198,16 @@ func (r *runner) unanswered() (Wait, bool) {
 		}
 	}
 	return Wait{}, false
+}
+
+// stoodLong is true if the session has waited for such a source as long as it may. Until the end of an interval it may. One of a server
+// whose interval has none, as after another job or by hand, would keep the job's next ones from beginning, for days.
+func (r *runner) stoodLong() bool {
+	if r.Host.Start.IsZero() || !r.Host.Interval.Ends.IsZero() {
+		return false
+	}
+	if r.stands.IsZero() {
+		r.stands = r.Now()
+	}
+	return r.Now().Sub(r.stands) >= standsFor
 }

@@ -109,6 +109,24 @@ func TestSourceThatIsListedWhileOthersAreCopied(t *testing.T) {
 	})
 }
 
+// A session of a server whose interval has no end does not stand for days behind a source that does not answer: the next one of the job
+// could not begin. Storage that is merely slow it waits for.
+func TestSourceThatIsListedLateWithoutAnInterval(t *testing.T) {
+	for after, want := range map[time.Duration]job.Result{72 * time.Hour: job.ResultWaits, 10 * time.Minute: job.ResultDone} {
+		synctest.Test(t, func(t *testing.T) {
+			l, _ := withShare(t, after)
+			began := time.Now()
+			l.setup.Wait, l.setup.Host.Start = 7*24*time.Hour, began
+			s := l.run(want)
+			if took := time.Since(began); s.Copied() == 0 || took > 20*time.Minute {
+				t.Errorf("after %s:\n%s", took, l.describe(s))
+			}
+			time.Sleep(after)
+			synctest.Wait()
+		})
+	}
+}
+
 // Who does not wait copies what is there, and says of the source that it does not answer. Nothing of it is taken for gone.
 func TestSourceThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

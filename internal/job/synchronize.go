@@ -209,6 +209,7 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	}
 	open, cancel := r.whileOpen(ctx)
 	defer cancel()
+	r.stands = time.Time{}
 	copying, end := r.untilListed(open)
 	defer end()
 	retry, err := r.copyAll(copying, v.opened, todo)
@@ -384,7 +385,7 @@ func (r *runner) next(p plan.IntervalPlan) again {
 		r.blocked = waitFor(WaitPoint, firstFew(awaited))
 		return whileWaiting
 	}
-	if wait, is := r.unanswered(); is {
+	if wait, is := r.unanswered(); is && !r.stoodLong() {
 		r.blocked = wait
 		return whileWaiting
 	}
