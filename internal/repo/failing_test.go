@@ -2,9 +2,15 @@ package repo
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -55,6 +61,62 @@ func TestWhoWaitsForTheSameBlockIsToldOfAFailure(t *testing.T) {
 				}
 				store.SetFault(nil)
 				_ = in.Close(t.Context(), errLost)
+			})
+		})
+	}
+}
+
+// Of the packs of a seal that are made durable at once one fails: those that are durable are named in the log, the others leave
+// nothing behind.
+func TestPacksThatAreDurableAreKeptThoughAnotherFails(t *testing.T) {
+	const packs = 4
+	for fails := range packs {
+		t.Run(strconv.Itoa(fails), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store, in := newGatedStore(t, packs, packs, IngestOptions{})
+				var storing sync.WaitGroup
+				for i := range 100 {
+					storing.Go(func() {
+						block := gatedContent(i)
+						_, _ = in.StoreBlock(t.Context(), in.BlockID(block), block, CodecNone)
+					})
+				}
+				synctest.Wait() // until no pack takes more
+				var commits atomic.Int64
+				store.SetFault(func(op memory.Op, name string) error {
+					if op == memory.OpCommit && strings.HasPrefix(name, "packs/") && commits.Add(1) == int64(fails+1) {
+						return fmt.Errorf("injected: %w", storage.ErrFull)
+					}
+					return nil
+				})
+				flushed := make(chan error, 1)
+				go func() { flushed <- in.Flush(t.Context()) }()
+				synctest.Wait()
+				close(store.gate)
+				if err := <-flushed; !errors.Is(err, storage.ErrFull) {
+					t.Errorf("flush: %v", err)
+				}
+				storing.Wait()
+				if err := in.Close(t.Context(), nil); !errors.Is(err, storage.ErrFull) {
+					t.Errorf("close: %v", err)
+				}
+				lie, named := len(store.Names("packs/")), in.repo.state.Packs.Len()
+				if lie != packs-1 || named != packs-1 {
+					t.Errorf("%d packs lie there, the log has %d, want %d", lie, named, packs-1)
+				}
+				if err := in.repo.Close(); err != nil {
+					t.Error(err)
+				}
+				store.SetFault(nil)
+				r, err := Open(t.Context(), store, Environment{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				report, err := r.VerifyWith(t.Context(), VerifyOptions{Level: LevelBlocks})
+				if err != nil || len(report.Damage) > 0 || report.Packs != packs-1 {
+					t.Errorf("%+v, %v", report, err)
+				}
 			})
 		})
 	}

@@ -52,9 +52,8 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 	}
 	r := in.repo
 	payload := &commitlog.Payload{}
-	err := in.publishPacks(ctx, s, payload)
-	if err != nil {
-		abort(s.packs)
+	if err := in.publishPacks(ctx, s, payload); err != nil {
+		in.keepDurable(ctx, s, payload)
 		return err
 	}
 	in.refuseLost(s)
@@ -66,7 +65,7 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		return err
 	}
 	var written *newSegment
-	err = in.withRoom(func() (err error) { written, err = in.writeIndex(ctx, s, payload); return err })
+	err := in.withRoom(func() (err error) { written, err = in.writeIndex(ctx, s, payload); return err })
 	if err != nil || payloadEmpty(payload) {
 		return err
 	}
@@ -124,13 +123,42 @@ func (in *Ingest) together(ctx context.Context, n int, do func(ctx context.Conte
 	return group.Wait()
 }
 
-// publishPacks makes the packs durable.
+// publishPacks makes the packs durable. After an error no more are begun, but those on their way are not cancelled: what becomes
+// durable is kept. The payload and the seal have those then; the others were dropped.
 func (in *Ingest) publishPacks(ctx context.Context, s *seal, payload *commitlog.Payload) error {
-	payload.Packs = make([]commitlog.Pack, len(s.packs))
-	return in.together(ctx, len(s.packs), func(ctx context.Context, i int) (err error) {
-		payload.Packs[i], err = in.publishPack(ctx, s.packs[i])
+	packs := make([]commitlog.Pack, len(s.packs))
+	err := in.together(ctx, len(s.packs), func(_ context.Context, i int) (err error) {
+		packs[i], err = in.publishPack(ctx, s.packs[i])
 		return err
 	})
+	var durable []*openPack
+	for i, open := range s.packs {
+		if packs[i].ID.IsZero() { // failed, or not begun
+			open.out.Abort()
+			continue
+		}
+		durable, payload.Packs = append(durable, open), append(payload.Packs, packs[i])
+	}
+	s.packs = durable
+	return err
+}
+
+// keepDurable names the packs in the log that became durable though others of their seal did not: else they would be nobody's, and
+// lie on a storage that may be full. What needs all of them, points and what unfinished copies have stored, is not said.
+func (in *Ingest) keepDurable(ctx context.Context, s *seal, payload *commitlog.Payload) {
+	if len(payload.Packs) == 0 {
+		return
+	}
+	if !in.announced {
+		payload.Domains = []commitlog.Domain{{ID: in.domain, Sealed: in.sealed}}
+	}
+	kept := &seal{packs: s.packs}
+	var committed bool
+	_ = in.withRoom(func() (err error) { committed, err = in.commit(ctx, payload, kept); return err }) // the seal has failed by another error
+	if committed {
+		in.announced = true
+		in.adopt(kept.packs, nil)
+	}
 }
 
 // publishPartials writes down what unfinished copies have stored, but for those whose point is committed in this very entry.
