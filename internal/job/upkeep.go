@@ -201,7 +201,10 @@ func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err 
 			slots[step.Point.ID] = FlagsOf(step.Slots)
 		}
 	}
-	locked := r.lockedUntil()
+	locked, before := r.lockedUntil(), r.memory.Unreclaimed
+	if err := r.mayRemove(ctx, points); err != nil {
+		return 0, err
+	}
 	done, err := r.target.Forget(ctx, r.Job.Name, points, slots)
 	if err != nil {
 		return 0, err
@@ -219,7 +222,22 @@ func (r *runner) retention(ctx context.Context, phase *Phase) (removed int, err 
 		}
 		r.note(step, OutcomeCopied, reasons)
 	}
+	r.memory.Unreclaimed = before || removed > 0
 	return removed, nil
+}
+
+// mayRemove notes in the target that there may be space to give back, before points are removed: a session that is killed after
+// that says nothing more. On a full target that has to wait: nothing gets there before something was removed.
+func (r *runner) mayRemove(ctx context.Context, points []repo.Forgetting) error {
+	if len(points) == 0 || r.memory.Unreclaimed {
+		return nil
+	}
+	r.memory.Unreclaimed = true
+	err := r.remember(ctx)
+	if errors.Is(err, storage.ErrFull) {
+		return nil
+	}
+	return err
 }
 
 // reclaim gives space back, if there is reason to think that there is some.
@@ -243,7 +261,8 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 	case err != nil:
 		return err
 	}
-	r.memory.Reclaimed, r.memory.Unreclaimed = r.session.Began, false
+	r.memory.Reclaimed = r.session.Began
+	r.memory.Unreclaimed = report.Stopped != "" || report.Frozen != "" || len(report.Incomplete) > 0
 	phase.Counts["givenUpBytes"] += report.GivenUp.Bytes
 	phase.Counts["deletedBytes"] += report.Deleted.Bytes
 	phase.Counts["waitingBytes"], phase.Counts["lockedBytes"] = report.Waiting.Bytes, report.Locked.Bytes
