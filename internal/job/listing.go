@@ -44,6 +44,8 @@ type listing struct {
 	opened *registry.Source
 	state  SourceState
 	ended  time.Time
+	// cut is true if the window, or the session, ended before: what was found says nothing of the source.
+	cut bool
 }
 
 // beginListing begins to list a source, until ctx ends or the window closes.
@@ -57,7 +59,7 @@ func (r *runner) beginListing(ctx context.Context, place Place) *listing {
 	}
 	go func() {
 		l.opened, l.state = r.openSource(ctx, place)
-		l.ended = time.Now()
+		l.ended, l.cut = time.Now(), ctx.Err() != nil
 		close(l.done)
 		select {
 		case r.listed <- struct{}{}:
@@ -107,7 +109,7 @@ func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceSta
 	v.opened = make([]*registry.Source, len(r.Sources))
 	states := make([]SourceState, len(r.Sources))
 	for i, place := range r.Sources {
-		if l := r.listings[i]; l != nil && l.isDone() && time.Since(l.ended) > listingKeeps {
+		if l := r.listings[i]; l != nil && l.isDone() && (l.cut || time.Since(l.ended) > listingKeeps) {
 			l.end()
 			delete(r.listings, i)
 		}

@@ -173,3 +173,22 @@ func TestTheOnlySourceIsListedLate(t *testing.T) {
 		l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
 	})
 }
+
+// The window closes while a source is listed that is waited for. What was found until then is not taken for what the source has: it is
+// listed anew.
+func TestWindowClosesWhileALateSourceIsListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, late := withShare(t, 0)
+		l.setup.Job.Window, l.setup.Wait = closedWindow(t), 48*time.Hour
+		closes, _ := l.setup.Job.Window.Change(time.Now())
+		l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
+			select {
+			case <-time.After(time.Until(closes.Add(30 * time.Minute))):
+				return sourcetest.Open(t, late.points...), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+	})
+}
