@@ -46,6 +46,8 @@ type listing struct {
 	ended  time.Time
 	// cut is true if the window, or the session, ended before: what was found says nothing of the source.
 	cut bool
+	// silent is since when it had not answered as others were listed meanwhile.
+	silent time.Time
 }
 
 // beginListing begins to list a source, until ctx ends or the window closes.
@@ -92,7 +94,10 @@ func (l *listing) isDone() bool {
 func (l *listing) wait(ctx context.Context, others bool) error {
 	ticker := time.NewTicker(listenEvery)
 	defer ticker.Stop()
-	for !l.isDone() && (!others || answer.Of(l.location).Silent().IsZero()) {
+	for !l.isDone() {
+		if l.silent = answer.Of(l.location).Silent(); others && !l.silent.IsZero() {
+			return nil
+		}
 		select {
 		case <-l.done:
 		case <-ticker.C:
@@ -178,7 +183,7 @@ func (r *runner) takeListing(i int, v *view, states []SourceState) {
 		delete(r.listings, i)
 	default:
 		name := r.Sources[i].Origin.Repository.Name
-		states[i] = SourceState{Name: name, State: StateUnreadable, Reason: "it does not answer since " + r.show(answer.Of(l.location).Silent()), silent: true}
+		states[i] = SourceState{Name: name, State: StateUnreadable, Reason: "it does not answer since " + r.show(l.silent), silent: true}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"ferry/internal/answer"
 	"ferry/internal/job"
 	"ferry/internal/plan"
+	"ferry/internal/policy"
 	"ferry/internal/repo"
 	"ferry/internal/source/registry"
 	"ferry/internal/source/sourcetest"
@@ -190,5 +191,27 @@ func TestWindowClosesWhileALateSourceIsListed(t *testing.T) {
 			}
 		}
 		l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+	})
+}
+
+// Since when a source does not answer is said as it was when the others were listed, also if it has answered something since.
+func TestSinceWhenASourceDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, late := withShare(t, 10*time.Minute)
+		late.points = nil
+		began := time.Now()
+		l.setup.Sources[1] = job.Place{Origin: origin(t, "tape"), Open: func(ctx context.Context) (*registry.Source, error) {
+			select {
+			case <-time.After(7 * time.Minute):
+				answer.Of("/tape").Heard()
+			case <-ctx.Done():
+			}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		s := l.run(job.ResultWaits)
+		if want := "it does not answer since " + policy.ShowTime(began.Add(answer.TellAfter), nil); s.Sources[1].Reason != want {
+			t.Errorf("%q, not %q", s.Sources[1].Reason, want)
+		}
 	})
 }
