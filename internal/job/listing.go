@@ -189,6 +189,9 @@ func (r *runner) takeListing(i int, v *view, states []SourceState) {
 
 // endListings ends those that go on.
 func (r *runner) endListings() {
+	for _, l := range r.listings { // all at once: each is waited for a while
+		l.cancel()
+	}
 	for i, l := range r.listings {
 		l.end()
 		delete(r.listings, i)

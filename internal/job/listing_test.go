@@ -215,3 +215,26 @@ func TestSinceWhenASourceDoesNotAnswer(t *testing.T) {
 		}
 	})
 }
+
+// However many sources do not answer, the end of a session waits for them only as long as for one.
+func TestSessionEndsWhileSourcesAreListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, day("b", 1))
+		l.onClock()
+		answers := make(chan struct{})
+		for _, name := range []string{"share", "tape", "nas"} {
+			l.setup.Sources = append(l.setup.Sources, job.Place{Origin: origin(t, name), Open: func(context.Context) (*registry.Source, error) {
+				<-answers
+				return sourcetest.Open(t), nil
+			}})
+		}
+		var worked time.Time
+		l.setup.Host.Leaving = func(context.Context, *repo.Repository) { worked = time.Now() }
+		l.wantCounts(l.run(job.ResultWaits), "1 copied, 0 claimed, 0 failed, 0 removed")
+		if took := time.Since(worked); took > answer.Patience {
+			t.Errorf("it ended after %s", took)
+		}
+		close(answers)
+		synctest.Wait()
+	})
+}
