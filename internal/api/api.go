@@ -70,7 +70,7 @@ type Lag struct {
 	Bytes  int64 `json:"bytes"`
 	// Rate is how many bytes of points a second the last sessions copied, while they did; Unknown if none has copied yet.
 	Rate int64 `json:"rate"`
-	// CatchUp is how many seconds that takes at this rate from when it copies, with what its window leaves, ten years if it
+	// CatchUp is how many seconds that takes at this rate from when it can copy, with what its window leaves, ten years if it
 	// takes longer; Unknown if not known.
 	CatchUp int64 `json:"catchUp"`
 	// Limit is how many seconds it may take: an interval, and no longer than rpo; 0: as long as it takes.

@@ -22,8 +22,14 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) (*backlog, er
 		return nil, err
 	}
 	ages, err := l.catalog.Status.OldestCopies(ctx, j.Name, j.Target.Repository, machinesLimit)
-	if err != nil || len(ages) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if len(ages) == 0 {
+		if known && p.ran != nil && p.ran.State == catalog.SessionDone { // it has listed its sources, and selects nothing of them
+			return &backlog{}, nil
+		}
+		return nil, nil
 	}
 	seen, err := l.sightings(ctx, j)
 	if err != nil {

@@ -68,6 +68,9 @@ func (l *looker) lag(ctx context.Context, j policy.Job, p past, newer *backlog) 
 		if next := l.states[j.Name].Next; !runs && next.After(from) {
 			from = next
 		}
+		if opens, ever := j.Window.Change(from); ever && !j.Window.Open(from) { // it falls behind by what it copies, not by what it may not
+			from = opens
+		}
 		took := min(float64(lag.Bytes)/float64(lag.Rate), longest.Seconds())
 		lag.CatchUp = int64(through(j.Window, from, time.Duration(took*float64(time.Second))) / time.Second)
 	}
@@ -136,12 +139,20 @@ func (l *looker) allowed(j policy.Job) time.Duration {
 	return allowed
 }
 
-// judgeLag raises an alarm if a job takes longer to catch up than it may.
-func (l *looker) judgeLag(j policy.Job, lag *api.Lag) {
-	if lag.Limit == 0 || lag.CatchUp <= lag.Limit {
+// judgeLag raises an alarm if a job that is switched on takes longer to catch up than it may. It is known since the session that
+// copies looked at the sources, or since the last has ended.
+func (l *looker) judgeLag(j policy.Job, p past, lag *api.Lag) {
+	state := l.states[j.Name]
+	if switchedOff := !state.Enabled && !state.Start.IsZero(); switchedOff || lag.Limit == 0 || lag.CatchUp <= lag.Limit {
 		return
 	}
-	l.alarm(warning, api.Alarm{Kind: "lag", Job: j.Name, Since: l.now.UTC(), Text: fmt.Sprintf(
+	since := l.now
+	if live, runs := l.live[j.Name]; runs {
+		since = live.Started
+	} else if p.last != nil {
+		since = p.last.Ended
+	}
+	l.alarm(warning, api.Alarm{Kind: "lag", Job: j.Name, Since: since.UTC(), Text: fmt.Sprintf(
 		"at the pace of its sessions it takes %s to copy what is still to copy, longer than %s, which its %s allows",
 		inWords(lag.CatchUp), policy.FormatDuration(time.Duration(lag.Limit)*time.Second), limitedBy(j, lag),
 	)})

@@ -107,7 +107,7 @@ func TestLagThatIsNotKnown(t *testing.T) {
 func TestLagAlarm(t *testing.T) {
 	daily := strings.Replace(siteYAML, "rpo: 26h\n", "", 1)
 	alarm := func(takes, longer, setting string) string {
-		return "warning lag offsite: at the pace of its sessions it takes " + takes + " to copy what is still to copy, longer than " + longer + ", which its " + setting + " allows, since 03-10 12:00"
+		return "warning lag offsite: at the pace of its sessions it takes " + takes + " to copy what is still to copy, longer than " + longer + ", which its " + setting + " allows, since 03-09 23:00"
 	}
 	for name, c := range map[string]struct {
 		yaml      string
@@ -126,8 +126,10 @@ func TestLagAlarm(t *testing.T) {
 		"nothing allowed": {strings.Replace(daily, `{every: 1d, at: "22:00"}`, "{mode: immediate}", 1), 740, 25 * time.Hour, 25, nil},
 		// It begins at 22:00: four hours until the window closes, and four of the next night.
 		"a window": {daily + "window: {allow: [\"20:00-02:00\"]}\n", 440, 8 * time.Hour, 26, []string{alarm("about 26h", "1d", "schedule")}},
+		// It does not fall behind by the hours until the window opens, of which it makes no use.
+		"a window that is closed": {daily + "window: {allow: [\"06:00-20:00\"]}\n", 440, 13 * time.Hour, 13, nil},
 		// Twelve hours of the 16th and of the 23rd, six of the 30th.
-		"one on mondays": {daily + "window: {allow: [\"mon 00:00-12:00\"]}\n", 440, 30 * time.Hour, 2 + 5*24 + 14*24 + 6, []string{alarm("about 19d", "1d", "schedule")}},
+		"one on mondays": {daily + "window: {allow: [\"mon 00:00-12:00\"]}\n", 440, 30 * time.Hour, 14*24 + 6, []string{alarm("about 14d", "1d", "schedule")}},
 		"one in passing": {daily + "window: {allow: [\"mon 20:00-20:01\"]}\n", 440, 20 * time.Hour, 10 * 365 * 24, []string{alarm("more than ten years", "1d", "schedule")}},
 		"without end":    {daily, 1, 10_000 * time.Hour, 10 * 365 * 24, []string{alarm("more than ten years", "1d", "schedule")}},
 	} {
@@ -177,4 +179,23 @@ func TestLagOfASession(t *testing.T) {
 	})
 	const rate = 360 * mebibyte / 3600
 	s.wantLag(api.Lag{Points: 2, Bytes: 550 * mebibyte, Rate: rate, CatchUp: 550 * mebibyte / rate, Limit: 24 * 3600})
+}
+
+// A job that is switched off falls behind without an alarm: that it is switched off is told.
+func TestLagOfAJobThatIsSwitchedOff(t *testing.T) {
+	s := behind(t, strings.Replace(siteYAML, "rpo: 26h\n", "", 1))
+	s.copied(day(9, 22), 440, 25*time.Hour)
+	if n := len(s.status().Alarms); n != 1 {
+		t.Errorf("%d alarms while it is on", n)
+	}
+	s.must(s.catalog.Jobs.Disable(t.Context(), "offsite"))
+	s.wantAlarms()
+}
+
+// A job that selects nothing of its sources has nothing to copy.
+func TestLagOfAJobWithoutMachines(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.mirror("vault", point(0, day(9, 23), "offsite"))
+	s.copied(day(9, 22), 0, 0)
+	s.wantLag(api.Lag{Rate: api.Unknown, Limit: 24 * 3600})
 }

@@ -72,7 +72,7 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 			return api.Status{}, err
 		}
 		l.status.Jobs[len(l.status.Jobs)-1].Lag = lag
-		l.judgeLag(of, lag)
+		l.judgeLag(of, past, lag)
 	}
 	if err := l.repositories(ctx, places); err != nil {
 		return api.Status{}, err
