@@ -211,6 +211,7 @@ func questions(c *Catalog, clock *clock, machines int) []question {
 		{"due jobs", `SELECT ` + jobColumns + ` FROM jobs WHERE next_at <> 0 AND next_at <= $1`, []any{stamp(clock.now())}, few},
 		{"live sessions", `SELECT ` + sessionColumns + ` FROM sessions WHERE ended_at = 0 ORDER BY id`, nil, few},
 		{"sessions of a job", `SELECT ` + sessionColumns + ` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, []any{"old1", 0, 10}, few},
+		{"sessions of a job that copied", copiedSessions, []any{"old1", copiedWithin, 10}, map[string]int{"points": 0, "claims": 0, "tasks": 0, "sessions": copiedWithin}},
 		{"sessions of all jobs", allSessions, []any{int64(math.MaxInt64), 10}, few},
 	}
 }

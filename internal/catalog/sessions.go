@@ -372,6 +372,20 @@ func (s *Sessions) Of(ctx context.Context, job string, before int64, limit int) 
 	return s.list(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, job, before, limit)
 }
 
+// copiedWithin is how many of a job's sessions are looked at for those that copied something.
+const copiedWithin = 1000
+
+const copiedSessions = `
+	SELECT ` + sessionColumns + ` FROM sessions
+	WHERE job = $1 AND id > COALESCE((SELECT id FROM sessions WHERE job = $1 ORDER BY id DESC LIMIT 1 OFFSET $2), 0)
+		AND counts LIKE '%"copyMilliseconds":%' AND counts NOT LIKE '%"copyMilliseconds":0%' ORDER BY id DESC LIMIT $3`
+
+// Copied returns the last sessions of a job in which copies were under way, newest first, at most limit. Those before its last
+// thousand are not looked at.
+func (s *Sessions) Copied(ctx context.Context, job string, limit int) ([]Session, error) {
+	return s.list(ctx, copiedSessions, job, copiedWithin, limit)
+}
+
 func (s *Sessions) list(ctx context.Context, query string, args ...any) (list []Session, err error) {
 	err = s.db.read(ctx, "reading sessions", func(rows *sql.Rows) error {
 		session, err := scanSession(rows)

@@ -290,7 +290,7 @@ func (s *screen) toCopy() {
 func catchUpText(lag api.Lag) string {
 	switch {
 	case lag.Rate == api.Unknown:
-		return "how long that takes is not known: no session has copied yet"
+		return "how long that takes is not known: none of its last sessions has copied anything"
 	case lag.CatchUp == api.Unknown:
 		return "not in sight at " + size(lag.Rate) + "/s"
 	}

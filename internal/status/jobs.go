@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// lookedBack is how many of a job's sessions are looked at: for the last that ran, and since when it has been failing.
+	// lookedBack is how many of a job's sessions are looked at: for the last that ran, and since when it has been failing; and how
+	// many of those that copied, for their pace.
 	lookedBack = 10
 	// grace is how late an interval may begin before that is an alarm.
 	grace = 10 * time.Minute
@@ -31,7 +32,7 @@ type past struct {
 	since   time.Time
 	// report is that of ran; nil: there is none.
 	report *report
-	// copied are the bytes of points that the sessions looked at have copied, copying how long they were at it.
+	// copied are the bytes of points that the last sessions which copied anything have copied, copying how long they were at it.
 	copied  int64
 	copying time.Duration
 }
@@ -81,7 +82,11 @@ func (l *looker) past(ctx context.Context, name string) (p past, err error) {
 	if err != nil {
 		return p, err
 	}
-	for _, session := range sessions {
+	paced, err := l.catalog.Sessions.Copied(ctx, name, lookedBack) // hours may pass in which there is nothing to copy
+	if err != nil {
+		return p, err
+	}
+	for _, session := range paced {
 		p.copied += session.Counts["pointBytes"]
 		p.copying += time.Duration(session.Counts["copyMilliseconds"]) * time.Millisecond
 	}

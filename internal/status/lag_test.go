@@ -199,3 +199,15 @@ func TestLagOfAJobWithoutMachines(t *testing.T) {
 	s.copied(day(9, 22), 0, 0)
 	s.wantLag(api.Lag{Rate: api.Unknown, Limit: 24 * 3600})
 }
+
+// Sessions that had nothing to copy do not make the pace unknown, however many they are.
+func TestPaceOutlastsSessionsWithoutCopies(t *testing.T) {
+	s := behind(t, siteYAML)
+	s.copied(day(8, 0), 440, 440*time.Second)
+	for i := range 3 * 10 {
+		s.copied(day(8, 1+i), 0, 0)
+	}
+	if got := s.lag().Rate; got != mebibyte {
+		t.Errorf("%d bytes a second", got)
+	}
+}
