@@ -206,8 +206,11 @@ func (r *runner) pinned() map[backup.PointID]bool {
 
 // noteMissing takes over what a plan says of machines that are in no source, and forgets those that neither side has.
 func (r *runner) noteMissing(p plan.IntervalPlan) {
-	if r.doubt != "" {
-		return // nothing is known of what has gone
+	if r.doubt != "" { // nothing is known of what has gone, but what is there is
+		for _, o := range r.offers {
+			delete(r.memory.Missing, r.backupOf(o.Machine.Key).String())
+		}
+		return
 	}
 	there := map[string]bool{}
 	missing := map[string]time.Time{}

@@ -236,3 +236,22 @@ func TestReturnIsHeardBySessionsThatRun(t *testing.T) {
 	}
 	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
 }
+
+// A machine that was back while a part of the source could not be looked into, and has gone again, is missing since then, and not since
+// it first was.
+func TestMissingMachineWasBackInDoubt(t *testing.T) {
+	l, a := abandoned(t)
+	gone := l.points
+	l.moveTo(11)
+	l.points = append(l.points, day("a", 11))
+	l.edit = func(s *registry.Source) { s.Incomplete = []error{errors.New("lab2: permission denied")} }
+	l.run(job.ResultPartly)
+	l.edit, l.points = nil, gone
+	l.moveTo(12)
+	l.run(job.ResultDone)
+	for _, m := range l.explain().Plan.Machines {
+		if m.Machine.Key == a && !m.Missing.Equal(l.now) {
+			t.Errorf("missing since %s", m.Missing)
+		}
+	}
+}
