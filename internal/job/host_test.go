@@ -11,6 +11,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
+	"ferry/internal/source/registry"
 )
 
 // Scripts that a process has run before it went are not run again for the same session; a session that is left to another
@@ -84,5 +85,37 @@ func TestIntervalOfTheHost(t *testing.T) {
 	seen, err := job.Look(t.Context(), l.setup)
 	if err != nil || len(seen) != 3 {
 		t.Errorf("looked: %v, %v", seen, err)
+	}
+}
+
+// While a job that looks forward waits for points, sources that take long to list are listed less often, and a point that comes shortly
+// before the end of the interval is copied still.
+func TestLooksWhilePointsAreWaitedFor(t *testing.T) {
+	for _, c := range []struct {
+		took         time.Duration
+		fewest, most int
+	}{{0, 1435, 1445}, {time.Second, 340, 440}, {time.Minute, 80, 100}} {
+		l := newLab(t, day("a", 1))
+		l.setup.Job.Schedule = policy.Schedule{Mode: policy.Periodic, Every: policy.Every{Days: 1}, At: 13 * 60}
+		l.setup.Job.Lookup.Direction = policy.Forward
+		begins := time.Date(2026, 3, 2, 13, 0, 0, 0, time.UTC)
+		ends := begins.AddDate(0, 0, 1)
+		l.now, l.setup.Host = begins, job.Host{Start: begins.AddDate(0, 0, -1), Interval: policy.Interval{Begins: begins, Ends: ends}, Awaits: true}
+		looks := 0
+		l.edit = func(*registry.Source) {
+			looks++
+			l.now = l.now.Add(c.took)
+		}
+		l.onPause = func() {
+			if len(l.points) == 1 && ends.Sub(l.now) <= 3*time.Minute {
+				p := day("a", 3)
+				p.Created = l.now
+				l.points = append(l.points, p)
+			}
+		}
+		s := l.run(job.ResultDone)
+		if looks < c.fewest || looks > c.most || s.Copied() != 1 || ends.Sub(s.Tasks[0].Points[0].Created) > 3*time.Minute {
+			t.Errorf("looks of %s: %d\n%s", c.took, looks, l.describe(s))
+		}
 	}
 }

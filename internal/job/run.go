@@ -98,6 +98,8 @@ type runner struct {
 	listed   chan struct{}
 	// cuts is how often the listing of a source, by its number, has ended copies.
 	cuts map[int]int
+	// looked is how long the last look took.
+	looked time.Duration
 	// stands is since when nothing is left to do but to wait for a source that does not answer; zero: something is.
 	stands time.Time
 	// links are those of machines that target.map links, as the last look found them.

@@ -23,6 +23,10 @@ const (
 	pauseGrows = 3
 	// lookAgain is how often the sources are looked at while something is waited for.
 	lookAgain = time.Minute
+	// lookShare: while points are waited for that may come all day, a look that takes long is made again later, so that no more than
+	// this part of the time is spent on looking, and at the latest after longestLook.
+	lookShare   = 200
+	longestLook = 15 * time.Minute
 	// longestPause is how long is waited at most before a target that turned out full or read only is tried again.
 	longestPause = 15 * time.Minute
 )
@@ -108,7 +112,7 @@ func (r *runner) rounds(ctx context.Context, phase *Phase) error {
 			if left <= 0 {
 				return nil
 			}
-			length, wait = min(lookAgain, left), r.blocked
+			length, wait = min(r.untilLook(left), left), r.blocked
 		}
 		if err := r.pauseFor(ctx, length, wait); err != nil {
 			return err
@@ -128,11 +132,22 @@ const (
 	whileWaiting
 )
 
+// untilLook is how long is waited before the next look. There is one shortly before nothing is waited for any more. Sources that are
+// listed on are looked at as soon as may be, and how long one kept the look waiting says nothing.
+func (r *runner) untilLook(left time.Duration) time.Duration {
+	if r.blocked.Kind != WaitPoint || len(r.listings) > 0 {
+		return lookAgain
+	}
+	return max(lookAgain, min(lookShare*r.looked, longestLook, left-r.looked-lookAgain))
+}
+
 // round looks once, and carries out what it sees.
 func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	looking, cancel := r.whileOpen(ctx)
 	defer cancel()
+	began := r.Now()
 	v, err := r.lookWithin(ctx, looking)
+	r.looked = r.Now().Sub(began)
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(looking), errWindow):
 		r.block(phase, waitFor(WaitWindow, errWindow.Error()))
