@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -147,7 +148,7 @@ func TestWhatASessionHasLeft(t *testing.T) {
 		must(t, err)
 		want := func(want Left) {
 			t.Helper()
-			if got, err := c.Status.Left(ctx, session.ID); err != nil || got != want {
+			if got, err := c.Status.Left(ctx, session.ID); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%+v, %v, want %+v", got, err, want)
 			}
 		}
@@ -177,7 +178,10 @@ func TestWhatASessionHasLeft(t *testing.T) {
 			}
 			clock.move(time.Second)
 		}
-		want(Left{Planned: true, Points: 3, Bytes: 70 + 60 + 100, Done: 190, Began: began})
+		want(Left{Planned: true, Points: 3, Bytes: 70 + 60 + 100, Begun: []Begun{
+			{From: began, Ended: began, State: TaskDone, Done: 100}, {From: began.Add(time.Second), State: TaskWaiting, Done: 30},
+			{From: began.Add(2 * time.Second), State: TaskRunning, Done: 60},
+		}})
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"ferry/internal/backup"
@@ -111,30 +112,35 @@ type Left struct {
 	Points, Bytes int64
 	// Planned is true once there are tasks at all.
 	Planned bool
-	// Done are the bytes that were dealt with of all points since Began, when the first copy began; zero: none has.
-	Done  int64
-	Began time.Time
+	// Begun are the copies that have begun, by when they did.
+	Begun []Begun
 }
 
-const leftOfSession = `SELECT state, progress, began_at FROM tasks WHERE session = $1`
+// Begun is a copy that has begun: when it first did, when it ended (zero: it has not), and what was dealt with of it in bytes.
+type Begun struct {
+	From, Ended time.Time
+	State       TaskState
+	Done        int64
+}
+
+const leftOfSession = `SELECT state, progress, began_at, ended_at FROM tasks WHERE session = $1`
 
 // Left adds up the tasks of a session.
 func (s *Status) Left(ctx context.Context, session int64) (left Left, err error) {
 	err = s.db.read(ctx, fmt.Sprintf("reading what is left of session %d", session), func(rows *sql.Rows) error {
 		var state TaskState
 		var text string
-		var began int64
+		var began, ended int64
 		var progress Progress
-		if err := rows.Scan(&state, &text, &began); err != nil {
+		if err := rows.Scan(&state, &text, &began, &ended); err != nil {
 			return err
 		}
 		if err := fromJSON(text, &progress); err != nil {
 			return err
 		}
 		left.Planned = true
-		left.Done += progress.Done
-		if at := maybe(began); !at.IsZero() && (left.Began.IsZero() || at.Before(left.Began)) {
-			left.Began = at
+		if from := maybe(began); !from.IsZero() {
+			left.Begun = append(left.Begun, Begun{From: from, Ended: maybe(ended), State: state, Done: progress.Done})
 		}
 		if state == TaskWaiting || state == TaskRunning {
 			left.Points++
@@ -142,5 +148,6 @@ func (s *Status) Left(ctx context.Context, session int64) (left Left, err error)
 		}
 		return nil
 	}, leftOfSession, session)
+	slices.SortFunc(left.Begun, func(a, b Begun) int { return a.From.Compare(b.From) })
 	return left, err
 }

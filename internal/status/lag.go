@@ -7,6 +7,7 @@ import (
 
 	"ferry/internal/api"
 	"ferry/internal/catalog"
+	"ferry/internal/job"
 	"ferry/internal/policy"
 )
 
@@ -56,8 +57,8 @@ func (l *looker) lag(ctx context.Context, j policy.Job, p past, newer *backlog) 
 		if left.Planned {
 			lag.Points, lag.Bytes = left.Points, left.Bytes
 		}
-		if spent := l.now.Sub(left.Began); lag.Rate == api.Unknown && !left.Began.IsZero() && spent >= soonest && left.Done > 0 {
-			lag.Rate = perSecond(left.Done, spent)
+		if lag.Rate == api.Unknown {
+			lag.Rate = l.paceSoFar(j.Window, waitKind(live.Wait), left.Begun)
 		}
 	}
 	switch {
@@ -75,6 +76,36 @@ func (l *looker) lag(ctx context.Context, j policy.Job, p past, newer *backlog) 
 		lag.CatchUp = int64(through(j.Window, from, time.Duration(took*float64(time.Second))) / time.Second)
 	}
 	return lag, nil
+}
+
+// paceSoFar is how many bytes of points a second a session has copied while the window was open and at least one copy was under
+// way; api.Unknown before it has for a minute. A copy that waits for anything but the window is left out, with what it has done:
+// nothing says since when it waits.
+func (l *looker) paceSoFar(w policy.Window, waits job.WaitKind, begun []catalog.Begun) int64 {
+	var done int64
+	var spent time.Duration
+	var counted time.Time // all before it is
+	for _, b := range begun {
+		if b.State == catalog.TaskWaiting && waits != job.WaitWindow {
+			continue
+		}
+		from, to := b.From, b.Ended
+		if to.IsZero() {
+			to = l.now
+		}
+		if from.Before(counted) {
+			from = counted
+		}
+		if to.After(from) {
+			spent += openIn(w, from, to.Sub(from))
+			counted = to
+		}
+		done += b.Done
+	}
+	if spent < soonest || done == 0 {
+		return api.Unknown
+	}
+	return perSecond(done, spent)
 }
 
 // through is how long it takes from a time on until a window was open for so long, and longest at most. Whole weeks are not walked

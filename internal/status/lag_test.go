@@ -211,3 +211,48 @@ func TestPaceOutlastsSessionsWithoutCopies(t *testing.T) {
 		t.Errorf("%d bytes a second", got)
 	}
 }
+
+// The time of a first session's pace is that in which a copy was under way, and the window open.
+func TestPaceOfASessionLeavesOutWhenItWaits(t *testing.T) {
+	windowed := siteYAML + "window: {allow: [\"20:00-11:30\"]}\n"
+	for name, c := range map[string]struct {
+		yaml   string
+		second time.Time // when the next copy begins, which is under way at noon
+		want   int64
+	}{
+		"all the time":             {siteYAML, day(10, 11), 2 * 3600},
+		"nothing for half an hour": {siteYAML, day(10, 11).Add(30 * time.Minute), 3600 + 1800},
+		"a window that has closed": {windowed, day(10, 11), 3600 + 1800},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := behind(t, c.yaml)
+			lease := s.begin("offsite", day(9, 22))
+			var tasks []catalog.NewTask
+			for i := range 3 {
+				id := sized(i, day(9, 20), 0).ID
+				tasks = append(tasks, catalog.NewTask{Machine: machine(i), Point: &id, Created: day(9, 20), Source: "pve", Target: "vault", Size: 300 * mebibyte})
+			}
+			_, err := s.catalog.Tasks.Enqueue(t.Context(), lease, tasks)
+			s.must(err)
+			list, err := s.catalog.Tasks.Of(t.Context(), s.status().Sessions[0].ID)
+			s.must(err)
+			var first, second *catalog.Taken
+			s.at(day(10, 10), func() {
+				first, err = s.catalog.Tasks.Take(t.Context(), list[0].ID, "me", catalog.MaxLease)
+				s.must(err)
+			})
+			s.at(day(10, 11), func() {
+				s.must(s.catalog.Tasks.Finish(t.Context(), first.Lease, catalog.TaskDone, "", catalog.Progress{Done: 300 * mebibyte, Total: 300 * mebibyte}))
+			})
+			s.at(c.second, func() {
+				second, err = s.catalog.Tasks.Take(t.Context(), list[1].ID, "me", catalog.MaxLease)
+				s.must(err)
+				_, err = s.catalog.Tasks.Renew(t.Context(), &second.Lease, catalog.MaxLease, catalog.Progress{Done: 60 * mebibyte, Total: 310 * mebibyte})
+				s.must(err)
+			})
+			if got := s.lag().Rate; got != 360*mebibyte/c.want {
+				t.Errorf("%d bytes a second, want %d", got, 360*mebibyte/c.want)
+			}
+		})
+	}
+}
