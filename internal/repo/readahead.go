@@ -28,16 +28,11 @@ type aheadResult struct {
 	err   error
 }
 
-// onceReader is a file that can be read without pushing other things out of the operating system's cache.
-type onceReader interface {
-	ReadOnceAt(p []byte, offset int64) (int, error)
-}
-
 // newReadAhead takes the file over.
 func newReadAhead(file storage.Reader) *readAhead { return &readAhead{file: file} }
 
 func (r *readAhead) read(p []byte, offset int64) (int, error) {
-	if once, ok := r.file.(onceReader); ok {
+	if once, ok := r.file.(storage.OnceReader); ok {
 		return once.ReadOnceAt(p, offset)
 	}
 	return r.file.ReadAt(p, offset)

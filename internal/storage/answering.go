@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"sync"
@@ -185,7 +186,18 @@ const readAtOnce = 1 << 20
 // readBuffers are what calls read into that may be left behind: callers use their own again.
 var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func (r *answeringReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (done int, err error) {
+func (r *answeringReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (int, error) {
+	return r.read(ctx, p, offset, ReadAt)
+}
+
+func (r *answeringReader) ReadOnceAt(p []byte, offset int64) (int, error) {
+	return r.read(r.ctx, p, offset, readOnceAt)
+}
+
+// readAt is ReadAt, or readOnceAt.
+type readAt = func(ctx context.Context, reader io.ReaderAt, p []byte, off int64) (int, error)
+
+func (r *answeringReader) read(ctx context.Context, p []byte, offset int64, read readAt) (done int, err error) {
 	size := len(p)
 	if r.of.readAtOnce > 0 {
 		size = min(size, r.of.readAtOnce)
@@ -195,7 +207,7 @@ func (r *answeringReader) ReadAtContext(ctx context.Context, p []byte, offset in
 	for first := true; err == nil && (first || done < len(p)); first = false {
 		piece, at := (*buffer)[:min(len(p)-done, size)], offset+int64(done)
 		var n int
-		n, err = ask(ctx, r.of, func(ctx context.Context) (int, error) { return ReadAt(ctx, r.Reader, piece, at) }, nil)
+		n, err = ask(ctx, r.of, func(ctx context.Context) (int, error) { return read(ctx, r.Reader, piece, at) }, nil)
 		done += copy(p[done:], piece[:n])
 	}
 	if !errors.Is(err, answer.ErrNone) {

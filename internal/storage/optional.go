@@ -32,6 +32,12 @@ type ContextReader interface {
 	ReadAtContext(ctx context.Context, p []byte, off int64) (int, error)
 }
 
+// OnceReader is implemented by readers of files that can be read without pushing other things out of the operating system's cache.
+type OnceReader interface {
+	// ReadOnceAt is ReadAt for bytes that are not wanted again soon.
+	ReadOnceAt(p []byte, off int64) (int, error)
+}
+
 // AfterLister is implemented by stores that list part of what is below a prefix with less than listing all of it takes.
 type AfterLister interface {
 	// ListAfter yields the objects whose names begin with prefix and sort behind after, in the order of their names,
@@ -238,6 +244,14 @@ func ReadAt(ctx context.Context, reader io.ReaderAt, p []byte, off int64) (int, 
 		return interruptible.ReadAtContext(ctx, p, off)
 	}
 	return reader.ReadAt(p, off)
+}
+
+// readOnceAt reads as reader does, once if it can; else it gives up when ctx is cancelled if it can do that.
+func readOnceAt(ctx context.Context, reader io.ReaderAt, p []byte, off int64) (int, error) {
+	if once, ok := reader.(OnceReader); ok {
+		return once.ReadOnceAt(p, off)
+	}
+	return ReadAt(ctx, reader, p, off)
 }
 
 // ListAfter yields the objects below prefix whose names sort behind after. Only with an AfterLister is the order that of

@@ -124,13 +124,21 @@ func (r *pacedReader) ReadAt(p []byte, offset int64) (int, error) {
 }
 
 func (r *pacedReader) ReadAtContext(ctx context.Context, p []byte, offset int64) (int, error) {
+	return r.read(ctx, p, offset, ReadAt)
+}
+
+func (r *pacedReader) ReadOnceAt(p []byte, offset int64) (int, error) {
+	return r.read(r.ctx, p, offset, readOnceAt)
+}
+
+func (r *pacedReader) read(ctx context.Context, p []byte, offset int64, read readAt) (int, error) {
 	done := 0
 	for done < len(p) {
 		piece := p[done:min(len(p), done+pacedAtOnce)]
 		if err := r.pace(ctx, len(piece)); err != nil {
 			return done, err
 		}
-		n, err := ReadAt(ctx, r.Reader, piece, offset+int64(done))
+		n, err := read(ctx, r.Reader, piece, offset+int64(done))
 		done += n
 		if err != nil {
 			return done, err
