@@ -2,12 +2,16 @@ package repo_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -85,6 +89,39 @@ func TestPackGoneOnceItIsOpen(t *testing.T) {
 			then := must(openSmall(context.Background(), store, ""))(t)
 			defer closeRepo(t, then)
 			check(t, then, part)
+		})
+	}
+}
+
+// A pack is moved and deleted by others before it is read, and the log cannot be read for a moment to learn of that: that is an
+// error of the storage, and no damage.
+func TestPackGoneAndTheLogCannotBeRead(t *testing.T) {
+	point := onePoint("m", "p", content(91, 60*smallBlock))
+	base := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), base, ""))(t)
+	mustCopyAll(t, r, point)
+	closeRepo(t, r)
+	for name, op := range map[string]memory.Op{"opened": memory.OpOpen, "read": memory.OpRead} {
+		t.Run(name, func(t *testing.T) {
+			store := base.Clone()
+			r := must(openSmall(t.Context(), store, ""))(t)
+			defer closeRepo(t, r)
+			var gone, failed atomic.Bool
+			store.SetFault(func(now memory.Op, name string) error {
+				if now == op && strings.HasPrefix(name, "packs/") && gone.CompareAndSwap(false, true) {
+					return storage.ErrNotExist
+				}
+				if gone.Load() && strings.HasPrefix(name, "log") && failed.CompareAndSwap(false, true) {
+					return errInjected
+				}
+				return nil
+			})
+			report, err := r.VerifyWith(t.Context(), repo.VerifyOptions{Level: repo.LevelStored})
+			if !errors.Is(err, errInjected) {
+				t.Errorf("%+v, %v", report, err)
+			}
+			store.SetFault(nil)
+			check(t, r, point)
 		})
 	}
 }

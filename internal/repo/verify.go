@@ -318,16 +318,25 @@ func (v *verifier) verifyLog(ctx context.Context) error {
 	return nil
 }
 
-// unlessGone returns err, or nil if a file is missing because another writer has given it up since the log was read:
-// live looks in the log as it is now.
-func (v *verifier) unlessGone(ctx context.Context, err error, live func(*commitlog.State) bool) error {
-	if !errors.Is(err, storage.ErrNotExist) || v.repo.Refresh(ctx) != nil {
-		return err
+// gone is true if err says that a file is missing, and another writer has given it up since the log was read: live looks in the log
+// as it is now. The error is that of reading the log: then nobody knows.
+func (v *verifier) gone(ctx context.Context, err error, live func(*commitlog.State) bool) (bool, error) {
+	if !errors.Is(err, storage.ErrNotExist) {
+		return false, nil
+	}
+	if err := v.repo.Refresh(ctx); err != nil {
+		return false, err
 	}
 	v.repo.mu.Lock()
 	defer v.repo.mu.Unlock()
-	if live(v.repo.state) {
-		return err
+	return !live(v.repo.state), nil
+}
+
+// unlessGone is what is wrong with a file that read says is missing or damaged: nothing if it is gone. The second error is gone's.
+func (v *verifier) unlessGone(ctx context.Context, read error, live func(*commitlog.State) bool) (wrong, err error) {
+	gone, err := v.gone(ctx, read, live)
+	if gone || err != nil {
+		return nil, err
 	}
-	return nil
+	return read, nil
 }

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,20 +21,22 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 	state := r.state.Payload()
 	r.mu.Unlock()
 	for _, segment := range state.Index {
-		err := v.verifySegment(ctx, segment)
-		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
-		if ctx.Err() != nil {
-			return ctx.Err()
+		wrong, err := v.unlessGone(ctx, v.verifySegment(ctx, segment), func(now *commitlog.State) bool { _, live := now.Index[segment.ID]; return live })
+		if err := cmp.Or(ctx.Err(), err); err != nil {
+			return err
 		}
-		v.derived(segmentName(segment.ID), err)
+		v.derived(segmentName(segment.ID), wrong)
 	}
 	for _, partial := range state.Partials {
 		content, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
 		if err == nil {
 			_, _, err = decodePartial(r.hasher, content, partial.Checksum)
 		}
-		err = v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Partials[partial.Task] != nil })
-		v.derived(partial.File, err)
+		wrong, err := v.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Partials[partial.Task] != nil })
+		if err != nil {
+			return err
+		}
+		v.derived(partial.File, wrong)
 	}
 	for info, err := range r.store.List(ctx, "checkpoints/") {
 		if err != nil {

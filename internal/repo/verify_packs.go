@@ -121,8 +121,8 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 		if !errors.Is(err, storage.ErrNotExist) {
 			return err
 		}
-		if err := v.unlessGone(ctx, err, live); err == nil {
-			return nil
+		if gone, err := v.gone(ctx, err, live); gone || err != nil {
+			return err
 		}
 		c.finish(ctx, 0, errors.New("the file is missing"), pack.Table{})
 		return nil
@@ -150,8 +150,8 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, storage.ErrNotExist) && v.unlessGone(ctx, err, live) == nil {
-		return nil // in a bucket it is gone for who has it open, too
+	if gone, err := v.gone(ctx, err, live); gone || err != nil {
+		return err // in a bucket it is gone for who has it open, too
 	}
 	c.finish(ctx, reader.Size(), err, table)
 	return v.verifyParity(ctx, p, err == nil && c.badFrames == 0)

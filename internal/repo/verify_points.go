@@ -130,7 +130,11 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if w.unlessGone(ctx, err, func(now *commitlog.State) bool { return now.Points[entry.ID] == entry }) == nil && err != nil {
+		gone, logErr := w.gone(ctx, err, func(now *commitlog.State) bool { return now.Points[entry.ID] == entry })
+		if logErr != nil {
+			return logErr
+		}
+		if gone {
 			continue
 		}
 		w.mu.Lock()
