@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -52,6 +53,51 @@ func TestListsAtOnce(t *testing.T) {
 	}
 	if lists := len(store.Names(listPrefix)); lists < people+2+1 || lists > 2*(people+2) {
 		t.Errorf("%d lists, want one for each change, and a second for the last at least", lists)
+	}
+}
+
+// What a removal that fails half way leaves is a list of the files that are there, also when it was cancelled.
+func TestRemoveFailsHalfWay(t *testing.T) {
+	injected := errors.New("injected")
+	for name, c := range map[string]struct {
+		fails   func(File) string
+		fault   error
+		cancels bool
+		listed  bool
+	}{
+		"file":       {File.Path, injected, false, true},
+		"cancelled":  {File.Path, context.Canceled, true, true},
+		"file, lost": {File.Path, memory.Applied(injected), false, false},
+		"note":       {File.NotePath, injected, false, false},
+		"note, lost": {File.NotePath, memory.Applied(injected), true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, ring := lagging(), New(format.RandomName(), made)
+			stays := add(t, store, ring, x25519(t), "stays").File
+			goes := add(t, store, ring, x25519(t), "goes").File
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			store.SetFault(func(op memory.Op, name string) error {
+				if op != memory.OpDelete || name != c.fails(goes) {
+					return nil
+				}
+				if c.cancels {
+					cancel()
+				}
+				return c.fault
+			})
+			if err := Remove(ctx, store, goes); err == nil {
+				t.Error("it is removed without an error")
+			}
+			store.SetFault(nil)
+			_, list, err := look(t.Context(), store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(list.files, stays) || slices.Contains(list.files, goes) != c.listed {
+				t.Errorf("the list has %v, want the removed one there: %t", list.files, c.listed)
+			}
+		})
 	}
 }
 

@@ -125,9 +125,18 @@ func Remove(ctx context.Context, store storage.Store, file File) error {
 	}
 	err := remove(ctx, store, file)
 	if err != nil {
-		return errors.Join(err, relist(ctx, store, with([]File{file})))
+		return errors.Join(err, relistKept(context.WithoutCancel(ctx), store, file))
 	}
 	return storage.SyncDeletes(ctx, store, Folder)
+}
+
+// relistKept lists a file again that could not be removed. One that is gone stays off the list: only its note is left, or the answer
+// to its deletion was lost.
+func relistKept(ctx context.Context, store storage.Store, file File) error {
+	if _, err := store.Stat(ctx, file.Path()); errors.Is(err, storage.ErrNotExist) {
+		return nil
+	}
+	return relist(ctx, store, with([]File{file}))
 }
 
 // remove deletes a key file and its note. They may come back until the folder is synced.
