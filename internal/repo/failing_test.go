@@ -121,3 +121,45 @@ func TestPacksThatAreDurableAreKeptThoughAnotherFails(t *testing.T) {
 		})
 	}
 }
+
+// A pack that the storage gives when the ingest has failed and closed meanwhile is dropped.
+func TestPackThatComesTooLateIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		r, err := Init(t.Context(), store, Environment{}, Options{BlockSize: gatedBlock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		in, err := r.NewIngest(t.Context(), IngestOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan struct{})
+		store.SetFault(func(op memory.Op, _ string) error {
+			if op == memory.OpCreate {
+				<-asked
+			}
+			return nil
+		})
+		stored := make(chan error, 1)
+		go func() {
+			block := gatedContent(1)
+			_, err := in.StoreBlock(t.Context(), in.BlockID(block), block, CodecNone)
+			stored <- err
+		}()
+		synctest.Wait()
+		in.fail(errLost)
+		in.mu.Lock()
+		in.data.take() // as withRoom and Close do
+		in.mu.Unlock()
+		close(asked)
+		if err := <-stored; !errors.Is(err, errLost) {
+			t.Errorf("stored: %v", err)
+		}
+		if left := len(in.data.packs); left > 0 {
+			t.Errorf("%d packs are left open", left)
+		}
+		_ = in.Close(t.Context(), errLost)
+	})
+}

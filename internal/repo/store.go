@@ -240,8 +240,14 @@ func (in *Ingest) openPack(set *openPacks, kind pack.Kind) (*openPack, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := in.Failed(); err != nil { // nobody may come any more who takes it
+		in.mu.Unlock()
+		open.out.Abort()
+		in.mu.Lock()
+		return nil, err
+	}
 	set.packs = append(set.packs, open)
-	return open, in.Failed()
+	return open, nil
 }
 
 func (in *Ingest) createPack(header pack.Header) (*openPack, error) {
