@@ -28,8 +28,8 @@ const (
 )
 
 const (
-	// packTarget is the stored size at which a data pack is sealed; packPlain the content, so that what an interruption
-	// loses is bounded for content that compresses well, too.
+	// packTarget is the stored size of a data pack at which those that are open are sealed; packPlain the content, so that what an
+	// interruption loses of a pack is bounded for content that compresses well, too.
 	packTarget = 64 << 20
 	packPlain  = 256 << 20
 	// nodePackTarget is below the format's 16 MiB.
@@ -43,7 +43,7 @@ const (
 //	StoreBlock: id -> known? -> encode -> append to the open pack
 //	pack full:  table, sync, publish -> index -> log entry with the pack, the partials and the points that waited
 //
-// Sealing runs behind: while one pack is synced the next is filled, and no more than that. What waits for half a minute goes
+// Sealing runs behind: while seals are on their way, at most maxQueue before somebody waits, the next packs are filled. What waits for half a minute goes
 // though its pack is not full, as soon as nothing else is on its way.
 //
 // There is one open pack of blocks, and one of nodes. Where it pays off to write several objects at once and the storage is behind

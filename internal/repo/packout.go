@@ -31,7 +31,7 @@ type packOut struct {
 	chunk   *[]byte
 	writing sync.WaitGroup
 	ended   bool
-	// moved is called when a chunk has gone to the storage, with no lock held.
+	// moved is called when a chunk is taken to be written, so that there is room for another, with no lock held.
 	moved func()
 
 	mu sync.Mutex // guards what follows
