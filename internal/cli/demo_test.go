@@ -29,7 +29,7 @@ func TestDemoCommandsWork(t *testing.T) {
 		t.Fatalf("exit code %d\n%s%s", code, out.String(), errOut.String())
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) > 200 {
+	if len(lines) > 190 {
 		t.Errorf("%d lines are too many to read", len(lines))
 	}
 	t.Chdir(dir)

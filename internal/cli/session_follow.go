@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/api"
 	"ferry/internal/client"
+	"ferry/internal/job"
 )
 
 // follow shows the progress of a session until it has ended, then its report. A server that goes meanwhile is waited for: its
@@ -117,9 +118,9 @@ func (f *following) whole(s *api.Session) {
 }
 
 // enters tells that the session has entered a phase, if it was not told yet. A session is told whole in the midst of its events:
-// some of those that come next are older.
+// some of those that come next are older. That its record is written down at the end says nothing to a person.
 func (f *following) enters(phase api.Phase) {
-	if phase.State == "skipped" || phase.Name == f.phase || phase.Began.Before(f.began) {
+	if phase.State == "skipped" || phase.Name == string(job.PhaseReport) || phase.Name == f.phase || phase.Began.Before(f.began) {
 		return
 	}
 	f.phase, f.began = phase.Name, phase.Began

@@ -89,8 +89,8 @@ func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
 	}
 }
 
-// Look lists the sources of a job and returns the complete points that they have of the machines selected, and whose they are. It neither opens the
-// target nor changes anything. Sources that are not ready have none.
+// Look lists the sources of a job and returns the complete points that they have of the machines selected, and whose they are. It
+// neither opens the target nor changes anything. Sources that are not ready have none.
 func Look(ctx context.Context, setup Setup) (map[backup.PointID]backup.MachineKey, error) {
 	r := newRunner(setup)
 	defer r.endListings()

@@ -12,24 +12,10 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
-	"ferry/internal/storage"
 )
 
-const (
-	// maxAttempts is how often a point's copy is begun in one session.
-	maxAttempts = 4
-	// firstPause is how long is waited before the second attempt; before each further one, pauseGrows times as long.
-	firstPause = 5 * time.Second
-	pauseGrows = 3
-	// lookAgain is how often the sources are looked at while something is waited for.
-	lookAgain = time.Minute
-	// lookShare: while points are waited for that may come all day, a look that takes long is made again later, so that no more than
-	// this part of the time is spent on looking, and at the latest after longestLook.
-	lookShare   = 200
-	longestLook = 15 * time.Minute
-	// longestPause is how long is waited at most before a target that turned out full or read only is tried again.
-	longestPause = 15 * time.Minute
-)
+// maxAttempts is how often a point's copy is begun in one session.
+const maxAttempts = 4
 
 // trouble is what an error of a copy calls for.
 type trouble int
@@ -84,61 +70,6 @@ func (r *runner) sum(phase *Phase) {
 	if phase.State == PhaseDone && phase.Counts["failed"] > 0 {
 		phase.State = PhaseWarned
 	}
-}
-
-func (r *runner) rounds(ctx context.Context, phase *Phase) error {
-	pause := firstPause
-	for {
-		again, err := r.round(ctx, phase)
-		if errors.Is(err, storage.ErrFull) && !r.madeRoom {
-			again, err = atOnce, r.makeRoom(ctx)
-		}
-		if err != nil {
-			return r.targetTrouble(err)
-		}
-		if again == never || r.expired() && again != afterPause && again != goesOn {
-			return nil
-		}
-		var length time.Duration
-		var wait Wait
-		switch again {
-		case never, atOnce, goesOn:
-			continue
-		case afterPause:
-			length, pause = pause, pause*pauseGrows
-			wait = waitFor(WaitRetry, "trouble that may pass").till(r.Now().Add(length))
-		case whileWaiting:
-			left := r.left()
-			if left <= 0 {
-				return nil
-			}
-			length, wait = min(r.untilLook(left), left), r.blocked
-		}
-		if err := r.pauseFor(ctx, length, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// again is whether a round is followed by another.
-type again int
-
-const (
-	never again = iota
-	atOnce
-	// goesOn: at once, also after the end of the interval: what was chosen is not done.
-	goesOn
-	afterPause
-	whileWaiting
-)
-
-// untilLook is how long is waited before the next look. There is one shortly before nothing is waited for any more. Sources that are
-// listed on are looked at as soon as may be, and how long one kept the look waiting says nothing.
-func (r *runner) untilLook(left time.Duration) time.Duration {
-	if r.blocked.Kind != WaitPoint || len(r.listings) > 0 {
-		return lookAgain
-	}
-	return max(lookAgain, min(lookShare*r.looked, longestLook, left-r.looked-lookAgain))
 }
 
 // round looks once, and carries out what it sees.
@@ -377,45 +308,6 @@ func (r *runner) todo(p plan.IntervalPlan) []plan.IntervalStep {
 		}
 	}
 	return todo
-}
-
-// next is what follows a round in which nothing was to copy.
-func (r *runner) next(p plan.IntervalPlan) again {
-	var awaited []string
-	backward := r.Job.Schedule.Mode == policy.Periodic && r.Job.Lookup.Direction != policy.Forward
-	r.session.Awaited = map[backup.MachineKey]bool{}
-	for _, m := range p.Machines {
-		if m.Locked {
-			r.blocked = waitFor(WaitLock, r.locks())
-			return whileWaiting
-		}
-		if m.Waits && r.Host.Awaits && r.Job.Lookup.Direction == policy.Forward {
-			awaited = append(awaited, nameOf(describeMachine(m.Machine))+": "+m.Reason)
-		}
-		if m.Waits && backward && !r.hadTurn(m.Machine.Key) {
-			r.session.Awaited[m.Machine.Key] = true
-		}
-	}
-	if len(awaited) > 0 {
-		r.blocked = waitFor(WaitPoint, firstFew(awaited))
-		return whileWaiting
-	}
-	if wait, is := r.unanswered(); is && !r.stoodLong() {
-		r.blocked = wait
-		return whileWaiting
-	}
-	return never
-}
-
-// locks says which machines' points are locked.
-func (r *runner) locks() string {
-	var names []string
-	for _, key := range r.order {
-		if task := r.tasks[key]; task.State == TaskWaits {
-			names = append(names, nameOf(task.Machine)+": "+task.Reason)
-		}
-	}
-	return firstFew(names)
 }
 
 // waitAll makes the tasks of copies wait that are not done.

@@ -19,6 +19,8 @@ const (
 	mostWindows = 1 << 16
 	// stayBytes is how much stays behind the readers of a file: parallel ones are not far from each other.
 	stayBytes = 64 << 20
+	// little is what may be read of a file without anything being dropped, in bytes: headers that each listing reads again.
+	little = 1 << 20
 	// split is into how many parts a range is looked at of which some is in the cache, and some not.
 	split = 8
 	// mappedAtOnce is how much is mapped at once where the kernel cannot tell by itself, in bytes.
@@ -37,6 +39,13 @@ func Resident(file *os.File, offset, length int64) (pages int64, err error) {
 		return err
 	})
 	return pages, err
+}
+
+// tellsAtOnce is true if the kernel tells by one call what is in the cache of a file, however large it is.
+func tellsAtOnce(file *os.File) bool {
+	return control(file, func(fd int) error {
+		return unix.Cachestat(uint(fd), &unix.CachestatRange{Len: 1}, &unix.Cachestat_t{}, 0)
+	}) == nil
 }
 
 // resident is Resident by mappings, which are not touched. The offset is a multiple of a page's size.
@@ -73,7 +82,10 @@ func Drop(file *os.File, offset, length int64) {
 //  1. Before the first read it looks which windows of the file have something in the cache. Somebody else uses that, perhaps the virtual
 //     machine: those stay. Ranges of which nothing is there, or all, are not looked at more closely.
 //  2. Of the windows that are read, some stay as long as parallel readers may want them. The oldest is dropped for each that comes.
-//  3. At the end all goes that did not stay: what the kernel read ahead, too.
+//  3. At the end all goes that did not stay: what the kernel read ahead, too. Where little was read nothing goes.
+//
+// Kernels before 6.5 take ten seconds for a TiB to tell what is in the cache. There it is asked when more than a little is read, which then
+// stays.
 //
 // What others bring into the cache meanwhile goes as well, unless they have it mapped or changed it: they read it once more. It is safe
 // for parallel use.
@@ -84,6 +96,7 @@ type Behind struct {
 	count  int64 // of windows
 
 	mu     sync.Mutex
+	read   int64 // bytes
 	looked bool
 	all    bool     // all windows stay
 	keep   []uint64 // a bit for each window that stays; nil: none does
@@ -107,6 +120,10 @@ func (b *Behind) Reading(offset, length int64) {
 	last := min(length-1, b.size-1-offset) + offset
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.read += last - offset + 1
+	if !b.looked && b.read <= little && !tellsAtOnce(b.file) {
+		return
+	}
 	if !b.looked {
 		b.looked = true
 		b.look(0, b.count)
@@ -165,7 +182,7 @@ func (b *Behind) enter(number int64) {
 func (b *Behind) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.looked || b.all {
+	if b.read <= little || b.all {
 		return
 	}
 	for from := int64(0); from < b.count; from++ {

@@ -59,6 +59,16 @@ func TestWhatIsReadOnceLeavesTheCache(t *testing.T) {
 	}
 }
 
+// A header that each listing reads again stays.
+func TestWhatIsLittleStays(t *testing.T) {
+	path := filepath.Join(pagecachetest.Folder(t), "file")
+	const size, piece = 16 * mebibyte, 128 << 10
+	pagecachetest.File(t, path, size, 0)
+	readBehind(t, path, piece, []int64{0, size/piece - 1})
+	pagecachetest.Resident(t, path, 0, piece, piece)
+	pagecachetest.Resident(t, path, size-piece, piece, piece)
+}
+
 func TestWhatIsReadInAnyOrderLeavesTheCache(t *testing.T) {
 	path := filepath.Join(pagecachetest.Folder(t), "file")
 	const size = 16 * mebibyte

@@ -35,15 +35,7 @@ func TestWhoWaitsForTheSameBlockIsToldOfAFailure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := memory.New()
-				r, err := Init(t.Context(), store, Environment{}, Options{BlockSize: gatedBlock})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer r.Close()
-				in, err := r.NewIngest(t.Context(), IngestOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
+				in := ingestInto(t, store, IngestOptions{})
 				block := gatedContent(1)
 				id := in.BlockID(block)
 				if known, err := in.reserve(t.Context(), id); known || err != nil { // and encodes it from now on
@@ -126,15 +118,7 @@ func TestPacksThatAreDurableAreKeptThoughAnotherFails(t *testing.T) {
 func TestPackThatComesTooLateIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
-		r, err := Init(t.Context(), store, Environment{}, Options{BlockSize: gatedBlock})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		in, err := r.NewIngest(t.Context(), IngestOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		in := ingestInto(t, store, IngestOptions{})
 		asked := make(chan struct{})
 		store.SetFault(func(op memory.Op, _ string) error {
 			if op == memory.OpCreate {

@@ -35,16 +35,24 @@ func newGatedStore(t *testing.T, written, put int, options IngestOptions) (*gate
 	s := &gatedStore{Store: memory.New(), gate: make(chan struct{}), alone: true}
 	s.SetParallelWrites(written, put)
 	close(s.gate)
-	r, err := Init(t.Context(), s, Environment{}, Options{BlockSize: gatedBlock})
+	in := ingestInto(t, s, options)
+	s.gate = make(chan struct{})
+	return s, in
+}
+
+// ingestInto is an ingest of a repository that is made in a storage, and closed at the test's end.
+func ingestInto(t *testing.T, store storage.Store, options IngestOptions) *Ingest {
+	t.Helper()
+	r, err := Init(t.Context(), store, Environment{}, Options{BlockSize: gatedBlock})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = r.Close() })
 	in, err := r.NewIngest(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.gate = make(chan struct{})
-	return s, in
+	return in
 }
 
 const gatedBlock = 1 << 20

@@ -159,7 +159,7 @@ func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of p
 	}
 	look := d.Look
 	if d.Action == policy.Wait && !history.Running && history.Asked.IsZero() && s.watchesFor(of) {
-		if next := s.look(resources, of); look.IsZero() || next.Before(look) {
+		if next := s.look(resources, of); !next.IsZero() && (look.IsZero() || next.Before(look)) {
 			look = next
 		}
 	}

@@ -24,7 +24,6 @@ import (
 //     interval begins. A job with boundaries then looks again with its next one.
 const (
 	lookEvery  = time.Minute
-	lookShare  = 200
 	retryAfter = 15 * time.Minute
 )
 
@@ -45,7 +44,8 @@ type watch struct {
 	failed string
 }
 
-// watched notes what a session saw of the sources of its job. Under other resources than those that hold now, that is nothing.
+// watched notes what a session saw of the sources of its job. Under other resources than those that hold now that is nothing for an
+// immediate job; of one with boundaries the points that its interval waits for are the same.
 func (s *Scheduler) watched(under policy.Resources, ended *job.Session) {
 	now := s.options.Now()
 	s.mu.Lock()
@@ -142,7 +142,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 		w.seen[id] = of
 	}
 	w.places, w.appeared = nil, ask && w.awaited != nil
-	w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, lookShare*ended.Sub(began)))
+	w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, job.LookShare*ended.Sub(began)))
 	again := failed == w.failed
 	w.failed = failed
 	s.mu.Unlock()
