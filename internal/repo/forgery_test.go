@@ -197,6 +197,15 @@ func TestKeysMissingAndWrong(t *testing.T) {
 	}
 }
 
+// A bit of the description's check of the keys that has rotted is no wrong key: the message says what may be damaged.
+func TestDamagedKeyCheck(t *testing.T) {
+	a := newAttacked(t)
+	description := describe(t, a)
+	description.KeyCheck[3] ^= 1
+	a.describe(t, description)
+	a.refused(t, "", repo.ErrWrongKey, "repository.json was made with; that is damaged")
+}
+
 // A key ring that somebody made for the same public key: everyone can.
 func TestPlantedKeyRing(t *testing.T) {
 	a := newAttacked(t)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -219,6 +220,9 @@ func explained(err error, wrongBytes bool) bool {
 	reasons := []error{errInjected, context.Canceled}
 	if wrongBytes {
 		reasons = []error{repo.ErrCorrupt, backup.ErrDamaged, repo.ErrNewer, repo.ErrNoKeyFiles}
+	}
+	if wrongBytes && errors.Is(err, repo.ErrWrongKey) && strings.Contains(err.Error(), "repository.json was made with; that is damaged") {
+		return true // the check of the keys, which stands there
 	}
 	var refused *repo.CannotRotateError
 	var inUse *repo.InUseError // the lease that could not be given back ends by itself

@@ -170,7 +170,7 @@ func (r *Ring) Fits(repository, check format.Name) error {
 		return fmt.Errorf("%w: it is that of repository %s", ErrForeign, r.Repository)
 	}
 	if own := r.Check(); !hmac.Equal(own[:], check[:]) {
-		return fmt.Errorf("%w: its keys are not those that the repository was made with", ErrForeign)
+		return fmt.Errorf("%w: its keys are not those that repository.json was made with; that is damaged, or the key file is somebody else's", ErrForeign)
 	}
 	return nil
 }
