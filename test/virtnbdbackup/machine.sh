@@ -27,7 +27,15 @@ monitor() { virsh -q qemu-monitor-command $machine --hmp "$1"; }
 # Writes through the device's own block backend, so that the checkpoint's dirty bitmap sees it.
 disk() { monitor "qemu-io -d /machine/peripheral/virtio-disk$1/virtio-backend \"$2\"" | grep -E 'rror|annot' && exit 1 || true; }
 
+# Removes what a daemon that was killed, or a machine that could not be switched off in time, has left: another daemon would find
+# the machine again with its old checkpoints, whose bitmaps the new images do not have. No daemon may run.
+forget() {
+	pkill -KILL -f "qemu-system-x86_64 -name guest=$machine," || true
+	rm -rf "/etc/libvirt/qemu/$machine.xml" /run/libvirt/qemu/$machine.{xml,pid} "/var/lib/libvirt/qemu/checkpoint/$machine"
+}
+
 start() {
+	forget
 	mkdir -p "$run" "$img" "$ref" /run/libvirt
 	chmod 755 "$dir" "$img"
 	cat >"$run/libvirtd.conf" <<-C
@@ -111,6 +119,7 @@ stop() {
 		for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null && [ "$(ps -o stat= -p "$pid" | cut -c1)" != Z ] && sleep 0.1 || break; done
 		rm -f "$pidfile"
 	fi
+	forget
 	if [ -f "$run/qemu.conf.before" ]; then
 		cp "$run/qemu.conf.before" "$qemuconf"
 		rm "$run/qemu.conf.before"
