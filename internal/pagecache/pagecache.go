@@ -21,8 +21,8 @@ const (
 	stayBytes = 64 << 20
 	// little is what may be read of a file without anything being dropped, in bytes: headers that each listing reads again.
 	little = 1 << 20
-	// split is into how many parts a range is looked at of which some is in the cache, and some not.
-	split = 8
+	// section is how many windows are looked at together. It is more than the kernel reads ahead.
+	section = 8
 	// mappedAtOnce is how much is mapped at once where the kernel cannot tell by itself, in bytes.
 	mappedAtOnce = 64 << 20
 )
@@ -39,13 +39,6 @@ func Resident(file *os.File, offset, length int64) (pages int64, err error) {
 		return err
 	})
 	return pages, err
-}
-
-// tellsAtOnce is true if the kernel tells by one call what is in the cache of a file, however large it is.
-func tellsAtOnce(file *os.File) bool {
-	return control(file, func(fd int) error {
-		return unix.Cachestat(uint(fd), &unix.CachestatRange{Len: 1}, &unix.Cachestat_t{}, 0)
-	}) == nil
 }
 
 // resident is Resident by mappings, which are not touched. The offset is a multiple of a page's size.
@@ -79,13 +72,11 @@ func Drop(file *os.File, offset, length int64) {
 
 // Behind drops behind the readers of a file what was not in the page cache before they came:
 //
-//  1. Before the first read it looks which windows of the file have something in the cache. Somebody else uses that, perhaps the virtual
-//     machine: those stay. Ranges of which nothing is there, or all, are not looked at more closely.
+//  1. Before the first read of a section of the file it looks which of its windows have something in the cache, and which of the next
+//     section's, before the kernel reads ahead there. Somebody else uses that, perhaps the virtual machine: those stay. The kernel goes
+//     through all pages that are there to say it, so nothing is asked of sections that nobody reads.
 //  2. Of the windows that are read, some stay as long as parallel readers may want them. The oldest is dropped for each that comes.
-//  3. At the end all goes that did not stay: what the kernel read ahead, too. Where little was read nothing goes.
-//
-// Kernels before 6.5 take ten seconds for a TiB to tell what is in the cache. There it is asked when more than a little is read, which then
-// stays.
+//  3. At the end all goes that was looked at and did not stay: what the kernel read ahead, too. Where little was read nothing goes.
 //
 // What others bring into the cache meanwhile goes as well, unless they have it mapped or changed it: they read it once more. It is safe
 // for parallel use.
@@ -96,11 +87,24 @@ type Behind struct {
 	count  int64 // of windows
 
 	mu     sync.Mutex
-	read   int64 // bytes
-	looked bool
-	all    bool     // all windows stay
-	keep   []uint64 // a bit for each window that stays; nil: none does
-	recent []int64  // windows that are read and do not stay, oldest first
+	read   int64   // bytes
+	looked numbers // a bit for each section that was looked at
+	keep   numbers // a bit for each window that stays
+	recent []int64 // windows that are read and do not stay, oldest first
+}
+
+// numbers are as many as were set.
+type numbers []uint64
+
+func (b numbers) has(number int64) bool {
+	return number/64 < int64(len(b)) && b[number/64]&(1<<(number%64)) != 0
+}
+
+func (b *numbers) set(number int64) {
+	for number/64 >= int64(len(*b)) {
+		*b = append(*b, 0)
+	}
+	(*b)[number/64] |= 1 << (number % 64)
 }
 
 // NewBehind is for a file of so many bytes, of which nothing is read yet.
@@ -121,20 +125,27 @@ func (b *Behind) Reading(offset, length int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.read += last - offset + 1
-	if !b.looked && b.read <= little && !tellsAtOnce(b.file) {
-		return
+	first := offset / b.window
+	last /= b.window
+	for number := first / section; number <= last/section+1; number++ {
+		b.look(number)
 	}
-	if !b.looked {
-		b.looked = true
-		b.look(0, b.count)
-	}
-	for number := offset / b.window; !b.all && number <= last/b.window; number++ {
-		b.enter(number)
+	for ; first <= last; first++ {
+		b.enter(first)
 	}
 }
 
-// look finds out which windows stay, from one up to another that is none of them.
-func (b *Behind) look(from, to int64) {
+// look finds out which windows of a section stay, once.
+func (b *Behind) look(number int64) {
+	if from, to := number*section, min((number+1)*section, b.count); from < to && !b.looked.has(number) {
+		b.looked.set(number)
+		b.lookAt(from, to)
+	}
+}
+
+// lookAt finds out which windows stay, from one up to another that is none of them. If some of them is in the cache, and some not, it
+// looks at each half.
+func (b *Behind) lookAt(from, to int64) {
 	offset := from * b.window
 	length := min(to*b.window, b.size) - offset
 	pages, err := Resident(b.file, offset, length)
@@ -142,33 +153,18 @@ func (b *Behind) look(from, to int64) {
 	switch full := pages >= (length+page-1)/page; {
 	case err == nil && pages == 0:
 	case err != nil || full || to-from == 1:
-		b.stay(from, to)
-	default:
-		step := (to - from + split - 1) / split
-		for ; from < to; from += step {
-			b.look(from, min(to, from+step))
+		for ; from < to; from++ {
+			b.keep.set(from)
 		}
+	default:
+		half := (from + to) / 2
+		b.lookAt(from, half)
+		b.lookAt(half, to)
 	}
-}
-
-func (b *Behind) stay(from, to int64) {
-	if b.all = to-from == b.count; b.all {
-		return
-	}
-	if b.keep == nil {
-		b.keep = make([]uint64, (b.count+63)/64)
-	}
-	for ; from < to; from++ {
-		b.keep[from/64] |= 1 << (from % 64)
-	}
-}
-
-func (b *Behind) stays(number int64) bool {
-	return b.keep != nil && b.keep[number/64]&(1<<(number%64)) != 0
 }
 
 func (b *Behind) enter(number int64) {
-	if slices.Contains(b.recent, number) || b.stays(number) {
+	if slices.Contains(b.recent, number) || b.keep.has(number) {
 		return
 	}
 	b.recent = append(b.recent, number)
@@ -182,12 +178,13 @@ func (b *Behind) enter(number int64) {
 func (b *Behind) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.read <= little || b.all {
+	if b.read <= little {
 		return
 	}
+	goes := func(number int64) bool { return b.looked.has(number/section) && !b.keep.has(number) }
 	for from := int64(0); from < b.count; from++ {
 		to := from
-		for to < b.count && !b.stays(to) {
+		for to < b.count && goes(to) {
 			to++
 		}
 		if to > from {

@@ -90,6 +90,33 @@ func TestWhatWasInTheCacheStays(t *testing.T) {
 	pagecachetest.Resident(t, path, warm, size-warm, 0)
 }
 
+// The kernel goes through all pages that are in the cache to say how many they are: it is not asked of what nobody reads.
+func TestOnlyWhatIsReadIsLookedAt(t *testing.T) {
+	path := filepath.Join(pagecachetest.Folder(t), "file")
+	const size, section = 192 * mebibyte, 16 * mebibyte
+	pagecachetest.File(t, path, size, size)
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	behind := pagecache.NewBehind(file, size)
+	defer behind.Close()
+	for _, c := range []struct{ offset, length, looked int64 }{
+		{0, 12, 2}, // and the one after it, where the kernel may read ahead
+		{100, mebibyte, 2},
+		{5 * section, 1, 4},
+		{6*section - 1, 2, 5},
+		{size - 1, 1, 6},
+		{0, size, size / section},
+	} {
+		if behind.Reading(c.offset, c.length); int64(behind.Looked()) != c.looked {
+			t.Errorf("with %d bytes at %d the kernel was asked of %d sections, want %d", c.length, c.offset, behind.Looked(), c.looked)
+		}
+	}
+	pagecachetest.Resident(t, path, 0, size, size)
+}
+
 func TestAMappingTellsTheSame(t *testing.T) {
 	path := filepath.Join(pagecachetest.Folder(t), "file")
 	const size, warm = 80*mebibyte + 8, 70 * mebibyte
