@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,6 +175,64 @@ func TestNobodyElseWaitsForTheStorage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who gives up while the storage is behind is let go at once, and ends nothing for the others: one of those who wait for the same block
+// stores it.
+func TestWhoGivesUpDoesNotWaitForTheStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, in := newGatedStore(t, 1, 8, IngestOptions{})
+		defer in.repo.Close()
+		filled := 0
+		for ; !in.Behind(); filled++ {
+			block := gatedContent(filled)
+			if _, err := in.StoreBlock(t.Context(), in.BlockID(block), block, CodecNone); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		block := gatedContent(-1)
+		begin := func(ctx context.Context) chan error { // first come, first to store it
+			ended := make(chan error, 1)
+			go func() {
+				_, err := in.StoreBlock(ctx, in.BlockID(block), block, CodecNone)
+				ended <- err
+			}()
+			synctest.Wait()
+			return ended
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		storing, alike, staying := begin(ctx), begin(ctx), begin(t.Context())
+		cancel()
+		synctest.Wait()
+		for _, ended := range []chan error{storing, alike} {
+			select {
+			case err := <-ended:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("who gave up has %v", err)
+				}
+			default:
+				t.Error("who gave up waits still")
+			}
+		}
+		if err := in.Failed(); err != nil || len(staying) > 0 {
+			t.Errorf("the others do not go on: %v", err)
+		}
+		close(store.gate)
+		if err := <-staying; err != nil {
+			t.Error(err)
+		}
+		if err := in.Close(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := in.Stats().NewBlocks.Load(); got != int64(filled+1) {
+			t.Errorf("%d blocks were stored, not %d", got, filled+1)
+		}
+		report, err := in.repo.VerifyWith(t.Context(), VerifyOptions{Level: LevelBlocks})
+		if err != nil || len(report.Damage) > 0 {
+			t.Errorf("%+v, %v", report, err)
+		}
+	})
 }
 
 // What a seal makes durable is put at once, as far as that pays off, and the entry of the log that names it when all of it is there.

@@ -128,16 +128,7 @@ const maxQueue = 2
 func (in *Ingest) send(ctx context.Context, s *seal) {
 	in.queue = append(in.queue, s)
 	in.changed.Broadcast()
-	if len(in.queue) <= maxQueue {
-		return
-	}
-	stop := context.AfterFunc(ctx, func() {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.changed.Broadcast()
-	})
-	defer stop()
 	for len(in.queue) > maxQueue && ctx.Err() == nil {
-		in.changed.Wait()
+		_ = in.await(ctx, in.changed)
 	}
 }

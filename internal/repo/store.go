@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
@@ -10,6 +11,9 @@ import (
 	"ferry/internal/repo/tree"
 	"ferry/internal/storage"
 )
+
+// errGivenUp says that a caller gave up before anything was appended.
+var errGivenUp = errors.New("given up while the storage was behind")
 
 // BlockID computes a block's id.
 func (in *Ingest) BlockID(plain []byte) format.ID {
@@ -56,7 +60,7 @@ func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, fra
 		return 0, err
 	}
 	if !known {
-		if err := in.appendFrame(ctx, pack.KindBlock, frame); err != nil {
+		if err := in.appendFrame(ctx, pack.KindBlock, id, frame); err != nil {
 			return 0, err
 		}
 		took = len(frame)
@@ -108,20 +112,26 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	}
 	buffer := in.encode(kind, id, plain, codec)
 	defer in.buffers.Put(buffer)
-	if err := in.appendFrame(ctx, kind, *buffer); err != nil {
+	if err := in.appendFrame(ctx, kind, id, *buffer); err != nil {
 		return 0, err
 	}
 	return len(*buffer), nil
 }
 
-// appendFrame appends the frame of an id that was reserved. An error ends the ingest.
-func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, frame []byte) error {
+// appendFrame appends the frame of an id that was reserved. An error ends the ingest, unless the caller gives up while the storage is
+// behind: then the id is no longer reserved, and another may store it.
+func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, id format.ID, frame []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if err := in.Failed(); err != nil { // its packs may be gone
 		return err
 	}
 	err := in.append(ctx, kind, frame)
+	if errors.Is(err, errGivenUp) {
+		delete(in.pending, id)
+		in.appended.Broadcast()
+		return ctx.Err()
+	}
 	if err != nil {
 		in.failHolding(err)
 	}
@@ -142,7 +152,9 @@ func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err er
 			return true, nil
 		}
 		if reserved {
-			in.appended.Wait()
+			if err := in.await(ctx, in.appended); err != nil {
+				return false, err
+			}
 			continue
 		}
 		published := in.published
@@ -190,7 +202,7 @@ func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) erro
 	if kind == pack.KindNode {
 		set, target = &in.nodes, in.repo.nodePackTarget
 	}
-	open, err := in.room(set, kind)
+	open, err := in.room(ctx, set, kind)
 	if err != nil {
 		return err
 	}
@@ -208,8 +220,9 @@ func (in *Ingest) append(ctx context.Context, kind pack.Kind, frame []byte) erro
 }
 
 // room returns an open pack that takes a frame without waiting for the storage. If the storage is behind with all that are open,
-// another is opened, as far as that pays off; else it waits. The caller holds the lock, which is let go meanwhile.
-func (in *Ingest) room(set *openPacks, kind pack.Kind) (*openPack, error) {
+// another is opened, as far as that pays off; else it waits, until ctx is cancelled: errGivenUp. The caller holds the lock, which is let
+// go meanwhile.
+func (in *Ingest) room(ctx context.Context, set *openPacks, kind pack.Kind) (*openPack, error) {
 	for {
 		if err := in.Failed(); err != nil {
 			return nil, err
@@ -220,7 +233,9 @@ func (in *Ingest) room(set *openPacks, kind pack.Kind) (*openPack, error) {
 		if len(set.packs)+set.opening < set.most {
 			return in.openPack(set, kind)
 		}
-		in.changed.Wait()
+		if in.await(ctx, in.changed) != nil {
+			return nil, errGivenUp
+		}
 	}
 }
 
@@ -265,6 +280,21 @@ func (in *Ingest) createPack(header pack.Header) (*openPack, error) {
 		return nil, err
 	}
 	return &openPack{out: out, pack: writer, id: header.ID, kind: header.Kind}, nil
+}
+
+// await waits until a condition of the ingest is signalled, or ctx is cancelled, of which it returns the error. The caller holds the
+// lock, which is let go meanwhile.
+func (in *Ingest) await(ctx context.Context, condition *sync.Cond) error {
+	stop := context.AfterFunc(ctx, func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		condition.Broadcast()
+	})
+	defer stop()
+	if ctx.Err() == nil {
+		condition.Wait()
+	}
+	return ctx.Err()
 }
 
 // wake makes all look again who wait for packs and seals.
