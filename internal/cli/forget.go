@@ -171,7 +171,7 @@ func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, ste
 		switch claim, _ := claimed(step.Point.ID); {
 		case step.Remove:
 			points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: withKey})
-		case claim.Flagged || len(f.Points) > 0 || !withKey:
+		case claim.Flagged || !f.Rules.HasTiers() || !withKey:
 		default:
 			slots[step.Point.ID] = job.FlagsOf(step.Slots)
 		}
