@@ -14,6 +14,7 @@ import (
 	"ferry/internal/plan"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
+	"ferry/internal/source/ferry"
 )
 
 type forgetFlags struct {
@@ -32,8 +33,9 @@ name. A point that nothing else claims or holds is gone then; ferry reclaim give
 its space back. Nothing is read but the repository's log and the points' files.
 
 Age is measured from a machine's newest good point, not from the clock, and that
-point always stays, unless it is named and --newest is given. MACHINE is a glob
-that matches a machine's id, native id or name, or label=GLOB; none means all.`,
+point always stays, unless it is named and --newest is given. Damaged points do not
+count as good; one whose own file is lost can be named, too. MACHINE is a glob that
+matches a machine's id, native id or name, or label=GLOB; none means all.`,
 		Example: `  ferry forget /mnt/usb/vault --keep-days 14 --keep-weekly 4 --dry-run
   ferry forget /mnt/usb/vault --keep-days 14 --keep-weekly 4 --keep-monthly 12
   ferry forget /mnt/usb/vault web01 'test-*' --keep-points 3
@@ -130,30 +132,56 @@ func (a *app) forget(ctx context.Context, location string, f forgetFlags) error 
 	return nil
 }
 
-// pointsToForget are the points by what rules need of them. Without the key of an encrypted repository machines have
-// pseudonyms.
+// pointsToForget are all points, those too that are damaged or whose own file cannot be read: giving one up may be what is left to
+// do with it. Without the key of an encrypted repository machines have pseudonyms.
 func (a *app) pointsToForget(ctx context.Context, repository *repo.Repository) ([]backup.Point, error) {
-	if !repository.Locked() {
-		return a.repositoryPoints(ctx, repository)
-	}
-	a.warnings([]string{"no key was given: machines have pseudonyms, and points that are still in a source are copied again unless a rule of the copy leaves them out"})
-	var points []backup.Point
-	for _, entry := range repository.Entries() {
-		_, err := repository.ReadHeader(ctx, entry.ID)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+	entries := repository.Entries()
+	points := make([]backup.Point, 0, len(entries))
+	if repository.Locked() {
+		a.warnings([]string{"no key was given: machines have pseudonyms, and points that are still in a source are copied again unless a rule of the copy leaves them out"})
+		read, err := repository.ReadHeaders(ctx, entries)
+		for _, p := range read {
+			points = append(points, loggedPoint(repository, p.Entry, p.Err))
 		}
-		if err != nil {
-			a.warnings([]string{err.Error()})
+		return points, err
+	}
+	read, err := repository.ReadPoints(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	machines := map[repo.Pseudonym]backup.Machine{} // by their newest points, which are the last
+	for _, p := range read {
+		if p.Err == nil {
+			machines[p.Entry.Machine] = p.Point.Machine
+		}
+	}
+	for _, p := range read {
+		if p.Err == nil {
+			points = append(points, repository.AsFound(p.Point.Point))
 			continue
 		}
-		name := entry.Machine.String()
-		points = append(points, backup.Point{
-			ID: entry.ID, Created: entry.Created, Zone: "UTC", State: backup.StateComplete,
-			Machine: backup.Machine{Name: name, Key: backup.MachineKey{NativeID: name}},
-		})
+		point := loggedPoint(repository, p.Entry, p.Err)
+		if machine, known := machines[p.Entry.Machine]; known {
+			point.Machine = machine
+		}
+		points = append(points, point)
 	}
 	return points, nil
+}
+
+// loggedPoint is a point by what the log knows of it; err is why its file cannot be read. Trouble that may pass says nothing about
+// whether the point is good.
+func loggedPoint(repository *repo.Repository, entry repo.Entry, err error) backup.Point {
+	point := ferry.Logged(entry)
+	switch {
+	case err == nil:
+		point.State = backup.StateComplete
+	case errors.Is(err, backup.ErrDamaged):
+		point.State, point.Reason = backup.StateBroken, job.Reason(err)
+	default:
+		point.State, point.Reason = backup.StateUnsupported, job.Reason(err)
+	}
+	return repository.AsFound(point)
 }
 
 // claimsOf tells which points a job claims, and which slots were decided for them.
@@ -161,7 +189,8 @@ func claimsOf(repository *repo.Repository, name string) func(backup.PointID) (pl
 	return func(id backup.PointID) (plan.Claim, bool) { return job.ClaimOf(repository, name, id) }
 }
 
-// giveUp carries the steps out, or in a dry run finds out what that would do. Points that stay keep the slots that were decided for them.
+// giveUp carries the steps out, or in a dry run finds out what that would do. Points that stay keep the slots that were decided for them;
+// for those that do not count nothing was, and they may be healed.
 func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, steps []plan.ForgetStep) ([]repo.Forgotten, error) {
 	var points []repo.Forgetting
 	slots := map[backup.PointID][]string{}
@@ -171,7 +200,7 @@ func giveUp(ctx context.Context, repository *repo.Repository, f forgetFlags, ste
 		switch claim, _ := claimed(step.Point.ID); {
 		case step.Remove:
 			points = append(points, repo.Forgetting{Point: step.Point.ID, Reason: step.Reasons[0], Tombstone: withKey})
-		case claim.Flagged || !f.Rules.HasTiers() || !withKey:
+		case claim.Flagged || !f.Rules.HasTiers() || !withKey || step.Point.State != backup.StateComplete:
 		default:
 			slots[step.Point.ID] = job.FlagsOf(step.Slots)
 		}
@@ -208,6 +237,9 @@ func (a *app) printForget(steps []plan.ForgetStep, done []repo.Forgotten, dryRun
 				removed--
 				stays++
 			}
+		}
+		if step.Point.Reason != "" {
+			why += "; " + step.Point.Reason
 		}
 		rows = append(rows, []string{"  " + step.Point.ID.Short(), when(step.Point.Created), word, readable(why)})
 	}
@@ -272,6 +304,9 @@ type forgetStepJSON struct {
 	Point   string      `json:"point"`
 	Machine machineJSON `json:"machine"`
 	Created time.Time   `json:"created"`
+	// State of the point, and why it is not complete; empty if it is.
+	State       string `json:"state"`
+	StateReason string `json:"stateReason"`
 	// Remove: the job gives the point up. Removed: it is gone.
 	Remove    bool           `json:"remove"`
 	Removed   bool           `json:"removed"`
@@ -295,7 +330,8 @@ func describeForget(repository *repo.Repository, f forgetFlags, steps []plan.For
 	for _, step := range steps {
 		became := outcome[step.Point.ID]
 		row := forgetStepJSON{
-			Point: step.Point.ID.String(), Machine: describePoint(step.Point).Machine, Created: step.Point.Created, Remove: step.Remove, Removed: became.Removed,
+			Point: step.Point.ID.String(), Machine: describeMachine(step.Point.Machine), Created: step.Point.Created, Remove: step.Remove, Removed: became.Removed,
+			State: string(step.Point.State), StateReason: readable(step.Point.Reason),
 			Reasons: step.Reasons, Slots: append([]string{}, step.Slots...), ClaimedBy: []string{}, Holds: describeHolds(became.Holds),
 		}
 		for _, job := range became.ClaimedBy {

@@ -46,8 +46,9 @@ var ErrNoPointID = errors.New("it is not six or more characters of an id")
 var ErrNewest = errors.New("newest good point of its machine")
 
 // Forget plans which points a job gives up. claimed tells whether the job claims a point; others are none of its
-// business. Machines keep the order in which they first occur; a machine's steps go by time. Errors wrap ErrNotFound,
-// ErrAmbiguous, ErrNoPointID or ErrNewest.
+// business. Only complete points count as good. One that is neither complete nor broken may be good all the same: rules
+// leave it, and by name it is guarded as the newest good one is. Machines keep the order in which they first occur; a
+// machine's steps go by time. Errors wrap ErrNotFound, ErrAmbiguous, ErrNoPointID or ErrNewest.
 func Forget(points []backup.Point, claimed func(backup.PointID) (Claim, bool), request ForgetRequest, now time.Time) ([]ForgetStep, error) {
 	var order []backup.MachineKey
 	own := map[backup.MachineKey][]backup.Point{}
@@ -80,14 +81,22 @@ func Forget(points []backup.Point, claimed func(backup.PointID) (Claim, bool), r
 }
 
 func byRules(points []backup.Point, claimed func(backup.PointID) (Claim, bool), rules policy.Retention, now time.Time) []ForgetStep {
-	candidates := make([]policy.Candidate, len(points))
-	for i, p := range points {
-		claim, _ := claimed(p.ID)
-		candidates[i] = policy.Candidate{ID: p.ID, Created: p.Created, Good: p.State == backup.StateComplete, Flags: claim.Flags, Flagged: claim.Flagged}
-	}
 	steps := make([]ForgetStep, len(points))
+	var candidates []policy.Candidate
+	var at []int // their steps
+	for i, p := range points {
+		steps[i].Point = p
+		if p.State != backup.StateComplete && p.State != backup.StateBroken {
+			steps[i].Reasons = []string{"whether it is good is not known"}
+			continue
+		}
+		claim, _ := claimed(p.ID)
+		candidates = append(candidates, policy.Candidate{ID: p.ID, Created: p.Created, Good: p.State == backup.StateComplete, Flags: claim.Flags, Flagged: claim.Flagged})
+		at = append(at, i)
+	}
 	for i, v := range rules.Decide(candidates, now) {
-		steps[i] = ForgetStep{Point: points[i], Remove: !v.Keep, Reasons: v.Reasons, Slots: v.Slots}
+		step := &steps[at[i]]
+		step.Remove, step.Reasons, step.Slots = !v.Keep, v.Reasons, v.Slots
 	}
 	return steps
 }
@@ -106,7 +115,7 @@ func forgetNamed(steps []ForgetStep, text string, newest bool) error {
 		return err
 	}
 	step := &steps[found]
-	if !newest && step.Point.State == backup.StateComplete && !slices.ContainsFunc(steps[found+1:], func(other ForgetStep) bool {
+	if !newest && step.Point.State != backup.StateBroken && !slices.ContainsFunc(steps[found+1:], func(other ForgetStep) bool {
 		return other.Point.Machine.Key == step.Point.Machine.Key && other.Point.State == backup.StateComplete
 	}) {
 		return fmt.Errorf("point %s is the %w", step.Point.ID.Short(), ErrNewest)

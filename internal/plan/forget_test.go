@@ -93,9 +93,35 @@ func TestForgetByName(t *testing.T) {
 	if _, err := forget(ForgetRequest{Points: []string{points[1].ID.String(), newest}}); !errors.Is(err, ErrNewest) {
 		t.Errorf("two of three: %v", err)
 	}
-	// A damaged point may go, however new.
+	// A damaged point may go, however new; the newest before it is the newest good one then.
 	points[2].State = backup.StateBroken
 	if steps, err := forget(ForgetRequest{Points: []string{newest}}); err != nil || removed(steps) != "web 03" {
 		t.Errorf("a damaged one: removed %s, %v", removed(steps), err)
+	}
+	if _, err := forget(ForgetRequest{Points: []string{points[1].ID.String()}}); !errors.Is(err, ErrNewest) {
+		t.Errorf("the newest before a damaged one: %v", err)
+	}
+}
+
+// Of a point that cannot be read now, and is not known to be damaged, nobody knows whether it is good.
+func TestForgetUnread(t *testing.T) {
+	points := stored("web", 4)
+	points[0].State, points[3].State = backup.StateUnsupported, backup.StateUnsupported
+	forget := func(request ForgetRequest) ([]ForgetStep, error) {
+		return Forget(points, all, request, time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC))
+	}
+	steps, err := forget(ForgetRequest{Rules: policy.Retention{Points: 1}})
+	if err != nil || removed(steps) != "web 02" || len(steps) != 4 {
+		t.Fatalf("removed %s of %d, %v", removed(steps), len(steps), err)
+	}
+	for i, want := range []string{"whether it is good is not known", policy.NoRuleKeeps, "the newest", "whether it is good is not known"} {
+		if got := strings.Join(steps[i].Reasons, "; "); got != want {
+			t.Errorf("step %d: %s", i, got)
+		}
+	}
+	for i, want := range []error{nil, nil, ErrNewest, ErrNewest} {
+		if _, err := forget(ForgetRequest{Points: []string{points[i].ID.String()}}); !errors.Is(err, want) {
+			t.Errorf("point %d by name: %v", i, err)
+		}
 	}
 }

@@ -62,6 +62,14 @@ func (r *Repository) DamageOf(id backup.PointID) (PointDamage, bool) {
 	return PointDamage(damage), damaged
 }
 
+// AsFound is a point as it was found last: one of which something is known to be damaged is broken, and says what.
+func (r *Repository) AsFound(point backup.Point) backup.Point {
+	if damage, damaged := r.DamageOf(point.ID); damaged {
+		point.State, point.Reason, point.Proven = backup.StateBroken, damage.String(), false
+	}
+	return point
+}
+
 // HasWhole is true if the repository has the point and nothing of it is known to be damaged.
 func (r *Repository) HasWhole(id backup.PointID) bool {
 	_, damaged := r.DamageOf(id)

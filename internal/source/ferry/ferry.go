@@ -131,15 +131,15 @@ func readUnknown(ctx context.Context, repository *repo.Repository, entries []rep
 
 // listed is a point as a source offers it. One that verification found damaged says so.
 func listed(repository *repo.Repository, point backup.Point, memory *Memory) source.Point {
-	if damage, damaged := repository.DamageOf(point.ID); damaged {
-		point.State, point.Reason, point.Proven = backup.StateBroken, damage.String(), false
+	point = repository.AsFound(point)
+	if point.State == backup.StateBroken {
 		return source.Point{Point: point, Via: repository.ID()}
 	}
 	return source.Point{Point: point, Via: repository.ID(), Opener: opener{repository: repository, id: point.ID, memory: memory}}
 }
 
-// logged is what the log knows of a point.
-func logged(entry repo.Entry) backup.Point {
+// Logged is what the log knows of a point. Its state is for the caller to say.
+func Logged(entry repo.Entry) backup.Point {
 	return backup.Point{
 		ID: entry.ID, Created: entry.Created, Zone: "UTC",
 		Machine: backup.Machine{Name: entry.Machine.String(), Key: backup.MachineKey{NativeID: entry.Machine.String()}},
@@ -148,7 +148,7 @@ func logged(entry repo.Entry) backup.Point {
 
 // broken is a point whose file cannot be read: it is listed by what the log knows.
 func broken(repository *repo.Repository, entry repo.Entry, err error) source.Point {
-	point := logged(entry)
+	point := Logged(entry)
 	point.State, point.Reason = backup.StateBroken, err.Error()
 	return source.Point{Point: point, Via: repository.ID()}
 }
@@ -159,9 +159,8 @@ func listedLocked(ctx context.Context, repository *repo.Repository, entry repo.E
 	if err != nil {
 		return broken(repository, entry, err)
 	}
-	point := logged(entry)
-	if damage, damaged := repository.DamageOf(entry.ID); damaged {
-		point.State, point.Reason = backup.StateBroken, damage.String()
+	point := repository.AsFound(Logged(entry))
+	if point.State == backup.StateBroken {
 		return source.Point{Point: point, Via: repository.ID()}
 	}
 	point.State, point.Reason = backup.StateEncrypted, "no key was given"
