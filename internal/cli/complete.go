@@ -85,7 +85,7 @@ func (a *app) completePointFlag(command *cobra.Command) {
 		if m, err := plan.FindMachine(points, args[1]); err == nil {
 			for i := len(points) - 1; i >= 0; i-- { // the log has the oldest first
 				if points[i].Machine.Key == m.Key {
-					choices = append(choices, cobra.CompletionWithDesc(points[i].ID.Short(), when(points[i].Created)))
+					choices = append(choices, cobra.CompletionWithDesc(points[i].ID.Short(), strings.TrimSpace(when(points[i].Created)+"  "+points[i].Reason)))
 				}
 			}
 		}

@@ -91,7 +91,12 @@ func (a *app) hold(ctx context.Context, location string, points []string, f hold
 	if !until.IsZero() {
 		text = "held until " + when(until)
 	}
-	return a.sayHolds(repository, ids, func(backup.PointID) string { return text })
+	return a.sayHolds(repository, ids, func(id backup.PointID) string {
+		if damage, damaged := repository.DamageOf(id); damaged {
+			return text + "; it is " + damage.String()
+		}
+		return text
+	})
 }
 
 // holdUntil is the time that a person gave; zero without one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,7 +95,7 @@ func (a *app) restore(ctx context.Context, location, machine string, f restoreFl
 	}
 	m := stored.Machine
 	if damage, damaged := repository.DamageOf(stored.ID); damaged {
-		a.warnings([]string{fmt.Sprintf("point %s is %s, as verify found it; --skip-damaged restores the rest", stored.ID.Short(), damage)})
+		a.warnings([]string{damagedText(repository, stored, damage)})
 	}
 	a.interrupted = "files in " + f.to + " that are whole have their names; to restore again add --force"
 	shown := a.newBars()
@@ -117,6 +118,18 @@ func (a *app) restore(ctx context.Context, location, machine string, f restoreFl
 	return nil
 }
 
+// damagedText says what is damaged of a point that is to be restored, and which point of its machine may be had instead.
+func damagedText(repository *repo.Repository, point *repo.Point, damage repo.PointDamage) string {
+	text := fmt.Sprintf("point %s is %s, as verify found it; --skip-damaged restores the rest", point.ID.Short(), damage)
+	pseudonym := repository.Pseudonym(point.Machine.Key)
+	for _, entry := range slices.Backward(repository.Entries()) {
+		if entry.Machine == pseudonym && repository.HasWhole(entry.ID) {
+			return fmt.Sprintf("%s; the newest point that is not known to be damaged is %s of %s", text, entry.ID.Short(), when(entry.Created))
+		}
+	}
+	return text
+}
+
 // findPoint reads the point that was asked for. Of other machines it reads one point each, for the name. A point that is
 // damaged is a warning: another can be restored.
 func (a *app) findPoint(ctx context.Context, repository *repo.Repository, machine, point string) (*repo.Point, error) {
@@ -124,7 +137,7 @@ func (a *app) findPoint(ctx context.Context, repository *repo.Repository, machin
 	if err != nil {
 		return nil, err
 	}
-	named := a.pointsRead(newest)
+	named := a.pointsRead(repository, newest)
 	m, err := plan.FindMachine(named, machine)
 	if err != nil {
 		return nil, err
@@ -160,18 +173,18 @@ func (a *app) repositoryPoints(ctx context.Context, repository *repo.Repository)
 	if err != nil {
 		return nil, err
 	}
-	return a.pointsRead(read), nil
+	return a.pointsRead(repository, read), nil
 }
 
 // pointsRead are the points that could be read; the others are warnings.
-func (a *app) pointsRead(read []repo.PointRead) []backup.Point {
+func (a *app) pointsRead(repository *repo.Repository, read []repo.PointRead) []backup.Point {
 	var points []backup.Point
 	for _, p := range read {
 		if p.Err != nil {
 			a.warnings([]string{p.Err.Error()})
 			continue
 		}
-		points = append(points, p.Point.Point)
+		points = append(points, repository.AsFound(p.Point.Point))
 	}
 	return points
 }
