@@ -21,15 +21,25 @@ import (
 //  5. Of a machine that is not listed at all nothing goes, nor is it missing, or purged.
 //  6. If more than half of the machines are not listed nothing goes at all. Were all seen it might be so too, and then the
 //     listing is not believed.
+//
+// While a window is closed nothing is listed, and that says nothing of the sources. Rules 5 and 6 go by the last listing then, if that
+// was whole, as they would if it had been made just now: a machine that it had is there. What needs more than that is not done: of a
+// machine that is retired nothing goes, nor with target.map anything, since which machines that links is not known.
 
 // freeze notes that nothing of the machine is removed, if nothing is at all, or nothing is known of it for sure.
 func (m *machinePlanner) freeze(all string) {
 	switch {
 	case all != "":
 		m.frozen = "nothing is removed: " + all
-	case m.s.Doubt != "" && (len(m.offers) == 0 || m.isLinked()):
+	case m.s.Doubt != "" && (len(m.offers) == 0 && !m.wasListed() || m.isLinked()):
 		m.frozen = "nothing of it is removed: " + m.s.Doubt
 	}
+}
+
+// wasListed is true if the last listing says as much of the machine as the rules need while sources may not be read.
+func (m *machinePlanner) wasListed() bool {
+	_, retired := m.s.Retired[m.plan.Machine.Key]
+	return m.s.Unread && !retired && len(m.s.Map) == 0
 }
 
 // isLinked is true for a machine that the target has points of another one for, by target.map.

@@ -87,6 +87,32 @@ func TestDoubtKeepsWhatIsLinked(t *testing.T) {
 	wantPlan(t, "without doubt", s, "a1 remove, a1 remove, a2 keep, a2 remove, b1 remove, b2 keep")
 }
 
+// While nothing may be listed machines are where they were when all was. Nothing goes by what that does not say.
+func TestUnreadGoesByTheLastListing(t *testing.T) {
+	s := inDoubt()
+	s.Doubt = "the window is closed"
+	wantPlan(t, "never listed whole", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
+	s.Unread = true
+	p := wantPlan(t, "listed before", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
+	if p.Frozen != "" || len(p.Alarms) > 0 || !p.Machines[0].Missing.IsZero() {
+		t.Errorf("frozen %q, alarms %v, missing since %s", p.Frozen, p.Alarms, p.Machines[0].Missing)
+	}
+	a, b := made("a", 1).Machine.Key, made("b", 1).Machine.Key
+	s.Missing = map[backup.MachineKey]time.Time{a: noon.AddDate(0, 0, -1), b: noon.AddDate(0, 0, -1)}
+	p = wantPlan(t, "two had just gone", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
+	if p.Frozen != "2 of 3 machines that the job has copied are in no source any more" || len(p.Alarms) > 0 {
+		t.Errorf("frozen %q, alarms %v", p.Frozen, p.Alarms)
+	}
+	s.Missing[a], s.Missing[b] = noon.AddDate(0, 0, -8), noon.AddDate(0, 0, -8)
+	wantPlan(t, "two had gone long ago", s, "a1 remove, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
+	s.Missing, s.Retired, s.PurgeAfter = nil, map[backup.MachineKey]time.Time{a: noon.AddDate(0, 0, -9)}, 24*time.Hour
+	wantPlan(t, "one is retired", s, "a1 keep, a2 keep, b1 remove, b2 keep, c1 remove, c2 keep")
+	s.Retired, s.Map = nil, mapping("a", "job", "c")
+	wantPlan(t, "with target.map", s, "a1 keep, a1 keep, a2 keep, a2 keep, b1 keep, b2 keep")
+	s.Map, s.AllRules = nil, append(s.AllRules, policy.Retention{Points: 2})
+	wantPlan(t, "rules that keep two", s, "a1 keep, a2 keep, b1 keep, b2 keep, c1 keep, c2 keep")
+}
+
 // Whatever it is that was not listed: nothing goes that would not go as well if all was listed, and held and mended what the job
 // then would hold and mend.
 func TestDoubtProperty(t *testing.T) {
@@ -114,6 +140,16 @@ func TestDoubtProperty(t *testing.T) {
 			places := rapid.SampledFrom([][]string{{"none"}, {"none", "none", "seen", "hidden"}}).Draw(t, "places")
 			for day := 1; day <= 20; day++ {
 				drawPoint(t, &seen, &whole, name, day, places)
+			}
+		}
+		if rapid.Bool().Draw(t, "unread") { // what is in no source has gone by the last listing
+			seen.Offers, seen.Unread = nil, true
+			for _, name := range []string{"a", "b", "c", "d"} {
+				key := made(name, 1).Machine.Key
+				there := slices.ContainsFunc(whole.Offers, func(o Offer) bool { return o.Machine.Key == key })
+				if _, known := seen.Missing[key]; !known && !there {
+					seen.Missing[key] = seen.Now
+				}
 			}
 		}
 		goes := map[backup.PointID]bool{}

@@ -92,6 +92,9 @@ type Situation struct {
 	// they were listed whole. AllRules are all retentions that a machine of the job may have, whatever its points say of it.
 	Doubt    string
 	AllRules []policy.Retention
+	// Unread is true if, with Doubt, nothing was listed because the sources may not be read now, and all was the last time: machines
+	// are where they were then.
+	Unread bool
 	// Hidden: a source has points that cannot be listed, so that a machine which a person says has gone may have some there.
 	Hidden bool
 	// Missing says since when machines are in no source, as earlier intervals found.
@@ -271,11 +274,12 @@ func (s Situation) frozen(offers map[backup.MachineKey][]*Offer, held map[backup
 		if !slices.ContainsFunc(points, func(h *Held) bool { return h.Claimed }) {
 			continue
 		}
-		if len(offers[key]) > 0 {
+		since, known := s.Missing[key]
+		if len(offers[key]) > 0 || s.Unread && !known {
 			had++
 			continue
 		}
-		if since, known := s.Missing[key]; !known || s.Now.Sub(since) < newlyMissing {
+		if !known || s.Now.Sub(since) < newlyMissing {
 			had++
 			gone++
 		}
@@ -283,7 +287,7 @@ func (s Situation) frozen(offers map[backup.MachineKey][]*Offer, held map[backup
 	switch {
 	case 2*gone <= had:
 		return ""
-	case s.Doubt != "":
+	case s.Doubt != "" && !s.Unread:
 		return fmt.Sprintf("%s, and %d of %d machines that the job has copied are not listed", s.Doubt, gone, had)
 	}
 	return fmt.Sprintf("%d of %d machines that the job has copied are in no source any more", gone, had)
