@@ -156,7 +156,7 @@ func sessionExit(s *job.Session) error {
 		code = ExitFailed
 	case s.Damage.Points > 0, s.Damage.Places > 0:
 		code = ExitDamaged
-	case len(s.Tasks) == 0:
+	case len(s.Tasks) == 0 && s.Result != job.ResultWaits: // else the sources were not listed
 		code = ExitNothing
 	}
 	switch code {

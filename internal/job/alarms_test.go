@@ -102,7 +102,7 @@ func TestScriptIsToldOfManyAlarms(t *testing.T) {
 	}
 	l := newLab(t, points...)
 	l.setup.Job.RPO = time.Hour
-	l.setup.Job.Window = closedWindow(t)
+	l.lockedWhile(func() bool { return true })
 	told := filepath.Join(t.TempDir(), "told")
 	l.setup.Job.Scripts.Post = policy.Script{Run: []string{"/bin/sh", "-c", `echo "$FERRY_ALARMS" > ` + told + "; cat > /dev/null"}, Timeout: time.Minute}
 	s := l.run(job.ResultWaits)

@@ -20,15 +20,14 @@ import (
 	"ferry/internal/source/registry"
 )
 
-// list opens the sources into the view, and notes what they offer. What it does not come to the end of leaves doubt: retention must
-// not take a machine that was not listed for one that is gone.
+// list opens the sources into the view, and notes what they offer. Where it does not come to the end, what was listed before still holds.
 func (r *runner) list(ctx, reading context.Context, v *view) error {
-	r.offers, r.doubt, r.selected, r.partly, r.hidden = nil, "the sources were not all listed", nil, "", false
-	doubt := ""
 	states, err := r.openSources(ctx, reading, v)
 	if err != nil {
 		return err
 	}
+	r.offers, r.selected, r.partly, r.hidden = nil, nil, "", false
+	doubt := ""
 	var offers []policy.Offer
 	var listings []Listing
 	for i, place := range r.Sources {
@@ -63,7 +62,10 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 		}
 	}
 	r.session.Listings, r.session.Seen = listings, r.complete()
-	r.doubt = doubt
+	r.doubt, r.memory.Listed = doubt, nil
+	if doubt == "" {
+		r.memory.Listed = r.places()
+	}
 	return nil
 }
 

@@ -32,8 +32,10 @@ type memory struct {
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
 	// Unreclaimed is true if points were removed since, and giving their space back did not come to its end.
 	Unreclaimed bool `json:"unreclaimed,omitempty"`
-	// Missing says by the machine's id since when no source has it.
+	// Missing says by the machine's id since when no source has it. Listed are where the sources lay that were listed last; none: not all
+	// that they have was.
 	Missing map[string]time.Time `json:"missing,omitempty"`
+	Listed  []string             `json:"listed,omitempty"`
 	// Retired says by the machine's id what a person has said last of whether it has gone for good.
 	Retired map[string]backup.Retirement `json:"retired,omitempty"`
 	// Took says by the machine's id what its last copy that was not read whole took in the target, in bytes.
@@ -99,7 +101,7 @@ func (r *runner) remember(ctx context.Context) error {
 	// What is missed least goes first: nothing is told of machines that are always behind; a copy that was killed begins anew; it
 	// takes longer to believe that a machine has gone. What a person has said goes last.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Turns = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing = nil }, func() { left.Owed = nil },
+		func() {}, func() { left.Turns = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
 		func() { left = memory{Started: left.Started, Instead: left.Instead, Retired: left.Retired} },
 		func() { left.Retired = nil },
 		func() { record.Document = "" },

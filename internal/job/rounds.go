@@ -75,9 +75,13 @@ const (
 )
 
 // untilLook is how long is waited before the next look. There is one shortly before nothing is waited for any more. Sources that are
-// listed on are looked at as soon as may be, and how long one kept the look waiting says nothing.
+// listed on are looked at as soon as may be, and how long one kept the look waiting says nothing. While the window is closed only the
+// clock is looked at: it may be set, and the interval be over by that.
 func (r *runner) untilLook(left time.Duration) time.Duration {
-	if r.blocked.Kind != WaitPoint || len(r.listings) > 0 {
+	switch {
+	case r.blocked.Kind == WaitWindow && !r.blocked.Until.IsZero():
+		return min(lookAgain, max(time.Second, r.blocked.Until.Sub(r.Now())))
+	case r.blocked.Kind != WaitPoint, len(r.listings) > 0:
 		return lookAgain
 	}
 	return max(lookAgain, min(LookShare*r.looked, longestLook, left-r.looked-lookAgain))

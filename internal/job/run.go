@@ -88,7 +88,7 @@ type runner struct {
 	// answered for long.
 	telling         sync.Mutex
 	waiting, silent Wait
-	// offers are what the sources offered when they were listed last, doubt is why there may be more, and
+	// offers are what the sources offered when this session listed them last, doubt is why there may be more, and
 	// selected are the machines that the job copies of it.
 	offers   []plan.Offer
 	doubt    string
@@ -133,6 +133,8 @@ type runner struct {
 	madeRoom bool
 	// roomChecked is true once what there is to copy was compared with the space that is left.
 	roomChecked bool
+	// transformed is true if retention has run since the window closed that is waited for.
+	transformed bool
 	targetTries int
 	// found is what a health check found damaged and could not heal yet.
 	found *repo.VerifyReport
@@ -152,8 +154,8 @@ var errAborted = errors.New("the pre-job script failed")
 //	pre-job script -> health check, if due -> synchronize -> transform: retention, reclaim -> compact, if due
 //	  -> post-job script, always
 //
-// Where the window is closed, health check and retention run at once, and the pre-job script before the first transfer. What
-// went wrong is in the session, whose Err is what an exit code goes by.
+// Where the window is closed, health check and transform run at once, the latter again after the copies, and the pre-job script before
+// the first transfer. What went wrong is in the session, whose Err is what an exit code goes by.
 func Run(ctx context.Context, setup Setup) *Session {
 	ctx = answer.Ending(ctx)
 	r := newRunner(setup)
@@ -203,7 +205,7 @@ func newRunner(setup Setup) *runner {
 		until = ends
 	}
 	r := &runner{
-		Setup: setup, until: until, listings: map[int]*listing{}, cuts: map[int]int{}, listed: make(chan struct{}, 1), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
+		Setup: setup, until: until, doubt: notListed, listings: map[int]*listing{}, cuts: map[int]int{}, listed: make(chan struct{}, 1), tasks: map[backup.MachineKey]*Task{}, attempts: map[backup.PointID]int{},
 		machines: map[backup.MachineKey]backup.Machine{}, given: map[backup.MachineKey][]policy.Candidate{}, stored: map[backup.MachineKey]bool{}, whole: map[backup.MachineKey]bool{}, begunWhole: map[backup.PointID]bool{},
 		earlier: map[backup.PointID]bool{}, chosen: map[backup.PointID]bool{}, copiedNow: map[backup.PointID]bool{},
 	}
@@ -241,10 +243,13 @@ func (r *runner) phases(ctx context.Context) error {
 	if err := r.beside(ctx, PhaseHealthCheck, r.healthCheck); err != nil {
 		return err
 	}
+	if err := r.transformBeforeWindow(ctx); err != nil {
+		return err
+	}
 	if err := r.synchronize(ctx); err != nil {
 		return err
 	}
-	if err := r.beside(ctx, PhaseTransform, r.transform); err != nil {
+	if err := r.beside(ctx, PhaseTransform, func(ctx context.Context) error { return r.transform(ctx, "") }); err != nil {
 		return err
 	}
 	return r.beside(ctx, PhaseCompact, r.compact)
@@ -330,6 +335,8 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultPartly, r.partly
 	case s.SourcesWait():
 		s.Result, s.Reason = ResultWaits, "no source can be read"
+	case s.Selected == nil:
+		s.Result, s.Reason = ResultWaits, r.blocked.Text
 	case silent:
 		s.Result, s.Reason = ResultWaits, wait.Text
 	case states[TaskWaits] > 0:
@@ -355,10 +362,14 @@ func (t *Task) judge() {
 	}
 }
 
-// task is the task of a machine, made when the session first comes to it.
+// task is the task of a machine, made when the session first comes to it. Whether it is up to date only a listing tells.
 func (r *runner) task(m backup.Machine) *Task {
 	if r.tasks[m.Key] == nil {
-		r.tasks[m.Key] = &Task{Machine: describeMachine(m), State: TaskUpToDate, Points: []TaskPoint{}}
+		state := TaskUpToDate
+		if r.session.Selected == nil {
+			state = TaskNotReached
+		}
+		r.tasks[m.Key] = &Task{Machine: describeMachine(m), State: state, Points: []TaskPoint{}}
 		r.order = append(r.order, m.Key)
 	}
 	return r.tasks[m.Key]

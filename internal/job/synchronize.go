@@ -72,8 +72,15 @@ func (r *runner) sum(phase *Phase) {
 	}
 }
 
-// round looks once, and carries out what it sees.
+// round looks once, and carries out what it sees. While the window is closed it looks at nothing.
 func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
+	if open, until := r.window(); !open {
+		if err := r.transformBeforeWindow(ctx); err != nil {
+			return never, err
+		}
+		return r.untilOpen(phase, until), nil
+	}
+	r.transformed = false
 	looking, cancel := r.whileOpen(ctx)
 	defer cancel()
 	began := r.Now()
@@ -82,7 +89,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(looking), errWindow):
 		r.block(phase, waitFor(WaitWindow, errWindow.Error()))
-		r.notListed()
+		r.noteUnlisted()
 		return whileWaiting, nil
 	case err != nil:
 		return never, err
@@ -109,27 +116,36 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	if r.Host.Planned != nil {
 		r.Host.Planned(r.plannedCopies(todo))
 	}
-	if open, until := r.window(); !open {
-		r.block(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)).till(until))
-		r.waitAll(todo, phase.Reason)
-		if until.After(r.until) {
-			return never, nil
-		}
-		return whileWaiting, nil
-	}
 	if err := r.before(ctx); err != nil {
 		return never, err
 	}
 	if made, err := r.checkRoom(ctx, todo); made || err != nil {
 		return atOnce, err
 	}
+	if open, until := r.window(); !open { // the script took that long
+		then := r.untilOpen(phase, until)
+		r.waitAll(todo, phase.Reason)
+		return then, nil
+	}
 	r.waits(Wait{})
 	then, err := r.transfer(ctx, v, todo, phase)
 	return then, r.withRoom(ctx, err, todo)
 }
 
-// notListed notes that a look ended before every source was listed.
-func (r *runner) notListed() {
+// untilOpen notes that the phase waits for the window, and says how it goes on.
+func (r *runner) untilOpen(phase *Phase, until time.Time) again {
+	r.block(phase, waitFor(WaitWindow, "the window is closed until "+r.show(until)).till(until))
+	if until.After(r.until) {
+		return never
+	}
+	return whileWaiting
+}
+
+// noteUnlisted notes that the first look ended before every source was listed. What an earlier one found still holds.
+func (r *runner) noteUnlisted() {
+	if r.session.Selected != nil {
+		return
+	}
 	r.session.Sources = []SourceState{}
 	for _, place := range r.Sources {
 		r.session.Sources = append(r.session.Sources, SourceState{

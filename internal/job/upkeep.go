@@ -18,6 +18,8 @@ import (
 const (
 	// reclaimBudget is the longest that giving space back may take in one session.
 	reclaimBudget = 2 * time.Hour
+	// leastReclaim is how long it may take though a window opens before.
+	leastReclaim = time.Minute
 	// reclaimSeldom is how often space is looked for though nothing was removed: interrupted copies leave some.
 	reclaimSeldom = 7 * 24 * time.Hour
 )
@@ -154,12 +156,13 @@ func (r *runner) healAgain(ctx context.Context) error {
 	})
 }
 
-// transform applies retention and gives space back.
-func (r *runner) transform(ctx context.Context) error {
+// transform applies retention and gives space back. reason says why it does so before the copies; empty: it is after them.
+func (r *runner) transform(ctx context.Context, reason string) error {
 	if err := r.healAgain(ctx); err != nil {
 		return err
 	}
 	return r.targetTrouble(r.during(PhaseTransform, func(phase *Phase) error {
+		phase.Reason = reason
 		removed, err := r.retention(ctx, phase)
 		if err == nil {
 			err = r.reclaim(ctx, phase, removed > 0, repo.DefaultReclaimPolicy())
@@ -248,7 +251,7 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 	if since := r.Now().Sub(r.memory.Reclaimed); !r.memory.Unreclaimed && !waiting && since >= 0 && since < reclaimSeldom {
 		return nil
 	}
-	report, err := r.target.Reclaim(ctx, repo.ReclaimOptions{MaxTime: reclaimBudget, Policy: by, TempDir: r.Copy.TempDir})
+	report, err := r.target.Reclaim(ctx, repo.ReclaimOptions{MaxTime: r.reclaimTime(), Policy: by, TempDir: r.Copy.TempDir})
 	var inUse *repo.InUseError
 	switch {
 	case errors.As(err, &inUse):
@@ -273,6 +276,15 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 		}
 	}
 	return nil
+}
+
+// reclaimTime is how long giving space back may take: what is left when a window opens that is waited for comes after the copies.
+func (r *runner) reclaimTime() time.Duration {
+	if !r.waitsForWindow() {
+		return reclaimBudget
+	}
+	_, opens := r.window()
+	return min(reclaimBudget, max(opens.Sub(r.Now()), leastReclaim))
 }
 
 // tellLocked adds to what a phase says that the storage keeps what was given up, and until when: the files that it did not let be

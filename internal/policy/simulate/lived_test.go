@@ -290,8 +290,10 @@ func (s *server) recordSession(ctx context.Context, of Job, session catalog.Sess
 		}
 	}
 	removed := report.Ended
-	if phase := report.Phase(jobs.PhaseTransform); phase != nil {
-		removed = phase.Ended
+	for _, phase := range report.Phases { // the last in which something was
+		if phase.Name == jobs.PhaseTransform && (phase.Counts["removed"] > 0 || removed.Equal(report.Ended)) {
+			removed = phase.Ended
+		}
 	}
 	for _, task := range report.Tasks {
 		for _, p := range task.Points {
