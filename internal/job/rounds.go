@@ -11,8 +11,8 @@ import (
 	"ferry/internal/storage"
 )
 
-// LookShare bounds what is spent on looking at sources where points may come all day: a look that took so long is made again after so
-// many times as long, at the earliest.
+// LookShare bounds what is spent on looking at sources where points may come, or be locked, all day: a look that took so long is made
+// again after so many times as long, at the earliest.
 const LookShare = 200
 
 const (
@@ -21,7 +21,7 @@ const (
 	pauseGrows = 3
 	// lookAgain is how often the sources are looked at while something is waited for.
 	lookAgain = time.Minute
-	// longestLook is after what time at the latest, for all of LookShare, sources are looked at again while points are waited for.
+	// longestLook is after what time at the latest, for all of LookShare, sources are looked at again while points or locks are waited for.
 	longestLook = 15 * time.Minute
 	// longestPause is how long is waited at most before a target that turned out full or read only is tried again.
 	longestPause = 15 * time.Minute
@@ -81,7 +81,7 @@ func (r *runner) untilLook(left time.Duration) time.Duration {
 	switch {
 	case r.blocked.Kind == WaitWindow && !r.blocked.Until.IsZero():
 		return min(lookAgain, max(time.Second, r.blocked.Until.Sub(r.Now())))
-	case r.blocked.Kind != WaitPoint, len(r.listings) > 0:
+	case r.blocked.Kind != WaitPoint && r.blocked.Kind != WaitLock, len(r.listings) > 0:
 		return lookAgain
 	}
 	return max(lookAgain, min(LookShare*r.looked, longestLook, left-r.looked-lookAgain))

@@ -238,3 +238,20 @@ func TestWindowClosesWhileTheScriptRuns(t *testing.T) {
 		t.Errorf("%s", l.describe(s))
 	}
 }
+
+// Sources that take long to list are listed less often while a lock is waited for.
+func TestLocksAreLookedForLessOften(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	looks := 0
+	l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
+		looks++
+		l.now = l.now.Add(3 * time.Second)
+		return l.openSource(ctx)
+	}
+	l.lockedWhile(func() bool { return true })
+	l.setup.Wait = time.Hour
+	l.run(job.ResultWaits)
+	if looks > 12 {
+		t.Errorf("listed %d times, pauses %v", looks, l.pauses)
+	}
+}
