@@ -32,21 +32,17 @@ func (t *task) transfer() (*repo.Transfer, *repo.Point) {
 		return nil, nil
 	}
 	repository, point := from.Stored()
-	return t.mover.ingest.NewTransfer(repository, t.codecAsked()), point
+	codec := repo.CodecS2
+	if t.codec != nil {
+		codec = *t.codec
+	}
+	return t.mover.ingest.NewTransfer(repository, codec, t.mover.options.Codec == CodecAuto), point
 }
 
 // native is the content as a Ferry repository has it, if it is of one.
 func (t *task) native() (native, bool) {
 	from, ok := source.Opened(t.content).(native)
 	return from, ok
-}
-
-// codecAsked is the codec that was asked for by name, or nil.
-func (t *task) codecAsked() *repo.Codec {
-	if t.mover.options.Codec == CodecAuto {
-		return nil
-	}
-	return t.codec
 }
 
 // batch is some blocks of an object, ascending. In a stream they are numbered from first.

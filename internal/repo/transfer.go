@@ -20,16 +20,18 @@ import (
 type Transfer struct {
 	from  *Repository
 	to    *Ingest
-	codec *Codec
+	codec Codec
+	keep  bool
 }
 
-// NewTransfer begins to take over from a repository. With a codec, blocks that have another are encoded anew; without,
-// they keep what they have. It is nil if equal content has not equal ids in both.
-func (in *Ingest) NewTransfer(from *Repository, codec *Codec) *Transfer {
+// NewTransfer begins to take over from a repository. Blocks that have another codec than this one are encoded anew. With keep
+// they keep what they have, encrypted anew or not: somebody chose it for them, and it may have cost more time than there is
+// now. Then the codec is for those of which it is not known. It is nil if equal content has not equal ids in both.
+func (in *Ingest) NewTransfer(from *Repository, codec Codec, keep bool) *Transfer {
 	if !in.repo.hasher.SameIDs(from.hasher) {
 		return nil
 	}
-	return &Transfer{from: from, to: in, codec: codec}
+	return &Transfer{from: from, to: in, codec: codec, keep: keep}
 }
 
 // Changed yields the blocks of a disk of the source that are not as in base, a disk of the target of the same size and
@@ -58,11 +60,14 @@ type Taker struct {
 	wanted   []Block
 	// whole is the frame that was read last, if it can go over as it is.
 	whole []byte
+	// codec that the block that was read last is to have, if its frame cannot go over. The transfer's is for a block that came
+	// from elsewhere than the index says, because what lies there is damaged: of that the frame is not seen here.
+	codec Codec
 }
 
 // NewTaker makes a taker.
 func (t *Transfer) NewTaker() *Taker {
-	taker := &Taker{transfer: t, reader: t.from.NewBlockReader()}
+	taker := &Taker{transfer: t, reader: t.from.NewBlockReader(), codec: t.codec}
 	taker.reader.take = taker.take
 	return taker
 }
@@ -112,29 +117,32 @@ func (t *Taker) take(p placed, frame []byte) error {
 	if f.ID != p.block.ID || f.Kind != pack.KindBlock || int64(f.Plain) != p.block.Length {
 		return fmt.Errorf("%w: another frame than the index says", ErrCorrupt)
 	}
-	fits := t.transfer.codec == nil || *t.transfer.codec == f.Codec
+	fits := t.transfer.keep || t.transfer.codec == f.Codec
 	if fits && to.encrypts() && t.transfer.trusts(f.Generation) {
 		err = from.opener.Prove(frame)
 	} else {
 		err = t.reader.decode(p, frame)
 		fits = fits && f.Generation == 0 && !to.encrypts()
 	}
-	if err == nil && fits {
+	if err != nil {
+		return err
+	}
+	if fits {
 		t.whole = frame
 	}
-	return err
+	if t.transfer.keep {
+		t.codec = f.Codec
+	}
+	return nil
 }
 
 // store stores the block that was read last: its frame, or its content encoded anew.
 func (t *Taker) store(ctx context.Context, block Block, plain []byte) (Taken, error) {
-	if whole := t.whole; whole != nil {
-		t.whole = nil
+	whole, codec := t.whole, t.codec
+	t.whole, t.codec = nil, t.transfer.codec
+	if whole != nil {
 		took, err := t.transfer.to.storeFrame(ctx, block.ID, block.Length, whole)
 		return Taken{Read: true, Whole: took > 0, Took: took}, err
-	}
-	codec := pack.CodecS2
-	if t.transfer.codec != nil {
-		codec = *t.transfer.codec
 	}
 	took, err := t.transfer.to.StoreBlock(ctx, block.ID, plain, codec)
 	return Taken{Read: true, Took: took}, err

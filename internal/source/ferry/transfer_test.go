@@ -79,6 +79,22 @@ func opened(t *testing.T, dir string, options repo.Options) *repo.Repository {
 	return r
 }
 
+// encrypted makes an encrypted repository that identity opens, of keys of its own.
+func encrypted() repo.Options {
+	return repo.Options{BlockSize: block, Encrypt: []repo.KeyRecipient{{To: identity().Recipient(), PublicKey: identity().Recipient().String()}}}
+}
+
+// openWithKeys opens a repository as a source.
+func openWithKeys(t *testing.T, dir string) *registry.Source {
+	t.Helper()
+	from, err := registry.Open(t.Context(), dir, registry.Options{Formats: []source.Format{ferry.Format{Environment: withKeys}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { from.Close() })
+	return from
+}
+
 // copyWith copies all points into the repository in dir and returns the report.
 func copyWith(t *testing.T, from *registry.Source, dir string, codec mover.Codec, options repo.Options) job.Report {
 	t.Helper()
@@ -97,14 +113,19 @@ func copyWith(t *testing.T, from *registry.Source, dir string, codec mover.Codec
 	return report
 }
 
-// packBytes is the size of a repository's packs.
-func packBytes(t *testing.T, dir string) (size int64) {
+func packFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "packs", "*", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
+	return files
+}
+
+// packBytes is the size of a repository's packs.
+func packBytes(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	for _, file := range packFiles(t, dir) {
 		info, err := os.Stat(file)
 		if err != nil {
 			t.Fatal(err)
@@ -225,8 +246,7 @@ func TestEncryptedFramesGoOverToWhoHasTheKey(t *testing.T) {
 	first, second := squeezable()
 	dir := t.TempDir()
 	a, b, plain := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "plain")
-	encrypted := repo.Options{BlockSize: block, Encrypt: []repo.KeyRecipient{{To: identity().Recipient(), PublicKey: identity().Recipient().String()}}}
-	opened(t, a, encrypted)
+	opened(t, a, encrypted())
 	if err := os.CopyFS(b, os.DirFS(a)); err != nil { // a twin: the same keys
 		t.Fatal(err)
 	}
@@ -235,27 +255,17 @@ func TestEncryptedFramesGoOverToWhoHasTheKey(t *testing.T) {
 		to      string
 		options repo.Options
 		whole   bool
-	}{{b, repo.Options{}, true}, {plain, repo.Options{BlockSize: block}, false}, {filepath.Join(dir, "other"), encrypted, false}} {
-		from, err := registry.Open(t.Context(), a, registry.Options{Formats: []source.Format{ferry.Format{Environment: withKeys}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		report := copyWith(t, from, c.to, mover.CodecAuto, c.options)
+	}{{b, repo.Options{}, true}, {plain, repo.Options{BlockSize: block}, false}, {filepath.Join(dir, "other"), encrypted(), false}} {
+		report := copyWith(t, openWithKeys(t, a), c.to, mover.CodecAuto, c.options)
 		if n, over := sum(report, newBlocks), sum(report, whole); report.Failed() > 0 || n == 0 || (over == n) != c.whole || over > 0 && !c.whole {
 			t.Errorf("%s: %d of %d blocks went over as they are, %d points failed", c.to, over, n, report.Failed())
 		}
-		from.Close()
-		to, err := registry.Open(t.Context(), c.to, registry.Options{Formats: []source.Format{ferry.Format{Environment: withKeys}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, p := range to.Points {
+		for i, p := range openWithKeys(t, c.to).Points {
 			for k, data := range contents(t, p) {
 				if want := []*sourcetest.Point{first, second}[i].Objects[k].Data; !bytes.Equal(data, want) {
 					t.Errorf("%s: point %d: object %d differs", c.to, i, k)
 				}
 			}
 		}
-		to.Close()
 	}
 }
