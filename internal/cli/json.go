@@ -174,8 +174,10 @@ type repositoryInfoJSON struct {
 	Proven      []provenJSON `json:"proven"`
 	Logical     int64        `json:"logicalBytes"`
 	// Use is what --analyze found, or the last reclaim.
-	Use           *useJSON    `json:"use,omitempty"`
-	Fragmentation []lyingJSON `json:"fragmentation"`
+	Use *useJSON `json:"use,omitempty"`
+	// Fragmentation is how each machine's newest point lies, and AllFragmentation the sum of them: with --analyze.
+	Fragmentation    []lyingJSON   `json:"fragmentation"`
+	AllFragmentation *allLyingJSON `json:"allFragmentation,omitempty"`
 	// ByMachine and AllBlocks are what --analyze found: what each machine needs, and all of them together.
 	ByMachine []machineUseJSON `json:"byMachine"`
 	AllBlocks *blockUseJSON    `json:"allBlocks,omitempty"`

@@ -145,8 +145,9 @@ func (a *app) repoInfo(ctx context.Context, path string, analyze bool) error {
 	usage := repository.Usage()
 	if a.json {
 		byMachine, allBlocks := describeMachines(found, names)
+		fragmentation, allFragmentation := describeLying(found, names)
 		return a.printJSON(repositoryInfoJSON{
-			Use: describeUse(found), Fragmentation: describeLying(found, names), ByMachine: byMachine, AllBlocks: allBlocks,
+			Use: describeUse(found), Fragmentation: fragmentation, AllFragmentation: allFragmentation, ByMachine: byMachine, AllBlocks: allBlocks,
 			LastCopy:       describeLastRun(last, since),
 			repositoryJSON: describeRepository(repository), Diverged: repository.Diverged() != nil,
 			Points: usage.Points, Machines: machines, Unfinished: usage.Unfinished, LogEntries: int64(usage.Entries),

@@ -95,7 +95,8 @@ func (a *app) printMachines(found *repo.Analysis, names machineNames) {
 	a.line("")
 	a.table(rows)
 	all := found.Machines.All
-	a.line("\nin all %s of different blocks, stored as %s: what machines share counts for each of them above, and once here", size(all.Distinct), size(all.Stored))
+	a.line("\nin all %s of different blocks, stored as %s: what machines share counts for each of them above, and once here; %s reads per GiB of their newest points",
+		size(all.Distinct), size(all.Stored), perGiB(found.InAll()))
 }
 
 // machineNames are the names of machines, by pseudonym.
@@ -148,17 +149,24 @@ type lyingJSON struct {
 	Runs      int    `json:"runs"`
 }
 
-func describeLying(found *repo.Analysis, names machineNames) []lyingJSON {
-	described := []lyingJSON{}
-	if found == nil {
-		return described
+type allLyingJSON struct {
+	Blocks int   `json:"blocks"`
+	Bytes  int64 `json:"bytes"`
+	Runs   int   `json:"runs"`
+}
+
+func describeLying(found *repo.Analysis, names machineNames) (described []lyingJSON, all *allLyingJSON) {
+	described = []lyingJSON{}
+	if found == nil || len(found.Fragmentation) == 0 {
+		return described, nil
 	}
 	for _, f := range found.Fragmentation {
 		described = append(described, lyingJSON{
 			Pseudonym: f.Machine.String(), Machine: names[f.Machine.String()], Point: f.Point.String(), Blocks: f.Blocks, Bytes: f.Bytes, Runs: f.Runs,
 		})
 	}
-	return described
+	inAll := found.InAll()
+	return described, &allLyingJSON{Blocks: inAll.Blocks, Bytes: inAll.Bytes, Runs: inAll.Runs}
 }
 
 type machineUseJSON struct {

@@ -35,6 +35,16 @@ func (f *Fragmentation) add(other Fragmentation) {
 	f.Bytes += other.Bytes
 }
 
+// InAll says how the machines' newest points lie together, read one after the other. What several of them need counts for each:
+// who restores them all reads it so often. It names no machine and no point.
+func (a *Analysis) InAll() Fragmentation {
+	var all Fragmentation
+	for _, f := range a.Fragmentation {
+		all.add(f)
+	}
+	return all
+}
+
 // newestPoints are each machine's newest points, by machine.
 func (r *Repository) newestPoints() []commitlog.Point {
 	newest := map[format.Name]commitlog.Point{}
