@@ -116,8 +116,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 }
 
 // checkAges raises an alarm for each machine whose newest copy is older than the job allows: of those that the job copies,
-// and of those that it has copied and that no source offers now, unless the job leaves them out. Who has gone for good has no
-// newer copies.
+// and of those that it has copied and that have dropped out of that. Who has gone for good has no newer copies.
 func (r *runner) checkAges(held []plan.Held) {
 	newest, machines := map[backup.MachineKey]time.Time{}, map[backup.MachineKey]*backup.Machine{}
 	for _, o := range r.offers {
@@ -133,7 +132,8 @@ func (r *runner) checkAges(held []plan.Held) {
 		}
 	}
 	keys := slices.Clone(r.selected)
-	for _, m := range r.unoffered(held) {
+	for _, d := range r.dropped(held) {
+		m := d.machine()
 		keys, machines[m.Key] = append(keys, m.Key), &m
 	}
 	for _, key := range keys {

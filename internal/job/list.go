@@ -55,7 +55,8 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 	}
 	r.session.Sources = states
 	r.session.Selected = []backup.Machine{}
-	for _, m := range r.Job.Choose(offers, r.targetID()).Machines {
+	r.selection = r.Job.Choose(offers, r.targetID())
+	for _, m := range r.selection.Machines {
 		if m.In {
 			r.selected = append(r.selected, m.Machine.Key)
 			r.session.Selected = append(r.session.Selected, m.Machine)

@@ -54,37 +54,14 @@ func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 		v.close()
 		return nil, err
 	}
-	r.session.Selected = append(r.session.Selected, r.unoffered(situation.Held)...)
+	out := r.dropped(situation.Held)
+	r.noteSelected(situation.Held, out)
+	for _, d := range out {
+		r.session.Selected = append(r.session.Selected, d.machine())
+	}
 	v.plan = r.planned(situation)
+	r.judgeSelection(&v.plan, out)
 	return v, nil
-}
-
-// unoffered are the machines that the job selects and has points of, and that no source offers now.
-func (r *runner) unoffered(held []plan.Held) []backup.Machine {
-	offered := map[backup.MachineKey]bool{}
-	for _, o := range r.offers {
-		offered[o.Machine.Key] = true
-	}
-	var points []policy.Offer
-	for _, h := range held {
-		key := r.backupOf(h.Machine.Key)
-		if !h.Claimed || offered[key] {
-			continue
-		}
-		point := *h.Brief
-		if h.Machine.Key != key {
-			machine := *h.Machine
-			machine.Key, point.Machine = key, &machine
-		}
-		points = append(points, policy.Offer{Point: &point})
-	}
-	var machines []backup.Machine
-	for _, m := range r.Job.Choose(points, r.targetID()).Machines {
-		if m.In {
-			machines = append(machines, m.Machine)
-		}
-	}
-	return machines
 }
 
 // situation is what is planned from: what the sources offered when they were listed last, and what the target had when it was

@@ -44,6 +44,8 @@ type memory struct {
 	// Begun are those that it chose alone, as far as the job does not hold them.
 	Backfill map[string]span  `json:"backfill,omitempty"`
 	Begun    []backup.PointID `json:"begun,omitempty"`
+	// Selected are as it was last selected each machine of which the job has no point.
+	Selected []backup.Machine `json:"selected,omitempty"`
 	// Turns are by the machine's id the last intervals that took points of it.
 	Turns map[string][]policy.Turn `json:"turns,omitempty"`
 }
@@ -98,10 +100,10 @@ func (r *runner) remember(ctx context.Context) error {
 	r.rememberRetired(ctx)
 	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
 	left := r.memory
-	// What is missed least goes first: nothing is told of machines that are always behind; a copy that was killed begins anew; it
+	// What is missed least goes first: nothing is told of machines that are always behind, or drop out before they were copied; a copy that was killed begins anew; it
 	// takes longer to believe that a machine has gone. What a person has said goes last.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Turns = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
+		func() {}, func() { left.Turns = nil }, func() { left.Selected = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
 		func() { left = memory{Started: left.Started, Instead: left.Instead, Retired: left.Retired} },
 		func() { left.Retired = nil },
 		func() { record.Document = "" },

@@ -89,10 +89,11 @@ type runner struct {
 	telling         sync.Mutex
 	waiting, silent Wait
 	// offers are what the sources offered when this session listed them last, doubt is why there may be more, and
-	// selected are the machines that the job copies of it.
-	offers   []plan.Offer
-	doubt    string
-	selected []backup.MachineKey
+	// selected are the machines that the job copies of it, as selection says of all.
+	offers    []plan.Offer
+	doubt     string
+	selected  []backup.MachineKey
+	selection policy.Selection
 	// listings are those of sources that go on, by their numbers; one that has ended is told of by listed.
 	listings map[int]*listing
 	listed   chan struct{}

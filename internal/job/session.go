@@ -55,8 +55,8 @@ type Session struct {
 	// Err is the error behind the result, for an exit code; nil if there is none.
 	Err error `json:"-"`
 	// Listings are what the sources had when they were listed last, one for each repository, and Selected the machines that the
-	// job copies of it, in the order of processing, and behind them those that it has copied and that no source offers now; nil:
-	// they were not listed.
+	// job copies of it, in the order of processing, and behind them those that have dropped out of that without being excluded: no
+	// source offers them now, or one does under another name; nil: they were not listed.
 	Listings []Listing        `json:"-"`
 	Selected []backup.Machine `json:"-"`
 	// Retired are the machines of which a person has said whether they have gone for good, as far as sources or target have them.

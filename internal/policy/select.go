@@ -32,8 +32,9 @@ type Selection struct {
 type Selected struct {
 	// Machine as its newest point has it.
 	Machine backup.Machine
-	// In is true if the job copies it; Reason says why, or why not.
+	// In is true if the job copies it; Reason says why, or why not. By is the selector that includes or excludes it; empty: none does.
 	In     bool
+	By     Selector
 	Reason string
 	// Points is how many the sources offer, a point that several have counted once.
 	Points int
@@ -79,11 +80,13 @@ func (j Job) Choose(offers []Offer, target string) Selection {
 		in, out := names.first(include, "include ", used), names.first(j.Select.Exclude, "exclude ", used)
 		switch {
 		case out >= 0:
-			m.Reason = "excluded by " + string(j.Select.Exclude[out])
+			m.By = j.Select.Exclude[out]
+			m.Reason = "excluded by " + string(m.By)
 		case in < 0:
 			m.Reason = "nothing includes it"
 		default:
-			m.In, m.Reason = true, "included by "+string(include[in])
+			m.In, m.By = true, include[in]
+			m.Reason = "included by " + string(m.By)
 		}
 		if rank[m.Machine.Key] = in; !m.In {
 			rank[m.Machine.Key] = len(include)
