@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"ferry/internal/job"
 	"ferry/internal/pace"
@@ -26,16 +25,10 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	if !there {
 		return s, usage("job %s: there is no repository %s", c.Name, c.Target.Repository)
 	}
-	if err := c.refuse(target, a.bandwidth); err != nil {
-		return s, err
-	}
 	ofJob := a.limits.Limit("job "+c.Name, c.Bandwidth)
 	target = c.located(target)
 	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {
-		if err := c.refuse(origin.Repository, a.bandwidth); err != nil {
-			return s, err
-		}
 		origin.Repository = c.located(origin.Repository)
 		repositories = append(repositories, origin.Repository)
 		from := a.asResource(origin.Repository)
@@ -64,22 +57,6 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 
 // isRemote is true of what lies across a network: the job's limit is for that.
 func isRemote(location string) bool { return s3.IsLocation(location) || filestore.IsRemote(location) }
-
-// leastRate is the lowest limit that a bucket can be kept to: parts that take longer than their time are sent again.
-const leastRate policy.Rate = 4e6 / 8
-
-// refuse is the error of settings that a job cannot keep to yet: to run all the same would not be what was asked for.
-func (c chosenJob) refuse(r policy.Repository, inAll policy.Bandwidth) error {
-	if !s3.IsLocation(r.Location) {
-		return nil
-	}
-	for _, limit := range slices.Concat(c.Bandwidth, r.Bandwidth, inAll) {
-		if limit.Rate < leastRate {
-			return hinted(usage("job %s: a limit of %s is lower than a bucket, repository %s, can be kept to", c.Name, limit.Rate, r.Name), "at least "+leastRate.String())
-		}
-	}
-	return nil
-}
 
 // claimersOf are the jobs that claim a point in the Ferry repository that it is read from.
 func claimersOf(p source.Point) []string {

@@ -183,15 +183,20 @@ type service struct {
 func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket string) error {
 	notify := notifierOf()
 	listening := make(chan struct{})
-	group, within := errgroup.WithContext(ctx)
 	answers := server.New(server.Options{
-		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Version: Version, Log: s.log,
+		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Bandwidth: s.app.bandwidth, Version: Version, Log: s.log,
 		Explanation: func(j policy.Job, e *job.Explanation) any { return describeExplanation(j, e) },
 		Future:      s.future,
 		Release:     s.scheduler.Release,
 		Listening:   func() { close(listening) },
 		Now:         s.app.now(),
 	})
+	if impossible, err := answers.CheckBandwidth(ctx); err != nil {
+		return err
+	} else if len(impossible) > 0 {
+		return hinted(usage("--bandwidth: %s", impossible[0].Text), impossible[0].Hint)
+	}
+	group, within := errgroup.WithContext(ctx)
 	group.Go(func() error { return answers.Serve(within, socket) })
 	group.Go(func() error {
 		select {

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"ferry/internal/catalog"
 	"ferry/internal/pace"
 	"ferry/internal/policy"
 )
@@ -52,4 +55,24 @@ func TestBandwidthInAll(t *testing.T) {
 			t.Errorf("20 MB took %s on a Tuesday", got)
 		}
 	})
+}
+
+// A server that has a bucket does not start with a limit that no bucket can be kept to.
+func TestServeRefusesALimitThatNoBucketKeeps(t *testing.T) {
+	dir := t.TempDir()
+	known, err := catalog.Open(t.Context(), filepath.Join(dir, "catalog.db"), catalog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = known.Resources.Put(t.Context(), kindRepository, "vault", "kind: Repository\nname: vault\nlocation: s3://backups/vault\n", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := known.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, errOut := run(t, ExitUsage, "serve", "--state", dir, "--socket", filepath.Join(dir, "s"), "--bandwidth", "8Mbit/s", "--bandwidth", "1Mbit/s mon-fri 08:00-18:00")
+	if !strings.Contains(errOut, "1Mbit/s is lower than a bucket, repository vault, can be kept to") || !strings.Contains(errOut, "at least 4Mbit/s") {
+		t.Errorf("%s", errOut)
+	}
 }

@@ -87,6 +87,20 @@ func (b Bandwidth) LimitAt(at time.Time) Rate {
 	return lowest
 }
 
+// BucketRate is the lowest limit that a bucket can be kept to: parts that take longer than their time are sent again.
+const BucketRate Rate = 4e6 / 8
+
+// BelowBucket returns what is wrong with the limits of a setting for what lies in a bucket, which is called what.
+func (b Bandwidth) BelowBucket(setting, what string) []Problem {
+	var f faults
+	for i, limit := range b {
+		if limit.Rate < BucketRate {
+			f.add(fmt.Sprintf("%s[%d]", setting, i), "at least "+BucketRate.String(), "%s is lower than %s can be kept to", limit.Rate, what)
+		}
+	}
+	return f.problems
+}
+
 // Change is the next instant after at when LimitAt changes; ok is false if it never does.
 func (b Bandwidth) Change(at time.Time) (next time.Time, ok bool) {
 	now := b.LimitAt(at)

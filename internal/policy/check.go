@@ -153,6 +153,8 @@ func (r Repository) check() []Problem {
 		f.add("location", "credentials says in which file they are", "keys do not belong into a location")
 	case !remote && r.Credentials.IsSet():
 		f.add("credentials", "passphrase and identity open an encrypted repository", "a folder needs none: they open buckets")
+	case remote:
+		f.problems = append(f.problems, r.Bandwidth.BelowBucket("bandwidth", "a bucket")...)
 	}
 	for i, rule := range r.Labels {
 		path := fmt.Sprintf("labels[%d]", i)
@@ -211,10 +213,30 @@ func (r Resources) check(documents []document, rules Rules) []owned {
 			whole.Repositories = append(whole.Repositories, repository)
 		}
 	}
+	for i, job := range whole.Jobs {
+		add(jobs[i], whole.belowBucket(job)...)
+	}
 	for _, circle := range whole.circles() {
 		add(jobs[circle.job], circle.problem)
 	}
 	return all
+}
+
+// belowBucket finds limits of a job that a bucket which it reads or writes cannot be kept to.
+func (r Resources) belowBucket(j Job) []Problem {
+	if j.Bandwidth.BelowBucket("bandwidth", "") == nil {
+		return nil
+	}
+	targets := map[string]string{}
+	for _, job := range r.Jobs {
+		targets[job.Name] = job.Target.Repository
+	}
+	for _, of := range append(r.sourcesOf(j, targets), named{name: j.Target.Repository}) {
+		if repository, there := r.Repository(of.name); there && repository.InBucket() {
+			return j.Bandwidth.BelowBucket("bandwidth", "a bucket, repository "+of.name+",")
+		}
+	}
+	return nil
 }
 
 // references finds names that nothing has.

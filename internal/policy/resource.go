@@ -155,6 +155,9 @@ type Repository struct {
 	Slots int
 }
 
+// InBucket is true if the repository lies in a bucket, not in a folder.
+func (r Repository) InBucket() bool { return strings.Contains(r.Location, "://") }
+
 // SecretRef says where a secret is. One of the fields is set, or none.
 type SecretRef struct {
 	// File has the secret in its first line; that of Identity has age keys, that of Credentials is an AWS credentials file.

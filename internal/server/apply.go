@@ -98,7 +98,7 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 		Memory: &s.read,
 		Repository: func(r policy.Repository) []policy.Problem {
 			return only(given[describe(kindRepository, r.Name)], r, func(r policy.Repository) []policy.Problem {
-				return append(s.place(ctx, r), s.Allowed.Secrets(r)...)
+				return slices.Concat(s.place(ctx, r), s.Allowed.Secrets(r), s.beyondLimit(r))
 			})
 		},
 		Job: func(j policy.Job) []policy.Problem { return only(given[describe(kindJob, j.Name)], j, s.Allowed.Job) },

@@ -42,6 +42,8 @@ type Options struct {
 	Release func(ctx context.Context, resources policy.Resources, job string) error
 	// Allowed says where may lie what resources name.
 	Allowed Allowed
+	// Bandwidth is the limit of all jobs together for what crosses a network.
+	Bandwidth policy.Bandwidth
 	// Version is the program's.
 	Version string
 	// Listening, if not nil, is called once requests are taken.
