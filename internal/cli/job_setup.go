@@ -20,7 +20,8 @@ import (
 
 // setup is what a session of the job needs of this machine.
 func (a *app) setup(c chosenJob) (job.Setup, error) {
-	s := job.Setup{Job: c.Job, Copy: job.Options{TempDir: a.tempDir}}
+	s := c.bare()
+	s.Copy.TempDir = a.tempDir
 	target, there := c.resources.Repository(c.Target.Repository)
 	if !there {
 		return s, usage("job %s: there is no repository %s", c.Name, c.Target.Repository)
@@ -40,10 +41,17 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	}
 	to := a.asResource(target)
 	to.ofJob = ofJob
-	s.Target = job.Goal{
-		Name: target.Name, Location: target.Location, ID: target.ID, Slots: target.Slots,
-		Open: to.openTarget,
-	}
+	s.Target.Open = to.openTarget
+	s.Document = c.document(repositories)
+	return s, nil
+}
+
+// bare is what a session's setup has that needs nothing of this machine: what the job's scripts are told, and what is hidden from
+// them.
+func (c chosenJob) bare() job.Setup {
+	target, _ := c.resources.Repository(c.Target.Repository)
+	target = c.located(target)
+	s := job.Setup{Job: c.Job, Target: job.Goal{Name: target.Name, Location: target.Location, ID: target.ID, Slots: target.Slots}}
 	for _, r := range c.resources.Repositories { // also those of other jobs: the environment has their secrets too
 		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {
 			if secret.Environment != "" {
@@ -51,8 +59,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 			}
 		}
 	}
-	s.Document = c.document(repositories)
-	return s, nil
+	return s
 }
 
 // isRemote is true of what lies across a network: the job's limit is for that.

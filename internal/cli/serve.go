@@ -274,10 +274,15 @@ func (s *service) prepare(ctx context.Context, resources policy.Resources, name 
 	if !there {
 		return job.Setup{}, fmt.Errorf("job %s: %w", name, scheduler.ErrUnknownJob)
 	}
+	chosen := chosenJob{Job: of.Effective(), resources: resources, folder: "/"}
 	if problems := s.allowed.Job(of); len(problems) > 0 {
-		return job.Setup{}, policy.Problems(problems)
+		setup, post := chosen.bare(), policy.Scripts{Post: of.Scripts.Post}
+		if len(s.allowed.Job(policy.Job{Scripts: post})) > 0 {
+			setup.Job.Scripts = policy.Scripts{}
+		}
+		return setup, policy.Problems(problems)
 	}
-	setup, err := s.unattended(name).setup(chosenJob{Job: of.Effective(), resources: resources, folder: "/"})
+	setup, err := s.unattended(name).setup(chosen)
 	if err != nil {
 		return setup, err
 	}

@@ -177,11 +177,7 @@ func Run(ctx context.Context, setup Setup) *Session {
 			r.Host.Leaving(context.WithoutCancel(ctx), r.target)
 		}
 	}
-	s.Ended = r.Now().UTC() // for the script; its own time counts too afterwards
-	if cause := context.Cause(ctx); !errors.Is(cause, ErrLeft) && !errors.Is(cause, ErrStopNow) {
-		r.script(context.WithoutCancel(ctx), PhasePostScript, r.Job.Scripts.Post)
-	}
-	s.Ended = r.Now().UTC()
+	r.after(ctx)
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/policy"
 )
 
@@ -29,6 +30,27 @@ func (r *runner) before(ctx context.Context) error {
 		return ctx.Err()
 	}
 	return errAborted
+}
+
+// after runs the script after the job, unless what ended the session leaves no time for it.
+func (r *runner) after(ctx context.Context) {
+	r.session.Ended = r.Now().UTC() // for the script; its own time counts too afterwards
+	if cause := context.Cause(ctx); !errors.Is(cause, ErrLeft) && !errors.Is(cause, ErrStopNow) {
+		r.script(context.WithoutCancel(ctx), PhasePostScript, r.Job.Scripts.Post)
+	}
+	r.session.Ended = r.Now().UTC()
+}
+
+// Fail is the session of a job that cannot be run at all: err says what of its setup cannot be had. The script after the job is run
+// as after any other session; the setup needs no more than what that is told.
+func Fail(ctx context.Context, setup Setup, err error) *Session {
+	r := newRunner(setup)
+	r.session.Result, r.session.Reason, r.session.Err = ResultFailed, backup.SafeText(err.Error()), err
+	if ctx.Err() != nil {
+		r.session.Result, r.session.Reason = ResultInterrupted, "interrupted"
+	}
+	r.after(ctx)
+	return r.session
 }
 
 // script runs a script as a phase. It returns false if its failure ends the session.

@@ -190,10 +190,10 @@ func (l *lab) prepare(_ context.Context, resources policy.Resources, name string
 	l.mu.Lock()
 	err := l.prepareErr
 	l.mu.Unlock()
-	if err != nil {
-		return job.Setup{}, err
-	}
 	setup := job.Setup{Job: of.Effective(), Document: "kind: Job\n"}
+	if err != nil {
+		return setup, err
+	}
 	for _, origin := range resources.Origins(of) {
 		setup.Sources = append(setup.Sources, job.Place{Origin: origin, Open: func(context.Context) (*registry.Source, error) {
 			l.mu.Lock()

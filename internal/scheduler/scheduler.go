@@ -43,7 +43,8 @@ var (
 	ErrNotReady = errors.New("the server is not ready")
 )
 
-// Prepare makes what a session of a job needs from the machine that runs it. It must not ask a person.
+// Prepare makes what a session of a job needs from the machine that runs it. It must not ask a person. With an error the setup has
+// the job if its script after the job may be run all the same, and what that needs.
 type Prepare func(ctx context.Context, resources policy.Resources, job string) (job.Setup, error)
 
 // Options of a scheduler.

@@ -157,31 +157,23 @@ func (s *Scheduler) prepare(ctx context.Context, resources policy.Resources, of 
 // runJob runs the interval of a session. held are the points that the job has in its target at the end, as far as it was looked at.
 func (s *Scheduler) runJob(n *record) (ended *job.Session, held map[backup.PointID]bool) {
 	r := n.run
-	fail := func(err error) *job.Session {
-		failed := job.NewSession(strconv.FormatInt(r.session.ID, 10), r.session.Job, s.options.Now())
-		failed.Ended, failed.Result, failed.Reason, failed.Err = failed.Began, job.ResultFailed, backup.SafeText(err.Error()), err
-		return failed
-	}
 	of, there := r.resources.Job(r.session.Job)
 	if !there {
-		return fail(ErrUnknownJob), nil
+		gone := job.Setup{Job: policy.Job{Name: r.session.Job}, Host: job.Host{ID: strconv.FormatInt(r.session.ID, 10)}, Now: s.options.Now}
+		return job.Fail(r.context, gone, ErrUnknownJob), nil
 	}
 	setup, err := s.prepare(r.context, r.resources, r.session.Job)
-	if cause := context.Cause(r.context); err != nil && cause != nil {
-		ended = fail(cause)
-		ended.Result = job.ResultInterrupted
-		return ended, nil
-	}
-	if err != nil {
-		return fail(err), nil
-	}
-	state, err := s.catalog.Jobs.State(n.context(), of.Name)
-	if err != nil {
-		return fail(err), nil
-	}
+	setup.Job.Name = of.Name
+	state, unknown := s.catalog.Jobs.State(n.context(), of.Name)
 	s.host(n, &setup, of.Effective().Schedule, state.Start)
-	if err := s.tellRetired(n.context(), &setup); err != nil {
-		return fail(err), nil
+	if err == nil {
+		err = unknown
+	}
+	if err == nil {
+		err = s.tellRetired(n.context(), &setup)
+	}
+	if err != nil {
+		return job.Fail(r.context, setup, err), nil
 	}
 	setup.Host.Leaving = func(ctx context.Context, target *repo.Repository) {
 		held = claimed(target, of.Name)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -308,4 +311,33 @@ func (l *lab) slow(machine string) (*sourcetest.Point, chan struct{}) {
 		}
 	})
 	return p, blocked
+}
+
+// A session that cannot be set up fails with the reason, and the script after the job is run and told.
+func TestSessionThatCannotBeSetUp(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		told := filepath.Join(l.t.TempDir(), "told")
+		l.job("offsite", "schedule: {mode: manual}\nscripts: {post: {run: [/bin/sh, -c, 'echo \"$FERRY_JOB $FERRY_SESSION $FERRY_RESULT: $FERRY_REASON\" >>"+told+"']}}")
+		l.with(func() { l.prepareErr = errors.New("no password") })
+		l.begin()
+		id, err := l.Start(l.t.Context(), "offsite", scheduler.Start{})
+		l.must(err)
+		l.pass(time.Minute)
+		if last := l.last("offsite", catalog.SessionFailed); last.ID != id || last.Reason != "no password" {
+			l.t.Errorf("it ended so: %+v", last)
+		}
+		text, err := os.ReadFile(told)
+		if want := fmt.Sprintf("offsite %d failed: no password\n", id); err != nil || string(text) != want {
+			l.t.Errorf("the script was told %q, not %q: %v", text, want, err)
+		}
+		phases, err := l.catalog.Sessions.Phases(l.t.Context(), id)
+		l.must(err)
+		var names []string
+		for _, phase := range phases {
+			names = append(names, phase.Name+" "+string(phase.State))
+		}
+		if got := strings.Join(names, ", "); got != "post-job script done, report done" {
+			l.t.Errorf("phases: %s", got)
+		}
+	})
 }
