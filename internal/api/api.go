@@ -297,6 +297,23 @@ type Orphaned struct {
 	Retention string `json:"retention"`
 }
 
+// Bandwidth is how much all jobs together may read and write across a network. Its version is its ETag.
+type Bandwidth struct {
+	// Limits as ferry serve --bandwidth takes them: a rate, such as "100Mbit/s", or behind a space also when it holds, such as
+	// "50Mbit/s mon-fri 08:00-18:00", by the server's clock. Of several the lowest that holds counts; none is no limit.
+	Limits []string `json:"limits"`
+	// Now is how many bytes may pass in a second at the moment; 0: any number.
+	Now int64 `json:"now"`
+	// Since is when somebody set them; zero: they are those of --bandwidth.
+	Since   time.Time `json:"since"`
+	Version int64     `json:"version"`
+}
+
+// SetBandwidth asks for other limits of all jobs together; none is no limit.
+type SetBandwidth struct {
+	Limits []string `json:"limits" maxItems:"100"`
+}
+
 // Health says whether the server lives, or is ready to work.
 type Health struct {
 	OK     bool     `json:"ok"`

@@ -19,6 +19,7 @@ const (
 	PathEvents      = "/v1/sessions/{id}/events"    // GET: server-sent events, each an Event, until the session has ended
 	PathRebuild     = "/v1/catalog/rebuild"         // POST Rebuild -> Rebuilt
 	PathRetire      = "/v1/machines/retire"         // POST Retire -> Retired
+	PathBandwidth   = "/v1/bandwidth"               // GET, PUT SetBandwidth, DELETE (both If-Match) -> Bandwidth
 	PathLive        = "/health/live"                // GET -> Health
 	PathReady       = "/health/ready"               // GET -> Health, 503 if not
 	PathMetrics     = "/metrics"                    // GET: Prometheus text format

@@ -19,7 +19,6 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/demo"
 	"ferry/internal/pace"
-	"ferry/internal/policy"
 	"ferry/internal/source/ferry"
 	"ferry/internal/storage"
 )
@@ -43,12 +42,10 @@ type app struct {
 	// credentials for a bucket, as an AWS credentials file has them; nil: those of the environment.
 	credentials []byte
 	// send and receive are the pace at which a repository is written to and a source is read; nil: as fast as it goes.
-	// receiveRate is what receive lets pass at the moment, in bytes a second, 0 any. limits are those of all jobs and repositories,
-	// and bandwidth is that of all together.
+	// receiveRate is what receive lets pass at the moment, in bytes a second, 0 any. limits are those of all jobs and repositories.
 	send, receive storage.Pace
 	receiveRate   func() int64
 	limits        *pace.Limits
-	bandwidth     policy.Bandwidth
 	// listed spares reading again what never changes of Ferry repositories that are listed as sources.
 	listed *ferry.Memory
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
@@ -127,7 +124,7 @@ Exit codes, the same for every command:
 	completeFolders(root, "cache-dir", "temp-dir")
 	a.keyFlags(root)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped "+strconv.Itoa(a.helpWidth())+" "))
-	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.holdCommand(), a.releaseCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.statusCommand(), a.sessionCommand(), a.machineCommand(), a.catalogCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
+	root.AddCommand(a.pointsCommand(), a.copyCommand(), a.restoreCommand(), a.verifyCommand(), a.forgetCommand(), a.holdCommand(), a.releaseCommand(), a.reclaimCommand(), a.compactCommand(), a.jobCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.statusCommand(), a.sessionCommand(), a.machineCommand(), a.bandwidthCommand(), a.catalogCommand(), a.repoCommand(), a.keyCommand(), a.adoptCommand(), a.serveCommand(), a.demoCommand())
 	return root
 }
 

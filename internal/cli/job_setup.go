@@ -108,7 +108,7 @@ func (r *resource) limits() []*pace.Limit {
 	}
 	limits := []*pace.Limit{r.app.limits.Limit("repository "+r.Name, r.Bandwidth)}
 	if isRemote(r.Location) {
-		limits = append(limits, r.ofJob, r.app.limits.Limit("all", r.app.bandwidth))
+		limits = append(limits, r.ofJob, r.app.limits.Limit(inAll, nil))
 	}
 	return limits
 }

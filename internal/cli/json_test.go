@@ -200,7 +200,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	if len(examples) != 35 {
+	if len(examples) != 36 {
 		t.Errorf("docs/json.md has examples for %d sections", len(examples))
 	}
 }
@@ -283,6 +283,7 @@ func noteServer(t *testing.T, note func(string, string), ferry func(int, ...stri
 	note("job enable", ferry(ExitDone, "job", "enable"))
 	note("machine retire", ferry(ExitDone, "machine", "retire", "web01"))
 	note("machine retire", ferry(ExitDone, "machine", "return", "web01"))
+	note("bandwidth", ferry(ExitDone, "bandwidth", "20MB/s"))
 	note("apply", ferry(ExitDone, "delete", "job", "offsite"))
 	noteBusy(t, note, badStatus())
 }

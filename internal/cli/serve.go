@@ -37,16 +37,11 @@ type serveFlags struct {
 }
 
 // bandwidthFlag takes limits as LIMIT or "LIMIT WHEN", by this machine's clock.
-type bandwidthFlag struct{ policy.Bandwidth }
+type bandwidthFlag []string
 
 func (f *bandwidthFlag) Set(text string) error {
-	rate, when, limited := strings.Cut(strings.TrimSpace(text), " ")
-	limit := policy.Limit{}
-	var err error
-	if limit.Rate, err = policy.ParseRate(rate); err == nil && limited {
-		limit.When, err = policy.ParseWindow([]string{strings.TrimSpace(when)}, time.Local)
-	}
-	f.Bandwidth = append(f.Bandwidth, limit)
+	_, err := policy.ParseLimit(text, time.Local)
+	*f = append(*f, text)
 	return err
 }
 
@@ -99,7 +94,6 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if os.Getenv("GOMEMLIMIT") == "" { // else an administrator has said it
 		debug.SetMemoryLimit(serverMemory)
 	}
-	a.bandwidth = f.bandwidth.Bandwidth
 	state, err := filepath.Abs(f.state)
 	if f.state == "" {
 		state = defaultStateDir()
@@ -126,7 +120,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	}
 	defer known.Close()
 	log := slog.New(slog.NewTextHandler(a.errOut, nil))
-	s := &service{app: a, allowed: allowed, log: log}
+	s := &service{app: a, allowed: allowed, bandwidth: f.bandwidth, log: log}
 	runs := scheduler.New(known, scheduler.Options{
 		Prepare: s.prepare, Configured: s.limit, Owner: ownerName(), Sole: true, Slots: f.slots, Log: log, Now: a.now(),
 	})
@@ -175,6 +169,7 @@ func wholeFolders(option string, given []string) ([]string, error) {
 type service struct {
 	app       *app
 	allowed   server.Allowed
+	bandwidth []string
 	log       *slog.Logger
 	scheduler *scheduler.Scheduler
 }
@@ -184,14 +179,15 @@ func (s *service) run(ctx context.Context, known *catalog.Catalog, state, socket
 	notify := notifierOf()
 	listening := make(chan struct{})
 	answers := server.New(server.Options{
-		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Bandwidth: s.app.bandwidth, Version: Version, Log: s.log,
+		Catalog: known, Scheduler: s.scheduler, Allowed: s.allowed, Bandwidth: s.bandwidth, Version: Version, Log: s.log,
 		Explanation: func(j policy.Job, e *job.Explanation) any { return describeExplanation(j, e) },
 		Future:      s.future,
 		Release:     s.scheduler.Release,
+		Limit:       func(b policy.Bandwidth) { s.app.limits.Set(inAll, b) },
 		Listening:   func() { close(listening) },
 		Now:         s.app.now(),
 	})
-	if impossible, err := answers.CheckBandwidth(ctx); err != nil {
+	if impossible, err := answers.HoldBandwidth(ctx); err != nil {
 		return err
 	} else if len(impossible) > 0 {
 		return hinted(usage("--bandwidth: %s", impossible[0].Text), impossible[0].Hint)
@@ -314,6 +310,9 @@ func (s *service) prepare(ctx context.Context, resources policy.Resources, name 
 func (s *service) future(ctx context.Context, resources policy.Resources, setup job.Setup, days int) (any, error) {
 	return s.unattended(setup.Job.Name).foresee(ctx, chosenJob{Job: setup.Job, resources: resources, folder: "/"}, setup, days)
 }
+
+// inAll names the limit of all jobs together.
+const inAll = "all"
 
 // limit makes the limits of jobs and repositories what the resources say, also for sessions in progress.
 func (s *service) limit(resources policy.Resources) {

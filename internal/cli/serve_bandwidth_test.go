@@ -29,8 +29,17 @@ func TestBandwidthInAll(t *testing.T) {
 		}
 	}
 	folder := t.TempDir()
+	var limits policy.Bandwidth
 	synctest.Test(t, func(t *testing.T) { // begins on a Saturday
-		a := &app{limits: &pace.Limits{}, bandwidth: f.Bandwidth}
+		a := &app{limits: &pace.Limits{}}
+		for _, text := range f {
+			limit, err := policy.ParseLimit(text, time.UTC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			limits = append(limits, limit)
+		}
+		a.limits.Set(inAll, limits)
 		took := func(locations ...string) time.Duration {
 			start := time.Now()
 			for _, location := range locations {

@@ -126,7 +126,7 @@ func TestNoServer(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"status"}, {"get"}, {"job", "run", "x"}, {"job", "stop"}, {"job", "explain"}, {"job", "resolve"}, {"job", "simulate"}, {"job", "show"}, {"session", "list"}, {"session", "follow", "1"},
-		{"catalog", "rebuild"}, {"delete", "job", "x"},
+		{"catalog", "rebuild"}, {"delete", "job", "x"}, {"bandwidth"},
 	} {
 		if _, errOut := run(t, ExitFailed, args...); !strings.Contains(errOut, "no server runs at ") || !strings.Contains(errOut, "ferry serve") {
 			t.Errorf("%v: %q", args, errOut)
@@ -564,6 +564,10 @@ func TestRealServer(t *testing.T) {
 		{"job disable", "job offsite: disabled\n"},
 		{"status", "No alarms, but not everything is enabled: job offsite\n"},
 		{"catalog rebuild vault", "vault: 1 point\n"},
+		{"bandwidth", "all jobs together: no limit; as the server was started\n"},
+		{"bandwidth 20MB/s", "all jobs together: 20MB/s; now 160Mbit/s; set "},
+		{"bandwidth none", "all jobs together: no limit; set "},
+		{"bandwidth default", "all jobs together: no limit; as the server was started\n"},
 	} {
 		if out, _ := run(t, ExitDone, append(strings.Fields(c.args), "--cache-dir", filepath.Join(dir, "cache"))...); !strings.Contains(out, c.want) {
 			t.Errorf("%s: no %q in\n%s", c.args, c.want, out)
@@ -571,6 +575,7 @@ func TestRealServer(t *testing.T) {
 	}
 	run(t, ExitUsage, "delete", "repository", "vault") // the job names it
 	run(t, ExitNothing, "job", "stop", "offsite")
+	run(t, ExitUsage, "bandwidth", "fast")
 	run(t, ExitUsage, "job", "simulate", "--days", "0")
 	run(t, ExitNothing, "job", "simulate", "other")
 	run(t, ExitNothing, "job", "show", "other")

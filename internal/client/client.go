@@ -134,6 +134,24 @@ func (c *Client) Retire(ctx context.Context, retire api.Retire) (retired api.Ret
 	return retired, err
 }
 
+// Bandwidth is how much all jobs together may read and write across a network.
+func (c *Client) Bandwidth(ctx context.Context) (bandwidth api.Bandwidth, err error) {
+	err = c.ask(ctx, http.MethodGet, api.PathBandwidth, nil, &bandwidth)
+	return bandwidth, err
+}
+
+// SetBandwidth has all jobs together keep to other limits than those of a version.
+func (c *Client) SetBandwidth(ctx context.Context, limits []string, version int64) (bandwidth api.Bandwidth, err error) {
+	err = c.askIf(ctx, ifMatch(version), http.MethodPut, api.PathBandwidth, api.SetBandwidth{Limits: limits}, &bandwidth)
+	return bandwidth, err
+}
+
+// ResetBandwidth has the limits be those again that the server was started with.
+func (c *Client) ResetBandwidth(ctx context.Context, version int64) (bandwidth api.Bandwidth, err error) {
+	err = c.askIf(ctx, ifMatch(version), http.MethodDelete, api.PathBandwidth, nil, &bandwidth)
+	return bandwidth, err
+}
+
 // Jobs returns where all jobs stand.
 func (c *Client) Jobs(ctx context.Context) (list []api.Job, err error) {
 	err = c.ask(ctx, http.MethodGet, api.PathJobs, nil, &list)

@@ -61,6 +61,15 @@ func ParseRate(text string) (Rate, error) {
 	return 0, fmt.Errorf("%q is not a rate such as 50Mbit/s or 10MB/s", text)
 }
 
+// ParseLimit reads a rate, or a rate and behind a space when it holds: "50Mbit/s mon-fri 08:00-18:00".
+func ParseLimit(text string, zone *time.Location) (limit Limit, err error) {
+	rate, when, limited := strings.Cut(strings.TrimSpace(text), " ")
+	if limit.Rate, err = ParseRate(rate); err == nil && limited {
+		limit.When, err = ParseWindow([]string{strings.TrimSpace(when)}, zone)
+	}
+	return limit, err
+}
+
 // String is the rate in the largest unit that shows it exactly, bits first: "50Mbit/s". It is what ParseRate reads.
 func (r Rate) String() string {
 	if r == 0 {

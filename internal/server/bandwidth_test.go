@@ -2,6 +2,7 @@ package server
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,22 +47,99 @@ func TestLimitsThatNoBucketKeeps(t *testing.T) {
 	f.applied(bucketYAML("pve") + "---\n" + jobYAML("offsite", "pve", "vault"))
 }
 
-// Where the limit in all is one that a bucket cannot be kept to, none is taken; and where a bucket is, the server says so as it starts.
+// begin has the limits of all jobs together hold, as when the server starts, and returns what is wrong with them.
+func (f *fixture) begin() string {
+	f.t.Helper()
+	problems, err := f.HoldBandwidth(f.t.Context())
+	must(f.t, err)
+	var texts []string
+	for _, p := range problems {
+		texts = append(texts, p.Text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Where the limit in all is one that a bucket cannot be kept to, none is taken; where a bucket is, such a limit is refused, and the
+// server says so as it starts.
 func TestLimitInAllThatNoBucketKeeps(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.Bandwidth = policy.Bandwidth{{Rate: 8e6 / 8}, {Rate: 1e6 / 8}} })
+	f := newFixture(t, func(o *Options) { o.Bandwidth = []string{"8Mbit/s", "1Mbit/s sat,sun 00:00-24:00"} })
 	f.applied(repositoryYAML("pve"))
-	if problems, err := f.CheckBandwidth(t.Context()); err != nil || problems != nil {
-		t.Errorf("of folders: %v, %v", problems, err)
+	if got := f.begin(); got != "" {
+		t.Errorf("of folders: %s", got)
 	}
 	f.refused(bucketYAML("vault"), api.Mistake{
-		Line: 3, Column: 11, Path: "location", Text: "of the limits of all jobs together, 1Mbit/s is lower than a bucket can be kept to", Hint: "ferry serve --bandwidth sets them: at least 4Mbit/s",
+		Line: 3, Column: 11, Path: "location", Text: "of the limits of all jobs together, 1Mbit/s is lower than a bucket can be kept to", Hint: "ferry bandwidth sets them: at least 4Mbit/s",
 	})
-	limits := f.Bandwidth
-	f.Bandwidth = nil
+	f.expect(200, "PUT", api.PathBandwidth, `{"limits": ["4Mbit/s"]}`, "If-Match", `"0"`)
 	f.applied(bucketYAML("vault"))
-	f.Bandwidth = limits
-	problems, err := f.CheckBandwidth(t.Context())
-	if err != nil || len(problems) != 1 || problems[0].Text != "1Mbit/s is lower than a bucket, repository vault, can be kept to" {
-		t.Errorf("of a bucket: %v, %v", problems, err)
+	for method, body := range map[string]string{"PUT": `{"limits": ["4Mbit/s", "3Mbit/s"]}`, "DELETE": ""} {
+		got := f.expect(422, method, api.PathBandwidth, body, "If-Match", "*")
+		if len(got.problem.Mistakes) != 1 || got.problem.Mistakes[0].Path != "limits[1]" || !strings.Contains(got.problem.Mistakes[0].Text, "repository vault") {
+			t.Errorf("%s: %s", method, got.body)
+		}
 	}
+	must(t, f.Catalog.Resources.Delete(t.Context(), kindBandwidth, allJobs, 2))
+	if got := f.begin(); got != "1Mbit/s is lower than a bucket, repository vault, can be kept to" {
+		t.Errorf("of a bucket: %s", got)
+	}
+}
+
+// The limits of all jobs together are changed while the server runs, hold after a restart in place of those of the options, and are
+// these again when somebody says so. Who changes them says which he knows.
+func TestBandwidthIsChanged(t *testing.T) {
+	var held []policy.Bandwidth
+	options := func(o *Options) {
+		o.Bandwidth, o.Limit = []string{"80MB/s"}, func(b policy.Bandwidth) { held = append(held, b) }
+	}
+	f := newFixture(t, options)
+	rates := func() (list []policy.Rate) {
+		for _, limits := range held {
+			for _, limit := range limits {
+				list = append(list, limit.Rate)
+			}
+			list = append(list, 0)
+		}
+		held = nil
+		return list
+	}
+	ask := func(status int, method, body string, header ...string) (b api.Bandwidth) {
+		t.Helper()
+		got := f.expect(status, method, api.PathBandwidth, body, header...)
+		if status == 200 {
+			f.read(got, &b)
+			if got.header.Get("ETag") != etag(b.Version) {
+				t.Errorf("%s has the ETag %s", got.body, got.header.Get("ETag"))
+			}
+		}
+		return b
+	}
+	want := func(what string, got api.Bandwidth, limits []string, now int64, set bool, told ...policy.Rate) {
+		t.Helper()
+		if !slices.Equal(got.Limits, limits) || got.Now != now || got.Since.IsZero() == set {
+			t.Errorf("%s: %+v", what, got)
+		}
+		if rates := rates(); !slices.Equal(rates, told) {
+			t.Errorf("%s: %v were to hold, not %v", what, rates, told)
+		}
+	}
+	f.begin()
+	want("at first", ask(200, "GET", ""), []string{"80MB/s"}, 80e6, false, 80e6, 0)
+	ask(428, "PUT", `{"limits": []}`)
+	ask(412, "PUT", `{"limits": []}`, "If-Match", `"7"`)
+	ask(422, "PUT", `{"limits": ["fast"]}`, "If-Match", "*")
+	ask(422, "PUT", `{"limits": ["1MB/s\nsun 00:00-24:00 mon"]}`, "If-Match", "*")
+	ask(422, "PUT", `{}`, "If-Match", "*")
+	set := ask(200, "PUT", `{"limits": [" 20MB/s ", "10MB/s  mon-sun\n00:00-24:00"]}`, "If-Match", `"0"`)
+	want("set", set, []string{"20MB/s", "10MB/s mon-sun 00:00-24:00"}, 10e6, true, 20e6, 10e6, 0)
+	if f.stored() != "" || f.expect(200, "GET", api.PathResources, "").body != "[]\n" {
+		t.Error("it is among the resources")
+	}
+	f.Server = New(f.Options)
+	f.begin()
+	want("after a restart", ask(200, "GET", ""), set.Limits, 10e6, true, 20e6, 10e6, 0)
+	ask(412, "DELETE", "", "If-Match", `"0"`)
+	want("none", ask(200, "PUT", `{"limits": []}`, "If-Match", etag(set.Version)), []string{}, 0, true, 0)
+	want("as at first", ask(200, "DELETE", "", "If-Match", "*"), []string{"80MB/s"}, 80e6, false, 80e6, 0)
+	want("and again", ask(200, "DELETE", "", "If-Match", `"0"`), []string{"80MB/s"}, 80e6, false, 80e6, 0)
+	want("set once more", ask(200, "PUT", `{"limits": ["30MB/s"]}`, "If-Match", `"0"`), []string{"30MB/s"}, 30e6, true, 30e6, 0)
 }

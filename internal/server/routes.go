@@ -40,7 +40,7 @@ func (s *Server) routes() http.Handler {
 }
 
 // isRequest names the types that clients send.
-var isRequest = map[string]bool{"Apply": true, "Document": true, "Start": true, "Stop": true, "Rebuild": true, "Retire": true}
+var isRequest = map[string]bool{"Apply": true, "Document": true, "Start": true, "Stop": true, "Rebuild": true, "Retire": true, "SetBandwidth": true}
 
 // operations registers the operations and returns their description, OpenAPI 3.1.
 func (s *Server) operations(router chi.Router) []byte {
@@ -56,6 +56,7 @@ func (s *Server) operations(router chi.Router) []byte {
 	s.jobOperations(described)
 	s.sessionOperations(described)
 	s.machineOperations(described)
+	s.bandwidthOperations(described)
 	s.serverOperations(described)
 	s.metricsOperation(router, described)
 	for name, schema := range described.OpenAPI().Components.Schemas.Map() {

@@ -42,8 +42,10 @@ type Options struct {
 	Release func(ctx context.Context, resources policy.Resources, job string) error
 	// Allowed says where may lie what resources name.
 	Allowed Allowed
-	// Bandwidth is the limit of all jobs together for what crosses a network.
-	Bandwidth policy.Bandwidth
+	// Bandwidth are the limits of all jobs together for what crosses a network, as [policy.ParseLimit] reads them, unless somebody
+	// has set others. Limit makes those that hold others at once; nil: nobody is told.
+	Bandwidth []string
+	Limit     func(policy.Bandwidth)
 	// Version is the program's.
 	Version string
 	// Listening, if not nil, is called once requests are taken.
@@ -64,6 +66,8 @@ type Server struct {
 	changing sync.Mutex
 	// leaving are the resources that are being deleted, by what describe calls them. For who holds changing.
 	leaving map[string]bool
+	// inAll is the limit of all jobs together that holds. For who holds changing.
+	inAll policy.Bandwidth
 	// read is what stored resources said when they were read last.
 	read policy.Memory
 	// requests is held for reading by each request in progress, and for good by a server that has ended.

@@ -290,6 +290,56 @@ func TestLimitOfTarget(t *testing.T) {
 	keeps(t, "the target", written.samples, sent, 9*mib)
 }
 
+// A session in progress keeps to a limit from when it is changed: its job's by applying that, and that of all jobs together by ferry
+// bandwidth, on the wire.
+func TestLimitsAreChangedWhileASessionRuns(t *testing.T) {
+	takesLong(t)
+	written := newMeter(t, shared.address, 0)
+	s := serve(t, "--bandwidth", "24MiB/s")
+	vault := written.location(shared.bucket(t, plain))
+	s.run(0, "repo", "init", vault)
+	source := disks(t, 360*mib, "one")
+	resources := func(limit string) []string {
+		return []string{repositoryOf("images", source, "[]"), repositoryOf("vault", vault, "[]"), jobOf("offsite", "images", "vault", limit)}
+	}
+	passed := func() int64 { // in five seconds, after what was under way
+		time.Sleep(2 * time.Second)
+		before := written.sent.Load()
+		time.Sleep(5 * time.Second)
+		return written.sent.Load() - before
+	}
+	const slow = 2 * mib
+	s.apply(resources("[{limit: 16MiB/s}]")...)
+	s.run(0, "job", "run", "offsite", "--detach", "--socket", s.socket)
+	for end := time.Now().Add(time.Minute); written.sent.Load() < 16*mib; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes were sent in a minute", written.sent.Load())
+		}
+	}
+	for _, c := range []struct {
+		what            string
+		slowed, hurried func()
+	}{
+		{"the job", func() { s.apply(resources("[{limit: 2MiB/s}]")...) }, func() { s.apply(resources("[]")...) }},
+		{"in all", func() { s.run(0, "bandwidth", "2MiB/s", "--socket", s.socket) }, func() { s.run(0, "bandwidth", "none", "--socket", s.socket) }},
+	} {
+		c.slowed()
+		got := passed()
+		t.Logf("%s: %.3f of the limit", c.what, float64(got)/5/slow)
+		if got > 5*slow*110/100 || got < 5*slow/2 {
+			t.Errorf("%s: %d bytes in five seconds, the limit is %d", c.what, got, int64(slow))
+		}
+		c.hurried()
+		if c.what == "the job" { // else it may be at its end
+			if got := passed(); got < 2*5*slow {
+				t.Errorf("%s: %d bytes in five seconds without its limit", c.what, got)
+			}
+		}
+	}
+	s.run(0, "session", "follow", "offsite", "--socket", s.socket)
+	s.run(0, "verify", vault)
+}
+
 // The limit of a bucket that two jobs read from holds for both together, though what is sent here comes before it is read.
 func TestLimitOfSource(t *testing.T) {
 	takesLong(t)
