@@ -246,19 +246,26 @@ func (s *served) ran(script string, session int64) int {
 var phases = []string{"pre-job script", "health check", "synchronize", "transform", "compact", "post-job script", "report"}
 
 // A server that is killed in any phase of a session goes on with that session when it starts again: under its number, without
-// hands, and all that the source had is in the target in the end. Scripts that had ended are not run again.
+// hands, and of each machine its newest point alone is in the target in the end: what retention gives up in it, it gives up once.
+// Scripts that had ended are not run again.
 func TestServerKilledInEachPhase(t *testing.T) {
 	for _, phase := range phases {
 		t.Run(phase, func(t *testing.T) {
 			s := newServed(t, 3, 40*mib)
+			more := 0
+			s.more = func() { // something to copy, and something to give up
+				more++
+				for n := range 2 {
+					s.machine(n, int64(23+more)*mib)
+				}
+			}
 			s.serve()
-			s.apply(s.full())
+			s.apply(strings.Replace(s.full(), "{points: 2}", "{points: 1}", 1))
 			s.session("offsite")
 			s.remember(time.Now().Add(-48 * time.Hour))
-			for n := range 2 { // something to copy, and something to give up
-				s.machine(n, 24*mib)
-			}
+			s.more()
 			session := s.kill(phase)
+			left := len(s.u.points(s.vault))
 			s.serve()
 			s.idle()
 			db := s.catalog()
@@ -268,6 +275,12 @@ func TestServerKilledInEachPhase(t *testing.T) {
 			}
 			if left := column(t, db, `SELECT COUNT(*) FROM tasks WHERE state IN ('running', 'waiting')`); left != "0" {
 				t.Errorf("%s tasks are left", left)
+			}
+			removed := column(t, db, `SELECT COALESCE(SUM(json_extract(counts, '$.removed')), 0) FROM phases WHERE session = $1 AND name = 'transform'`, session)
+			if given := left == len(s.want); given && phase == "transform" {
+				t.Log("it was killed after the points were given up, and before that was noted")
+			} else if removed != "2" {
+				t.Errorf("%s points were removed by its record; when it was killed there were %d", removed, left)
 			}
 			want := map[string]int{"pre": 1, "post": 1}
 			switch phase { // one that was cut off is run again
@@ -281,6 +294,9 @@ func TestServerKilledInEachPhase(t *testing.T) {
 			}
 			s.end(syscall.SIGTERM)
 			s.u.verified(s.vault)
+			if points := s.u.points(s.vault); len(points) != len(s.want) {
+				t.Errorf("%d points are left of %d machines", len(points), len(s.want))
+			}
 			for name, sum := range s.want {
 				out := filepath.Join(t.TempDir(), name)
 				s.u.want(0, "restore", s.vault, name, "--to", out)
