@@ -22,6 +22,7 @@ needed=(
 	qemu-system-x86_64 qemu-system-x86
 	virtnbdbackup virtnbdbackup
 	'/usr/lib/postgresql/*/bin/initdb' postgresql
+	promtool prometheus
 )
 
 missing() { # prints the packages of what is not there

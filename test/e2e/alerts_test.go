@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -96,5 +97,115 @@ func TestAlertsRules(t *testing.T) {
 		if !strings.Contains(string(metrics), "`"+name) {
 			t.Errorf("%s is no metric of docs/metrics.md", name)
 		}
+	}
+}
+
+// The rules of docs/alerts.md fire over series that call for it, each once it has been so for its time, and not before, nor where all is
+// well. After the server has ended its last figures stay, and only the age of the file tells.
+func TestAlertsRulesFire(t *testing.T) {
+	folder := t.TempDir()
+	for name, content := range map[string]string{"rules.yaml": fenced(t, "alerts.md", "yaml"), "test.yaml": `rule_files: [rules.yaml]
+evaluation_interval: 1m
+tests:
+  - name: all is well, and trouble that passes
+    interval: 1m
+    input_series:
+      - {series: 'ferry_info{version="0.1.0"}', values: '1x120'}
+      - {series: 'ferry_catalog_up', values: '1x20 0x10 1x90'}
+      - {series: 'node_textfile_mtime_seconds{file="/var/lib/node_exporter/ferry.prom"}', values: '0+60x120'}
+      - {series: 'ferry_machine_copy_too_old{job="offsite",machine="proxmox/100/x",name="web01"}', values: '0x50 1x3 0x70'}
+      - {series: 'ferry_alarms{level="critical",kind="rpo"}', values: '_x50 1x3 stale _x70'}
+      - {series: 'ferry_alarms{level="critical",kind="target"}', values: '_x50 1x3 stale _x70'}
+      - {series: 'ferry_alarms{level="warning",kind="lag"}', values: '_x20 1x20 stale _x80'}
+      - {series: 'ferry_repository_full_timestamp_seconds{repository="vault"}', values: '2592000x120'}
+    alert_rule_test:
+ALL
+  - name: a server that has ended
+    interval: 1m
+    input_series:
+      - {series: 'ferry_info{version="0.1.0"}', values: '1x120'}
+      - {series: 'ferry_catalog_up', values: '1x120'}
+      - {series: 'node_textfile_mtime_seconds{file="/var/lib/node_exporter/ferry.prom"}', values: '0+60x10 600x110'}
+    alert_rule_test:
+      - {eval_time: 40m, alertname: FerryDoesNotAnswer, exp_alerts: []}
+      - eval_time: 41m
+        alertname: FerryDoesNotAnswer
+        exp_alerts:
+          - exp_labels: {severity: critical, file: /var/lib/node_exporter/ferry.prom}
+            exp_annotations: {summary: "No Ferry server answers, or it cannot read its catalog"}
+  - name: no metrics at all
+    interval: 1m
+    input_series: []
+    alert_rule_test:
+      - {eval_time: 14m, alertname: FerryDoesNotAnswer, exp_alerts: []}
+      - eval_time: 15m
+        alertname: FerryDoesNotAnswer
+        exp_alerts:
+          - exp_labels: {severity: critical}
+            exp_annotations: {summary: "No Ferry server answers, or it cannot read its catalog"}
+  - name: a catalog that cannot be read
+    interval: 1m
+    input_series:
+      - {series: 'ferry_info{version="0.1.0"}', values: '1x60'}
+      - {series: 'ferry_catalog_up', values: '0x60'}
+      - {series: 'node_textfile_mtime_seconds{file="/var/lib/node_exporter/ferry.prom"}', values: '0+60x60'}
+    alert_rule_test:
+      - eval_time: 15m
+        alertname: FerryDoesNotAnswer
+        exp_alerts:
+          - exp_labels: {severity: critical}
+            exp_annotations: {summary: "No Ferry server answers, or it cannot read its catalog"}
+  - name: what needs a person
+    interval: 1m
+    input_series:
+      - {series: 'ferry_info{version="0.1.0"}', values: '1x120'}
+      - {series: 'ferry_machine_copy_too_old{job="offsite",machine="proxmox/100/x",name="web01"}', values: '0x20 1x100'}
+      - {series: 'ferry_machine_copy_too_old{job="offsite",machine="proxmox/101/y",name="db01"}', values: '0x120'}
+      - {series: 'ferry_alarms{level="critical",kind="rpo"}', values: '_x21 1x100'}
+      - {series: 'ferry_alarms{level="critical",kind="damage"}', values: '_x21 2x100'}
+      - {series: 'ferry_alarms{level="warning",kind="lag"}', values: '_x21 1x100'}
+      - {series: 'ferry_repository_full_timestamp_seconds{repository="vault"}', values: '604800x120'}
+      - {series: 'ferry_repository_full_timestamp_seconds{repository="large"}', values: '2592000x120'}
+    alert_rule_test:
+      - {eval_time: 25m, alertname: FerryCopyTooOld, exp_alerts: []}
+      - eval_time: 26m
+        alertname: FerryCopyTooOld
+        exp_alerts:
+          - exp_labels: {severity: critical, job: offsite, machine: proxmox/100/x, name: web01}
+            exp_annotations: {summary: "The copy that job offsite has of web01 is older than allowed, or there is none"}
+      - {eval_time: 25m, alertname: FerryAlarm, exp_alerts: []}
+      - eval_time: 26m
+        alertname: FerryAlarm
+        exp_alerts:
+          - exp_labels: {severity: critical, kind: damage}
+            exp_annotations: {summary: "Ferry: damage; ferry status says more"}
+      - {eval_time: 50m, alertname: FerryWarning, exp_alerts: []}
+      - eval_time: 51m
+        alertname: FerryWarning
+        exp_alerts:
+          - exp_labels: {severity: warning, kind: lag}
+            exp_annotations: {summary: "Ferry: lag; ferry status says more"}
+      - {eval_time: 59m, alertname: FerryRepositoryFillsUp, exp_alerts: []}
+      - eval_time: 60m
+        alertname: FerryRepositoryFillsUp
+        exp_alerts:
+          - exp_labels: {severity: warning, repository: vault}
+            exp_annotations: {summary: "Repository vault will be full in 6d 23h 0m 0s"}
+`} {
+		var none strings.Builder
+		for _, name := range []string{"FerryDoesNotAnswer", "FerryCopyTooOld", "FerryAlarm", "FerryWarning", "FerryRepositoryFillsUp"} {
+			for _, at := range []int{30, 45, 54, 58, 120} {
+				fmt.Fprintf(&none, "      - {eval_time: %dm, alertname: %s, exp_alerts: []}\n", at, name)
+			}
+		}
+		content = strings.Replace(content, "ALL\n", none.String(), 1)
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := exec.Command("promtool", "test", "rules", "test.yaml")
+	command.Dir = folder
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
