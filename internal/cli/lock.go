@@ -63,7 +63,15 @@ func lockRow(info repo.LockInfo) []string {
 	if info.Lock == nil {
 		return []string{"locked", "no"}
 	}
-	return []string{"locked", fmt.Sprintf("%s, everything until %s at least; what is copied, for %s", info.Lock.Mode, when(info.Until), policy.FormatDuration(time.Duration(info.Lock.Seconds)*time.Second))}
+	return []string{"locked", fmt.Sprintf("%s, everything until %s at least%s; what is copied, for %s", info.Lock.Mode, when(info.Until), butLost(info), policy.FormatDuration(time.Duration(info.Lock.Seconds)*time.Second))}
+}
+
+// butLost says what is not locked, as far as the log knows: what is not there cannot be.
+func butLost(info repo.LockInfo) string {
+	if info.Lost == 0 {
+		return ""
+	}
+	return ", but for what is missing of " + counted(info.Lost, "file") + " known to be lost or damaged"
 }
 
 // locksJSON is the output of repo locks.
@@ -91,7 +99,8 @@ deleted or replaced by anyone, this program included. With --check the storage i
 asked about every file that must be locked: packs, parity, points, keys, the log
 and the description. The exit code is 5 if one is missing, or not locked for as
 long as the repository's log says. With --extend everything that points need is locked for
-the repository's period from now on, as the next copy would do.`,
+the repository's period from now on, as the next copy would do. The exit code is 5 if
+something of it is missing: the rest is locked all the same.`,
 		Example:           "  ferry repo locks s3://backups/vault\n  ferry repo locks s3://backups/vault --check\n  ferry repo locks s3://backups/vault --extend",
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,
@@ -110,12 +119,18 @@ func (a *app) repoLocks(ctx context.Context, path string, extend, check bool) er
 		return err
 	}
 	defer repository.Close()
+	var missing []string
 	if extend {
-		if _, err := repository.ExtendLocks(ctx); err != nil {
+		if _, missing, err = repository.ExtendLocks(ctx); err != nil {
 			return err
 		}
 	}
 	described := locksJSON{Repository: describePlace(repository), Lock: describeLock(repository), Problems: []lockProblemJSON{}}
+	if !check { // else it is asked about all files
+		for _, name := range missing {
+			described.Problems = append(described.Problems, lockProblemJSON{File: name, Missing: true})
+		}
+	}
 	if check {
 		files, first, problems, err := repository.CheckLocks(ctx)
 		if err != nil {
@@ -161,7 +176,7 @@ func (a *app) printLocks(info repo.LockInfo, described locksJSON, check bool) {
 	if len(described.Problems) > 0 {
 		a.line("%s: by the log everything that points need is locked until %s at least, but it is not", info.Lock.Mode, when(info.Until))
 	} else {
-		a.line("%s: everything that points need is locked until %s at least", info.Lock.Mode, when(info.Until))
+		a.line("%s: everything that points need is locked until %s at least%s", info.Lock.Mode, when(info.Until), butLost(info))
 	}
 	a.line("each copy keeps its points for %s", policy.FormatDuration(time.Duration(info.Lock.Seconds)*time.Second))
 	for _, p := range described.Problems {

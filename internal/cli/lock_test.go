@@ -24,6 +24,10 @@ func TestPrintLocks(t *testing.T) {
 	}{
 		"none": {described: locksJSON{Repository: placeJSON{Location: "/v"}}, check: true, want: "the files of /v are not locked\n"},
 		"well": {info, locksJSON{}, false, "compliance: everything that points need is locked until " + when(until) + " at least\neach copy keeps its points for 30d\n"},
+		"some are lost": {
+			repo.LockInfo{Lock: info.Lock, Until: until, Lost: 1}, locksJSON{}, false,
+			"compliance: everything that points need is locked until " + when(until) + " at least, but for what is missing of 1 file known to be lost or damaged\neach copy keeps its points for 30d\n",
+		},
 		"checked": {
 			info, locksJSON{Files: 12, First: "2026-12-30T00:00:00Z"}, true,
 			"compliance: everything that points need is locked until " + when(until) + " at least\neach copy keeps its points for 30d\n" +
@@ -42,6 +46,10 @@ func TestPrintLocks(t *testing.T) {
 		}
 	}
 	if row := lockRow(info); row[1] != "compliance, everything until "+when(until)+" at least; what is copied, for 30d" {
+		t.Errorf("%q", row)
+	}
+	info.Lost = 2
+	if row := lockRow(info); row[1] != "compliance, everything until "+when(until)+" at least, but for what is missing of 2 files known to be lost or damaged; what is copied, for 30d" {
 		t.Errorf("%q", row)
 	}
 	if row := lockRow(repo.LockInfo{}); row[1] != "no" {
@@ -80,6 +88,14 @@ func TestLocksOfAFolder(t *testing.T) {
 	if !strings.Contains(said, "NOT LOCKED  log/000000000001: no lock") || strings.Contains(said, "MISSING") || !strings.Contains(hint, "--extend") {
 		t.Error(said, hint)
 	}
+	said, _ = run(t, ExitDone, "repo", "locks", vault, "--extend", "--passphrase-file", passphrase)
+	if !strings.Contains(said, "host: everything that points need is locked until ") {
+		t.Error(said)
+	}
+	if out, err := exec.Command("lsattr", entry).Output(); err != nil || !strings.Contains(strings.Fields(string(out))[0], "i") {
+		t.Errorf("not locked again: %s, %v", out, err)
+	}
+	run(t, ExitDone, "repo", "locks", vault, "--check")
 	keys, err := filepath.Glob(filepath.Join(vault, "keys", "*"))
 	if err != nil || len(keys) != 2 {
 		t.Fatal(keys, err)

@@ -45,6 +45,8 @@ type locks struct {
 	extended     map[string]bool
 	extendedTo   time.Time
 	extendedHead uint64
+	// missing are the files that the last extension did not find.
+	missing []string
 }
 
 // newLocks makes the store lock new files, if the description says so; nil if it does not. Of a store that cannot the error
@@ -106,37 +108,46 @@ func lockable(name string) bool {
 type LockInfo struct {
 	// Lock is nil if they are not.
 	Lock *Lock
-	// Until is until when all that the log names is locked at least, by the log; zero if nothing is yet.
+	// Until is until when all that the log names and that is there is locked at least, by the log; zero if nothing is yet.
 	Until time.Time
+	// Lost counts the packs and points of which the log says that they are lost or damaged as a whole.
+	Lost int
 }
 
 // LockInfo of the repository, from the log alone. CheckLocks asks the storage.
 func (r *Repository) LockInfo() LockInfo {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return LockInfo{Lock: r.description.Lock, Until: r.state.Locked}
+	return LockInfo{Lock: r.description.Lock, Until: r.state.Locked, Lost: len(notedLost(r.state))}
 }
 
-// ExtendLocks locks everything for the repository's period from now on, and returns until when it is locked. Files of which
-// the log says that they are locked are locked again: somebody may have unlocked them.
-func (r *Repository) ExtendLocks(ctx context.Context) (time.Time, error) {
+// ExtendLocks locks everything for the repository's period from now on, and returns until when it is locked, and the files that
+// should be and are missing. Files of which the log says that they are locked are locked again: somebody may have unlocked them.
+func (r *Repository) ExtendLocks(ctx context.Context) (until time.Time, missing []string, err error) {
 	if r.description.Lock == nil {
-		return time.Time{}, fmt.Errorf("%s: its files are not locked: that is chosen when a repository is made", r.store.Location())
+		return time.Time{}, nil, fmt.Errorf("%s: its files are not locked: that is chosen when a repository is made", r.store.Location())
 	}
 	if err := r.Writable(); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
 	if err := r.Refresh(ctx); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
-	until, err := r.extendLocks(ctx, true)
-	if err == nil && until.After(r.LockInfo().Until) {
-		err = r.commit(ctx, &commitlog.Payload{Locked: until}, nil)
+	needed, err := r.extendLocks(ctx, true)
+	if err == nil && needed.After(r.LockInfo().Until) {
+		err = r.commit(ctx, &commitlog.Payload{Locked: needed}, nil)
+	}
+	if err == nil {
+		err = r.Refresh(ctx) // others may have given up what is missing
 	}
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
-	return r.LockInfo().Until, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	missing = r.stillMissing()
+	slices.Sort(missing)
+	return r.state.Locked, missing, nil
 }
 
 // extendLocks locks everything that the state names until the end that is needed now, unless the log says that it is, or also
@@ -167,15 +178,19 @@ func (r *Repository) extendLocks(ctx context.Context, also bool) (*time.Time, er
 		}
 		names = append(names, keys...)
 	}
-	if err := r.lockAll(ctx, names, until); err != nil {
+	missing, err := r.lockAll(ctx, names, until)
+	if err != nil {
 		return nil, err
 	}
 	extended := make(map[string]bool, len(names))
 	for _, name := range names {
 		extended[name] = true
 	}
+	for _, name := range missing {
+		delete(extended, name)
+	}
 	r.locks.mu.Lock()
-	r.locks.extended, r.locks.extendedTo, r.locks.extendedHead = extended, until, head
+	r.locks.extended, r.locks.extendedTo, r.locks.extendedHead, r.locks.missing = extended, until, head, missing
 	r.locks.mu.Unlock()
 	return &until, nil
 }
@@ -238,23 +253,34 @@ func lockedFiles(state *commitlog.State, protected bool) []string {
 	return names
 }
 
-// lockAll locks files, several at once. A parity file that is not there is none to lock: it can be made again.
-func (r *Repository) lockAll(ctx context.Context, names []string, until time.Time) error {
+// lockAll locks files, several at once, and returns those that are not there, if they are of a kind of which one that is lost does not
+// make the others worthless: packs, parity and points. What is lost is to keep nobody from copying, and from healing it. Of keys one
+// that is not there any more was removed while they were listed.
+func (r *Repository) lockAll(ctx context.Context, names []string, until time.Time) (missing []string, err error) {
+	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2 * storage.ParallelReads(r.store))
 	for _, name := range names {
 		group.Go(func() error {
 			err := r.locks.locker.Lock(ctx, name, r.locks.how, until)
-			switch {
-			case errors.Is(err, storage.ErrNotExist) && path.Dir(name) == "parity":
-				return nil
-			case errors.Is(err, storage.ErrNotExist):
-				return fmt.Errorf("%w: %w", backup.ErrDamaged, err)
+			if !errors.Is(err, storage.ErrNotExist) {
+				return err
 			}
-			return err
+			switch folder, _, _ := strings.Cut(name, "/"); folder {
+			case "packs", "parity", "points", "keys":
+				mu.Lock()
+				defer mu.Unlock()
+				missing = append(missing, name)
+				return nil
+			}
+			return &backup.Error{
+				Offset: backup.NoOffset, Err: fmt.Errorf("%w: %w", backup.ErrDamaged, err),
+				Hint: "ferry verify " + r.store.Location() + " says what is lost; bring the file back from another copy of the repository",
+			}
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	return missing, err
 }
 
 // lockFor makes true what an entry with this payload would say of locks: what it adds is locked for as long as the rest, and
@@ -263,10 +289,11 @@ func (r *Repository) lockFor(ctx context.Context, payload *commitlog.Payload) er
 	if r.locks == nil {
 		return nil
 	}
-	until := r.state.Locked
+	until, added := r.state.Locked, r.lockedWith(payload)
 	var names []string
 	r.locks.mu.Lock()
-	if payload.Locked != nil && payload.Locked.After(until) {
+	extends := payload.Locked != nil && payload.Locked.After(until)
+	if extends {
 		until = *payload.Locked
 		for _, name := range lockedFiles(r.state, r.description.Parity != nil) {
 			if !r.locks.extended[name] || r.locks.extendedTo.Before(until) {
@@ -277,14 +304,28 @@ func (r *Repository) lockFor(ctx context.Context, payload *commitlog.Payload) er
 			names = append(names, commitlog.EntryName(n))
 		}
 	}
-	for _, name := range r.lockedWith(payload) {
+	for _, name := range added {
 		if r.locks.own[name].Before(until) {
 			names = append(names, name)
 		}
 	}
 	r.locks.floor = until // the entry, too, and whatever comes after it
 	r.locks.mu.Unlock()
-	return r.lockAll(ctx, names, until)
+	missing, err := r.lockAll(ctx, names, until)
+	if err != nil {
+		return err
+	}
+	for _, name := range missing { // parity can be made again
+		if slices.Contains(added, name) && path.Dir(name) != "parity" {
+			return fmt.Errorf("%w: %s, which was just written: %w", backup.ErrDamaged, name, storage.ErrNotExist)
+		}
+	}
+	if extends {
+		r.locks.mu.Lock()
+		r.locks.missing = missing
+		r.locks.mu.Unlock()
+	}
+	return nil
 }
 
 // lockedWith are the files that are locked with an entry: those it adds, and the parity of its packs.
@@ -298,17 +339,21 @@ func (r *Repository) lockedWith(payload *commitlog.Payload) []string {
 	return names
 }
 
-// lockedBy forgets the files of an entry that was committed. The caller holds r.mu.
+// lockedBy forgets the files of an entry that was committed, and tells of those that the extension with it did not find. The caller
+// holds r.mu.
 func (r *Repository) lockedBy(payload *commitlog.Payload) {
 	if r.locks == nil {
 		return
 	}
 	r.locks.mu.Lock()
-	defer r.locks.mu.Unlock()
 	for _, name := range r.lockedWith(payload) {
 		delete(r.locks.own, name)
 	}
 	if payload.Locked != nil {
 		r.locks.extended = nil
+	}
+	r.locks.mu.Unlock()
+	if payload.Locked != nil {
+		r.tellMissing()
 	}
 }

@@ -240,7 +240,7 @@ func TestLocks(t *testing.T) {
 		}
 		pass(before.Sub(clock))
 	}
-	if _, err := r2.ExtendLocks(t.Context()); err != nil || extending.committing != nil {
+	if _, _, err := r2.ExtendLocks(t.Context()); err != nil || extending.committing != nil {
 		t.Fatal(err)
 	}
 	store.lockedFor(t, r2.State(), r2.LockInfo().Until)
@@ -250,7 +250,7 @@ func TestLocks(t *testing.T) {
 
 	// Without a copy, on demand.
 	pass(30 * time.Hour)
-	if until, err := other.ExtendLocks(t.Context()); err != nil || !until.Equal(lock.End(now())) {
+	if until, missing, err := other.ExtendLocks(t.Context()); err != nil || len(missing) > 0 || !until.Equal(lock.End(now())) {
 		t.Errorf("extending: %v, %v", until, err)
 	}
 	store.lockedFor(t, other.State(), lock.End(now()))
@@ -265,7 +265,7 @@ func TestLocks(t *testing.T) {
 	if _, _, problems, err := other.CheckLocks(t.Context()); err != nil || len(problems) != 1 || problems[0].File != aPack(t, store) {
 		t.Errorf("one file is unlocked: %v, %v", problems, err)
 	}
-	if _, err := other.ExtendLocks(t.Context()); err != nil {
+	if _, _, err := other.ExtendLocks(t.Context()); err != nil {
 		t.Error(err)
 	}
 	store.lockedFor(t, other.State(), lock.End(now()))
@@ -342,7 +342,10 @@ func TestLocksAfterAnInterruptedRotation(t *testing.T) {
 	now = now.AddDate(0, 3, 0)
 	r = must(repo.Open(t.Context(), store, env))(t)
 	defer closeRepo(t, r)
-	until := must(r.ExtendLocks(t.Context()))(t)
+	until, _, err := r.ExtendLocks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{old["second"], old["second"] + ".recipient"} {
 		if store.locked[name].Before(until) {
 			t.Errorf("%s, which is needed, is locked until %v, want %v", name, store.locked[name], until)
