@@ -141,6 +141,7 @@ func (a *app) repoLocks(ctx context.Context, path string, extend, check bool) er
 			described.Problems = append(described.Problems, lockProblemJSON{File: p.File, Missing: p.Missing, Until: lockTime(p.Until)})
 		}
 	}
+	a.warnings(repository.Warnings())
 	described.Requests = a.requests()
 	if a.json {
 		err = a.printJSON(described)

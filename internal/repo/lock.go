@@ -133,6 +133,7 @@ func (r *Repository) ExtendLocks(ctx context.Context) (until time.Time, missing 
 	if err := r.Refresh(ctx); err != nil {
 		return time.Time{}, nil, err
 	}
+	r.checkRetention(ctx)
 	needed, err := r.extendLocks(ctx, true)
 	if err == nil && needed.After(r.LockInfo().Until) {
 		err = r.commit(ctx, &commitlog.Payload{Locked: needed}, nil)

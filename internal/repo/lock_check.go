@@ -26,6 +26,7 @@ type LockProblem struct {
 // CheckLocks asks the storage until when each file is locked that must be for as long as the log says (docs/format.md section
 // 15). It returns how many files it asked about, the first of their ends, and those that are not locked until then, or not there.
 func (r *Repository) CheckLocks(ctx context.Context) (files int, first time.Time, problems []LockProblem, err error) {
+	r.checkRetention(ctx)
 	if r.locks == nil {
 		return 0, time.Time{}, nil, nil
 	}

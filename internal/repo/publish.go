@@ -51,6 +51,7 @@ func (in *Ingest) publish(ctx context.Context, s *seal) error {
 		return in.publishMeasured(s)
 	}
 	r := in.repo
+	r.checkRetention(ctx)
 	payload := &commitlog.Payload{}
 	if err := in.publishPacks(ctx, s, payload); err != nil {
 		in.keepDurable(ctx, s, payload)

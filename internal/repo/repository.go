@@ -114,6 +114,8 @@ type Repository struct {
 	checkpointsKnown bool
 	// locks is nil where files are not locked.
 	locks *locks
+	// retentionAsked is done once the storage was asked whether it locks by itself.
+	retentionAsked sync.Once
 	// rememberedAt is the entry whose state this machine has in its cache; 0 for none.
 	rememberedAt uint64
 	// checkpointGeneration is that of the newest one's MAC.
@@ -155,6 +157,9 @@ type Repository struct {
 	leaseless bool
 }
 
+// prober is a store that can try whether it is fit for a repository.
+type prober interface{ Probe(context.Context) error }
+
 // Init makes a new repository in an empty store and opens it.
 func Init(ctx context.Context, store storage.Store, env Environment, options Options) (*Repository, error) {
 	algorithm := format.HashBLAKE3
@@ -167,7 +172,7 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 	if err := format.CheckBlockSize(options.BlockSize); err != nil {
 		return nil, err
 	}
-	if prober, ok := store.(interface{ Probe(context.Context) error }); ok {
+	if prober, ok := storage.As[prober](store); ok {
 		if err := prober.Probe(ctx); err != nil {
 			return nil, err
 		}
@@ -189,6 +194,7 @@ func Init(ctx context.Context, store storage.Store, env Environment, options Opt
 	}
 	r := newRepository(store, env, description, algorithm, ring)
 	r.locks = locks
+	r.retentionAsked.Do(func() {}) // the probe has
 	if err := r.begin(ctx, content); err != nil {
 		return nil, err
 	}

@@ -154,6 +154,7 @@ func (r *Repository) VerifyWith(ctx context.Context, options VerifyOptions) (*Ve
 	if err != nil {
 		return nil, err
 	}
+	r.checkRetention(ctx)
 	err = v.run(ctx)
 	v.proofs.save(context.WithoutCancel(ctx), r, true)
 	if err != nil {

@@ -135,6 +135,12 @@ type Locker interface {
 	LockedUntil(ctx context.Context, name string) (time.Time, error)
 }
 
+// RetentionChecker is implemented by stores whose owner can have them lock everything that is written, also later than Probe looked.
+type RetentionChecker interface {
+	// CheckRetention returns an error that wraps ErrUnsuitable, with what to do, if they do, and another if that cannot be asked.
+	CheckRetention(ctx context.Context) error
+}
+
 // LockedError is what deleting fails with while an object is locked.
 type LockedError struct {
 	Name  string

@@ -117,11 +117,34 @@ func TestUnsuitableBuckets(t *testing.T) {
 	if _, said := m.run(1, "repo", "init", shared.location(bucket), "--lock", "compliance", "--lock-for", "1h"); !strings.Contains(said, "default retention") {
 		t.Error(said)
 	}
+	if _, said := m.run(1, "repo", "init", shared.location(bucket)); !strings.Contains(said, "default retention") || !strings.Contains(said, "put-object-lock-configuration") {
+		t.Error(said)
+	}
+	for object := range shared.client.ListObjects(ctx, bucket, minio.ListObjectsOptions{WithVersions: true, Recursive: true}) {
+		t.Errorf("%s was left in a bucket that locks it", object.Key)
+	}
 	if _, said := m.run(1, "repo", "init", shared.location(shared.bucket(t, plain)), "--lock", "compliance", "--lock-for", "1h"); !strings.Contains(said, "object lock is not enabled") {
 		t.Error(said)
 	}
 	m.run(2, "repo", "init", shared.location(shared.bucket(t, locking)), "--lock", "compliance")
 	m.run(1, "repo", "init", shared.location(shared.bucket(t, locking)), "--lock", "host", "--lock-for", "1h")
+}
+
+// TestRetentionSetLater: who copies into a bucket that has a default retention by now, verifies it or looks at its locks is told.
+func TestRetentionSetLater(t *testing.T) {
+	bucket := shared.bucket(t, locking)
+	vault := shared.location(bucket)
+	m := newMachine(t)
+	m.run(0, "copy", disks(t, 1<<20, "web"), vault, "--create")
+	mode, days, unit := minio.Governance, uint(1), minio.Days
+	if err := shared.client.SetObjectLockConfig(t.Context(), bucket, &mode, &days, &unit); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"copy", disks(t, 2<<20, "db"), vault}, {"verify", vault}, {"repo", "locks", vault, "--check"}} {
+		if _, said := m.run(0, args...); strings.Count(said, "has a default retention") != 1 || !strings.Contains(said, "put-object-lock-configuration") {
+			t.Errorf("%q says %q", args, said)
+		}
+	}
 }
 
 // attack does to all objects of a bucket what a stolen key without the right to delete versions can do.

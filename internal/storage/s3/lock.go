@@ -3,6 +3,7 @@ package s3
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,7 @@ func (s *Store) CheckLock(ctx context.Context, how storage.Immutability) error {
 	enabled, byDefault, err := s.objectLock(ctx)
 	switch {
 	case err != nil:
-		return s.describe("asking for the object lock of", "", err)
+		return s.notTold(err)
 	case !enabled:
 		return unsuitable("%s: object lock is not enabled for bucket %s",
 			"make a bucket with it: aws s3api create-bucket --object-lock-enabled-for-bucket --bucket NAME (docs/s3.md)", s.location.text, s.location.Bucket)
@@ -53,6 +54,9 @@ func (s *Store) objectLock(ctx context.Context) (enabled, byDefault bool, err er
 	err = s.retry(ctx, 0, func(ctx context.Context) error {
 		status, mode, validity, _, err := s.client.GetObjectLockConfig(ctx, s.location.Bucket)
 		enabled, byDefault = status == "Enabled", mode != nil && *mode != "" || validity != nil && *validity > 0
+		if _, another := errors.AsType[xml.UnmarshalError](err); another {
+			return nil // a server that does not know the question has answered another one
+		}
 		return err
 	})
 	if isStatus(err, http.StatusNotFound) && !isCode(err, "NoSuchBucket") || isStatus(err, http.StatusNotImplemented) || isStatus(err, http.StatusMethodNotAllowed) ||
@@ -60,6 +64,31 @@ func (s *Store) objectLock(ctx context.Context) (enabled, byDefault bool, err er
 		return false, false, nil
 	}
 	return enabled, byDefault, err
+}
+
+// CheckRetention tells whether the bucket locks everything by itself, which can be set at any time. A server that does not know the
+// question has nothing of that kind; one that does not let these keys ask may have.
+func (s *Store) CheckRetention(ctx context.Context) error {
+	_, byDefault, err := s.objectLock(ctx)
+	switch {
+	case isStatus(err, http.StatusForbidden) || err != nil && classOf(err) == temporary:
+		return s.notTold(err)
+	case byDefault:
+		return s.defaultRetention()
+	}
+	return nil
+}
+
+// notTold is the error of a bucket of which it is not known whether it locks.
+func (s *Store) notTold(err error) error {
+	if !isCode(err, "AccessDenied", "AllAccessDisabled") {
+		return s.describe("asking for the object lock of", "", err)
+	}
+	response, _ := errors.AsType[minio.ErrorResponse](err)
+	return &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s: the keys may not ask whether bucket %s has a default retention: %s", s.location.text, s.location.Bucket, answer(response)),
+		Hint: "allow them s3:GetBucketObjectLockConfiguration on the bucket: such a retention would lock every version of files that change all the time (docs/s3.md)",
+	}
 }
 
 // LockNew makes what is published from now on locked.
@@ -151,6 +180,9 @@ func (s *Store) lockOf(ctx context.Context, name string, v version, err error) t
 
 // Probe tries whether the bucket is fit for a repository, with a small mark that it removes.
 func (s *Store) Probe(ctx context.Context) error {
+	if err := s.CheckRetention(ctx); err != nil { // first: it would lock the mark, too
+		return err
+	}
 	name := marksPrefix + "probe-" + randomMark()
 	if err := s.Put(ctx, name, []byte("probe")); err != nil {
 		return err
@@ -186,10 +218,6 @@ func (s *Store) Probe(ctx context.Context) error {
 	}
 	if string(found) != "probe" {
 		return s.ignores("create if absent: an object was replaced")
-	}
-	_, byDefault, err := s.objectLock(ctx)
-	if err == nil && byDefault {
-		return s.defaultRetention()
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ func TestProbeRefuses(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			query := r.URL.Query()
 			switch {
+			case query.Has("object-lock"):
+				w.WriteHeader(http.StatusNotImplemented)
 			case query.Has("uploads"):
 				_, _ = io.WriteString(w, `<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>`)
 			case r.Method == http.MethodPost:
