@@ -96,6 +96,25 @@ func TestLocksOfAFolder(t *testing.T) {
 		t.Errorf("not locked again: %s, %v", out, err)
 	}
 	run(t, ExitDone, "repo", "locks", vault, "--check")
+	source := t.TempDir()
+	if err := os.WriteFile(filepath.Join(source, "web.raw"), bytes.Repeat([]byte("disk"), 1<<18), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ExitDone, "copy", source, vault, "--passphrase-file", passphrase)
+	points, err := filepath.Glob(filepath.Join(vault, "points", "*", "*"))
+	if err != nil || len(points) != 1 {
+		t.Fatal(points, err)
+	}
+	if err := exec.Command("chattr", "-i", points[0]).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(points[0]); err != nil {
+		t.Fatal(err)
+	}
+	said, hint = run(t, ExitDamaged, "repo", "locks", vault, "--extend", "--passphrase-file", passphrase)
+	if strings.Count(said, "MISSING  ") != 1 || !strings.Contains(said, "MISSING  points/") || !strings.Contains(hint, "1 of them missing") || !strings.Contains(hint, "ferry verify") {
+		t.Error(said, hint)
+	}
 	keys, err := filepath.Glob(filepath.Join(vault, "keys", "*"))
 	if err != nil || len(keys) != 2 {
 		t.Fatal(keys, err)
@@ -109,7 +128,7 @@ func TestLocksOfAFolder(t *testing.T) {
 		}
 	}
 	said, hint = run(t, ExitDamaged, "repo", "locks", vault, "--check")
-	if strings.Count(said, "MISSING  keys/000001-") != 2 || !strings.Contains(hint, "2 of them missing") || !strings.Contains(hint, "ferry verify") {
+	if strings.Count(said, "MISSING  keys/000001-") != 2 || !strings.Contains(hint, "3 of them missing") || !strings.Contains(hint, "ferry verify") {
 		t.Error(said, hint)
 	}
 }
