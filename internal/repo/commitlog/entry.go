@@ -205,12 +205,11 @@ func encode(hasher *format.Hasher, magic format.Magic, context format.Context, n
 	raw = binary.LittleEndian.AppendUint64(raw, n)
 	raw = append(raw, link[:]...)
 	raw = append(raw, 0, 0, 0, 0) // the payload's length
-	out := bytes.NewBuffer(raw)   // the payload may be large: one copy of it less than by json.Marshal
-	if err := json.NewEncoder(out).Encode(payload); err != nil {
+	raw, err := appendPayload(raw, payload)
+	if err != nil {
 		return nil, Head{}, err
 	}
 	payload.Generation = generation
-	raw = bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 	binary.LittleEndian.PutUint32(raw[headerSize-4:], uint32(len(raw)-headerSize))
 	mac, err := hasher.MAC(format.InfoLog, generation, raw)
 	if err != nil {
