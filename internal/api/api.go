@@ -103,7 +103,7 @@ type Session struct {
 	Boundary time.Time `json:"boundary"`
 	Began    time.Time `json:"began"`
 	Ended    time.Time `json:"ended"`
-	// State is one of running, waiting, done, partial, failed, stopped, not run.
+	// State is one of running, waiting, done, partial, expired, failed, stopped, not run.
 	State  string `json:"state"`
 	Phase  string `json:"phase"`
 	Reason string `json:"reason"`

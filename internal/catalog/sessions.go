@@ -20,6 +20,8 @@ const (
 	SessionDone    SessionState = "done"
 	// SessionPartial: some machines failed.
 	SessionPartial SessionState = "partial"
+	// SessionExpired: its time ended, and machines still waited. Nothing failed.
+	SessionExpired SessionState = "expired"
 	SessionFailed  SessionState = "failed"
 	SessionStopped SessionState = "stopped"
 	// SessionNotRun: its time passed while nothing could run.

@@ -246,7 +246,7 @@ func endedWithoutReport(s api.Session) error {
 		text += ": " + readable(s.Reason)
 	}
 	switch s.State {
-	case "done":
+	case "done", "expired":
 		return nil
 	case "partial":
 		return exitWith(ExitSomeFailed, text, s.ID, printable(s.Job), s.State)

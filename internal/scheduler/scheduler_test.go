@@ -142,7 +142,7 @@ func TestBoundaryEndsWaiting(t *testing.T) {
 		}
 		l.pass(2 * time.Hour)
 		sessions := l.sessions("offsite")
-		if len(sessions) != 2 || sessions[0].State != catalog.SessionPartial || !sessions[0].Ended.Equal(start.Add(2*time.Hour)) || sessions[1].State != catalog.SessionWaiting {
+		if len(sessions) != 2 || sessions[0].State != catalog.SessionExpired || !sessions[0].Ended.Equal(start.Add(2*time.Hour)) || sessions[1].State != catalog.SessionWaiting {
 			l.t.Fatalf("sessions %+v", sessions)
 		}
 		unlock()

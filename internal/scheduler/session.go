@@ -269,7 +269,7 @@ func (s *Scheduler) end(n *record, ended *job.Session, held map[backup.PointID]b
 	s.watched(n.run.resources, ended)
 	n.tellSession()
 	level := s.log.Info
-	if state != catalog.SessionDone {
+	if state != catalog.SessionDone && state != catalog.SessionExpired {
 		level = s.log.Warn
 	}
 	level("session ended", "job", session.Job, "session", session.ID, "state", state, "reason", ended.Reason,
@@ -326,7 +326,7 @@ func endState(s *job.Session) catalog.SessionState {
 		return catalog.SessionStopped
 	case job.ResultWaits: // what it waited for did not come in its time
 		if s.Target.State == job.StateReady && !s.SourcesWait() {
-			return catalog.SessionPartial
+			return catalog.SessionExpired
 		}
 	case job.ResultFailed, job.ResultRefused, job.ResultAborted:
 	}

@@ -45,7 +45,7 @@ var (
 	metricBegan    = gauge("job_last_session_begin_timestamp_seconds", "When the last session of a job that has ended began.", "job")
 	metricEnded    = gauge("job_last_session_end_timestamp_seconds", "When it ended.", "job")
 	metricDuration = gauge("job_last_session_duration_seconds", "How long it took.", "job")
-	metricState    = gauge("job_last_session_state", "1, with how it ended: done, partial, failed, stopped or not run.", "job", "state")
+	metricState    = gauge("job_last_session_state", "1, with how it ended: done, partial, expired, failed, stopped or not run.", "job", "state")
 	metricOutcome  = gauge("job_last_session_points", "Points that it copied, claimed, failed to copy, and gave up.", "job", "outcome")
 	metricDamaged  = gauge("job_last_session_damaged_points", "Points of the job that cannot be restored whole, as it found them.", "job")
 	metricRead     = gauge("job_last_session_read_bytes", "What it read from sources.", "job")

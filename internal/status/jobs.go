@@ -25,9 +25,10 @@ const (
 
 // past is what a job's last sessions came to.
 type past struct {
-	// last is the newest session that has ended, ran the newest that ran; nil: there is none.
-	last, ran *catalog.Session
-	// failing counts the sessions in a row, up to ran, that ended as it did, since the first of them ended.
+	// last is the newest session that has ended, ran the newest that ran, tried the newest of those that says how machines fare; nil:
+	// there is none. One whose time ended before it copied anything, as with a closed window, does not.
+	last, ran, tried *catalog.Session
+	// failing counts the sessions in a row, up to tried, that ended as it did, since the first of them ended.
 	failing int
 	since   time.Time
 	// report is that of ran; nil: there is none.
@@ -97,12 +98,18 @@ func (l *looker) past(ctx context.Context, name string) (p past, err error) {
 		if p.last == nil {
 			p.last = &session
 		}
-		switch {
-		case session.State == catalog.SessionNotRun:
+		if session.State == catalog.SessionNotRun {
 			continue
-		case p.ran == nil:
+		}
+		if p.ran == nil {
 			p.ran = &session
-		case p.ran.State != session.State:
+		}
+		switch {
+		case session.State == catalog.SessionExpired && session.Counts["copied"]+session.Counts["claimed"] == 0:
+			continue
+		case p.tried == nil:
+			p.tried = &session
+		case p.tried.State != session.State:
 			return l.reported(ctx, p)
 		}
 		p.failing++
@@ -182,24 +189,31 @@ func history(state catalog.JobState) policy.History {
 func (l *looker) judgeJob(j policy.Job, p past) {
 	l.judgeSchedule(j, p)
 	l.judgeWait(j, p)
-	if p.ran == nil {
-		return
+	if p.tried != nil {
+		l.judgeResult(j, p)
 	}
+	if p.report != nil {
+		l.judgeReport(j, p)
+	}
+}
+
+// judgeResult raises the alarm of sessions that failed. One whose time ended, while machines waited, raises none: the ages of the copies
+// tell what has waited for too long. It ends the alarm of one that failed as a whole before, since it came further, and only if it copied
+// something that of one which failed with some machines.
+func (l *looker) judgeResult(j policy.Job, p past) {
 	result, reason := resultOf(p)
 	alarm := api.Alarm{Kind: "failed", Job: j.Name, Since: p.since, Text: fmt.Sprintf("the last session %s: %s", result, cmp.Or(reason, "no reason was given"))}
 	if p.failing > 1 {
 		alarm.Text = fmt.Sprintf("the last %s sessions %s; the last: %s", numbered(p.failing), result, cmp.Or(reason, "no reason was given"))
 	}
-	ofTarget := p.report != nil && (p.report.Result == job.ResultWaits || p.report.Result == job.ResultRefused) && p.report.Target.State != job.StateReady
+	newest := p.tried == p.ran
+	ofTarget := newest && p.report != nil && (p.report.Result == job.ResultWaits || p.report.Result == job.ResultRefused) && p.report.Target.State != job.StateReady
 	switch {
 	case ofTarget: // which is an alarm of its own
-	case p.ran.State == catalog.SessionFailed:
+	case newest && p.tried.State == catalog.SessionFailed:
 		l.alarm(critical, alarm)
-	case p.ran.State == catalog.SessionPartial:
+	case p.tried.State == catalog.SessionPartial:
 		l.alarm(warning, alarm)
-	}
-	if p.report != nil {
-		l.judgeReport(j, p)
 	}
 }
 
@@ -211,13 +225,13 @@ func numbered(n int) string {
 	return fmt.Sprint(n)
 }
 
-// resultOf is how the last session that ran ended, in words that follow its name.
+// resultOf is how the last session ended that tried, in words that follow its name.
 func resultOf(p past) (result, reason string) {
-	result, reason = "failed", p.ran.Reason
-	if p.ran.State == catalog.SessionPartial {
+	result, reason = "failed", p.tried.Reason
+	if p.tried.State == catalog.SessionPartial {
 		result = "did not succeed with all machines"
 	}
-	if p.report == nil {
+	if p.report == nil || p.tried != p.ran {
 		return result, reason
 	}
 	switch p.report.Result {

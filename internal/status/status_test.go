@@ -315,6 +315,34 @@ func TestLastSession(t *testing.T) {
 	}
 }
 
+// A session whose time ended while machines waited raises no alarm, nor does it end that of machines that failed before, unless it has
+// copied something.
+func TestWaitingIsNoAlarm(t *testing.T) {
+	s := newSite(t, strings.Replace(siteYAML, `every: 1d, at: "22:00"`, `every: 1h`, 1))
+	s.selects("offsite", day(9, 22), 2)
+	s.mirror("vault", point(0, day(9, 21), "offsite"), point(1, day(9, 21), "offsite"))
+	waited := job.Session{Result: job.ResultWaits, Reason: "1 of 2 machines wait: vm0"}
+	next := 0
+	ended := func(state catalog.SessionState, report job.Session, want ...string) {
+		t.Helper()
+		s.ran("offsite", day(10, next), state, report)
+		next++
+		s.now = day(10, next).Add(time.Minute)
+		s.wantAlarms(want...)
+	}
+	ended(catalog.SessionExpired, waited)
+	ended(catalog.SessionFailed, job.Session{Result: job.ResultFailed, Reason: "2 of 2 machines failed: vm0, vm1"}, "critical failed offsite: the last session failed: 2 of 2 machines failed: vm0, vm1, since 03-10 02:00")
+	ended(catalog.SessionExpired, waited)
+	failed := "warning failed offsite: the last session did not succeed with all machines: 1 of 2 machines failed: vm1, since 03-10 04:00"
+	ended(catalog.SessionPartial, job.Session{Result: job.ResultPartly, Reason: "1 of 2 machines failed: vm1"}, failed)
+	ended(catalog.SessionExpired, waited, failed)
+	lease := s.begin("offsite", day(10, next))
+	s.must(s.catalog.Sessions.End(t.Context(), lease, catalog.SessionExpired, waited.Reason, catalog.Counts{"copied": 1}))
+	if got := s.wantAlarms(); got.Jobs[0].Last.State != "expired" {
+		t.Errorf("the last session: %+v", got.Jobs[0].Last)
+	}
+}
+
 // A copy that a machine has under another id, by target.map, is one: the catalog has it for the other machine.
 func TestMappedCopies(t *testing.T) {
 	s := newSite(t, siteYAML)
