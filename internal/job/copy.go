@@ -167,6 +167,10 @@ type copier struct {
 	shared *filling
 	// failed is what ended the copy as a whole.
 	failed error
+	// underWay are the points that are being copied, and how far that is; nil: nothing is read yet. gained are the steps of which a copy has
+	// stored something, whatever became of it.
+	underWay map[backup.PointID]*mover.Progress
+	gained   map[int]bool
 }
 
 // filling is an ingest, and what moves points into it.
@@ -183,7 +187,7 @@ func newCopier(to *repo.Repository, options Options) *copier {
 		options.Job = policy.ManualJob
 	}
 	alone := gate{slots: NewSlots(1), limits: func(int) limits { return nil }, waits: func(Wait) {}}
-	return &copier{to: to, options: options, gate: alone}
+	return &copier{to: to, options: options, gate: alone, underWay: map[backup.PointID]*mover.Progress{}, gained: map[int]bool{}}
 }
 
 // add adds a step, and how its point is copied if it is to be.
@@ -275,7 +279,7 @@ func (c *copier) fill(ctx context.Context, whole bool) (*filling, error) {
 	c.now.add(ingest)
 	return &filling{ingest, mover.New(ingest, mover.Options{
 		Codec: c.options.Codec, TempDir: c.options.TempDir, Job: c.options.Job, Flags: c.options.Flags, Seeded: c.options.Seeded,
-		AtOnce: c.atOnce, Progress: c.options.Started,
+		AtOnce: c.atOnce, Progress: c.started,
 	})}, nil
 }
 
@@ -311,6 +315,7 @@ func (c *copier) close(ctx context.Context, f *filling) error {
 }
 
 func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, i int, last bool) {
+	defer c.begin(i)()
 	from, p := c.works[i].from, c.works[i].point
 	finish := func(result mover.Result, err error) {
 		if err != nil && c.now.asked() {

@@ -30,8 +30,9 @@ type Host struct {
 	// Interval that the session is of; the zero value: the one in which it begins. Once it has ended nothing is waited for any
 	// more, and no points are looked for beyond those that were chosen. Until then a target that is not ready is waited for too.
 	Interval policy.Interval
-	// Over, if not nil, says that the interval has ended though the clock does not: it was set back since.
-	Over func() bool
+	// Over, if not nil, is closed once the interval has ended and the job's next one begins as soon as this session has ended: copies in
+	// progress end then after a checkpoint, and go on in that one. It is so also where the clock was set back since.
+	Over <-chan struct{}
 	// Awaits: the session is the interval's own, so a job that looks forward waits until its end for the points of machines that have
 	// made none since it began.
 	Awaits bool
@@ -116,7 +117,7 @@ func (r *runner) targetID() string {
 // expired is true once the interval has ended that whoever keeps the schedule gave.
 func (r *runner) expired() bool {
 	ends := r.Host.Interval.Ends
-	return !ends.IsZero() && (!r.Now().Before(ends) || r.Host.Over != nil && r.Host.Over())
+	return !ends.IsZero() && (!r.Now().Before(ends) || r.isOver())
 }
 
 // left is how long may be waited still.

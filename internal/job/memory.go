@@ -46,6 +46,9 @@ type memory struct {
 	Begun    []backup.PointID `json:"begun,omitempty"`
 	// Selected are as it was last selected each machine of which the job has no point.
 	Selected []backup.Machine `json:"selected,omitempty"`
+	// Skipped are the ids of machines of which the last copies were to be some and came to nothing, in the order in which they begin first
+	// the next time.
+	Skipped []string `json:"skipped,omitempty"`
 	// Turns are by the machine's id the last intervals that took points of it.
 	Turns map[string][]policy.Turn `json:"turns,omitempty"`
 }
@@ -100,10 +103,11 @@ func (r *runner) remember(ctx context.Context) error {
 	r.rememberRetired(ctx)
 	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
 	left := r.memory
-	// What is missed least goes first: nothing is told of machines that are always behind, or drop out before they were copied; a copy that was killed begins anew; it
-	// takes longer to believe that a machine has gone. What a person has said goes last.
+	// What is missed least goes first: nothing is told of machines that are always behind, or drop out before they were copied; who had
+	// no turn is not the first; a copy that was killed begins anew; it takes longer to believe that a machine has gone. What a
+	// person has said goes last.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Turns = nil }, func() { left.Selected = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
+		func() {}, func() { left.Turns, left.Skipped = nil, nil }, func() { left.Selected = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
 		func() { left = memory{Started: left.Started, Instead: left.Instead, Retired: left.Retired} },
 		func() { left.Retired = nil },
 		func() { record.Document = "" },

@@ -99,6 +99,8 @@ type runner struct {
 	listed   chan struct{}
 	// cuts is how often the listing of a source, by its number, has ended copies.
 	cuts map[int]int
+	// appearedBefore is how often copies were ended for a point that had appeared.
+	appearedBefore int
 	// looked is how long the last look took.
 	looked time.Duration
 	// stands is since when nothing is left to do but to wait for a source that does not answer; zero: something is.

@@ -106,7 +106,7 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	if err := r.claimThere(ctx, v.plan); err != nil {
 		return never, err
 	}
-	todo := r.todo(v.plan)
+	todo := r.inTurn(r.todo(v.plan))
 	if r.endBackfills(v.plan, todo) {
 		return atOnce, nil
 	}
@@ -174,7 +174,9 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	r.stands = time.Time{}
 	copying, end := r.untilListed(open)
 	defer end()
-	retry, err := r.copyAll(copying, v.opened, todo)
+	copying, cut := context.WithCancelCause(copying)
+	defer cut(nil)
+	retry, err := r.copyAll(copying, cut, v.opened, todo, r.awaited(v.plan))
 	switch {
 	case ctx.Err() != nil:
 		return never, ctx.Err()
@@ -185,6 +187,13 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 	case errors.Is(context.Cause(copying), errListed):
 		r.noteCuts()
 		return goesOn, nil
+	case errors.Is(context.Cause(copying), errAppeared):
+		r.appearedBefore++
+		return goesOn, nil
+	case errors.Is(context.Cause(copying), errExpired):
+		phase.State, phase.Reason = PhaseWaits, errExpired.Error()
+		r.waitAll(todo, expiredText)
+		return never, nil
 	case err != nil && stateOf(err) == StateUnreadable && r.targetTries < maxAttempts-1:
 		r.targetTries++
 		r.warnOnce("the target: " + err.Error())

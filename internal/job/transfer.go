@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"ferry/internal/backup"
@@ -13,8 +14,11 @@ import (
 )
 
 // copyAll copies points, those of several machines at once as far as there are slots, and says whether there was trouble that
-// trying again may help with. The error is one of the target.
-func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []plan.IntervalStep) (retry bool, err error) {
+// trying again may help with. The error is one of the target. Points of awaited machines may end the copies by cut, as the end of the interval
+// does.
+func (r *runner) copyAll(
+	ctx context.Context, cut context.CancelCauseFunc, opened []*registry.Source, todo []plan.IntervalStep, awaited map[backup.MachineKey]bool,
+) (retry bool, err error) {
 	c := newCopier(r.target, r.Copy)
 	c.gate = gate{slots: r.Host.Slots, of: r.Job.Name, limits: r.limits, waits: r.waits}
 	points := make([]map[backup.PointID]source.Point, len(opened))
@@ -35,7 +39,11 @@ func (r *runner) copyAll(ctx context.Context, opened []*registry.Source, todo []
 		}
 		lanes[lane] = append(lanes[lane], i)
 	}
+	end := r.untilOthersAreDue(ctx, c, awaited, cut)
 	report, err := c.copy(ctx, lanes)
+	end()
+	cause := context.Cause(ctx)
+	r.noteSkipped(todo, report.Steps, c, errors.Is(cause, errListed) || errors.Is(cause, errAppeared))
 	for _, text := range report.Warnings {
 		r.warnOnce(text)
 	}

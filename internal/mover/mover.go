@@ -64,7 +64,18 @@ type Progress struct {
 	// Total is the size of the point's objects in bytes as far as known; Done is how much of it is dealt with: read,
 	// known to be zeros, or unchanged. Kept is how much is written down in the repository: an interruption does not lose it.
 	Total, Done, Kept atomic.Int64
+	// gained counts the blocks that this copy has stored and no earlier one had, again those that earlier ones had and that it reads again:
+	// of objects that can only be read from their beginning.
+	gained, again atomic.Int64
 }
+
+// Gained is true once the copy has stored something that no earlier one had.
+func (p *Progress) Gained() bool { return p.gained.Load() > 0 }
+
+// Ahead is true while nothing that earlier copies have stored is read again, and else once the copy has gained at least as much as that. One
+// that is interrupted before, again and again, may come to the same place each time, and never to its end. One that is only interrupted
+// when it is ahead reads no more again, in all, than the point has.
+func (p *Progress) Ahead() bool { return p.gained.Load() >= p.again.Load() }
 
 // Mover copies points into one repository through one ingest. As many as its options say may be copied at once: what they
 // share of blocks is stored once.
@@ -245,6 +256,19 @@ func (t *task) count(plain int64, took int) {
 	}
 }
 
+// noted notes that a block is stored, or was: what an interruption does not lose as soon as it is written down. Zeros of what is read from its
+// beginning are no progress: an earlier copy may have noted them in whatever pieces.
+func (t *task) noted(o *object, number int64, id repo.ID, length int64) error {
+	if err := o.put(number, id, length); err != nil {
+		return err
+	}
+	if !o.done.get(number) && (!id.IsZero() || o.resumable()) {
+		t.progress.gained.Add(1)
+	}
+	t.record.Stored(o.index, number, length, id)
+	return nil
+}
+
 func (t *task) run(ctx context.Context) (err error) {
 	if err := t.prepare(ctx); err != nil {
 		return err
@@ -291,6 +315,10 @@ func (t *task) prepare(ctx context.Context) error {
 	var err error
 	t.record, err = ingest.BeginTask(ctx, t.point.ID, t.point.Machine.Key, t.content.Validator(), func(done repo.Done) error {
 		if done.Object < 0 || done.Object >= len(t.objects) {
+			return nil
+		}
+		if o := t.objects[done.Object]; !o.resumable() {
+			t.progress.again.Add(o.readsAgain(done))
 			return nil
 		}
 		kept, err := t.objects[done.Object].resume(done)

@@ -234,11 +234,7 @@ func (k *taking) done(of batch, block repo.Block, taken repo.Taken) error {
 		k.task.whole.Add(1)
 	}
 	k.task.count(block.Length, taken.Took)
-	if err := k.object.put(number, block.ID, block.Length); err != nil {
-		return err
-	}
-	k.task.record.Stored(k.object.index, number, block.Length, block.ID)
-	return nil
+	return k.task.noted(k.object, number, block.ID, block.Length)
 }
 
 func (k *taking) place(err error) error {

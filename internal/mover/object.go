@@ -55,11 +55,31 @@ func (o *object) put(number int64, id repo.ID, length int64) error {
 	return o.blocks.Add(record)
 }
 
+// resumable is true if a copy goes on behind what an interrupted one has stored of the object. Others read it again from its beginning.
+func (o *object) resumable() bool {
+	return o.Access == source.AccessRandom && !o.Shifting && o.Size > 0
+}
+
+// readsAgain notes blocks that an interrupted copy stored of an object that is read again, and returns how many of them are new to it. Only
+// zeros make runs, which do not count.
+func (o *object) readsAgain(done repo.Done) int64 {
+	if done.ID.IsZero() || done.Count != 1 || o.done.get(done.First) {
+		return 0
+	}
+	if o.done.room == nil { // the size may not be known, and the numbers are what a file says
+		room := againPages
+		o.done.room = &room
+	}
+	o.done.set(done.First)
+	return 1
+}
+
+// againPages is how many pages the blocks of an object take at most that are read again: 16 MiB. What is beyond counts as if it had not been
+// stored before.
+const againPages = 4096
+
 // resume takes over blocks that an interrupted copy stored, and returns how many bytes they have.
 func (o *object) resume(done repo.Done) (bytes int64, err error) {
-	if o.Access != source.AccessRandom || o.Shifting || o.Size <= 0 {
-		return 0, nil
-	}
 	blocks := (o.Size-1)/o.blockSize + 1
 	for n := done.First; n < blocks && n-done.First < done.Count; n++ {
 		if o.done.get(n) {

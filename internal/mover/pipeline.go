@@ -260,7 +260,7 @@ func (p *pipeline) store(ctx context.Context, r run, codec repo.Codec) error {
 			}
 			p.task.count(int64(len(block)), took)
 		}
-		if err := p.note(r.object, number, id, int64(len(block))); err != nil {
+		if err := p.task.noted(r.object, number, id, int64(len(block))); err != nil {
 			return err
 		}
 	}
@@ -300,19 +300,10 @@ func (p *pipeline) storeInTurn(ctx context.Context, r run, encoded []encodedBloc
 			}
 			p.task.count(b.length, took)
 		}
-		if err := p.note(r.object, b.number, b.ID, b.length); err != nil {
+		if err := p.task.noted(r.object, b.number, b.ID, b.length); err != nil {
 			return err
 		}
 	}
 	close(r.turn.after)
-	return nil
-}
-
-// note notes that a block is stored.
-func (p *pipeline) note(o *object, number int64, id repo.ID, length int64) error {
-	if err := o.put(number, id, length); err != nil {
-		return err
-	}
-	p.task.record.Stored(o.index, number, length, id)
 	return nil
 }

@@ -156,8 +156,8 @@ const (
 	Wait Action = "wait"
 	// Begin an interval.
 	Begin Action = "begin"
-	// End the session that is in progress: its interval is over. Transfers in progress go on, and count for the interval
-	// in which they began; machines that wait for a point wait no longer. Then decide again.
+	// End the session that is in progress: its interval is over. Transfers in progress end after a checkpoint, go on in the next, and
+	// count for the interval in which they began; machines that wait for a point wait no longer. Then decide again.
 	End Action = "end"
 )
 

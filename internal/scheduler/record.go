@@ -239,6 +239,7 @@ func (n *record) started(p source.Point, progress *mover.Progress) {
 	n.note(err)
 	if claimed != nil {
 		t.lease, t.progress, t.row, t.attempt = &claimed.Lease, progress, claimed.Task, n.options.Now()
+		t.row.Progress.Kept = max(t.row.Progress.Kept, progress.Kept.Load()) // an earlier session may have stored it
 		row := t.row
 		n.tell(Event{Kind: EventTask, Task: &row})
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"ferry/internal/backup"
@@ -43,8 +42,9 @@ type run struct {
 	takenUp bool
 	stop    context.CancelCauseFunc
 	context context.Context
-	// over is true once the schedule says that the session's interval is.
-	over atomic.Bool
+	// over is closed, once, when the schedule says that the session's interval is over.
+	over   chan struct{}
+	isOver sync.Once
 	// leaving ends when the process does.
 	leaving context.Context
 
@@ -60,7 +60,7 @@ func (s *Scheduler) begin(session catalog.Session, lease catalog.SessionLease, r
 	if s.base == nil {
 		return nil
 	}
-	r := &run{session: session, lease: lease, resources: resources, leaving: s.base}
+	r := &run{session: session, lease: lease, resources: resources, leaving: s.base, over: make(chan struct{})}
 	r.context, r.stop = context.WithCancelCause(s.base)
 	s.running[session.Job] = r
 	s.work.Add(1)
@@ -230,7 +230,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	}
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
-		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: n.run.scheduled || !session.Boundary.IsZero(), Over: n.run.over.Load,
+		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: n.run.scheduled || !session.Boundary.IsZero(), Over: n.run.over,
 		Again:      n.run.again,
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}

@@ -166,12 +166,12 @@ func (s *Scheduler) decide(ctx context.Context, resources policy.Resources, of p
 	return look, nil
 }
 
-// endInterval tells the session of a job that its interval is over. It knows that by itself, unless the clock was set.
+// endInterval tells the session of a job that its interval is over, and that the next one waits for its end.
 func (s *Scheduler) endInterval(of string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.running[of]; r != nil {
-		r.over.Store(true)
+		r.isOver.Do(func() { close(r.over) })
 	}
 }
 
