@@ -337,6 +337,14 @@ type RebuiltRepository struct {
 	Error  string `json:"error"`
 }
 
+// Adopted says what came of taking a repository as it is.
+type Adopted struct {
+	// Adopted is true if its history was another than the server had seen.
+	Adopted bool `json:"adopted"`
+	// Points are those that it has.
+	Points int64 `json:"points"`
+}
+
 // Problem says why a request was not carried out (RFC 9457).
 type Problem struct {
 	// Title is the status in words.

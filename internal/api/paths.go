@@ -14,6 +14,7 @@ const (
 	PathJobDisable  = "/v1/jobs/{name}/disable"     // POST
 	PathJobExplain  = "/v1/jobs/{name}/explain"     // GET: as `ferry job explain --json` prints it
 	PathJobSimulate = "/v1/jobs/{name}/simulate"    // GET ?days=: as `ferry job simulate --json` prints it
+	PathAdopt       = "/v1/targets/{name}/adopt"    // POST -> Adopted
 	PathSessions    = "/v1/sessions"                // GET ?job=&before=&limit= -> []Session, newest first
 	PathSession     = "/v1/sessions/{id}"           // GET -> Session
 	PathEvents      = "/v1/sessions/{id}/events"    // GET: server-sent events, each an Event, until the session has ended

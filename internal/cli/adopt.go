@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,8 @@ no server runs, or with -f -, it is printed, behind comments that say what was f
 This machine remembers the last state of every repository it has used. One that
 was rolled back to an older state, or that is another copy with a history of its
 own, can be read, but is not written to: something may be lost. After adopt this
-machine goes on with the repository as it is.`,
+machine goes on with the repository as it is, and so does a server that runs here
+and has it as a job's target. Else who goes on is the one of --cache-dir.`,
 		Example: `  ferry adopt /mnt/usb/vault
   ferry adopt /srv/vault --as vault
   ferry adopt /srv/vault --as vault -f jobs.yaml --passphrase-file /etc/ferry/vault`,
@@ -88,11 +90,16 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags, at *asked) e
 		return err
 	}
 	a.warnings(repository.Warnings())
+	served := ""
 	if f.as != "" {
-		if err := to.put(ctx, resource); err != nil {
-			return err
-		}
+		err = to.put(ctx, resource)
+	} else {
+		served, err = at.adopt(ctx, resource)
 	}
+	if err != nil {
+		return err
+	}
+	diverged = diverged || served != ""
 	if a.json {
 		described := adoptJSON{Repository: describePlace(repository), Adopted: diverged, inspectionJSON: found.describe()}
 		if f.as != "" {
@@ -101,6 +108,9 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags, at *asked) e
 		err = a.printJSON(described)
 	} else {
 		a.printAdopted(found, resource, path, to, diverged)
+		if served != "" {
+			a.say("the server goes on with its repository %s, too", printable(served))
+		}
 	}
 	if err != nil {
 		return err
@@ -111,7 +121,7 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags, at *asked) e
 // adoptJSON is the output of adopt.
 type adoptJSON struct {
 	Repository placeJSON `json:"repository"`
-	// Adopted is true if the history was another than this machine had seen.
+	// Adopted is true if the history was another than this machine had seen, or the server that runs here.
 	Adopted bool `json:"adopted"`
 	inspectionJSON
 	// Document is the resource as YAML; empty without a name.
@@ -139,6 +149,44 @@ func (a *app) printAdopted(found *inspection, resource policy.Repository, path s
 	if resource.Name != "" && found.repository.Description().Encrypted && !resource.Passphrase.IsSet() && !resource.Identity.IsSet() {
 		a.warnings([]string{"the resource does not say where the key is: give adopt --passphrase-file, --passphrase-command or --identity, or add it (docs/jobs.md)"})
 	}
+}
+
+// adopt has the server that runs here go on with a repository that is the target of a job, as it is: what it has seen is not in this
+// program's cache. It returns the name of the resource whose history was another for the server, empty if none was.
+func (s *asked) adopt(ctx context.Context, repository policy.Repository) (adopted string, err error) {
+	if !s.client().Running(ctx) {
+		return "", nil
+	}
+	known, err := s.known(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range known.Repositories {
+		isTarget := slices.ContainsFunc(known.Jobs, func(j policy.Job) bool { return j.Target.Repository == r.Name })
+		if !isTarget || r.ID != "" && r.ID != repository.ID || !samePlace(r.Location, repository.Location) {
+			continue
+		}
+		answer, err := s.client().Adopt(ctx, r.Name)
+		if err != nil {
+			return adopted, s.failed(err)
+		}
+		if answer.Adopted {
+			adopted = r.Name
+		}
+	}
+	return adopted, nil
+}
+
+// samePlace is true of two ways to say where one repository lies.
+func samePlace(one, other string) bool {
+	if s3.IsLocation(one) && s3.IsLocation(other) {
+		first, errFirst := s3.ParseLocation(one)
+		second, errSecond := s3.ParseLocation(other)
+		return errFirst == nil && errSecond == nil && first.Covers(second) && second.Covers(first)
+	}
+	first, errFirst := os.Stat(one)
+	second, errSecond := os.Stat(other)
+	return one == other || errFirst == nil && errSecond == nil && os.SameFile(first, second)
 }
 
 // resourceOf is the repository as a resource: where it is, its id, and where its key is, as far as that was given as a reference.

@@ -216,6 +216,12 @@ func (c *Client) Rebuild(ctx context.Context, repository string) (rebuilt api.Re
 	return rebuilt, err
 }
 
+// Adopt has the server go on with a repository as it is, whatever history it had seen before.
+func (c *Client) Adopt(ctx context.Context, repository string) (adopted api.Adopted, err error) {
+	err = c.ask(ctx, http.MethodPost, at(api.PathAdopt, repository), nil, &adopted)
+	return adopted, err
+}
+
 // ask sends a request, with a body as JSON unless it is nil, and reads the answer into a value unless that is nil.
 func (c *Client) ask(ctx context.Context, method, path string, body, into any) error {
 	return c.askIf(ctx, nil, method, path, body, into)

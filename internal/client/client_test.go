@@ -91,6 +91,7 @@ func TestRequests(t *testing.T) {
 		{func() error { _, err := c.Sessions(ctx, "a", 5, 10); return err }, "GET /v1/sessions?before=5&job=a&limit=10 "},
 		{func() error { _, err := c.Session(ctx, 5); return err }, "GET /v1/sessions/5 "},
 		{func() error { _, err := c.Rebuild(ctx, "vault"); return err }, `POST /v1/catalog/rebuild {"repository":"vault"}`},
+		{func() error { _, err := c.Adopt(ctx, "vault"); return err }, "POST /v1/targets/vault/adopt "},
 		{func() error { _, err := c.Ready(ctx); return err }, "GET /health/ready "},
 	} {
 		if err := request.send(); err != nil || got != request.want {

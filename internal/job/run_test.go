@@ -343,11 +343,13 @@ func TestTargetStates(t *testing.T) {
 		open   func(*lab) error
 		id     string
 	}{
-		job.StateOffline:    {job.ResultWaits, func(*lab) error { return repo.ErrNoRepository }, ""},
-		job.StateOther:      {job.ResultRefused, nil, strings.Repeat("0", 32)},
-		job.StateReadOnly:   {job.ResultWaits, func(*lab) error { return repo.ErrReadOnly }, ""},
-		job.StateNeedsKey:   {job.ResultWaits, func(*lab) error { return repo.ErrNeedsKey }, ""},
-		job.StateUnreadable: {job.ResultWaits, func(*lab) error { return errors.New("input/output error") }, ""},
+		job.StateOffline:  {job.ResultWaits, func(*lab) error { return repo.ErrNoRepository }, ""},
+		job.StateOther:    {job.ResultRefused, nil, strings.Repeat("0", 32)},
+		job.StateReadOnly: {job.ResultWaits, func(*lab) error { return repo.ErrReadOnly }, ""},
+		job.StateNeedsKey: {job.ResultWaits, func(*lab) error { return repo.ErrNeedsKey }, ""},
+		job.StateUnreadable: {job.ResultWaits, func(*lab) error {
+			return &backup.Error{Offset: backup.NoOffset, Err: errors.New("input/output error"), Hint: "look at the disk"}
+		}, ""},
 	} {
 		l := newLab(t, day("a", 1))
 		before := len(l.store.Names(""))
@@ -359,7 +361,7 @@ func TestTargetStates(t *testing.T) {
 		if s.Target.State != want || s.Target.Reason == "" || len(l.store.Names("")) != before {
 			t.Errorf("%s: %+v, %d files instead of %d", want, s.Target, len(l.store.Names("")), before)
 		}
-		helps := map[job.PlaceState]string{job.StateOffline: "; if none was ever made there, ferry repo init makes one", job.StateOther: "or run ferry catalog rebuild " + s.Target.Name}
+		helps := map[job.PlaceState]string{job.StateOffline: "; if none was ever made there, ferry repo init makes one", job.StateOther: "or run ferry catalog rebuild " + s.Target.Name, job.StateUnreadable: "input/output error; look at the disk"}
 		if !strings.HasSuffix(s.Target.Reason, helps[want]) {
 			t.Errorf("%s: %s", want, s.Target.Reason)
 		}

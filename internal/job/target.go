@@ -76,7 +76,12 @@ func (r *runner) openTarget(ctx context.Context) error {
 		err = fmt.Errorf("%w: %w", ErrMapLocked, err)
 	}
 	state.Reason = backup.SafeText(err.Error())
-	if errors.Is(err, repo.ErrNoRepository) && r.Target.ID == "" && r.met == "" {
+	switch hint := backup.Hint(err); {
+	case !errors.Is(err, repo.ErrNoRepository):
+		if hint != "" {
+			state.Reason += "; " + backup.SafeText(hint)
+		}
+	case r.Target.ID == "" && r.met == "": // where one was, it is the disk that is to be looked for
 		state.Reason += "; if none was ever made there, ferry repo init makes one"
 	}
 	return fmt.Errorf("%w: %w", errNotReady, err)

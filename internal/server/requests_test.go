@@ -354,6 +354,23 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
+func TestAdopt(t *testing.T) {
+	f := newFixture(t)
+	var adopted api.Adopted
+	if f.read(f.expect(200, "POST", "/v1/targets/vault/adopt", ""), &adopted); adopted != (api.Adopted{Adopted: true, Points: 12}) {
+		t.Errorf("%+v", adopted)
+	}
+	f.scheduler.errors["adopt pve"] = scheduler.ErrUnknownRepository
+	f.expect(404, "POST", "/v1/targets/pve/adopt", "")
+	f.scheduler.errors["adopt usb"] = errors.New("no Ferry repository at /srv/usb")
+	if a := f.expect(503, "POST", "/v1/targets/usb/adopt", ""); a.problem.Detail != "repository usb cannot be adopted now: no Ferry repository at /srv/usb" {
+		t.Errorf("%s", a.body)
+	}
+	if heard := f.scheduler.heard(); heard != "adopt vault, adopt pve, adopt usb" {
+		t.Errorf("the scheduler was told %q", heard)
+	}
+}
+
 // Resources that a less strict program has stored keep nobody from looking at them, replacing and deleting them.
 func TestStoredMistakes(t *testing.T) {
 	f := newFixture(t)

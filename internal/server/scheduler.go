@@ -24,6 +24,8 @@ type Scheduler interface {
 	Setup(ctx context.Context, job string) (job.Setup, policy.Resources, error)
 	// Rebuild reads the points of a repository into the mirror anew and returns how many there are.
 	Rebuild(ctx context.Context, repository string) (points int64, err error)
+	// Adopt takes a repository's history as the one to go on with, says whether it was another before, and does what Rebuild does.
+	Adopt(ctx context.Context, repository string) (adopted bool, points int64, err error)
 	// Subscribe gives the events of a session until it has ended, or another process carries it out. Events that nobody takes
 	// in time are left out when the channel is full.
 	Subscribe(session int64) (events <-chan scheduler.Event, cancel func())

@@ -111,6 +111,10 @@ func (d *double) Rebuild(_ context.Context, repository string) (int64, error) {
 	return 12, d.call("rebuild", repository)
 }
 
+func (d *double) Adopt(_ context.Context, repository string) (bool, int64, error) {
+	return true, 12, d.call("adopt", repository)
+}
+
 func (d *double) Subscribe(session int64) (<-chan scheduler.Event, func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -34,6 +35,20 @@ func (s *Server) serverOperations(described huma.API) {
 		}
 		rebuilt, err := s.rebuild(ctx, repository)
 		return reply(rebuilt), err
+	})
+	operate(s, described, huma.Operation{
+		OperationID: "adopt-repository", Method: http.MethodPost, Path: api.PathAdopt, Tags: tags,
+		Summary: "Go on with a target as it is, after it was rolled back or exchanged for another copy of it",
+		Description: "The server refuses to write to a repository whose history is not the one that it has seen: points may be lost that " +
+			"the other copy has. This makes the history that it has now the one to go on with, and reads its points anew into the catalog.",
+	}, func(ctx context.Context, input *struct {
+		Name string `path:"name" maxLength:"255"`
+	}) (*answer[api.Adopted], error) {
+		adopted, points, err := s.Scheduler.Adopt(ctx, input.Name)
+		if err != nil {
+			return nil, notNow(err, fmt.Sprintf("repository %s cannot be adopted now", input.Name))
+		}
+		return reply(api.Adopted{Adopted: adopted, Points: points}), nil
 	})
 	operate(s, described, huma.Operation{
 		OperationID: "live", Method: http.MethodGet, Path: api.PathLive, Summary: "Whether the server lives", Tags: tags,
