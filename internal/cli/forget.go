@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,10 +117,12 @@ func (a *app) forget(ctx context.Context, location string, f forgetFlags) error 
 	switch {
 	case errors.Is(err, plan.ErrNewest):
 		return hinted(&exitError{code: ExitUsage, err: err}, "to give it up all the same, add --newest")
+	case errors.Is(err, plan.ErrNotFound):
+		return hinted(err, claimedInstead(repository, points, f))
 	case err != nil:
 		return err
 	case len(steps) == 0:
-		return nothingClaimed(location, points, f)
+		return hinted(nothingClaimed(location, points, f), claimedInstead(repository, points, f))
 	}
 	done, err := giveUp(ctx, repository, f, steps)
 	if err != nil {
@@ -280,10 +284,38 @@ func nothingClaimed(location string, points []backup.Point, f forgetFlags) error
 	if len(points) == 0 {
 		return exitWith(ExitNothing, "no points in %s", location)
 	}
-	if len(f.Machines) > 0 {
+	if !slices.ContainsFunc(points, func(p backup.Point) bool { return plan.Selected(p.Machine, f.Machines) }) {
 		return nothingSelected(location, points, f.Machines)
 	}
-	return exitWith(ExitNothing, "job %s claims no point in %s", printable(f.job), location)
+	of := ""
+	if len(f.Machines) > 0 {
+		of = " of " + printable(strings.Join(f.Machines, ", "))
+	}
+	return exitWith(ExitNothing, "job %s claims no point%s in %s", printable(f.job), of, location)
+}
+
+// claimedInstead says which other jobs claim points that were asked for, and how to give up theirs; empty if none does.
+func claimedInstead(repository *repo.Repository, points []backup.Point, f forgetFlags) string {
+	claims := map[string]int{}
+	for _, p := range points {
+		named := len(f.Points) == 0 || slices.ContainsFunc(f.Points, func(text string) bool { return strings.HasPrefix(p.ID.String(), strings.ToLower(text)) })
+		if !named || !plan.Selected(p.Machine, f.Machines) {
+			continue
+		}
+		for _, claim := range repository.Claims(p.ID) {
+			if claim.Job != f.job {
+				claims[claim.Job]++
+			}
+		}
+	}
+	if len(claims) == 0 {
+		return ""
+	}
+	var jobs []string
+	for _, name := range slices.Sorted(maps.Keys(claims)) {
+		jobs = append(jobs, fmt.Sprintf("%s (%s)", printable(name), counted(claims[name], "point")))
+	}
+	return "those asked for are claimed by " + strings.Join(jobs, ", ") + ": give up what one job claims with --job NAME"
 }
 
 // completeForget completes a repository, then its machines.
