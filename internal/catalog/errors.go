@@ -48,7 +48,7 @@ var (
 
 const (
 	hintForeign = "give Ferry a file or a database of its own"
-	hintCorrupt = "move it aside or put a backup of it in its place; points are read anew from the repositories, jobs and repositories come from their YAML, history does not come back"
+	hintCorrupt = "move it aside or put a backup of it in its place, of a file always together with those beside it that end in -wal and -shm; points are read anew from the repositories, jobs and repositories come from their YAML, history does not come back"
 	hintNewer   = "use the newer version of Ferry, or a catalog from before it"
 	hintFull    = "free space where the catalog lies; nothing is lost"
 )

@@ -183,6 +183,36 @@ func TestDamageIsNamed(t *testing.T) {
 	}
 }
 
+// Where a catalog's file was moved and its newest transactions were left, these are not taken for a new one's, nor deleted.
+func TestTransactionsLeftBehind(t *testing.T) {
+	from := filepath.Join(t.TempDir(), "catalog.db")
+	c, err := Open(t.Context(), from, Options{})
+	must(t, err)
+	defer c.Close()
+	_, err = c.Resources.Put(t.Context(), "Job", "offsite", "kind: Job\n", 0)
+	must(t, err)
+	left, err := os.ReadFile(from + "-wal")
+	must(t, err)
+	if len(left) == 0 {
+		t.Fatal("no transaction is outside the file")
+	}
+	for what, file := range map[string][]byte{"no file": nil, "an empty file": {}} {
+		path := filepath.Join(t.TempDir(), "catalog.db")
+		must(t, os.WriteFile(path+"-wal", left, 0o600))
+		if file != nil {
+			must(t, os.WriteFile(path, file, 0o600))
+		}
+		if _, err := Open(t.Context(), path, Options{}); !errors.Is(err, ErrCorrupt) || !strings.Contains(backup.Hint(err), "-shm") {
+			t.Errorf("%s: %v, hint %q", what, err, backup.Hint(err))
+		}
+		if kept, err := os.ReadFile(path + "-wal"); !bytes.Equal(kept, left) {
+			t.Errorf("%s: the transactions were changed: %v", what, err)
+		}
+		must(t, os.WriteFile(path+"-wal", nil, 0o600)) // has none
+		must(t, openAndCheck(t, path))
+	}
+}
+
 func openAndCheck(t *testing.T, path string) error {
 	c, err := Open(t.Context(), path, Options{})
 	if err != nil {

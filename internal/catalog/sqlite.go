@@ -84,15 +84,37 @@ func createFile(path string) error {
 	return folder.Sync()
 }
 
+// refuseLeftWAL returns an error if a file that is to become a catalog has the transactions of another one beside it, which has been
+// moved without them: SQLite would delete them, and they may be the newest that there are.
+func refuseLeftWAL(path string) error {
+	info, err := os.Stat(path + "-wal")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Size() == 0:
+		return nil
+	}
+	return hinted(fmt.Errorf("%w: %s-wal is there, and the file that it belongs to is not", ErrCorrupt, path),
+		"move it to where that file went, and the one that ends in -shm too; or bring that file back")
+}
+
 // probeSQLite refuses a file that is not a catalog, before anything is written to it. A file that is empty is to become one, and
 // so is one that is not there: it is made.
 func probeSQLite(ctx context.Context, path string) (fresh bool, err error) {
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, createFile(path)
-	}
-	if err != nil {
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
 		return false, err
+	}
+	if missing || info.Size() == 0 {
+		if err := refuseLeftWAL(path); err != nil {
+			return false, err
+		}
+	}
+	if missing {
+		return true, createFile(path)
 	}
 	if !info.Mode().IsRegular() {
 		return false, hinted(fmt.Errorf("%w: %s is not a file", ErrForeign, path), hintForeign)
