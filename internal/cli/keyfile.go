@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"ferry/internal/repo"
+	"ferry/internal/storage/s3"
 )
 
 func (a *app) keyExportCommand() *cobra.Command {
@@ -62,7 +64,7 @@ func (a *app) keyExport(ctx context.Context, path, to string, secret secrets, en
 			return err
 		}
 	}
-	kit, err := repository.ExportKit(passphrase)
+	kit, err := repository.ExportKit(wherever(path), passphrase)
 	if err != nil {
 		return keyError(err)
 	}
@@ -77,6 +79,18 @@ func (a *app) keyExport(ctx context.Context, path, to string, secret secrets, en
 		a.say("Whoever reads it can read the repository. Print it, put it in a safe, and delete the file.")
 	}
 	return nil
+}
+
+// wherever is where a repository lies, said so that another machine's environment and folder make no difference.
+func wherever(path string) string {
+	if s3.IsLocation(path) {
+		if location, err := s3.ParseLocation(path); err == nil {
+			return location.Whole()
+		}
+	} else if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return path
 }
 
 // writeSecretFile makes a file that nobody else can read. One that is there already is not written over.

@@ -60,6 +60,8 @@ type keys struct {
 	// passphrases that were given or typed, in this order, and what opens key files: these and age keys.
 	passphrases []repo.Passphrase
 	identities  []age.Identity
+	// kits are the recovery kits among the files of age keys.
+	kits [][]byte
 	// given is how many of the passphrases were not typed.
 	given int
 	// unsettled are its own that were read, and not compared with the shared ones yet.
@@ -72,7 +74,7 @@ func (a *app) keyFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&a.keys.files, "passphrase-file", nil, "encrypted repository: `FILE` with a passphrase in its first line (repeatable)")
 	flags.StringArrayVar(&a.keys.commands, "passphrase-command", nil, "encrypted repository: shell `COMMAND` that prints a passphrase (repeatable)")
-	flags.StringArrayVar(&a.keys.identityFiles, "identity", nil, "encrypted repository: `FILE` of age keys (repeatable)")
+	flags.StringArrayVar(&a.keys.identityFiles, "identity", nil, "encrypted repository: `FILE` of age keys, or a recovery kit (repeatable)")
 	for _, flag := range []string{"passphrase-file", "identity"} {
 		register(root, flag, completeFile)
 	}
@@ -125,6 +127,32 @@ func (k *keys) all() []age.Identity {
 	return slices.Concat(k.identities, k.shared.all())
 }
 
+// Kits gives the recovery kits, and every passphrase for those that are encrypted: where none was given, one that is typed.
+func (k *keys) Kits(ctx context.Context) (kits [][]byte, passphrases []repo.Passphrase, err error) {
+	k.using.Lock()
+	defer k.using.Unlock()
+	if err := k.load(ctx); err != nil {
+		return nil, nil, &noKeyError{err}
+	}
+	of := k
+	kits, passphrases = k.kits, k.passphrases
+	if k.shared != nil {
+		of = k.shared
+		of.using.Lock()
+		defer of.using.Unlock()
+		kits, passphrases = slices.Concat(kits, of.kits), slices.Concat(passphrases, of.passphrases)
+	}
+	if len(passphrases) > 0 || !slices.ContainsFunc(kits, repo.KitIsEncrypted) || !k.app.canPrompt() {
+		return kits, passphrases, nil
+	}
+	passphrase, err := k.app.prompt(ctx, "passphrase of the recovery kit: ")
+	if err != nil || passphrase.IsEmpty() {
+		return kits, nil, err
+	}
+	_, err = of.add(passphrase)
+	return kits, of.passphrases, err
+}
+
 // noKeyError is why a key that was given cannot be read. It is told as it is; a job tells it from what its repositories lack.
 type noKeyError struct{ err error }
 
@@ -144,12 +172,12 @@ func (k *keys) add(passphrase repo.Passphrase) (age.Identity, error) {
 // load reads what the flags and the environment name, once. What could not be read is tried again when it is asked for again.
 func (k *keys) load(ctx context.Context) error {
 	if !k.read {
-		identities, passphrases, err := k.readAll(ctx)
+		identities, kits, passphrases, err := k.readAll(ctx)
 		if err != nil {
 			return err
 		}
 		k.read, k.unsettled = true, passphrases
-		k.identities = append(k.identities, identities...)
+		k.identities, k.kits = append(k.identities, identities...), kits
 	}
 	if k.shared != nil {
 		k.shared.using.Lock()
@@ -178,29 +206,36 @@ func (k *keys) settle() error {
 	return nil
 }
 
-// readAll reads what is named: age keys, and passphrases.
-func (k *keys) readAll(ctx context.Context) ([]age.Identity, []repo.Passphrase, error) {
+// readAll reads what is named: age keys, recovery kits, and passphrases.
+func (k *keys) readAll(ctx context.Context) (identities []age.Identity, kits [][]byte, passphrases []repo.Passphrase, err error) {
 	files, given, variables := k.identityFiles, k.secrets, k.variables
 	if k.shared == nil {
 		files = append(files, environmentList(envIdentity)...)
 		given = secrets{append(given.files, environmentList(envPassphraseFile)...), append(given.commands, environmentOne(envPassphraseCommand)...)}
 		variables = []string{envPassphrase}
 	}
-	var identities []age.Identity
 	for _, file := range files {
-		list, err := k.app.readIdentities(file)
+		content, err := k.app.readSecretFile(file)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
+		}
+		if repo.IsKit(content) {
+			kits = append(kits, content)
+			continue
+		}
+		list, err := parseIdentities(file, content)
+		if err != nil {
+			return nil, nil, nil, err
 		}
 		identities = append(identities, list...)
 	}
-	passphrases, err := given.read(ctx, k.app)
+	passphrases, err = given.read(ctx, k.app)
 	for _, variable := range variables {
 		for _, secret := range environmentOne(variable) {
 			passphrases = append(passphrases, repo.NewPassphrase(secret))
 		}
 	}
-	return identities, passphrases, err
+	return identities, kits, passphrases, err
 }
 
 func (k *keys) has(passphrase repo.Passphrase) bool {
@@ -272,12 +307,8 @@ func readSmallFile(name string) ([]byte, error) {
 	return content, nil
 }
 
-// readIdentities reads a file of age keys, as age-keygen writes them.
-func (a *app) readIdentities(name string) ([]age.Identity, error) {
-	content, err := a.readSecretFile(name)
-	if err != nil {
-		return nil, err
-	}
+// parseIdentities parses a file of age keys, as age-keygen writes them.
+func parseIdentities(name string, content []byte) ([]age.Identity, error) {
 	if bytes.HasPrefix(content, []byte("age-encryption.org/")) || bytes.HasPrefix(content, []byte("-----BEGIN AGE")) {
 		return nil, hinted(usage("%s is encrypted itself", printable(name)), fmt.Sprintf("in a shell such as bash: --identity <(age --decrypt %s)", printable(name)))
 	}

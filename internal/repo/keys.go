@@ -68,7 +68,7 @@ func findRing(ctx context.Context, store storage.Store, description format.Descr
 	case env.kit != nil && !description.Encrypted:
 		return nil, nil, nil, ErrNotEncrypted
 	case env.kit != nil:
-		return env.kit, nil, nil, kitFits(store, env.kit, description)
+		return env.kit.Ring, nil, nil, kitFits(store, env.kit.Ring, description)
 	case !description.Encrypted:
 		return nil, nil, nil, nil
 	}

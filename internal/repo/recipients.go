@@ -11,7 +11,6 @@ import (
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
-	"ferry/internal/repo/format"
 	"ferry/internal/repo/keyring"
 	"ferry/internal/storage"
 )
@@ -318,69 +317,4 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 		err = &LateKeysError{Keys: describeKeys(late.Recipients)}
 	}
 	return describeKeys(list), err
-}
-
-// ExportKit makes a recovery kit: text that restores access when keys/ is lost. An empty passphrase leaves it open to
-// everyone who can read it.
-func (r *Repository) ExportKit(passphrase Passphrase) ([]byte, error) {
-	if err := r.mustHaveRing(); err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	head := r.state.Head
-	r.mu.Unlock()
-	return keyring.Kit{Ring: r.ring(), Exported: r.env.now(), Entries: head.N, Checksum: head.Checksum}.Encode(r.Location(), passphrase)
-}
-
-// Errors of reading recovery kits.
-var (
-	ErrNoKit         = keyring.ErrNoKit
-	ErrKitPassphrase = keyring.ErrKitPassphrase
-)
-
-// MaxKit is the size of the largest recovery kit, in bytes.
-const MaxKit = keyring.MaxKit
-
-// KitIsEncrypted is true if a recovery kit needs a passphrase.
-func KitIsEncrypted(kit []byte) bool { return keyring.KitIsEncrypted(kit) }
-
-// OpenWithKit opens an encrypted repository with the keys of a recovery kit, so that AddKey can make key files again. The
-// passphrases are tried on a kit that is encrypted. What is amiss with the repository is in its warnings.
-func OpenWithKit(ctx context.Context, store storage.Store, env Environment, kitFile []byte, passphrases []Passphrase) (*Repository, error) {
-	kit, err := keyring.DecodeKit(kitFile, passphrases...)
-	if err != nil {
-		return nil, err
-	}
-	env.kit = kit.Ring
-	r, err := Open(ctx, store, env)
-	if err == nil {
-		r.checkKit(ctx, kit)
-	}
-	return r, err
-}
-
-// ErrKitTooOld: the log goes on with a data key that the recovery kit does not have.
-var ErrKitTooOld = fmt.Errorf("%w: the recovery kit was made before the key was rotated", keyring.ErrNoGeneration)
-
-func kitFits(store storage.Store, ring *keyring.Ring, description format.Description) error {
-	err := ring.Fits(description.ID, description.KeyCheck)
-	if err != nil {
-		err = &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", store.Location(), err), Hint: "the recovery kit is that of another repository"}
-	}
-	return err
-}
-
-// checkKit warns of a repository that does not have the history that it had when the kit was made.
-func (r *Repository) checkKit(ctx context.Context, kit keyring.Kit) {
-	if kit.Entries == 0 {
-		return
-	}
-	raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(kit.Entries), commitlog.MaxSize)
-	if err == nil {
-		var head commitlog.Head
-		if _, _, head, err = commitlog.Decode(r.hasher, kit.Entries, raw); err == nil && head.Checksum == kit.Checksum {
-			return
-		}
-	}
-	r.warn("the repository does not have the log entry %d that it had when the kit was made: it was rolled back, or this is another copy of it", kit.Entries)
 }

@@ -155,7 +155,7 @@ func TestKeyOperationsNeedTheKey(t *testing.T) {
 	_, addErr := locked.AddKey(t.Context(), h.to)
 	_, removeErr := locked.RemoveKey(t.Context(), list[0].ID)
 	_, rotateErr := locked.RotateKeys(t.Context(), repo.RotateOptions{})
-	_, exportErr := locked.ExportKit(repo.Passphrase{})
+	_, exportErr := locked.ExportKit("", repo.Passphrase{})
 	for _, err := range []error{addErr, removeErr, rotateErr, exportErr} {
 		if !errors.Is(err, repo.ErrNeedsKey) {
 			t.Errorf("without a key: %v", err)
@@ -164,7 +164,7 @@ func TestKeyOperationsNeedTheKey(t *testing.T) {
 	plain := openAs(t, encryptedFor(t), h)
 	_, addErr = plain.AddKey(t.Context(), h.to)
 	_, listErr := plain.ListKeys(t.Context())
-	_, exportErr = plain.ExportKit(repo.Passphrase{})
+	_, exportErr = plain.ExportKit("", repo.Passphrase{})
 	for _, err := range []error{addErr, listErr, exportErr} {
 		if !errors.Is(err, repo.ErrNotEncrypted) {
 			t.Errorf("not encrypted: %v", err)
@@ -307,7 +307,7 @@ func TestRecoverFromKit(t *testing.T) {
 	r := openAs(t, store, first)
 	mustCopyAll(t, r, points[:3]...)
 	secret := repo.NewPassphrase("the passphrase of the kit")
-	kits := [][]byte{must(r.ExportKit(repo.Passphrase{}))(t), must(r.ExportKit(secret))(t)}
+	kits := [][]byte{must(r.ExportKit("", repo.Passphrase{}))(t), must(r.ExportKit("", secret))(t)}
 	mustCopyAll(t, r, points...)
 	for i, kit := range kits {
 		lost := store.Clone()
@@ -346,10 +346,10 @@ func TestWrongKit(t *testing.T) {
 	h := newHolder(t, "")
 	store := encryptedFor(t, h)
 	r := openAs(t, store, h)
-	kit := must(r.ExportKit(repo.Passphrase{}))(t)
+	kit := must(r.ExportKit("", repo.Passphrase{}))(t)
 	rolledBack := store.Clone()
 	mustCopyAll(t, r, threeMachines()[:1]...)
-	later := must(r.ExportKit(repo.Passphrase{}))(t)
+	later := must(r.ExportKit("", repo.Passphrase{}))(t)
 
 	other := encryptedFor(t, h)
 	if _, err := repo.OpenWithKit(t.Context(), other, repo.Environment{}, kit, nil); err == nil || !strings.Contains(err.Error(), r.ID()) {

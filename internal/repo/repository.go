@@ -82,8 +82,8 @@ type Environment struct {
 	// caller's. A process that opens repositories again and again would hold their folders open.
 	OwnsStore bool
 
-	// kit is the ring of a recovery kit, which is used instead of keys; else nil.
-	kit *keyring.Ring
+	// kit is a recovery kit, which is used instead of keys; else nil.
+	kit *keyring.Kit
 }
 
 // Repository is an open repository. It is safe for parallel use.
@@ -263,6 +263,11 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	if err != nil {
 		return nil, err
 	}
+	if description.Encrypted && env.kit == nil {
+		if env.kit, err = kitAmong(ctx, env.Keys, description.ID); err != nil {
+			return nil, fmt.Errorf("%s: %w", store.Location(), err)
+		}
+	}
 	ring, locked, warnings, err := findRing(ctx, store, description, env)
 	if err != nil {
 		return nil, err
@@ -292,6 +297,9 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	}
 	if r.state.Repository.ID != description.ID || r.state.Repository.Checksum != r.hasher.Sum(format.ContextRepository, content) {
 		return nil, fmt.Errorf("%s in %s: %w: it is not the file that the log begins with", format.DescriptionName, store.Location(), ErrCorrupt)
+	}
+	if env.kit != nil {
+		r.checkKit(ctx, *env.kit)
 	}
 	return r, nil
 }

@@ -36,7 +36,7 @@ func Bare(store storage.Store, algorithm format.Hash, ring *keyring.Ring) *Repos
 		description.ID = ring.Repository
 		description.Encrypt(ring.Check())
 	}
-	return newRepository(store, Environment{kit: ring}, description, algorithm, ring)
+	return newRepository(store, Environment{kit: &keyring.Kit{Ring: ring}}, description, algorithm, ring)
 }
 
 // Hasher of the repository.

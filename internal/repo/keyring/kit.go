@@ -19,6 +19,7 @@ import (
 const (
 	kitFormat  = "ferry-recovery-kit"
 	kitVersion = 1
+	kitTitle   = "Ferry recovery kit"
 	kitBegin   = "-----BEGIN FERRY RECOVERY KIT-----"
 	kitEnd     = "-----END FERRY RECOVERY KIT-----"
 	// MaxKit is the size of the largest recovery kit, in bytes.
@@ -67,7 +68,7 @@ func (k Kit) Encode(location string, passphrase Passphrase) ([]byte, error) {
 		how = "This file is encrypted with a passphrase, and worth nothing without it. Keep both,\napart from each other and away from the repository."
 	}
 	var out bytes.Buffer
-	fmt.Fprintf(&out, `Ferry recovery kit
+	fmt.Fprintf(&out, kitTitle+`
 
 Repository  %s
 Exported    %s, at %s
@@ -81,6 +82,10 @@ is lost. This file brings access back. Whole, as it is, it goes into
     ferry repo recover --kit THIS-FILE REPOSITORY
 
 which asks for a new passphrase (or takes --recipient age1...) and reads no data.
+Where nothing may be written to it, this file is a key by itself:
+
+    ferry restore REPOSITORY MACHINE --to FOLDER --identity THIS-FILE
+
 After "ferry key rotate", export a new one: this one does not open the repository
 any more.
 
@@ -108,6 +113,11 @@ func encryptArmored(out io.Writer, secret []byte, passphrase Passphrase) error {
 		return err
 	}
 	return errors.Join(w.Close(), text.Close())
+}
+
+// IsKit is true if a file is a kit, whole or not.
+func IsKit(file []byte) bool {
+	return bytes.Contains(file, []byte(kitBegin)) || bytes.Contains(file, []byte(kitTitle)) && KitIsEncrypted(file)
 }
 
 // KitIsEncrypted is true if a kit needs a passphrase.

@@ -113,6 +113,31 @@ func (l *Location) setEndpoint(value string) error {
 // String is the location as it was given.
 func (l Location) String() string { return l.text }
 
+// Whole is the location with what the environment said of it: the endpoint and the region, as far as these are known before the
+// server is asked.
+func (l Location) Whole() string {
+	with := l.withDefaults()
+	var options []string
+	if with.Endpoint != amazonEndpoint {
+		scheme := "https"
+		if with.Insecure {
+			scheme = "http"
+		}
+		options = append(options, "endpoint="+scheme+"://"+with.Endpoint)
+	}
+	if with.Region != "" {
+		options = append(options, "region="+url.QueryEscape(with.Region))
+	}
+	if l.Profile != "" {
+		options = append(options, "profile="+url.QueryEscape(l.Profile))
+	}
+	whole := strings.TrimSuffix("s3://"+with.Bucket+"/"+with.Prefix, "/")
+	if len(options) > 0 {
+		whole += "?" + strings.Join(options, "&")
+	}
+	return whole
+}
+
 // Covers is true if another location is this one, or lies below it: in the same bucket of the same server, reached the same way.
 // Region and profile do not matter.
 func (l Location) Covers(other Location) bool {
@@ -127,6 +152,9 @@ func (l Location) amazon() bool {
 	}
 	return host == "" || strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".amazonaws.com.cn")
 }
+
+// amazonEndpoint is where a bucket lies of which nothing else is said.
+const amazonEndpoint = "s3.amazonaws.com"
 
 // withDefaults fills what the location leaves open from the environment, as Amazon's own tools do.
 func (l Location) withDefaults() Location {
@@ -152,7 +180,7 @@ func (l Location) withDefaults() Location {
 		l.Region = "us-east-1" // what servers with one region call it
 	}
 	if l.Endpoint == "" {
-		l.Endpoint = "s3.amazonaws.com"
+		l.Endpoint = amazonEndpoint
 	}
 	return l
 }

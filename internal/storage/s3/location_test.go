@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -47,6 +48,38 @@ func TestParseLocation(t *testing.T) {
 		if IsLocation(folder) {
 			t.Errorf("%s is taken for a bucket", folder)
 		}
+	}
+}
+
+// What another machine needs to find the bucket is all said, whether it was typed or the environment has it.
+func TestWhole(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for _, c := range []struct{ environment, text, want string }{
+		{"", "s3://b/p", "s3://b/p"},
+		{"AWS_REGION=eu", "s3://b/p/", "s3://b/p?region=eu"},
+		{"AWS_ENDPOINT_URL=https://h:9", "s3://b/p/q", "s3://b/p/q?endpoint=https://h:9&region=us-east-1"},
+		{"AWS_ENDPOINT_URL_S3=http://h", "s3://b?region=eu", "s3://b?endpoint=http://h&region=eu"},
+		{"AWS_ENDPOINT_URL=https://other", "s3+https://h/b/p?profile=x", "s3://b/p?endpoint=https://h&region=us-east-1&profile=x"},
+		{"AWS_PROFILE=mine", "s3://b", "s3://b"},
+	} {
+		t.Run(c.environment+" "+c.text, func(t *testing.T) {
+			for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
+				t.Setenv(name, "")
+			}
+			t.Setenv("AWS_CONFIG_FILE", none)
+			if name, value, set := strings.Cut(c.environment, "="); set {
+				t.Setenv(name, value)
+			}
+			location, err := ParseLocation(c.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := location.Whole()
+			again, err := ParseLocation(whole)
+			if whole != c.want || err != nil || again.Bucket != location.Bucket || again.Prefix != location.Prefix {
+				t.Errorf("%s, %v, want %s", whole, err, c.want)
+			}
+		})
 	}
 }
 
