@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,6 +110,12 @@ Exit codes, the same for every command:
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("cache-dir") {
+				return nil
+			}
+			return checkCacheDir(a.cacheDir)
+		},
 	}
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", a.json, "print JSON (docs/json.md), also for errors")
@@ -164,12 +169,4 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		text += ", but " + strings.Join(near, " and ")
 	}
 	return usage("%s; see %s --help", text, cmd.CommandPath())
-}
-
-// defaultCacheDir follows the XDG rules; without a home there is a folder for the user below the system's temporary one.
-func defaultCacheDir() string {
-	if dir, err := os.UserCacheDir(); err == nil {
-		return filepath.Join(dir, "ferry")
-	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("ferry-cache-%d", os.Getuid()))
 }
