@@ -8,6 +8,7 @@ S3_VERSION    := v1.8.0
 S3_SERVER     := .tools/versitygw-$(S3_VERSION)
 FUZZ_SECONDS  ?= 10
 TEST_TIMEOUT  ?= 20m
+PREFIX        ?= /usr/local
 SHELL         := bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -29,6 +30,10 @@ help: ## List the targets
 .PHONY: build
 build: check-go ## Build bin/ferry
 	$(GO) build -trimpath -o bin/ferry ./cmd/ferry
+
+.PHONY: install
+install: ## Install bin/ferry, which `make build` makes, in PREFIX/bin (/usr/local)
+	install -D -m 755 bin/ferry "$(DESTDIR)$(PREFIX)/bin/ferry"
 
 .PHONY: demo
 demo: build ## Build Ferry and watch it copy, verify and restore machines that it makes up, by hand and by a server
