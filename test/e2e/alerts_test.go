@@ -81,6 +81,29 @@ scripts: {post: {run: [%q, admin@example.org]}}
 	if text, err := os.ReadFile(mailed); err == nil {
 		t.Errorf("mailed though all is well: %s", text)
 	}
+	// A machine whose backup is still being written is left to the next session; a target that is gone is not.
+	writing := filepath.Join(images, "vzdump-qemu-100-2026_01_01-01_00_00.vma")
+	for _, path := range []string{writing + ".dat", writing + ".log"} {
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	anyAge := filepath.Join(folder, "any-age.yaml") // that it has no copy yet is no alarm then
+	if err := os.WriteFile(anyAge, []byte(strings.Replace(job, "rpo: 26h\n", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mentions(t, u.run("job", "run", "--once", "-f", anyAge).out, "job offsite: waiting; 0 copied")
+	if text, err := os.ReadFile(mailed); err == nil {
+		t.Errorf("mailed though nobody is needed: %s", text)
+	}
+	if err := os.Rename(filepath.Join(folder, "vault"), filepath.Join(folder, "unplugged")); err != nil {
+		t.Fatal(err)
+	}
+	u.run("job", "run", "--once", "-f", file)
+	if text, err = os.ReadFile(mailed); err != nil {
+		t.Fatal(err)
+	}
+	mentions(t, string(text), "-s|Ferry: job offsite: waiting|admin@example.org|", "target offline")
 }
 
 // The rules of docs/alerts.md ask for metrics that docs/metrics.md has, of which a test sees to it that the server tells them.
