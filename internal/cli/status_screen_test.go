@@ -64,13 +64,13 @@ func badStatus() api.Status {
 	s.Alarms = []api.Alarm{
 		{Level: "critical", Kind: "rpo", Job: "offsite", Machine: &m, Text: "it has no copy", Since: ago(24 * time.Hour)},
 		{Level: "critical", Kind: "rpo", Job: "offsite", Machine: &m, Text: "…", Since: ago(24 * time.Hour)},
-		{Level: "critical", Kind: "target", Job: "near", Text: "target shelf is offline: there is no Ferry repository at /mnt/usb/shelf; is the disk mounted?", Since: ago(3 * time.Hour)},
+		{Level: "critical", Kind: "target", Job: "near", Text: "target shelf is offline: no Ferry repository at /mnt/usb/shelf; is the disk mounted?", Since: ago(3 * time.Hour)},
 		{Level: "warning", Kind: "failed", Job: "offsite", Text: "the last 2 sessions did not succeed with all machines; the last: 1 of 120 machines failed: erp", Since: ago(26 * time.Hour)},
 		{Level: "warning", Kind: "space", Text: "repository vault: full in about 9 days", Since: night},
 	}
 	s.Sessions = []api.Session{
 		{ID: 41, Job: "offsite", State: "running", Phase: "synchronize", Began: ago(4 * time.Hour)},
-		{ID: 42, Job: "near", State: "waiting", Reason: "target offline: there is no Ferry repository at /mnt/usb/shelf", Began: ago(4 * time.Hour)},
+		{ID: 42, Job: "near", State: "waiting", Reason: "target offline: no Ferry repository at /mnt/usb/shelf", Began: ago(4 * time.Hour)},
 		{ID: 43, Job: "attic", State: "running", Phase: "health check", Began: ago(time.Hour)},
 	}
 	s.Running = []api.Task{
