@@ -152,7 +152,7 @@ func knownMachine(c chosenJob, m plan.MachinePlan, uses map[backup.MachineKey]re
 		k.Points = append(k.Points, simulate.KnownPoint{
 			ID: step.Point.ID, Created: step.Point.Created, State: step.Point.State,
 			Source: step.Source >= 0 && m.Selected && step.Action != plan.ActionNotBack && (!step.Given || given), Held: held || given,
-			Forgotten: step.Action == plan.ActionForgotten, Flags: step.Slots, Flagged: held || given,
+			Forgotten: step.Action == plan.ActionForgotten, Again: step.Again, Flags: step.Slots, Flagged: held || given,
 		})
 	}
 	use, there := uses[m.Machine.Key]

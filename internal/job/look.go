@@ -71,7 +71,7 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
 		Intervals: r.intervals(), Turns: map[backup.MachineKey][]policy.Turn{},
 		Offers: r.offers, Doubt: r.doubt, Unread: r.unread(), Hidden: r.hidden, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
-		Retention: r.rulesOf, AllRules: r.Job.Retentions(), Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
+		Retention: r.rulesOf, AllRules: r.Job.Retentions(), Forgotten: r.forgotten, GaveUp: r.gaveUp, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{}, Retired: map[backup.MachineKey]time.Time{},
 	}
 	if r.Host.Retired != nil {
@@ -148,8 +148,17 @@ func (r *runner) rules(of backup.Machine) policy.Retention {
 
 // forgotten tells of a point that the target has given up, and why.
 func (r *runner) forgotten(id backup.PointID) (reason string, ok bool) {
-	reason, _, ok = r.target.Tombstone(id)
-	return reason, ok
+	stone, ok := r.target.Tombstone(id)
+	return stone.Reason, ok
+}
+
+// gaveUp is the claim that this job had on a point which it has given up; false if it has not.
+func (r *runner) gaveUp(id backup.PointID) (plan.Claim, bool) {
+	stone, ok := r.target.Tombstone(id)
+	if !ok || stone.Job != r.Job.Name {
+		return plan.Claim{}, false
+	}
+	return plan.Claim{Flags: stone.Flags, Flagged: len(stone.Flags) > 0}, true
 }
 
 // held are the target's points. One file is read for each machine; the rest is in the log.

@@ -129,11 +129,16 @@ func (r *runner) remember(ctx context.Context) error {
 func (r *runner) choose(steps []plan.IntervalStep) {
 	of := map[backup.MachineKey]int{}
 	for _, step := range steps {
-		of[step.Point.Machine.Key]++
+		if !step.Again {
+			of[step.Point.Machine.Key]++
+		}
 	}
 	fill := map[string]span{}
 	for _, step := range steps {
 		r.chosen[step.Point.ID] = true
+		if step.Again { // it is chosen again until it is there, and keeps nothing newer waiting
+			continue
+		}
 		machine := step.Point.Machine.Key
 		if _, begun := r.memory.Backfill[machine.String()]; of[machine] > 1 || begun {
 			fill[machine.String()] = fill[machine.String()].with(step.Point.Created)

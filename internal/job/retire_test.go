@@ -79,8 +79,8 @@ func TestRetiredMachineIsPurged(t *testing.T) {
 	if n := l.removals(); n != 1 {
 		t.Fatalf("%d points went", n)
 	}
-	if reason, _, gone := l.target().Tombstone(day("a", 1).ID()); !gone || reason != policy.Purged {
-		t.Errorf("tombstone %q, %v", reason, gone)
+	if stone, gone := l.target().Tombstone(day("a", 1).ID()); !gone || stone.Reason != policy.Purged {
+		t.Errorf("tombstone %+v, %v", stone, gone)
 	}
 	if s := l.run(job.ResultDone); len(s.Retired) != 0 {
 		t.Errorf("still told of %+v", s.Retired)

@@ -310,7 +310,9 @@ func (r *runner) claimThere(ctx context.Context, p plan.IntervalPlan) error {
 	}
 	for _, step := range steps {
 		r.note(step, OutcomeCopied, step.Reasons)
-		r.noteTurn(step)
+		if !step.Again {
+			r.noteTurn(step)
+		}
 		r.done(step)
 	}
 	return nil

@@ -78,7 +78,7 @@ func (r *runner) copied(step plan.IntervalStep, done StepReport) (retry bool) {
 			r.memory.Owed = slices.DeleteFunc(r.memory.Owed, func(id string) bool { return id == step.Point.Machine.Key.String() })
 		}
 		fill, filled := r.earlierFill[step.Point.Machine.Key.String()]
-		if earlier := r.earlier[step.Point.ID] || filled && fill.has(step.Point.Created); !earlier || r.sinceBegan(step.Point.Created) { // what an earlier interval began does not use this one up
+		if earlier := r.earlier[step.Point.ID] || filled && fill.has(step.Point.Created); !step.Again && (!earlier || r.sinceBegan(step.Point.Created)) { // what an earlier interval began, or took, does not use this one up
 			r.stored[step.Point.Machine.Key] = true
 			r.noteTurn(step)
 		}
@@ -126,7 +126,8 @@ func (r *runner) flags(p backup.Point) []string {
 			}
 		}
 	}
-	own := policy.Candidate{ID: p.ID, Created: p.Created, Good: true}
+	before, _ := r.gaveUp(p.ID) // what was decided then never moves
+	own := policy.Candidate{ID: p.ID, Created: p.Created, Good: true, Flags: before.Flags, Flagged: before.Flagged}
 	verdicts := rules.Decide(append(candidates, own), r.Now())
 	own.Flags, own.Flagged = verdicts[len(candidates)].Slots, true
 	r.given[key] = append(candidates, own)

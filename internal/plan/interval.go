@@ -80,8 +80,10 @@ type Situation struct {
 	Selected []backup.MachineKey
 	// Retention of a machine.
 	Retention func(backup.Machine) policy.Retention
-	// Forgotten tells of points that the target had and gave up, and why; nil: none.
+	// Forgotten tells of points that the target had and gave up, and why; nil: none. GaveUp tells of those that this job gave up, and of
+	// the claim that it had; nil: none.
 	Forgotten func(backup.PointID) (reason string, ok bool)
+	GaveUp    func(backup.PointID) (Claim, bool)
 	// Pinned are points whose copy has begun and is to be finished, Stored the machines of which this interval has stored a
 	// point already.
 	Pinned map[backup.PointID]bool
@@ -128,6 +130,8 @@ type IntervalStep struct {
 	// Given is true if the job has the state by target.map: as this point, or, where the target does not have it, as that of
 	// another machine.
 	Given bool
+	// Again is true if the job has given the point up before, and takes it beside what the interval takes.
+	Again bool
 }
 
 // MachinePlan is what an interval does with one machine.
@@ -194,6 +198,7 @@ const future = 24 * time.Hour
 //
 //  1. Selected machines: the lookup chooses points; of these go those that the rules would remove at once, those that the
 //     target has for other jobs are claimed, the others are copied. Where all that had begun goes so, it chooses anew.
+//     With backfill, what a rule of the job removed comes back beside that, once the rules would keep it.
 //  2. Every machine of which the job holds points: the rules say what stays, with what is to be copied counted in.
 //  3. Nothing is removed if more than half of the machines have just gone from the sources' listings.
 //  4. If sources may have more than was listed, only that goes which would also go were all of it known (doubt.go).

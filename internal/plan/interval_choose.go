@@ -18,6 +18,9 @@ func (m *machinePlanner) choose() {
 			}
 		}
 		return m.mine(id) || m.damaged(id)
+	}, GaveUp: func(id backup.PointID) bool {
+		_, gaveUp := m.gaveUp(id)
+		return gaveUp
 	}}
 	for _, o := range m.offers {
 		if _, gone := m.forgotten(o.Brief); gone {
@@ -133,9 +136,9 @@ func (m *machinePlanner) mayBeReadWhole(o *Offer) bool {
 
 // takeKept takes a choice over, without what the rules would remove at once.
 func (m *machinePlanner) takeKept(choice policy.Choice) {
-	m.choice, m.take = choice, map[backup.PointID]bool{}
-	for _, id := range choice.Take {
-		m.take[id] = true
+	m.choice, m.take, m.again = choice, map[backup.PointID]bool{}, map[backup.PointID]bool{}
+	for n, id := range choice.Take {
+		m.take[id], m.again[id] = true, n < choice.Again
 	}
 	candidates, verdicts := m.decide()
 	for i, c := range candidates {

@@ -28,9 +28,9 @@ type machinePlanner struct {
 	choice policy.Choice
 	// newest is when the newest point was created that the job has held.
 	newest time.Time
-	// take are the points that the job is to hold from now on, by copying or claiming, and notKept those of the choice that
-	// the rules would remove at once.
-	take, notKept map[backup.PointID]bool
+	// take are the points that the job is to hold from now on, by copying or claiming, again those of them that it has given up
+	// before, and notKept those of the choice that the rules would remove at once.
+	take, again, notKept map[backup.PointID]bool
 	// lifted are points that a rule has removed, and whether the rules would keep them now.
 	lifted   map[backup.PointID]bool
 	verdicts map[backup.PointID]policy.Verdict
@@ -101,9 +101,24 @@ func (m *machinePlanner) forgotten(p *backup.Brief) (string, bool) {
 	return reason, !lifted
 }
 
+// gaveUp is the claim that the job had on a point which it has given up; false if it has not.
+func (m *machinePlanner) gaveUp(id backup.PointID) (Claim, bool) {
+	if m.s.GaveUp == nil {
+		return Claim{}, false
+	}
+	return m.s.GaveUp(id)
+}
+
+// coming is a point that the job is to hold. Which slots one fills that it has held before was decided then: else it could come back for
+// one that it did not fill, though it went by the same rules.
+func (m *machinePlanner) coming(p *backup.Brief) policy.Candidate {
+	claim, _ := m.gaveUp(p.ID)
+	return policy.Candidate{ID: p.ID, Created: p.Created, Good: true, Flags: claim.Flags, Flagged: claim.Flagged}
+}
+
 // wouldKeep is true if the rules keep the point beside those that the job holds.
 func (m *machinePlanner) wouldKeep(p *backup.Brief) bool {
-	candidates := append(slices.Clip(m.own), policy.Candidate{ID: p.ID, Created: p.Created, Good: true})
+	candidates := append(slices.Clip(m.own), m.coming(p))
 	verdicts := m.rules.Decide(candidates, m.s.Now)
 	return verdicts[len(verdicts)-1].Keep
 }
@@ -138,7 +153,7 @@ func (m *machinePlanner) decide() ([]policy.Candidate, []policy.Verdict) {
 	candidates := slices.Clip(m.own)
 	for _, o := range m.offers {
 		if h, there := m.heldAs(o.ID); m.take[o.ID] && (!there || !m.holds(h)) {
-			candidates = append(candidates, policy.Candidate{ID: o.ID, Created: o.Created, Good: true})
+			candidates = append(candidates, m.coming(o.Brief))
 		}
 	}
 	return candidates, m.rules.Decide(candidates, m.s.Now)
@@ -255,7 +270,10 @@ func (m *machinePlanner) decided(step *IntervalStep) {
 
 // taken describes a point that the job is to hold from now on.
 func (m *machinePlanner) taken(step *IntervalStep, h *Held, there bool) {
-	step.Action, step.Reasons = ActionCopy, []string{m.choice.Reason}
+	step.Action, step.Reasons, step.Again = ActionCopy, []string{m.choice.Reason}, m.again[step.Point.ID]
+	if step.Again {
+		step.Reasons = []string{"the rules have widened since it was given up"}
+	}
 	switch whole := there && h.State == backup.StateComplete; {
 	case m.s.Full && there:
 		step.Reasons = []string{"it is there, and is read whole again"}

@@ -227,13 +227,85 @@ func TestForgotten(t *testing.T) {
 	s.Retention = keeping(policy.Retention{Points: 1})
 	s.Held = []Held{{Brief: brief(all[2]), Claimed: true}}
 	wantPlan(t, "the rules are as they were", s, "a1 forgotten, a2 forgotten, a3 keep")
-	s.Held = nil
 	s.Retention = keeping(policy.Retention{Points: 5})
-	wantPlan(t, "the rules have widened", s, "a1 copy, a2 copy, a3 copy")
+	wantPlan(t, "the rules have widened, and another job gave them up", s, "a1 older, a2 older, a3 keep")
+	s.GaveUp = func(id backup.PointID) (Claim, bool) { return Claim{}, id != all[2].ID }
+	p := wantPlan(t, "the rules have widened", s, "a1 copy, a2 copy, a3 keep")
+	for _, step := range p.Steps(ActionCopy) {
+		if !step.Again || !strings.Contains(step.Reasons[0], "widened") {
+			t.Errorf("%+v", step)
+		}
+	}
+	if m := p.Machines[0]; !m.Waits || m.Locked || !strings.Contains(m.Reason, "2 given up before") {
+		t.Errorf("%+v", m)
+	}
+	s.Retention = keeping(policy.Retention{Points: 2})
+	wantPlan(t, "by one", s, "a1 not kept, a2 copy, a3 keep")
+	s.Retention = keeping(policy.Retention{Points: 5})
+	s.Lookup.Backfill = 1
+	wantPlan(t, "as far as backfill reaches", s, "a1 older, a2 copy, a3 keep")
+	s.Lookup.Backfill = 0
+	wantPlan(t, "without backfill", s, "a1 older, a2 older, a3 keep")
+	reason, s.Lookup.Backfill = "named", policy.BackfillAll
+	wantPlan(t, "named, and the rules have widened", s, "a1 forgotten, a2 forgotten, a3 keep")
+	reason, s.Held = policy.NoRuleKeeps, nil
+	wantPlan(t, "the rules have widened, and nothing is held", s, "a1 copy, a2 copy, a3 copy")
 	// Nothing older than what was given up is taken in its place.
 	s = backedUp(all[:2])
 	s.Forgotten = func(id backup.PointID) (string, bool) { return "named", id == all[1].ID }
 	wantPlan(t, "the newest was given up", s, "a1 older, a2 forgotten")
+}
+
+// What comes back because the rules have widened is no other than what they would keep had they always been so, beside what is new; it keeps
+// nothing newer waiting, and does not use the interval up.
+func TestWidened(t *testing.T) {
+	var all []backup.Point
+	for day := range 20 {
+		all = append(all, made("a", day+1))
+	}
+	widened := func(offered []backup.Point) Situation {
+		s := backedUp(offered, all[11:19]...)
+		s.Lookup.Backfill = policy.BackfillAll
+		s.Forgotten = func(id backup.PointID) (string, bool) {
+			return policy.NoRuleKeeps, slices.ContainsFunc(all[:11], func(p backup.Point) bool { return p.ID == id })
+		}
+		s.GaveUp = func(id backup.PointID) (Claim, bool) { _, gone := s.Forgotten(id); return Claim{}, gone }
+		s.Retention = keeping(policy.Retention{Days: 30})
+		return s
+	}
+	again := func(p IntervalPlan) (n int) {
+		for _, step := range p.Steps(ActionCopy) {
+			if step.Again {
+				n++
+			}
+		}
+		return n
+	}
+	for _, mode := range []policy.Mode{policy.Periodic, policy.Immediate, policy.Manual} {
+		s := widened(all[:19])
+		s.Mode = mode
+		if p := Interval(s); len(p.Steps(ActionCopy)) != 11 || again(p) != 11 || !p.Machines[0].Waits {
+			t.Errorf("%v: %s", mode, told(p))
+		}
+		s = widened(all)
+		s.Mode = mode
+		if p := Interval(s); len(p.Steps(ActionCopy)) != 12 || again(p) != 11 {
+			t.Errorf("%v, and a new one: %s", mode, told(p))
+		}
+		s.Offers[19].State, s.Offers[19].Grew = backup.StateLocked, noon
+		if p := Interval(s); len(p.Steps(ActionCopy)) != 11 || !p.Machines[0].Locked || len(p.Steps(ActionWait)) != 1 {
+			t.Errorf("%v, and a new one that is locked: %s", mode, told(p))
+		}
+	}
+	s := widened(all)
+	s.Stored = map[backup.MachineKey]bool{all[0].Machine.Key: true}
+	if p := Interval(s); len(p.Steps(ActionCopy)) != 11 || p.Machines[0].Waits {
+		t.Errorf("the interval has had its point: %s", told(p))
+	}
+	s.Stored, s.Pinned = nil, map[backup.PointID]bool{all[19].ID: true}
+	if p := Interval(s); len(p.Steps(ActionCopy)) != 1 || again(p) != 0 {
+		t.Errorf("a copy has begun: %s", told(p))
+	}
 }
 
 // A point dated more than a day ahead is copied, and suspends removal of its machine with an alarm. It keeps nothing else
@@ -413,8 +485,10 @@ func TestFullKeepsNothingFromBeingCopied(t *testing.T) {
 
 // world is a job that lives through days: what it has, and what its source offers.
 type world struct {
-	s    Situation
-	held map[backup.PointID]Held
+	s      Situation
+	held   map[backup.PointID]Held
+	gaveUp map[backup.PointID]Claim
+	tiers  bool // the rules have slots
 }
 
 // carryOut does what a plan says, as the runner does.
@@ -427,12 +501,16 @@ func (w *world) carryOut(t *rapid.T, p IntervalPlan) {
 				if h, there := w.held[step.Point.ID]; there && h.State == backup.StateComplete {
 					t.Fatalf("%s is copied twice", step.Point.ID.Short())
 				}
-				w.held[step.Point.ID] = Held{Brief: step.Point, Claimed: true, Claim: Claim{Flags: step.Slots, Flagged: true}}
+				w.held[step.Point.ID] = Held{Brief: step.Point, Claimed: true, Claim: Claim{Flags: step.Slots, Flagged: w.tiers}}
+				delete(w.gaveUp, step.Point.ID)
 			case ActionKeep:
 				h := w.held[step.Point.ID]
-				h.Claim = Claim{Flags: step.Slots, Flagged: true}
+				if !h.Claim.Flagged {
+					h.Claim = Claim{Flags: step.Slots, Flagged: w.tiers}
+				}
 				w.held[step.Point.ID] = h
 			case ActionRemove:
+				w.gaveUp[step.Point.ID] = w.held[step.Point.ID].Claim
 				delete(w.held, step.Point.ID)
 			}
 			if good := step.Point.State == backup.StateComplete && (step.OnTarget || step.Action == ActionCopy); good && !step.Point.Created.Before(newest.Created) {
@@ -451,13 +529,20 @@ func (w *world) carryOut(t *rapid.T, p IntervalPlan) {
 }
 
 // Whatever a source offers: the newest good point stays; nothing is copied twice, nor copied and removed in one interval;
-// after an interval the next one has nothing to copy and nothing to remove.
+// after an interval the next one has nothing to copy and nothing to remove. Rules may change meanwhile: with backfill of all there is
+// then nothing that the job gave up, that a source still has, and that the rules would keep.
 func TestIntervalInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{s: backedUp(nil), held: map[backup.PointID]Held{}}
-		rules := policy.Retention{Points: rapid.IntRange(0, 3).Draw(t, "points"), Days: rapid.IntRange(0, 4).Draw(t, "days")}
-		rules.Tiers[policy.Weekly].Keep = rapid.IntRange(0, 2).Draw(t, "weeks")
-		w.s.Retention = keeping(rules)
+		w := &world{s: backedUp(nil), held: map[backup.PointID]Held{}, gaveUp: map[backup.PointID]Claim{}}
+		w.s.GaveUp = func(id backup.PointID) (Claim, bool) { claim, gone := w.gaveUp[id]; return claim, gone }
+		w.s.Forgotten = func(id backup.PointID) (string, bool) { _, gone := w.gaveUp[id]; return policy.NoRuleKeeps, gone }
+		var rules policy.Retention
+		drawRules := func() {
+			rules = policy.Retention{Points: rapid.IntRange(0, 5).Draw(t, "points"), Days: rapid.IntRange(0, 6).Draw(t, "days")}
+			rules.Tiers[policy.Weekly].Keep = rapid.IntRange(0, 2).Draw(t, "weeks")
+			w.s.Retention, w.tiers = keeping(rules), rules.HasTiers()
+		}
+		drawRules()
 		w.s.Mode = rapid.SampledFrom([]policy.Mode{policy.Periodic, policy.Immediate, policy.Manual}).Draw(t, "mode")
 		w.s.Lookup.Backfill = rapid.SampledFrom([]policy.Backfill{0, 2, policy.BackfillAll}).Draw(t, "backfill")
 		w.s.Selected = []backup.MachineKey{made("a", 1).Machine.Key, made("b", 1).Machine.Key}
@@ -469,6 +554,9 @@ func TestIntervalInvariants(t *testing.T) {
 					w.s.Offers = append(w.s.Offers, Offer{Brief: brief(p), Grew: p.Created})
 				}
 			}
+			if rapid.IntRange(0, 5).Draw(t, "change") == 0 {
+				drawRules()
+			}
 			w.s.Now = time.Date(2026, 3, day+1, 13, 0, 0, 0, time.UTC)
 			w.s.Interval = policy.Interval{Begins: w.s.Now.Add(-time.Hour), Ends: w.s.Now.Add(23 * time.Hour)}
 			w.carryOut(t, Interval(w.s))
@@ -476,8 +564,32 @@ func TestIntervalInvariants(t *testing.T) {
 			if again := Interval(w.s); len(again.Steps(ActionCopy))+len(again.Steps(ActionClaim))+len(again.Steps(ActionRemove)) > 0 {
 				t.Fatalf("day %d, then again: %s", day, told(again))
 			}
+			w.missesNothing(t, rules)
 		}
 	})
+}
+
+// missesNothing wants that with backfill of all nothing is left out that the job gave up and that the rules would keep.
+func (w *world) missesNothing(t *rapid.T, rules policy.Retention) {
+	if w.s.Lookup.Backfill != policy.BackfillAll {
+		return
+	}
+	for _, o := range w.s.Offers {
+		claim, gone := w.gaveUp[o.ID]
+		if o.State != backup.StateComplete || !gone {
+			continue
+		}
+		var candidates []policy.Candidate
+		for _, h := range w.s.Held {
+			if h.Machine.Key == o.Machine.Key {
+				candidates = append(candidates, policy.Candidate{ID: h.ID, Created: h.Created, Good: true, Flags: h.Claim.Flags, Flagged: h.Claim.Flagged})
+			}
+		}
+		verdicts := rules.Decide(append(candidates, policy.Candidate{ID: o.ID, Created: o.Created, Good: true, Flags: claim.Flags, Flagged: claim.Flagged}), w.s.Now)
+		if len(candidates) > 0 && verdicts[len(candidates)].Keep {
+			t.Fatalf("%s of %s does not come back: %v", o.ID.Short(), o.Created, verdicts[len(candidates)].Reasons)
+		}
+	}
 }
 
 // BenchmarkInterval plans an interval of 2,000 machines and 100,000 points, half of them on both sides, with full rules.

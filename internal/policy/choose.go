@@ -27,6 +27,9 @@ type Machine struct {
 	Points []SourcePoint
 	// Has is true for points that the job holds, or has held and given up. They are not taken.
 	Has func(backup.PointID) bool
+	// GaveUp is true for points that the job has held and given up. Those of them that Has is not true for may be taken again. nil:
+	// there are none.
+	GaveUp func(backup.PointID) bool
 	// Oldest and Newest are the times of creation of the oldest and newest points that the job holds or has held; zero if
 	// it never held any.
 	Oldest, Newest time.Time
@@ -45,8 +48,9 @@ type Interval struct {
 
 // Choice is what an interval does with one machine.
 type Choice struct {
-	// Take are the points to copy, in this order.
-	Take []backup.PointID
+	// Take are the points to copy, in this order. The first Again of them the job has given up before; they do not use the interval up.
+	Take  []backup.PointID
+	Again int
 	// Wait is true if something to copy may still come in this interval.
 	Wait bool
 	// Lock is the point whose lock is waited for.
@@ -67,6 +71,7 @@ type Choice struct {
 //  3. Backward: the newest point newer than what the job has held. If it is locked, it is waited for until the interval ends.
 //  4. Forward: of the points created at or after the interval began, the newest complete one.
 //  5. A lock that has not grown for StaleLock is none: the point counts as broken, with a warning.
+//  6. With Backfill, what the job has given up and may take again comes before that, as far back as a first interval would reach.
 //
 // Reasons and warnings tell times in the zone of now.
 func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice {
@@ -74,7 +79,7 @@ func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice 
 		return Choice{Take: pinned, Reason: "its copy has begun and goes on"}
 	}
 	if m.Stored && mode != Immediate {
-		return Choice{Reason: "this interval has copied a point of it"}
+		return l.again(Choice{Reason: "this interval has copied a point of it"}, mode, m)
 	}
 	var c Choice
 	fresh := l.candidates(mode, m, in)
@@ -93,7 +98,10 @@ func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice 
 	if len(c.Take) == 0 && c.Reason == "" {
 		c.Wait, c.Reason = true, l.nothing(mode, m, in, now)
 	}
-	return c
+	if first {
+		return c
+	}
+	return l.again(c, mode, m)
 }
 
 // pinned are those of the pinned points that the source still has.
@@ -206,10 +214,7 @@ func (l Lookup) backfill(c Choice, m Machine) Choice {
 			older = append(older, p)
 		}
 	}
-	slices.SortStableFunc(older, func(a, b SourcePoint) int { return a.Created.Compare(b.Created) })
-	if l.Backfill >= 0 {
-		older = older[max(0, len(older)-int(l.Backfill)):]
-	}
+	older = l.reached(older)
 	if len(older) == 0 {
 		return c
 	}
@@ -219,6 +224,52 @@ func (l Lookup) backfill(c Choice, m Machine) Choice {
 	}
 	c.Take = append(take, c.Take...)
 	c.Reason = fmt.Sprintf("the newest, and %d before it", len(older))
+	return c
+}
+
+// reached are the newest of the points, as many as Backfill says, oldest first.
+func (l Lookup) reached(older []SourcePoint) []SourcePoint {
+	slices.SortStableFunc(older, func(a, b SourcePoint) int { return a.Created.Compare(b.Created) })
+	if l.Backfill < 0 {
+		return older
+	}
+	return older[max(0, len(older)-int(l.Backfill)):]
+}
+
+// again puts before the choice what the job has given up and may take again: of as many complete points before the newest that it has
+// held, or takes, as Backfill says. Of mode immediate those are left that are newer than the oldest that it has held: they come in their turn.
+func (l Lookup) again(c Choice, mode Mode, m Machine) Choice {
+	if l.Backfill == 0 || m.GaveUp == nil {
+		return c
+	}
+	takes := func(p SourcePoint) bool { return slices.Contains(c.Take, p.ID) }
+	newest, there := m.Newest, false
+	for _, p := range m.Points {
+		if p.Created.After(newest) && takes(p) {
+			newest = p.Created
+		}
+	}
+	var upToIt []SourcePoint
+	for _, p := range m.Points {
+		if p.State == backup.StateComplete && !p.Created.After(newest) {
+			upToIt = append(upToIt, p)
+			there = there || p.Created.Equal(newest) && (m.Has(p.ID) || takes(p))
+		}
+	}
+	if there && l.Backfill > 0 {
+		l.Backfill++
+	}
+	var take []backup.PointID
+	for _, p := range l.reached(upToIt) {
+		if m.GaveUp(p.ID) && !m.Has(p.ID) && !takes(p) && (mode != Immediate || !p.Created.After(m.Oldest)) {
+			take = append(take, p.ID)
+		}
+	}
+	if len(take) == 0 {
+		return c
+	}
+	c.Take, c.Again = append(take, c.Take...), len(take)
+	c.Reason += fmt.Sprintf(", and what the rules keep again of %d given up before", len(take))
 	return c
 }
 

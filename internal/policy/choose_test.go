@@ -149,6 +149,48 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// What the job has given up and may take again comes with backfill, as far back as that reaches, and beside what the interval takes.
+func TestChooseAgain(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		backfill Backfill
+		mode     Mode
+		points   string
+		held     string
+		gaveUp   string
+		stored   bool
+		want     string
+		again    int
+	}{
+		{"not without backfill", 0, Periodic, "a 01:00, b 02:00, c 03:00", "c", "ab", false, "wait", 0},
+		{"all", BackfillAll, Periodic, "a 01:00, b 02:00, c 03:00", "c", "ab", false, "a b wait", 2},
+		{"not what is broken", BackfillAll, Periodic, "a 01:00, b 02:00 broken, c 03:00", "c", "ab", false, "a wait", 1},
+		{"nor what the job never held", BackfillAll, Periodic, "a 01:00, b 02:00, c 03:00", "c", "b", false, "b wait", 1},
+		{"as many as are wanted, of all that there are", 2, Periodic, "a 01:00, b 02:00, c 03:00, d 04:00", "cd", "ab", false, "b wait", 1},
+		{"with the newest, from which is counted", 2, Periodic, "a 01:00, b 02:00, c 03:00, d 04:00", "c", "ab", false, "b d", 1},
+		{"while a lock is waited for", BackfillAll, Periodic, "a 01:00, b 02:00, c 21:00 locked 21:50", "b", "a", false, "a wait for c", 1},
+		{"after the interval has had its point", BackfillAll, Periodic, "a 01:00, b 02:00", "b", "a", true, "a", 1},
+		{"immediate: what is older than all that is held", BackfillAll, Immediate, "a 01:00, b 02:00, c 03:00, d 04:00", "bd", "ac", false, "a c", 1},
+	} {
+		m := Machine{Points: sourcePoints(t, c.points), Stored: c.stored}
+		m.Has = func(id backup.PointID) bool { return strings.ContainsRune(c.held, rune(id[0])) }
+		m.GaveUp = func(id backup.PointID) bool { return strings.ContainsRune(c.gaveUp, rune(id[0])) }
+		for _, p := range m.Points {
+			if m.Has(p.ID) && (m.Oldest.IsZero() || p.Created.Before(m.Oldest)) {
+				m.Oldest = p.Created
+			}
+			if m.Has(p.ID) && p.Created.After(m.Newest) {
+				m.Newest = p.Created
+			}
+		}
+		begins := when(t, night+"22:00", time.UTC)
+		got := Lookup{Backfill: c.backfill}.Choose(c.mode, m, Interval{begins, begins.Add(dayLength)}, begins)
+		if shown(got) != c.want || got.Again != c.again {
+			t.Errorf("%s: %q, %d again, want %q, %d (%s)", c.what, shown(got), got.Again, c.want, c.again, got.Reason)
+		}
+	}
+}
+
 // A choice is never of what the job has, nor of what is not complete; with the same world it is the same; and once what it
 // takes is stored, there is nothing left to take.
 func TestChooseComesToRest(t *testing.T) {
@@ -166,6 +208,8 @@ func TestChooseComesToRest(t *testing.T) {
 		now := begins.Add(time.Duration(rapid.IntRange(0, 1439).Draw(t, "now")) * time.Minute)
 		m, has, byID := Machine{}, map[backup.PointID]bool{}, map[backup.PointID]SourcePoint{}
 		m.Has = func(id backup.PointID) bool { return has[id] }
+		gaveUp := map[backup.PointID]bool{}
+		m.GaveUp = func(id backup.PointID) bool { return gaveUp[id] }
 		store := func(p SourcePoint) {
 			has[p.ID] = true
 			if m.Oldest.IsZero() || p.Created.Before(m.Oldest) {
@@ -183,8 +227,11 @@ func TestChooseComesToRest(t *testing.T) {
 			}
 			m.Points = append(m.Points, p)
 			byID[p.ID] = p
-			if rapid.IntRange(0, 3).Draw(t, "held") == 0 {
+			switch rapid.IntRange(0, 3).Draw(t, "held") {
+			case 0:
 				store(p)
+			case 1:
+				gaveUp[p.ID] = true
 			}
 		}
 		c := l.Choose(mode, m, Interval{begins, begins.Add(dayLength)}, now)
@@ -193,7 +240,7 @@ func TestChooseComesToRest(t *testing.T) {
 			if has[id] || p.State != backup.StateComplete {
 				t.Fatalf("took %v", p)
 			}
-			if mode == Periodic && l.Direction == Forward && len(c.Take) == 1 && p.Created.Before(begins) {
+			if mode == Periodic && l.Direction == Forward && len(c.Take) == 1 && c.Again == 0 && p.Created.Before(begins) {
 				t.Fatalf("forward took %v", p)
 			}
 			store(p)

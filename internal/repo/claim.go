@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -43,12 +42,13 @@ func (r *Repository) HoldsOn(point backup.PointID) []HoldInfo {
 	return holding(r.state, point, r.env.now())
 }
 
-// Tombstone is why and when a point was made that the repository had and gave up; false if it did not.
-func (r *Repository) Tombstone(point backup.PointID) (reason string, created time.Time, ok bool) {
+// Tombstone says of a point that the repository had and gave up when it was made, why it went, which job gave it up last, and with
+// which flags; false if it did not.
+func (r *Repository) Tombstone(point backup.PointID) (stone commitlog.Tombstone, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stone, ok := r.state.Tombstones[point]
-	return stone.Reason, stone.Created, ok
+	stone, ok = r.state.Tombstones[point]
+	return stone, ok
 }
 
 // Unfinished are the points whose copy was interrupted and can go on.

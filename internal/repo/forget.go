@@ -99,8 +99,10 @@ func forget(state *commitlog.State, job string, p Forgetting, now time.Time, pay
 		return Forgotten{Point: p.Point, Unknown: true}
 	}
 	done := Forgotten{Point: p.Point, Holds: holding(state, p.Point, now)}
+	var flags []string
 	for _, claim := range state.Claims[p.Point] {
 		if claim.Job == job {
+			flags = claim.Flags
 			payload.ClaimsWithdrawn = append(payload.ClaimsWithdrawn, commitlog.Claim{Point: p.Point, Job: job})
 		} else {
 			done.ClaimedBy = append(done.ClaimedBy, claim.Job)
@@ -110,7 +112,7 @@ func forget(state *commitlog.State, job string, p Forgetting, now time.Time, pay
 		return done
 	}
 	if p.Tombstone {
-		payload.Tombstones = append(payload.Tombstones, commitlog.Tombstone{ID: entry.ID, Machine: entry.Machine, Created: entry.Created, Reason: p.Reason})
+		payload.Tombstones = append(payload.Tombstones, commitlog.Tombstone{ID: entry.ID, Machine: entry.Machine, Created: entry.Created, Reason: p.Reason, Job: job, Flags: flags})
 	}
 	if done.Removed = len(done.Holds) == 0; done.Removed {
 		payload.PointsRemoved = append(payload.PointsRemoved, p.Point)

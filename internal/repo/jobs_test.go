@@ -171,12 +171,12 @@ func TestClaim(t *testing.T) {
 	if done[0].Removed || !r.Has(id) {
 		t.Errorf("claimed by another job: %+v", done)
 	}
-	if _, _, gone := r.Tombstone(id); gone {
+	if _, gone := r.Tombstone(id); gone {
 		t.Error("a point that is there has a tombstone")
 	}
 	must(r.Forget(t.Context(), "offsite", []repo.Forgetting{{Point: id, Tombstone: true, Reason: "named"}}, nil))(t)
-	if reason, created, gone := r.Tombstone(id); !gone || reason != "named" || !created.Equal(points[0].Created) || r.Has(id) {
-		t.Errorf("tombstone %q of %s, %v", reason, created, gone)
+	if stone, gone := r.Tombstone(id); !gone || stone.Reason != "named" || stone.Job != "offsite" || !stone.Created.Equal(points[0].Created) || r.Has(id) {
+		t.Errorf("tombstone %+v, %v", stone, gone)
 	}
 }
 

@@ -31,8 +31,9 @@ type KnownPoint struct {
 	ID      backup.PointID
 	Created time.Time
 	State   backup.State
-	// Source is true if a source shows it, Held if the job holds it, and Forgotten if it has given it up.
-	Source, Held, Forgotten bool
+	// Source is true if a source shows it, Held if the job holds it, and Forgotten if it has given it up; Again if it has, and takes
+	// it again.
+	Source, Held, Forgotten, Again bool
 	// Flags are the slots that were decided when it was stored; Flagged says that they were.
 	Flags   []string
 	Flagged bool
@@ -138,7 +139,7 @@ func (k Known) machine(now, until time.Time, zone *time.Location) (m Machine, ex
 	m = Machine{Name: k.Name, Whole: k.Whole, Retention: k.Retention, Purge: k.Purge}
 	var created []time.Time
 	for _, p := range k.Points {
-		point := Point{ID: p.ID, Created: p.Created, Complete: p.Created, Changed: k.Changed, Held: p.Held, Forgotten: p.Forgotten, Flags: p.Flags, Flagged: p.Flagged}
+		point := Point{ID: p.ID, Created: p.Created, Complete: p.Created, Changed: k.Changed, Held: p.Held, Forgotten: p.Forgotten, Again: p.Again, Flags: p.Flags, Flagged: p.Flagged}
 		point.Broken = p.State != backup.StateComplete && p.State != backup.StateLocked
 		if point.Gone = p.Created; p.Source {
 			point.Gone = time.Time{}

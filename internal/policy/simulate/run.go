@@ -39,6 +39,7 @@ type machine struct {
 	held           []int // places of the points that the job holds, by time
 	flags          map[int][]string
 	had            map[backup.PointID]bool // held, given up or skipped
+	again          map[backup.PointID]bool // given up, and to be taken again
 	oldest, newest time.Time
 
 	pinned []int // to be copied, in this order
@@ -72,7 +73,7 @@ func run(w World, r rules, tell func(Event)) *life {
 func newJob(j Job) *job {
 	state := &job{Job: j, history: policy.History{Start: j.Enabled}}
 	for _, m := range j.Machines {
-		s := &machine{Machine: m, places: map[backup.PointID]int{}, flags: map[int][]string{}, had: map[backup.PointID]bool{}, warned: map[string]bool{}}
+		s := &machine{Machine: m, places: map[backup.PointID]int{}, flags: map[int][]string{}, had: map[backup.PointID]bool{}, again: map[backup.PointID]bool{}, warned: map[string]bool{}}
 		var sum int64
 		for place, p := range m.Points {
 			sum += p.Changed
@@ -83,6 +84,9 @@ func newJob(j Job) *job {
 			}
 			if p.Held && p.Flagged {
 				s.flags[place] = p.Flags
+			}
+			if p.Again {
+				s.again[p.ID] = true
 			}
 		}
 		state.machines = append(state.machines, s)
@@ -271,6 +275,9 @@ func (m *machine) shown(l *life) policy.Machine {
 		m.from++
 	}
 	shown := policy.Machine{Has: func(id backup.PointID) bool { return m.had[id] }, Oldest: m.oldest, Newest: m.newest, Stored: m.done}
+	if len(m.again) > 0 {
+		shown.GaveUp = func(id backup.PointID) bool { return m.again[id] }
+	}
 	m.listed = m.listed[:0]
 	for _, p := range m.Points[m.from:m.to] {
 		if one, ok := p.at(l.t, l.World); ok {

@@ -75,7 +75,7 @@ func (l *life) store(j *job, m *machine) bool {
 	place := m.pinned[0]
 	m.pinned, m.begun, m.spare = m.pinned[1:], false, 0
 	m.hold(place)
-	m.done = m.done || m.turn == j.turn
+	m.done = m.done || m.turn == j.turn && !m.again[m.Points[place].ID]
 	j.stored++
 	l.say(j, m, Event{Kind: Stored, Point: place, Size: m.size(m.held, m.sums)})
 	if len(m.pinned) == 0 && j.Schedule.Mode == policy.Immediate {

@@ -88,8 +88,8 @@ type Point struct {
 	Broken bool
 	// Changed is how many bytes differ from the point before it.
 	Changed int64
-	// Held: the job holds it when the world begins; Forgotten: it has given it up before.
-	Held, Forgotten bool
+	// Held: the job holds it when the world begins; Forgotten: it has given it up before; Again: it has, and its rules would keep it now.
+	Held, Forgotten, Again bool
 	// Flags are the slots that a held point was given when it was stored; Flagged says that this was decided then.
 	Flags   []string
 	Flagged bool

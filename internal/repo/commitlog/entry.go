@@ -125,6 +125,9 @@ type Tombstone struct {
 	Machine format.Name    `json:"machine"`
 	Created time.Time      `json:"created"`
 	Reason  string         `json:"reason,omitempty"`
+	// Job is the one that gave it up last, and Flags are those of its claim.
+	Job   string   `json:"job,omitempty"`
+	Flags []string `json:"flags,omitempty"`
 }
 
 // Bad is a frame known to be damaged.
