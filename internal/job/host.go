@@ -47,6 +47,9 @@ type Host struct {
 	// Ran are scripts that a process has run for this session before it went. They are not run again.
 	Ran map[PhaseName]bool
 
+	// Locks are what the process has seen of locked points in the job's sources; nil: nothing yet.
+	Locks *Locks
+
 	// PhaseEnded is told of each phase when it has ended, or was skipped.
 	PhaseEnded func(Phase)
 	// Planned is told which points are to be copied, in their order, before the first of them is.

@@ -28,6 +28,7 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 	}
 	r.offers, r.selected, r.partly, r.hidden = nil, nil, "", false
 	doubt := ""
+	now, locked := r.Now(), map[string]bool{}
 	var offers []policy.Offer
 	var listings []Listing
 	for i, place := range r.Sources {
@@ -35,7 +36,11 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 		var briefs []backup.Brief
 		if opened != nil {
 			briefs = briefsOf(opened)
-			offered := place.offers(i, opened, briefs)
+			offered := place.offers(i, opened, briefs, func(p *source.Point) time.Time {
+				key := state.Name + "/" + p.ID.String()
+				locked[key] = true
+				return r.Host.Locks.see(key, p, now)
+			})
 			for _, o := range offered {
 				offers = append(offers, policy.Offer{Point: o.Brief, Source: state.Name, Via: o.Via})
 			}
@@ -66,6 +71,7 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 	r.doubt, r.memory.Listed = doubt, nil
 	if doubt == "" {
 		r.memory.Listed = r.places()
+		r.Host.Locks.only(locked)
 	}
 	return nil
 }
@@ -114,8 +120,8 @@ func briefsOf(opened *registry.Source) []backup.Brief {
 	return briefs
 }
 
-// offers are the points of a source that are the job's, by their briefs.
-func (p Place) offers(number int, opened *registry.Source, briefs []backup.Brief) []plan.Offer {
+// offers are the points of a source that are the job's, by their briefs. grew says when a locked one was last seen to grow.
+func (p Place) offers(number int, opened *registry.Source, briefs []backup.Brief, grew func(*source.Point) time.Time) []plan.Offer {
 	offers := make([]plan.Offer, 0, len(opened.Points))
 	for i := range opened.Points {
 		point := &opened.Points[i]
@@ -124,7 +130,11 @@ func (p Place) offers(number int, opened *registry.Source, briefs []backup.Brief
 			jobs = p.Jobs(*point)
 		}
 		if p.Origin.Offers(point.Machine, jobs) {
-			offers = append(offers, plan.Offer{Brief: &briefs[i], Source: number, Via: point.Via, Grew: grew(point)})
+			offer := plan.Offer{Brief: &briefs[i], Source: number, Via: point.Via, Grew: lastWritten(point)}
+			if point.State == backup.StateLocked {
+				offer.Grew = grew(point)
+			}
+			offers = append(offers, offer)
 		}
 	}
 	return offers
@@ -156,17 +166,6 @@ func mountedHint(place Place) string {
 		return ""
 	}
 	return "; is the disk mounted?"
-}
-
-// grew is when the files of a point last grew.
-func grew(p *source.Point) time.Time {
-	var last time.Time
-	for _, file := range p.Files {
-		if file.ModTime.After(last) {
-			last = file.ModTime
-		}
-	}
-	return last
 }
 
 // sourceWait is a wait for the sources, none of which is ready.

@@ -49,6 +49,8 @@ type memory struct {
 	// Skipped are the ids of machines of which the last copies were to be some and came to nothing, in the order in which they begin first
 	// the next time.
 	Skipped []string `json:"skipped,omitempty"`
+	// Locked are the locked points of the sources, and since when they have not grown.
+	Locked map[string]sighting `json:"locked,omitempty"`
 	// Turns are by the machine's id the last intervals that took points of it.
 	Turns map[string][]policy.Turn `json:"turns,omitempty"`
 }
@@ -69,6 +71,7 @@ func (r *runner) recall(ctx context.Context) error {
 		r.earlier[id] = true
 	}
 	r.earlierFill = maps.Clone(r.memory.Backfill)
+	r.Host.Locks.recall(r.memory.Locked)
 	now := r.Now()
 	switch {
 	case r.memory.Started.IsZero():
@@ -100,14 +103,15 @@ func (m memory) started() time.Time {
 // remember leaves the job's description and memory in the target.
 func (r *runner) remember(ctx context.Context) error {
 	r.memory.Begun = r.unfinished(r.memory.Begun)
+	r.memory.Locked = r.Host.Locks.all()
 	r.rememberRetired(ctx)
 	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
 	left := r.memory
 	// What is missed least goes first: nothing is told of machines that are always behind, or drop out before they were copied; who had
-	// no turn is not the first; a copy that was killed begins anew; it takes longer to believe that a machine has gone. What a
-	// person has said goes last.
+	// no turn is not the first; a lock that was left is waited for anew; a copy that was killed begins anew; it takes longer to believe
+	// that a machine has gone. What a person has said goes last.
 	for _, shorten := range []func(){
-		func() {}, func() { left.Turns, left.Skipped = nil, nil }, func() { left.Selected = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
+		func() {}, func() { left.Turns, left.Skipped = nil, nil }, func() { left.Selected = nil }, func() { left.Locked = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
 		func() { left = memory{Started: left.Started, Instead: left.Instead, Retired: left.Retired} },
 		func() { left.Retired = nil },
 		func() { record.Document = "" },

@@ -194,6 +194,9 @@ func newRunner(setup Setup) *runner {
 	if setup.Host.Slots == nil {
 		setup.Host.Slots = NewSlots(1)
 	}
+	if setup.Host.Locks == nil {
+		setup.Host.Locks = &Locks{}
+	}
 	if setup.Host.ID == "" {
 		var id [8]byte
 		rand.Read(id[:]) // never fails: crypto/rand ends the program instead

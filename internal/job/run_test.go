@@ -258,22 +258,6 @@ func TestLockedMachineWaits(t *testing.T) {
 	}
 }
 
-// A lock that has not grown for two hours counts as broken: the point before it is taken, with a warning.
-func TestStaleLock(t *testing.T) {
-	l := newLab(t, day("a", 1), day("a", 2))
-	l.now = time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC)
-	l.edit = func(s *registry.Source) {
-		p := &s.Points[1]
-		p.State, p.Reason, p.Opener = backup.StateLocked, "vzdump writes it", nil
-		p.Files = append(p.Files, sourceFile(l.now.Add(-3*time.Hour)))
-	}
-	s := l.run(job.ResultDone)
-	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
-	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "without growing") {
-		t.Errorf("warnings %q", s.Warnings)
-	}
-}
-
 // What another job has copied is claimed and not copied; when one of them gives it up it stays.
 func TestClaimOfAnotherJobsPoint(t *testing.T) {
 	l := newLab(t, day("a", 1))

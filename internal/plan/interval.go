@@ -39,7 +39,8 @@ type Offer struct {
 	Source int
 	// Via is the id of the Ferry repository that it would be read from; empty for sources made by others.
 	Via string
-	// Grew is when the point's files last grew.
+	// Grew is when the point's files were last written, by its source's clock; of a locked one, when it was last seen to grow, or first
+	// seen, by the job's.
 	Grew time.Time
 }
 

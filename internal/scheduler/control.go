@@ -143,6 +143,7 @@ func (s *Scheduler) Setup(ctx context.Context, of string) (job.Setup, policy.Res
 	if !state.Start.IsZero() {
 		setup.Host.Start, setup.Host.Interval = state.Start, intervalAt(setup.Job.Schedule.From(state.Start), s.options.Now())
 	}
+	setup.Host.Locks = s.locksOf(of)
 	return setup, resources, s.tellRetired(ctx, &setup)
 }
 

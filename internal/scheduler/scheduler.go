@@ -109,6 +109,8 @@ type Scheduler struct {
 	running map[string]*run
 	// watches are what is known of the sources of jobs that are to begin when these have something new.
 	watches map[string]*watch
+	// locks are what this process has seen of locked points in the sources of jobs.
+	locks map[string]*job.Locks
 	// troubles are what keeps the scheduler from its work, by what cannot be done.
 	troubles map[string]string
 }
@@ -123,7 +125,7 @@ func New(c *catalog.Catalog, o Options) *Scheduler {
 	}
 	return &Scheduler{
 		catalog: c, options: o, log: o.Log, slots: job.NewSlots(o.Slots), wake: make(chan struct{}, 1),
-		running: map[string]*run{}, watches: map[string]*watch{}, troubles: map[string]string{notStarted: notStarted},
+		running: map[string]*run{}, watches: map[string]*watch{}, locks: map[string]*job.Locks{}, troubles: map[string]string{notStarted: notStarted},
 	}
 }
 

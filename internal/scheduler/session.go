@@ -231,7 +231,7 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	setup.Now, setup.Full = s.options.Now, session.Full
 	setup.Host = job.Host{
 		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: n.run.scheduled || !session.Boundary.IsZero(), Over: n.run.over,
-		Again:      n.run.again,
+		Again: n.run.again, Locks: s.locksOf(session.Job),
 		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
 	}
 	if n.run.takenUp {

@@ -87,6 +87,16 @@ func (s *Scheduler) unwatch(of string) {
 	delete(s.watches, of)
 }
 
+// locksOf are what has been seen of locked points in the sources of a job. What a session sees, looks between sessions go on with.
+func (s *Scheduler) locksOf(of string) *job.Locks {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locks[of] == nil {
+		s.locks[of] = &job.Locks{}
+	}
+	return s.locks[of]
+}
+
 // look has the sources of a job looked at if it is time, and returns when it is next.
 func (s *Scheduler) look(resources policy.Resources, of policy.Job) (next time.Time) {
 	now := s.options.Now()
@@ -123,7 +133,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	if !ask {
 		setup, err := s.options.Prepare(ctx, resources, of)
 		if err == nil {
-			setup.Now = s.options.Now
+			setup.Now, setup.Host.Locks = s.options.Now, s.locksOf(of)
 			s.looksAt(w, setup.Sources)
 			seen, err = job.Look(ctx, setup)
 		}

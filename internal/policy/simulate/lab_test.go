@@ -27,7 +27,6 @@ const (
 
 // place is the source of a job and the link behind it.
 type place struct {
-	world    World
 	job      Job
 	now      func() time.Time // by the server's clock
 	machines []*sourceMachine
@@ -55,8 +54,8 @@ type sourceMachine struct {
 	begun map[int]bool
 }
 
-func newPlace(w World, j Job, now func() time.Time, told func(Event)) *place {
-	p := &place{world: w, job: j, now: now, told: told, moving: map[*moved]int{}}
+func newPlace(j Job, now func() time.Time, told func(Event)) *place {
+	p := &place{job: j, now: now, told: told, moving: map[*moved]int{}}
 	for _, m := range j.Machines {
 		s := &sourceMachine{
 			Machine: m, blocks: m.Whole / standsFor, placed: map[backup.PointID]int{}, there: map[int64]bool{}, begun: map[int]bool{},
@@ -103,7 +102,7 @@ func (p *place) Scan(context.Context, *source.Listing) ([]source.Point, error) {
 			m.from++
 		}
 		for n := m.from; n < len(m.Points) && !m.Points[n].Created.After(now); n++ {
-			at, ok := m.Points[n].at(now, p.world)
+			at, ok := m.Points[n].at(now)
 			if !ok {
 				continue
 			}

@@ -118,7 +118,7 @@ func newServer(t *testing.T, w World) *server {
 	s.catalog, err = catalog.Open(t.Context(), filepath.Join(scratch(t), "catalog.db"), catalog.Options{Now: s.now})
 	s.must(err)
 	for _, j := range w.Jobs {
-		s.places[j.Name], s.targets[j.Name] = newPlace(w, j, s.now, s.tell), memory.New()
+		s.places[j.Name], s.targets[j.Name] = newPlace(j, s.now, s.tell), memory.New()
 		s.targets[j.Name].SetClock(s.now)
 		r, err := repo.Init(t.Context(), s.targets[j.Name], repo.Environment{Now: s.now}, repo.Options{BlockSize: blockSize})
 		s.must(err)

@@ -16,7 +16,6 @@ import (
 // oracleJob is a job in the oracle's own terms.
 type oracleJob struct {
 	Job
-	clock                   func(time.Time) time.Time
 	immediate, forward      bool
 	boundaries              []time.Time // by the right clock
 	open                    func(local time.Time) bool
@@ -45,15 +44,14 @@ type oracleMachine struct {
 	spare  int64
 	waits  bool
 	done   bool
+	still  map[int]time.Time // since when locked points are seen that do not grow any more, by the server's clock
 }
 
 func oracle(w World) []Event {
 	var events []Event
 	var jobs []*oracleJob
 	for _, j := range w.Jobs {
-		o := oracleOf(j)
-		o.clock = func(t time.Time) time.Time { return oracleClock(t, w) }
-		jobs = append(jobs, o)
+		jobs = append(jobs, oracleOf(j))
 	}
 	say := func(e Event) { events = append(events, e) }
 	for t := w.From; t.Before(w.To); t = t.Add(time.Minute) {
@@ -178,7 +176,7 @@ func oracleOf(j Job) *oracleJob {
 		}
 	}
 	for _, m := range j.Machines {
-		o.machines = append(o.machines, &oracleMachine{Machine: m, had: map[int]bool{}, slots: map[int][]string{}, oldest: -1})
+		o.machines = append(o.machines, &oracleMachine{Machine: m, had: map[int]bool{}, slots: map[int][]string{}, oldest: -1, still: map[int]time.Time{}})
 	}
 	return o
 }
@@ -245,6 +243,7 @@ func (j *oracleJob) look(t, clock time.Time, say func(*oracleMachine, Kind, int)
 	open := j.open(clock.In(berlin))
 	all := true
 	for _, m := range j.machines {
+		m.see(t, clock)
 		for {
 			if m.begun && m.left == 0 {
 				p := m.queue[0]
@@ -394,7 +393,7 @@ func (m *oracleMachine) choose(j *oracleJob, t, clock time.Time, say func(*oracl
 		case m.had[p], point.Broken, !point.Gone.After(t):
 		case m.oldest >= 0 && (j.immediate && p < m.oldest || !j.immediate && p < m.newest):
 		case j.forward && point.Created.Before(j.boundaries[j.last]):
-		case point.Complete.IsZero() && !clock.Before(j.clock(earlier(point.Grew, t)).Add(2*time.Hour)): // left locked; the server has seen it grow by its own clock
+		case point.Complete.IsZero() && m.leftLocked(p, clock):
 		default:
 			fresh = append(fresh, p)
 		}
@@ -442,12 +441,22 @@ func (m *oracleMachine) choose(j *oracleJob, t, clock time.Time, say func(*oracl
 	})
 }
 
-// earlier of two instants.
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
+// see notes since when locked points are seen that do not grow any more. What a clock says that was set back since counts as now.
+func (m *oracleMachine) see(t, clock time.Time) {
+	for p := m.low; p < len(m.Points) && !m.Points[p].Created.After(t); p++ {
+		if point := m.Points[p]; !point.Complete.IsZero() || t.Before(point.Grew) {
+			continue
+		}
+		if at, seen := m.still[p]; !seen || at.After(clock) {
+			m.still[p] = clock
+		}
 	}
-	return a
+}
+
+// leftLocked is true for a point that was not seen to grow for two hours.
+func (m *oracleMachine) leftLocked(p int, clock time.Time) bool {
+	at, seen := m.still[p]
+	return seen && !clock.Before(at.Add(2*time.Hour))
 }
 
 // kept are those of the points that the job's rules keep.

@@ -52,8 +52,12 @@ type machine struct {
 	done   bool    // this interval has stored a point of it
 	warned map[string]bool
 	look   time.Time
+	locks  map[backup.PointID]sighting
 	listed []policy.SourcePoint // what shown has returned, to be used again
 }
+
+// sighting is when a locked point was first seen as it is, by the server's clock.
+type sighting struct{ grew, since time.Time }
 
 func run(w World, r rules, tell func(Event)) *life {
 	l := &life{World: w, rules: r, tell: tell, t: w.From, edges: w.edges()}
@@ -73,7 +77,7 @@ func run(w World, r rules, tell func(Event)) *life {
 func newJob(j Job) *job {
 	state := &job{Job: j, history: policy.History{Start: j.Enabled}}
 	for _, m := range j.Machines {
-		s := &machine{Machine: m, places: map[backup.PointID]int{}, flags: map[int][]string{}, had: map[backup.PointID]bool{}, again: map[backup.PointID]bool{}, warned: map[string]bool{}}
+		s := &machine{Machine: m, places: map[backup.PointID]int{}, flags: map[int][]string{}, had: map[backup.PointID]bool{}, again: map[backup.PointID]bool{}, locks: map[backup.PointID]sighting{}, warned: map[string]bool{}}
 		var sum int64
 		for place, p := range m.Points {
 			sum += p.Changed
@@ -280,7 +284,10 @@ func (m *machine) shown(l *life) policy.Machine {
 	}
 	m.listed = m.listed[:0]
 	for _, p := range m.Points[m.from:m.to] {
-		if one, ok := p.at(l.t, l.World); ok {
+		if one, ok := p.at(l.t); ok {
+			if one.State == backup.StateLocked {
+				one.Grew = m.sighted(one, l.now())
+			}
 			m.listed = append(m.listed, one)
 		}
 	}
@@ -289,6 +296,16 @@ func (m *machine) shown(l *life) policy.Machine {
 		shown.Pinned = append(shown.Pinned, m.Points[place].ID)
 	}
 	return shown
+}
+
+// sighted is since when a locked point was seen as it is.
+func (m *machine) sighted(p policy.SourcePoint, now time.Time) time.Time {
+	seen, known := m.locks[p.ID]
+	if !known || !seen.grew.Equal(p.Grew) || seen.since.After(now) {
+		seen = sighting{p.Grew, now}
+		m.locks[p.ID] = seen
+	}
+	return seen.since
 }
 
 func (l *life) say(j *job, m *machine, e Event) {

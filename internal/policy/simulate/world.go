@@ -178,7 +178,7 @@ func (w World) edges() []time.Time {
 		}
 		for _, m := range j.Machines {
 			for _, p := range m.Points {
-				add(p.Created, p.Complete, p.Gone)
+				add(p.Created, p.Complete, p.Grew, p.Gone)
 			}
 		}
 	}
@@ -222,8 +222,8 @@ func (j Job) carries(t time.Time) policy.Rate {
 	return rate
 }
 
-// at is the point as its source shows it at a time. ok is false if it does not show it.
-func (p Point) at(t time.Time, w World) (shown policy.SourcePoint, ok bool) {
+// at is the point as its source shows it at a time; of a locked one, when it had grown by then. ok is false if it does not show it.
+func (p Point) at(t time.Time) (shown policy.SourcePoint, ok bool) {
 	if p.Created.After(t) || !p.Gone.IsZero() && !t.Before(p.Gone) {
 		return policy.SourcePoint{}, false
 	}
@@ -232,12 +232,10 @@ func (p Point) at(t time.Time, w World) (shown policy.SourcePoint, ok bool) {
 	case p.Broken:
 		shown.State = backup.StateBroken
 	case p.Complete.IsZero() || t.Before(p.Complete):
-		shown.State = backup.StateLocked
-		grew := t
+		shown.State, shown.Grew = backup.StateLocked, t
 		if p.Complete.IsZero() && p.Grew.Before(t) {
-			grew = p.Grew
+			shown.Grew = p.Grew
 		}
-		shown.Grew = grew.Add(w.ahead(grew)) // as the server saw it
 	}
 	return shown, true
 }
