@@ -4,12 +4,23 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/pprof"
 
 	"ferry/internal/cli"
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + inKernel)
+	}
+	os.Exit(run())
+}
+
+// inKernel is how many threads may run Go beyond one for each processor. A thread that stands in the kernel, as all do that write past
+// the page cache, keeps its place among those for some milliseconds, and a processor would idle for as long: 12 hundredths of a full
+// copy on two.
+const inKernel = 2
 
 // run is the program. With FERRY_CPUPROFILE=FILE it writes there where its time went, for go tool pprof.
 func run() int {
