@@ -3,6 +3,7 @@ package job_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,7 +166,7 @@ func TestWhatComesBackDoesNotUseTheIntervalUp(t *testing.T) {
 	if !s.Awaited[all[0].Machine.Key] {
 		t.Error("the first point that appears is not the interval's")
 	}
-	l.points = append(all[:3:3], day("a", 4))
+	l.points = append(slices.Clone(all[:3]), day("a", 4))
 	l.now = l.now.Add(time.Hour)
 	l.setup.Host.Again = true
 	l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
