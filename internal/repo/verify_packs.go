@@ -109,6 +109,8 @@ type packCheck struct {
 	// bad are the first of the damaged frames, badFrames counts all.
 	bad       []place
 	badFrames int
+	// missing is the error of a frame that could not be read because the file is no longer there.
+	missing error
 }
 
 // verifyPack reads a pack whole. Only trouble of the storage itself is an error; damage is noted.
@@ -150,7 +152,7 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if gone, err := v.gone(ctx, err, live); gone || err != nil {
+	if gone, err := v.gone(ctx, cmp.Or(c.missing, err), live); gone || err != nil {
 		return err // in a bucket it is gone for who has it open, too
 	}
 	c.finish(ctx, reader.Size(), err, table)
@@ -187,6 +189,9 @@ func (c *packCheck) unproven(ctx context.Context, reader storage.Reader, entry p
 // damaged notes a damaged frame, next to others as one place. Of very many only that there are.
 func (c *packCheck) damaged(entry pack.Entry, err error) {
 	c.badFrames++
+	if errors.Is(err, storage.ErrNotExist) {
+		c.missing = err
+	}
 	if c.badFrames > badPerPack {
 		return
 	}
