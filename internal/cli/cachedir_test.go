@@ -23,8 +23,8 @@ func TestCacheWithoutAHome(t *testing.T) {
 	if got := defaultCacheDir(); got != want {
 		t.Errorf("the cache is %s instead of %s", got, want)
 	}
-	t.Setenv("HOME", "/home/ole")
-	if got := defaultCacheDir(); got != "/home/ole/.cache/ferry" {
+	t.Setenv("HOME", temporary)
+	if got := defaultCacheDir(); got != filepath.Join(temporary, ".cache/ferry") {
 		t.Errorf("with a home the cache is %s", got)
 	}
 
