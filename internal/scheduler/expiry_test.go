@@ -157,8 +157,8 @@ func TestNoMachineWaitsForAnother(t *testing.T) {
 				if done, begun := l.copies("offsite", huge); done != 1 || begun != 3 {
 					l.t.Errorf("the long copy came %d times to its end and began %d times", done, begun)
 				}
-				// What was being read at a boundary is read again.
-				if read, whole := huge.Read.Load(), int64(750*slowBlock); read > whole+2*4*slowBlock || read < whole {
+				// What was being read at a boundary is read again: by four readers, and what was read and not stored yet.
+				if read, whole := huge.Read.Load(), int64(750*slowBlock); read > whole+2*10*slowBlock || read < whole {
 					l.t.Errorf("%d bytes of %d were read", read, whole)
 				}
 				if points, err := l.catalog.Mirror.All(l.t.Context(), "vault"); err != nil || len(points) != 3 {
