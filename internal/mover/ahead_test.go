@@ -11,7 +11,7 @@ import (
 // A copy of a stream is ahead of the interrupted ones before it once it has stored as much as it has read again. One that goes on where it
 // was always is.
 func TestAhead(t *testing.T) {
-	const pieces = 256
+	const pieces = 1024 // what an interruption loses of them is little
 	shifting := streamed("tar", noise(7, pieces*source.SinkGrain))
 	shifting.Shifting = true
 	for name, c := range map[string]struct {
