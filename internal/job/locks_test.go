@@ -65,7 +65,7 @@ func TestLockThatWasLeft(t *testing.T) {
 		}
 		s := l.run(job.ResultDone)
 		l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
-		if len(l.pauses) != 180 || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "without growing since 2026-03-02 21:00") {
+		if len(l.pauses) != 180 || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "was not seen to grow since 2026-03-02 21:00") {
 			t.Errorf("%s: %d looks, a minute apart; warnings %q", what, len(l.pauses), s.Warnings)
 		}
 	}

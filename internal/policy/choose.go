@@ -71,7 +71,8 @@ type Choice struct {
 //  3. Backward: the newest point newer than what the job has held. If it is locked, it is waited for until the interval ends.
 //  4. Forward: of the points created at or after the interval began, the newest complete one.
 //  5. A lock that has not grown for StaleLock is none: the point counts as broken, with a warning.
-//  6. With Backfill, what the job has given up and may take again comes before that, as far back as a first interval would reach.
+//  6. With Backfill, what the job has given up and may take again comes before that, as far back as a first interval would reach. Immediate
+//     takes what of it is newer than the oldest that it has held by rule 2, whatever Backfill says.
 //
 // Reasons and warnings tell times in the zone of now.
 func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice {
@@ -147,7 +148,7 @@ func (l Lookup) passOver(c *Choice, p SourcePoint, now time.Time) bool {
 		if now.Before(l.stale(p)) {
 			return false
 		}
-		why = fmt.Sprintf("the point of %s has been locked without growing since %s: it counts as broken", ShowTime(p.Created, now.Location()), ShowTime(p.Grew, now.Location()))
+		why = fmt.Sprintf("the point of %s is locked, and was not seen to grow since %s: it counts as broken", ShowTime(p.Created, now.Location()), ShowTime(p.Grew, now.Location()))
 	}
 	c.Warnings = append(c.Warnings, why)
 	return true
