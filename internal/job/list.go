@@ -162,7 +162,7 @@ func (r *runner) openSource(ctx context.Context, place Place) (*registry.Source,
 
 // mountedHint is what a person is asked of a folder that is not there, or has nothing.
 func mountedHint(place Place) string {
-	if strings.Contains(place.Origin.Repository.Location, "://") {
+	if place.Origin.Repository.InBucket() {
 		return ""
 	}
 	return "; is the disk mounted?"

@@ -227,11 +227,7 @@ func (r Resources) belowBucket(j Job) []Problem {
 	if j.Bandwidth.BelowBucket("bandwidth", "") == nil {
 		return nil
 	}
-	targets := map[string]string{}
-	for _, job := range r.Jobs {
-		targets[job.Name] = job.Target.Repository
-	}
-	for _, of := range append(r.sourcesOf(j, targets), named{name: j.Target.Repository}) {
+	for _, of := range append(r.sourcesOf(j), named{name: j.Target.Repository}) {
 		if repository, there := r.Repository(of.name); there && repository.InBucket() {
 			return j.Bandwidth.BelowBucket("bandwidth", "a bucket, repository "+of.name+",")
 		}

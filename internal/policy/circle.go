@@ -23,13 +23,9 @@ type circle struct {
 // other. Each ring is told once, of its last job.
 func (r Resources) circles() []circle {
 	place := r.places()
-	targets := map[string]string{} // of jobs, by name
-	for _, j := range r.Jobs {
-		targets[j.Name] = j.Target.Repository
-	}
 	var flows, waits []flow
 	for i, j := range r.Jobs {
-		for _, from := range r.sourcesOf(j, targets) {
+		for _, from := range r.sourcesOf(j) {
 			flows = append(flows, flow{i, cmp.Or(place[from.name], from.name), cmp.Or(place[j.Target.Repository], j.Target.Repository), from.path})
 		}
 		if after := j.Schedule.After; after != "" && after != j.Name {
@@ -90,7 +86,7 @@ func (r Resources) places() map[string]string {
 type named struct{ name, path string }
 
 // sourcesOf are the repositories that a job reads.
-func (r Resources) sourcesOf(j Job, targets map[string]string) []named {
+func (r Resources) sourcesOf(j Job) []named {
 	var all []named
 	seen := map[string]bool{}
 	add := func(name, path string) {
@@ -103,12 +99,22 @@ func (r Resources) sourcesOf(j Job, targets map[string]string) []named {
 		add(name, "source.repositories")
 	}
 	for _, ref := range j.Source.Jobs {
-		add(cmp.Or(ref.Repository, targets[ref.Job]), "source.jobs")
+		add(r.repositoryOf(ref), "source.jobs")
 	}
 	for _, ref := range j.Source.Backups {
 		add(ref.Repository, "source.backups")
 	}
 	return all
+}
+
+// repositoryOf is the repository that has what a job wrote: the one that the reference names, or else the job's target; empty where
+// there is no such job.
+func (r Resources) repositoryOf(ref JobRef) string {
+	if ref.Repository != "" {
+		return ref.Repository
+	}
+	job, _ := r.Job(ref.Job)
+	return job.Target.Repository
 }
 
 // maxRings is how many rings are told.

@@ -20,13 +20,9 @@ type Origin struct {
 // names them, first under repositories, then jobs, then backups. The job must be of these resources, and Check have found
 // nothing.
 func (r Resources) Origins(j Job) []Origin {
-	targets := map[string]string{}
-	for _, job := range r.Jobs {
-		targets[job.Name] = job.Target.Repository
-	}
 	all := make([]Origin, 0, 1)
 	at := map[string]int{}
-	for _, from := range r.sourcesOf(j, targets) {
+	for _, from := range r.sourcesOf(j) {
 		at[from.name] = len(all)
 		repository, _ := r.Repository(from.name)
 		all = append(all, Origin{Repository: repository})
@@ -35,11 +31,8 @@ func (r Resources) Origins(j Job) []Origin {
 		all[at[name]].whole = true
 	}
 	for _, ref := range j.Source.Jobs {
-		name, job := ref.Repository, ref.Job
-		if name == "" {
-			name = targets[ref.Job]
-		}
-		all[at[name]].jobs = append(all[at[name]].jobs, job)
+		i := at[r.repositoryOf(ref)]
+		all[i].jobs = append(all[i].jobs, ref.Job)
 	}
 	for _, ref := range j.Source.Backups {
 		all[at[ref.Repository]].backups = append(all[at[ref.Repository]].backups, ref)
