@@ -128,16 +128,11 @@ func (s *Server) changeBandwidth(ctx context.Context, ifMatch string, texts []st
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	was, _, err := s.bandwidth(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case ifMatch == "":
-		return nil, newProblem(http.StatusPreconditionRequired, api.CodeCondition, "the request does not say which version it changes").
-			hint("If-Match with the ETag of the version that you know")
-	case !matches(ifMatch, was.Version):
-		p := newProblem(http.StatusPreconditionFailed, api.CodeChanged, "the bandwidth is at version %s, not %s", etag(was.Version), ifMatch).hint("get it as it is now, and change that")
-		p.etag = etag(was.Version)
-		return nil, p
+	}
+	if err := condition(ifMatch, was.Version, "the bandwidth", ""); err != nil {
+		return nil, err
 	}
 	limits, err := parseLimits(texts)
 	if err != nil {

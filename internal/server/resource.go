@@ -140,19 +140,30 @@ func (s *Server) required(ctx context.Context, kind, name, ifMatch, ifNoneMatch 
 		return 0, err
 	case ifMatch != "" && ifNoneMatch != "":
 		return 0, newProblem(http.StatusBadRequest, api.CodeInvalid, "If-Match and If-None-Match exclude each other")
-	case ifMatch == "" && ifNoneMatch != "*":
-		return 0, newProblem(http.StatusPreconditionRequired, api.CodeCondition, "the request does not say which version it changes").
-			hint("If-Match with the ETag of the version that you know, or If-None-Match: * for a new resource")
 	case ifNoneMatch == "*" && current != 0:
 		return 0, &catalog.ConflictError{Kind: kind, Name: name, Current: current}
-	case ifMatch != "" && (current == 0 || !matches(ifMatch, current)):
-		p := explain(&catalog.ConflictError{Kind: kind, Name: name, Expected: -1, Current: current})
-		if current != 0 {
-			p.Detail = fmt.Sprintf("%s is at version %s, not %s", describe(kind, name), etag(current), ifMatch)
-		}
-		return 0, p
+	case ifNoneMatch == "*":
+		return 0, nil
+	case ifMatch != "" && current == 0:
+		return 0, &catalog.ConflictError{Kind: kind, Name: name, Expected: -1}
 	}
-	return current, nil
+	return current, condition(ifMatch, current, describe(kind, name), ", or If-None-Match: * for a new resource")
+}
+
+// condition returns an error unless If-Match names the version at which something is that a request changes. what names it for a
+// person, and instead is what the request might have said instead.
+func condition(ifMatch string, current int64, what, instead string) error {
+	if ifMatch == "" {
+		return newProblem(http.StatusPreconditionRequired, api.CodeCondition, "the request does not say which version it changes").
+			hint("If-Match with the ETag of the version that you know" + instead)
+	}
+	if !matches(ifMatch, current) {
+		p := newProblem(http.StatusPreconditionFailed, api.CodeChanged, "%s is at version %s, not %s", what, etag(current), ifMatch).
+			hint("get it as it is now, and change that")
+		p.etag = etag(current)
+		return p
+	}
+	return nil
 }
 
 // version is that of a resource, or 0 if it is not there.
