@@ -72,7 +72,8 @@ type Choice struct {
 //  4. Forward: of the points created at or after the interval began, the newest complete one.
 //  5. A lock that has not grown for StaleLock is none: the point counts as broken, with a warning.
 //  6. With Backfill, what the job has given up and may take again comes before that, as far back as a first interval would reach. Immediate
-//     takes what of it is newer than the oldest that it has held by rule 2, whatever Backfill says.
+//     takes what of it is newer than the oldest that it has held by rule 2, whatever Backfill says; so what has come back is followed by
+//     what is newer than it, if anything is.
 //
 // Reasons and warnings tell times in the zone of now.
 func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice {
@@ -230,11 +231,12 @@ func (l Lookup) backfill(c Choice, m Machine) Choice {
 
 // reached are the newest of the points, as many as Backfill says, oldest first.
 func (l Lookup) reached(older []SourcePoint) []SourcePoint {
-	slices.SortStableFunc(older, func(a, b SourcePoint) int { return a.Created.Compare(b.Created) })
-	if l.Backfill < 0 {
-		return older
+	slices.SortStableFunc(older, func(a, b SourcePoint) int { return b.Created.Compare(a.Created) }) // of two of one time the first is the newer
+	if l.Backfill >= 0 {
+		older = older[:min(int(l.Backfill), len(older))]
 	}
-	return older[max(0, len(older)-int(l.Backfill)):]
+	slices.Reverse(older)
+	return older
 }
 
 // again puts before the choice what the job has given up and may take again: of as many complete points before the newest that it has
@@ -254,7 +256,7 @@ func (l Lookup) again(c Choice, mode Mode, m Machine) Choice {
 	for _, p := range m.Points {
 		if p.State == backup.StateComplete && !p.Created.After(newest) {
 			upToIt = append(upToIt, p)
-			there = there || p.Created.Equal(newest) && (m.Has(p.ID) || takes(p))
+			there = there || p.Created.Equal(newest)
 		}
 	}
 	if there && l.Backfill > 0 {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,7 @@ func TestChoose(t *testing.T) {
 		{"immediate with backfill takes some before it", Lookup{Backfill: 1}, Immediate, "a 01:00, b 02:00, c 03:00", "", "", false, "22:00", "b c"},
 		{"immediate with all history", Lookup{Backfill: BackfillAll}, Immediate, "c 03:00, a 01:00, x 01:30 broken, b 02:00", "", "", false, "22:00", "a b c"},
 		{"backfill of what is broken", Lookup{Backfill: 3}, Immediate, "a 01:00, x 01:30 broken, c 03:00", "", "", false, "22:00", "a c"},
+		{"backfill with one of two at one time: the first", Lookup{Backfill: 1}, Immediate, "a 02:00, b 02:00, c 03:00", "", "", false, "22:00", "a c"},
 		{"backfill by the interval", Lookup{Backfill: 1}, Periodic, "a 01:00, b 02:00, c 03:00", "", "", false, "22:00", "b c"},
 		{"then every point, oldest first", backward, Immediate, "a 01:00, b 02:00, d 04:00, c 03:00", "b", "", false, "22:00", "c d"},
 		{"also those that were passed over", backward, Immediate, "b 02:00, c 03:00, d 04:00, e 05:00", "bd", "", false, "22:00", "c e"},
@@ -168,6 +170,7 @@ func TestChooseAgain(t *testing.T) {
 		{"nor what the job never held", BackfillAll, Periodic, "a 01:00, b 02:00, c 03:00", "c", "b", false, "b wait", 1},
 		{"as many as are wanted, of all that there are", 2, Periodic, "a 01:00, b 02:00, c 03:00, d 04:00", "cd", "ab", false, "b wait", 1},
 		{"with the newest, from which is counted", 2, Periodic, "a 01:00, b 02:00, c 03:00, d 04:00", "c", "ab", false, "b d", 1},
+		{"of the same time as the newest", 1, Periodic, "a 03:00, b 03:00, x 03:00 broken", "x", "ab", false, "b a wait", 2},
 		{"while a lock is waited for", BackfillAll, Periodic, "a 01:00, b 02:00, c 21:00 locked 21:50", "b", "a", false, "a wait for c", 1},
 		{"after the interval has had its point", BackfillAll, Periodic, "a 01:00, b 02:00", "b", "a", true, "a", 1},
 		{"immediate: what is older than all that is held", BackfillAll, Immediate, "a 01:00, b 02:00, c 03:00, d 04:00", "bd", "ac", false, "a c", 1},
@@ -192,7 +195,7 @@ func TestChooseAgain(t *testing.T) {
 }
 
 // A choice is never of what the job has, nor of what is not complete; with the same world it is the same; and once what it
-// takes is stored, there is nothing left to take.
+// takes is stored, there is nothing left to take. Immediate takes in its turn what is newer than a point that has come back.
 func TestChooseComesToRest(t *testing.T) {
 	begins := time.Date(2026, 11, 24, 22, 0, 0, 0, time.UTC)
 	states := []backup.State{backup.StateComplete, backup.StateComplete, backup.StateComplete, backup.StateLocked, backup.StateBroken}
@@ -234,20 +237,31 @@ func TestChooseComesToRest(t *testing.T) {
 				gaveUp[p.ID] = true
 			}
 		}
-		c := l.Choose(mode, m, Interval{begins, begins.Add(dayLength)}, now)
-		for _, id := range c.Take {
-			p := byID[id]
-			if has[id] || p.State != backup.StateComplete {
-				t.Fatalf("took %v", p)
+		look := func() Choice {
+			c := l.Choose(mode, m, Interval{begins, begins.Add(dayLength)}, now)
+			for _, id := range c.Take {
+				p := byID[id]
+				if has[id] || p.State != backup.StateComplete {
+					t.Fatalf("took %v", p)
+				}
+				if mode == Periodic && l.Direction == Forward && len(c.Take) == 1 && c.Again == 0 && p.Created.Before(begins) {
+					t.Fatalf("forward took %v", p)
+				}
+				store(p)
 			}
-			if mode == Periodic && l.Direction == Forward && len(c.Take) == 1 && c.Again == 0 && p.Created.Before(begins) {
-				t.Fatalf("forward took %v", p)
-			}
-			store(p)
+			m.Stored = m.Stored || len(c.Take) > 0
+			return c
 		}
-		m.Stored = len(c.Take) > 0
-		if again := l.Choose(mode, m, Interval{begins, begins.Add(dayLength)}, now); len(again.Take) > 0 {
-			t.Fatalf("took %v, and then %v", c.Take, again.Take)
+		c := look()
+		next := look()
+		if mode == Immediate && c.Again > 0 { // then the oldest that it has held is an older one
+			if next.Again > 0 || slices.ContainsFunc(next.Take, func(id backup.PointID) bool { return !byID[id].Created.After(byID[c.Take[0]].Created) }) {
+				t.Fatalf("took %v, and then %v of before", c.Take, next.Take)
+			}
+			next = look()
+		}
+		if len(next.Take) > 0 {
+			t.Fatalf("took %v, and then %v", c.Take, next.Take)
 		}
 	})
 }
