@@ -65,7 +65,8 @@ func (s *Server) bandwidthOperations(described huma.API) {
 }
 
 // HoldBandwidth has the limits hold that somebody has set, or else those of the options, before the first session begins. It returns
-// what is wrong with them.
+// what is wrong with those of the options. Those that somebody has set hold whatever is wrong, with a warning: only a server that runs
+// can be told others.
 func (s *Server) HoldBandwidth(ctx context.Context) ([]policy.Problem, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -77,7 +78,19 @@ func (s *Server) HoldBandwidth(ctx context.Context) ([]policy.Problem, error) {
 		s.Log.Warn("the bandwidth of all jobs together is what somebody set, not that of the options", "limits", strings.Join(now.Limits, ", "), "since", now.Since)
 	}
 	s.hold(limits)
-	return s.unkeepable(ctx, limits)
+	problems, err := s.unkeepable(ctx, limits)
+	var mistakes policy.Problems
+	switch {
+	case errors.As(err, &mistakes): // no job is run as long as they are there, and only a server that runs can be told what they should be
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(problems) > 0 && now.Version != 0:
+		s.Log.Warn("a bucket cannot be kept to the bandwidth of all jobs together that somebody set: what is copied from and to it may fail",
+			"problem", problems[0].Text, "since", now.Since, "hint", "ferry bandwidth sets another: "+problems[0].Hint)
+		return nil, nil
+	}
+	return problems, nil
 }
 
 // hold makes the limits of all jobs together what is given. s.changing is held.
@@ -158,19 +171,19 @@ func (s *Server) changeBandwidth(ctx context.Context, ifMatch string, texts []st
 	return &bandwidthAnswer{etag(now.Version), now}, err
 }
 
-// unkeepable returns what is wrong with limits of all jobs together: that a bucket among the repositories cannot be kept to them.
+// unkeepable returns what is wrong with limits of all jobs together: that a bucket among the repositories cannot be kept to them. It is
+// an error if that cannot be told, since the resources have mistakes.
 func (s *Server) unkeepable(ctx context.Context, limits policy.Bandwidth) ([]policy.Problem, error) {
 	resources, err := s.parsed(ctx)
-	var mistakes policy.Problems
-	if errors.As(err, &mistakes) { // no job is run as long as they are there
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
 	for _, r := range resources.Repositories {
 		if r.InBucket() {
 			return limits.BelowBucket("limits", "a bucket, repository "+r.Name+","), nil
 		}
 	}
-	return nil, err
+	return nil, nil
 }
 
 // beyondLimit is what is wrong with where a repository lies: that it is a bucket, which cannot be kept to the limits of all jobs

@@ -1,12 +1,14 @@
 package server
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"ferry/internal/api"
+	"ferry/internal/catalog"
 	"ferry/internal/policy"
 )
 
@@ -81,6 +83,44 @@ func TestLimitInAllThatNoBucketKeeps(t *testing.T) {
 	must(t, f.Catalog.Resources.Delete(t.Context(), kindBandwidth, allJobs, 2))
 	if got := f.begin(); got != "1Mbit/s is lower than a bucket, repository vault, can be kept to" {
 		t.Errorf("of a bucket: %s", got)
+	}
+
+	// Whether a bucket can be kept to a limit is not known while resources have mistakes: none is stored, and the server starts.
+	old, err := f.Catalog.Resources.Put(t.Context(), kindJob, "old", jobYAML("old", "pve", "vault", "gone: 1\n"), 0)
+	must(t, err)
+	for method, body := range map[string]string{"PUT": `{"limits": ["1Mbit/s"]}`, "DELETE": ""} {
+		got := f.expect(500, method, api.PathBandwidth, body, "If-Match", "*")
+		if got.problem.Detail != "resources that are stored have mistakes: job old" || got.problem.Hint != "apply them anew, or delete them" {
+			t.Errorf("%s with mistakes: %s", method, got.body)
+		}
+	}
+	if _, err := f.Catalog.Resources.Get(t.Context(), kindBandwidth, allJobs); !errors.Is(err, catalog.ErrNotFound) {
+		t.Errorf("with mistakes: %v", err)
+	}
+	if got := f.begin(); got != "" {
+		t.Errorf("with mistakes: %s", got)
+	}
+	must(t, f.Catalog.Resources.Delete(t.Context(), kindJob, "old", old.Version))
+}
+
+// A limit that somebody has set holds, also where a bucket cannot be kept to it: only a server that has started can be told another.
+func TestStoredLimitInAllThatNoBucketKeeps(t *testing.T) {
+	var held policy.Bandwidth
+	f := newFixture(t, func(o *Options) { o.Limit = func(b policy.Bandwidth) { held = b } })
+	f.applied(bucketYAML("vault"))
+	_, err := f.Catalog.Resources.Put(t.Context(), kindBandwidth, allJobs, "1Mbit/s", 0) // by a program that was less strict
+	must(t, err)
+	if got := f.begin(); got != "" || len(held) != 1 || held[0].Rate != 1e6/8 {
+		t.Errorf("%s; %v holds", got, held)
+	}
+	if log := f.log.String(); strings.Count(log, "level=WARN") != 1 || !strings.Contains(log, "1Mbit/s is lower than a bucket, repository vault, can be kept to") ||
+		!strings.Contains(log, "ferry bandwidth sets another: at least 4Mbit/s") {
+		t.Errorf("the log has %s", log)
+	}
+	f.expect(200, "PUT", api.PathBandwidth, `{"limits": ["4Mbit/s"]}`, "If-Match", "*")
+	f.log.Reset()
+	if got := f.begin(); got != "" || len(held) != 1 || held[0].Rate != policy.BucketRate || strings.Contains(f.log.String(), "WARN") {
+		t.Errorf("once another is set: %s; %v holds; the log has %s", got, held, f.log)
 	}
 }
 

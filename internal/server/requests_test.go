@@ -384,6 +384,9 @@ func TestStoredMistakes(t *testing.T) {
 	if a.problem.Code != api.CodeNotReady || len(a.problem.Mistakes) != 2 || a.problem.Mistakes[0].Resource != "job old" || a.problem.Mistakes[0].Line != 5 {
 		t.Errorf("%s", a.body)
 	}
+	if a.problem.Detail != "resources that are stored have mistakes: job old, job older" {
+		t.Errorf("%s", a.problem.Detail)
+	}
 	f.expect(200, "GET", api.PathResources, "")
 	f.expect(200, "GET", resourcePath("Job", "old"), "")
 	a = f.expect(422, "POST", api.PathApply, asJSON(api.Apply{Documents: repositoryYAML("usb")}))

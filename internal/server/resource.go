@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -199,7 +200,14 @@ func (s *Server) parsed(ctx context.Context) (policy.Resources, error) {
 	resources, err := policy.Rules{Memory: &s.read}.Parse(files...)
 	var problems policy.Problems
 	if errors.As(err, &problems) { // a program that was less strict took them
-		p := newProblem(http.StatusInternalServerError, api.CodeNotReady, "resources that are stored have mistakes").hint("apply them anew, or delete them")
+		var names []string
+		for _, found := range problems {
+			if !slices.Contains(names, found.File) {
+				names = append(names, found.File)
+			}
+		}
+		p := newProblem(http.StatusInternalServerError, api.CodeNotReady, "resources that are stored have mistakes: %s", strings.Join(names, ", ")).
+			hint("apply them anew, or delete them")
 		p.Mistakes, p.cause = invalid(problems).Mistakes, err
 		return policy.Resources{}, p
 	}
