@@ -17,11 +17,11 @@ import (
 )
 
 // What stands for the sources and links of a world when it is lived by the real scheduler: points made up as they are read, and a
-// link that takes the time which their bytes take. A block of 4 KiB stands for 600 MB.
+// link that takes the time which their bytes take. A block of 4 KiB stands for 150 MB.
 const (
 	blockSize = 4096
 	apart     = 2 // of so many blocks one has content: each is read by itself
-	standsFor = 600_000_000
+	standsFor = 150_000_000
 	linkGrain = 2 * time.Second // in such pieces a link shares what it carries
 )
 
