@@ -93,6 +93,14 @@ scripts: {post: {run: [%q, admin@example.org]}}
 		t.Fatal(err)
 	}
 	mentions(t, u.run("job", "run", "--once", "-f", anyAge).out, "job offsite: waiting; 0 copied")
+	// Nor is a window that is closed.
+	closed := filepath.Join(folder, "closed.yaml")
+	day := strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon"))
+	window := "window: {allow: [\"" + day + " 01:00-02:00\"]}\n"
+	if err := os.WriteFile(closed, []byte(strings.Replace(job, "rpo: 26h\n", window, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mentions(t, u.run("job", "run", "--once", "-f", closed).out, "job offsite: waiting; 0 copied", "the window is closed until")
 	if text, err := os.ReadFile(mailed); err == nil {
 		t.Errorf("mailed though nobody is needed: %s", text)
 	}
