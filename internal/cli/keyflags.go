@@ -61,7 +61,7 @@ type keys struct {
 	passphrases []repo.Passphrase
 	identities  []age.Identity
 	// kits are the recovery kits among the files of age keys.
-	kits [][]byte
+	kits []repo.Kit
 	// given is how many of the passphrases were not typed.
 	given int
 	// unsettled are its own that were read, and not compared with the shared ones yet.
@@ -100,7 +100,7 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 			return all, nil
 		}
 	}
-	if !slices.Contains(request.Kinds, repo.KeyPassphrase) || !k.app.canPrompt() || k.asked == promptTries {
+	if request.Given || !slices.Contains(request.Kinds, repo.KeyPassphrase) || !k.app.canPrompt() || k.asked == promptTries {
 		return nil, nil
 	}
 	question := "passphrase of " + request.Location + ": "
@@ -127,30 +127,38 @@ func (k *keys) all() []age.Identity {
 	return slices.Concat(k.identities, k.shared.all())
 }
 
-// Kits gives the recovery kits, and every passphrase for those that are encrypted: where none was given, one that is typed.
-func (k *keys) Kits(ctx context.Context) (kits [][]byte, passphrases []repo.Passphrase, err error) {
+// Kits gives the recovery kits, and every passphrase for those that are encrypted.
+func (k *keys) Kits(ctx context.Context) (kits []repo.Kit, passphrases []repo.Passphrase, err error) {
 	k.using.Lock()
 	defer k.using.Unlock()
 	if err := k.load(ctx); err != nil {
 		return nil, nil, &noKeyError{err}
 	}
-	of := k
 	kits, passphrases = k.kits, k.passphrases
 	if k.shared != nil {
+		k.shared.using.Lock()
+		defer k.shared.using.Unlock()
+		kits, passphrases = slices.Concat(kits, k.shared.kits), slices.Concat(passphrases, k.shared.passphrases)
+	}
+	return kits, passphrases, nil
+}
+
+// KitPassphrase asks for the passphrase of a recovery kit, and keeps it as one of the whole run.
+func (k *keys) KitPassphrase(ctx context.Context, name string) (repo.Passphrase, error) {
+	of := k
+	if k.shared != nil {
 		of = k.shared
-		of.using.Lock()
-		defer of.using.Unlock()
-		kits, passphrases = slices.Concat(kits, of.kits), slices.Concat(passphrases, of.passphrases)
 	}
-	if len(passphrases) > 0 || !slices.ContainsFunc(kits, repo.KitIsEncrypted) || !k.app.canPrompt() {
-		return kits, passphrases, nil
+	of.using.Lock()
+	defer of.using.Unlock()
+	if !k.app.canPrompt() {
+		return repo.Passphrase{}, nil
 	}
-	passphrase, err := k.app.prompt(ctx, "passphrase of the recovery kit: ")
-	if err != nil || passphrase.IsEmpty() {
-		return kits, nil, err
+	passphrase, err := k.app.promptKit(ctx, name)
+	if err == nil && !passphrase.IsEmpty() {
+		_, err = of.add(passphrase)
 	}
-	_, err = of.add(passphrase)
-	return kits, of.passphrases, err
+	return passphrase, err
 }
 
 // noKeyError is why a key that was given cannot be read. It is told as it is; a job tells it from what its repositories lack.
@@ -207,7 +215,7 @@ func (k *keys) settle() error {
 }
 
 // readAll reads what is named: age keys, recovery kits, and passphrases.
-func (k *keys) readAll(ctx context.Context) (identities []age.Identity, kits [][]byte, passphrases []repo.Passphrase, err error) {
+func (k *keys) readAll(ctx context.Context) (identities []age.Identity, kits []repo.Kit, passphrases []repo.Passphrase, err error) {
 	files, given, variables := k.identityFiles, k.secrets, k.variables
 	if k.shared == nil {
 		files = append(files, environmentList(envIdentity)...)
@@ -220,7 +228,7 @@ func (k *keys) readAll(ctx context.Context) (identities []age.Identity, kits [][
 			return nil, nil, nil, err
 		}
 		if repo.IsKit(content) {
-			kits = append(kits, content)
+			kits = append(kits, repo.Kit{Name: printable(file), Content: content})
 			continue
 		}
 		list, err := parseIdentities(file, content)

@@ -34,16 +34,17 @@ func (a *app) repoRecover(ctx context.Context, path, kitFile string, f newKeyFla
 	if kitFile == "" {
 		return usage("--kit FILE is missing: the recovery kit that ferry key export wrote")
 	}
-	kit, err := a.readSecretFile(kitFile)
+	content, err := a.readSecretFile(kitFile)
 	if err != nil {
 		return err
 	}
+	kit := repo.Kit{Name: printable(kitFile), Content: content}
 	if err := a.keys.load(ctx); err != nil {
 		return err
 	}
 	passphrases := a.keys.passphrases
-	if repo.KitIsEncrypted(kit) && len(passphrases) == 0 && a.canPrompt() {
-		passphrase, err := a.prompt(ctx, "passphrase of the recovery kit: ")
+	if repo.KitIsEncrypted(content) && len(passphrases) == 0 && a.canPrompt() {
+		passphrase, err := a.promptKit(ctx, kit.Name)
 		if err != nil {
 			return err
 		}

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	scratch = dir
+	repo.SetPassphraseWork(2)
 	code := m.Run()
 	if code == 0 {
 		encryptAll = true // what holds of a repository holds of an encrypted one

@@ -61,28 +61,59 @@ func newHasher(algorithm format.Hash, description format.Description, ring *keyr
 	return format.NewEncryptedHasher(algorithm, ring.IDKey, k), k
 }
 
-// findRing finds the key ring of an encrypted repository. Without a key it is locked: the error that what needs the key
-// gives.
-func findRing(ctx context.Context, store storage.Store, description format.Description, env Environment) (ring *keyring.Ring, locked error, warnings []string, err error) {
+// foundKeys are what opens a repository.
+type foundKeys struct {
+	ring *keyring.Ring
+	// kit is the recovery kit that the ring is from, nil if there is none.
+	kit *keyring.Kit
+	// locked is the error that what needs the key gives, nil unless no key was given.
+	locked   error
+	warnings []string
+}
+
+// findRing finds the key ring of an encrypted repository: with keys that were given, else in a recovery kit, else with keys that are
+// typed. Without any it is locked.
+func findRing(ctx context.Context, store storage.Store, description format.Description, env Environment) (found foundKeys, err error) {
 	switch {
 	case env.kit != nil && !description.Encrypted:
-		return nil, nil, nil, ErrNotEncrypted
+		return found, ErrNotEncrypted
 	case env.kit != nil:
-		return env.kit.Ring, nil, nil, kitFits(store, env.kit.Ring, description)
+		return foundKeys{ring: env.kit.Ring, kit: env.kit}, kitFits(store, env.kit.Ring, description)
 	case !description.Encrypted:
-		return nil, nil, nil, nil
+		return found, nil
 	}
-	ring, warnings, err = unlock(ctx, store, description, env.Keys)
-	if errors.Is(err, ErrNeedsKey) {
-		return nil, err, warnings, nil
+	kits, err := findKits(ctx, env.Keys)
+	if err != nil {
+		return found, fmt.Errorf("%s: %w", store.Location(), err)
 	}
-	if errors.Is(err, ErrNoKeyFiles) {
-		return nil, fmt.Errorf("%w: %w", ErrNeedsKey, err), append(warnings, err.Error()), nil
+	var unfit error
+	if kits != nil {
+		found.ring, found.warnings, err = unlock(ctx, store, description, onlyGiven{env.Keys})
+		if err == nil || ctx.Err() != nil {
+			return found, err
+		}
+		if found.kit, unfit = kits.newest(ctx, description); found.kit != nil {
+			found.ring = found.kit.Ring
+			return found, nil
+		}
 	}
-	if err != nil && len(warnings) > 0 {
-		err = fmt.Errorf("%w (%s)", err, strings.Join(warnings, "; "))
+	found.ring, found.warnings, err = unlock(ctx, store, description, env.Keys)
+	switch {
+	case err == nil:
+		return found, nil
+	case unfit != nil:
+		err = fmt.Errorf("%w; %w", err, unfit)
+	case errors.Is(err, ErrNeedsKey):
+		found.locked = err
+		return found, nil
+	case errors.Is(err, ErrNoKeyFiles):
+		found.locked, found.warnings = fmt.Errorf("%w: %w", ErrNeedsKey, err), append(found.warnings, err.Error())
+		return found, nil
 	}
-	return ring, nil, warnings, err
+	if len(found.warnings) > 0 {
+		err = fmt.Errorf("%w (%s)", err, strings.Join(found.warnings, "; "))
+	}
+	return found, err
 }
 
 // create writes the description of a new repository, and before it the key files without which nobody could open it.

@@ -2,7 +2,9 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -40,8 +42,8 @@ func KitIsEncrypted(kit []byte) bool { return keyring.KitIsEncrypted(kit) }
 
 // OpenWithKit opens an encrypted repository with the keys of a recovery kit, so that AddKey can make key files again. The
 // passphrases are tried on a kit that is encrypted. What is amiss with the repository is in its warnings.
-func OpenWithKit(ctx context.Context, store storage.Store, env Environment, kitFile []byte, passphrases []Passphrase) (*Repository, error) {
-	kit, err := keyring.DecodeKit(kitFile, passphrases...)
+func OpenWithKit(ctx context.Context, store storage.Store, env Environment, file Kit, passphrases []Passphrase) (*Repository, error) {
+	kit, err := file.open(passphrases...)
 	if err != nil {
 		return nil, err
 	}
@@ -49,32 +51,86 @@ func OpenWithKit(ctx context.Context, store storage.Store, env Environment, kitF
 	return Open(ctx, store, env)
 }
 
+// Kit is a file that is a recovery kit.
+type Kit struct {
+	Name    string
+	Content []byte
+}
+
+// open reads the kit. The passphrases are tried on one that is encrypted.
+func (k Kit) open(passphrases ...Passphrase) (keyring.Kit, error) {
+	kit, err := keyring.DecodeKit(k.Content, passphrases...)
+	if err != nil {
+		err = fmt.Errorf("recovery kit %s: %w", k.Name, err)
+	}
+	return kit, err
+}
+
 // KitSource is a KeySource that may have recovery kits as well.
 type KitSource interface {
 	// Kits returns recovery kits, and the passphrases that are tried on those that are encrypted.
-	Kits(ctx context.Context) (kits [][]byte, passphrases []Passphrase, err error)
+	Kits(ctx context.Context) (kits []Kit, passphrases []Passphrase, err error)
+	// KitPassphrase asks for the passphrase of a kit that none of them opens; empty if there is nobody to ask.
+	KitPassphrase(ctx context.Context, name string) (Passphrase, error)
 }
 
-// kitAmong is the recovery kit of a repository that the source of keys has; nil if it has none.
-func kitAmong(ctx context.Context, source KeySource, repository format.Name) (*keyring.Kit, error) {
-	kits, is := source.(KitSource)
+// foundKits are the recovery kits that a source of keys has.
+type foundKits struct {
+	source      KitSource
+	kits        []Kit
+	passphrases []Passphrase
+}
+
+// findKits returns the recovery kits of a source, nil if it has none.
+func findKits(ctx context.Context, keys KeySource) (*foundKits, error) {
+	source, is := keys.(KitSource)
 	if !is {
 		return nil, nil
 	}
-	files, passphrases, err := kits.Kits(ctx)
-	if err != nil {
+	kits, passphrases, err := source.Kits(ctx)
+	if err != nil || len(kits) == 0 {
 		return nil, err
 	}
-	for _, file := range files {
-		kit, err := keyring.DecodeKit(file, passphrases...)
-		if err != nil {
-			return nil, err
+	return &foundKits{source, kits, slices.Clip(passphrases)}, nil
+}
+
+// newest is the repository's recovery kit with the newest data key, nil if none is the repository's. What is wrong with the others is
+// the error.
+func (f *foundKits) newest(ctx context.Context, description format.Description) (newest *keyring.Kit, unfit error) {
+	for _, file := range f.kits {
+		kit, err := f.open(ctx, file)
+		if err == nil {
+			if err = kit.Ring.Fits(description.ID, description.KeyCheck); err != nil {
+				err = fmt.Errorf("recovery kit %s: %w", file.Name, err)
+			}
 		}
-		if kit.Ring.Repository == repository {
-			return &kit, nil
+		switch {
+		case err != nil && unfit != nil:
+			unfit = fmt.Errorf("%w; %w", unfit, err)
+		case err != nil:
+			unfit = err
+		case newest == nil || kit.Ring.Newest() > newest.Ring.Newest():
+			newest = &kit
 		}
 	}
-	return nil, nil
+	return newest, unfit
+}
+
+// open reads a kit with the passphrases that there are, or one that a person is asked for.
+func (f *foundKits) open(ctx context.Context, file Kit) (keyring.Kit, error) {
+	kit, err := file.open(f.passphrases...)
+	if !errors.Is(err, ErrKitPassphrase) {
+		return kit, err
+	}
+	typed, askErr := f.source.KitPassphrase(ctx, file.Name)
+	if askErr != nil {
+		return kit, askErr
+	}
+	if typed.IsEmpty() {
+		return kit, err
+	}
+	f.passphrases = append(f.passphrases, typed)
+	return file.open(typed)
 }
 
 // ErrKitTooOld: the log goes on with a data key that the recovery kit does not have.

@@ -300,6 +300,12 @@ func TestFormerHolder(t *testing.T) {
 	}
 }
 
+// kitOf is a recovery kit of a repository.
+func kitOf(t testing.TB, r *repo.Repository, passphrase repo.Passphrase) repo.Kit {
+	t.Helper()
+	return repo.Kit{Name: "kit.txt", Content: must(r.ExportKit("", passphrase))(t)}
+}
+
 func TestRecoverFromKit(t *testing.T) {
 	first := newHolder(t, "first")
 	store := encryptedFor(t, first)
@@ -307,7 +313,7 @@ func TestRecoverFromKit(t *testing.T) {
 	r := openAs(t, store, first)
 	mustCopyAll(t, r, points[:3]...)
 	secret := repo.NewPassphrase("the passphrase of the kit")
-	kits := [][]byte{must(r.ExportKit("", repo.Passphrase{}))(t), must(r.ExportKit("", secret))(t)}
+	kits := []repo.Kit{kitOf(t, r, repo.Passphrase{}), kitOf(t, r, secret)}
 	mustCopyAll(t, r, points...)
 	for i, kit := range kits {
 		lost := store.Clone()
@@ -346,10 +352,10 @@ func TestWrongKit(t *testing.T) {
 	h := newHolder(t, "")
 	store := encryptedFor(t, h)
 	r := openAs(t, store, h)
-	kit := must(r.ExportKit("", repo.Passphrase{}))(t)
+	kit := kitOf(t, r, repo.Passphrase{})
 	rolledBack := store.Clone()
 	mustCopyAll(t, r, threeMachines()[:1]...)
-	later := must(r.ExportKit("", repo.Passphrase{}))(t)
+	later := kitOf(t, r, repo.Passphrase{})
 
 	other := encryptedFor(t, h)
 	if _, err := repo.OpenWithKit(t.Context(), other, repo.Environment{}, kit, nil); err == nil || !strings.Contains(err.Error(), r.ID()) {
@@ -358,7 +364,7 @@ func TestWrongKit(t *testing.T) {
 	if _, err := repo.OpenWithKit(t.Context(), encryptedFor(t), repo.Environment{}, kit, nil); !errors.Is(err, repo.ErrNotEncrypted) {
 		t.Errorf("not encrypted: %v", err)
 	}
-	if _, err := repo.OpenWithKit(t.Context(), store, repo.Environment{}, bytes.Replace(kit, []byte(`"key"`), []byte(`"kay"`), 1), nil); !errors.Is(err, repo.ErrCorrupt) {
+	if _, err := repo.OpenWithKit(t.Context(), store, repo.Environment{}, repo.Kit{Content: bytes.Replace(kit.Content, []byte(`"key"`), []byte(`"kay"`), 1)}, nil); !errors.Is(err, repo.ErrCorrupt) {
 		t.Errorf("a kit that was changed: %v", err)
 	}
 	old := must(repo.OpenWithKit(t.Context(), rolledBack, repo.Environment{}, later, nil))(t)

@@ -263,17 +263,13 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	if err != nil {
 		return nil, err
 	}
-	if description.Encrypted && env.kit == nil {
-		if env.kit, err = kitAmong(ctx, env.Keys, description.ID); err != nil {
-			return nil, fmt.Errorf("%s: %w", store.Location(), err)
-		}
-	}
-	ring, locked, warnings, err := findRing(ctx, store, description, env)
+	found, err := findRing(ctx, store, description, env)
 	if err != nil {
 		return nil, err
 	}
-	r := newRepository(store, env, description, algorithm, ring)
-	r.locked, r.warnings = locked, warnings
+	env.kit = found.kit
+	r := newRepository(store, env, description, algorithm, found.ring)
+	r.locked, r.warnings = found.locked, found.warnings
 	if err := r.checkDowngrade(); err != nil {
 		return nil, err
 	}

@@ -48,6 +48,8 @@ type KeyRequest struct {
 	Kinds []KeyKind
 	// Try counts from 0.
 	Try int
+	// Given is true if only keys that were given are wanted: nobody is to be asked yet.
+	Given bool
 }
 
 // KeyRecipient is whom a repository is to be opened by.
@@ -59,8 +61,16 @@ type KeyRecipient struct {
 	Label string
 }
 
-// unlock finds the key ring of an encrypted repository. Without a source, or with one that has no key, the error wraps
-// ErrNeedsKey; it may wrap ErrWrongKey or ErrNoKeyFiles as well.
+// onlyGiven is a source of keys of which nobody is asked for one.
+type onlyGiven struct{ KeySource }
+
+func (g onlyGiven) Identities(ctx context.Context, request KeyRequest) ([]age.Identity, error) {
+	request.Given = true
+	return g.KeySource.Identities(ctx, request)
+}
+
+// unlock finds the key ring of an encrypted repository in its key files. Without a source, or with one that has no key, the error
+// wraps ErrNeedsKey; it may wrap ErrWrongKey or ErrNoKeyFiles as well.
 func unlock(ctx context.Context, store storage.Store, description format.Description, source KeySource) (*keyring.Ring, []string, error) {
 	ring, warnings, err := keyring.Load(ctx, store, description.ID, description.KeyCheck, func(ctx context.Context, try int, has []KeyKind) ([]age.Identity, error) {
 		if source == nil {

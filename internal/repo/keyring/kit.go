@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,7 @@ var (
 	// ErrNoKit: the file is not a recovery kit.
 	ErrNoKit = errors.New("not a recovery kit of ferry")
 	// ErrKitPassphrase: the kit is encrypted, and no passphrase given opens it.
-	ErrKitPassphrase = errors.New("the recovery kit is encrypted, and no passphrase given opens it")
+	ErrKitPassphrase = errors.New("it is encrypted, and no passphrase given opens it")
 )
 
 // Kit is what a repository is recovered with when its key files are lost (section 10.4).
@@ -115,9 +116,17 @@ func encryptArmored(out io.Writer, secret []byte, passphrase Passphrase) error {
 	return errors.Join(w.Close(), text.Close())
 }
 
-// IsKit is true if a file is a kit, whole or not.
+// IsKit is true if a file is a kit, whole or not. One that was typed off the paper may have nothing but what stands between its marks:
+// of a file that age encrypted with a passphrase only its content tells whether it is one.
 func IsKit(file []byte) bool {
-	return bytes.Contains(file, []byte(kitBegin)) || bytes.Contains(file, []byte(kitTitle)) && KitIsEncrypted(file)
+	if !KitIsEncrypted(file) {
+		return bytes.Contains(file, []byte(kitBegin))
+	}
+	if bytes.Contains(file, []byte(kitTitle)) {
+		return true
+	}
+	raw, _ := io.ReadAll(armor.NewReader(strings.NewReader(armored(file)))) // who reads it is told what is wrong with the rest
+	return KindOf(raw) == KindPassphrase
 }
 
 // KitIsEncrypted is true if a kit needs a passphrase.
@@ -133,9 +142,8 @@ func DecodeKit(file []byte, passphrases ...Passphrase) (Kit, error) {
 	file = bytes.ReplaceAll(file, []byte("\r\n"), []byte("\n"))
 	secret := between(file, kitBegin, kitEnd)
 	if KitIsEncrypted(file) {
-		armored := armor.Header + between(file, armor.Header, armor.Footer) + armor.Footer
 		var err error
-		if secret, err = decryptArmored(armored, passphrases); err != nil {
+		if secret, err = decryptArmored(armored(file), passphrases); err != nil {
 			return Kit{}, err
 		}
 	}
@@ -143,18 +151,35 @@ func DecodeKit(file []byte, passphrases ...Passphrase) (Kit, error) {
 		return Kit{}, ErrNoKit
 	}
 	var in kitJSON
-	if json.Unmarshal([]byte(secret), &in) != nil || in.Format != kitFormat || in.Version < 1 {
-		return Kit{}, fmt.Errorf("recovery kit: %w", format.ErrCorrupt)
+	switch err := json.Unmarshal([]byte(secret), &in); {
+	case err != nil && KitIsEncrypted(file):
+		return Kit{}, ErrNoKit // it is what was encrypted: something else
+	case err != nil || in.Format != kitFormat || in.Version < 1:
+		return Kit{}, format.ErrCorrupt
 	}
 	if in.Version > kitVersion {
-		return Kit{}, fmt.Errorf("recovery kit: %w", format.ErrNewer)
+		return Kit{}, format.ErrNewer
 	}
 	ring, err := Decode(in.Ring)
 	if err != nil {
-		return Kit{}, fmt.Errorf("recovery kit: %w", err)
+		return Kit{}, err
 	}
 	return Kit{Ring: ring, Exported: in.Exported, Entries: in.Entries, Checksum: in.Checksum}, nil
 }
+
+// armored is the encrypted part of a kit as age writes it: whoever typed it may have indented it and ended lines elsewhere.
+func armored(file []byte) string {
+	var text strings.Builder
+	text.WriteString(armor.Header + "\n")
+	for line := range slices.Chunk([]byte(strings.Join(strings.Fields(between(file, armor.Header, armor.Footer)), "")), armorColumns) {
+		text.Write(append(line, '\n'))
+	}
+	text.WriteString(armor.Footer)
+	return text.String()
+}
+
+// armorColumns are the characters of a line of what age writes as text.
+const armorColumns = 64
 
 // between returns what stands between two marks, or "".
 func between(file []byte, begin, end string) string {
@@ -185,11 +210,11 @@ func decryptArmored(armored string, passphrases []Passphrase) (string, error) {
 		return "", ErrKitPassphrase
 	}
 	if err != nil {
-		return "", fmt.Errorf("recovery kit: %w: %w", format.ErrCorrupt, err)
+		return "", fmt.Errorf("%w: %w", format.ErrCorrupt, err)
 	}
 	secret, err := io.ReadAll(plain)
 	if err != nil {
-		return "", fmt.Errorf("recovery kit: %w: %w", format.ErrCorrupt, err)
+		return "", fmt.Errorf("%w: %w", format.ErrCorrupt, err)
 	}
 	return string(secret), nil
 }

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
 	"ferry/internal/repo/format"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
@@ -217,6 +220,13 @@ func (s *stopping) Delete(ctx context.Context, name string) error {
 	return s.Store.Delete(ctx, name)
 }
 
+// typedFrom is what a person types of a kit: from the line that begins with -----BEGIN to the one with -----END.
+func typedFrom(file []byte) []byte {
+	begin := []byte("-----BEGIN")
+	_, rest, _ := bytes.Cut(file, begin)
+	return slices.Concat(begin, rest)
+}
+
 func TestKit(t *testing.T) {
 	ring := fixed()
 	kit := Kit{Ring: ring, Exported: made, Entries: 17, Checksum: format.ID{5}}
@@ -238,6 +248,12 @@ func TestKit(t *testing.T) {
 				t.Errorf("%s: %v, %+v", name, err, read)
 			}
 		}
+		typed := typedFrom(file)
+		for _, f := range [][]byte{typed, bytes.ReplaceAll(typed, []byte("\n"), []byte(" \n\t")), bytes.Replace(typed, []byte("YW"), []byte("Y\nW"), 1)} {
+			if read, err := DecodeKit(f, secret); !IsKit(f) || err != nil || !bytes.Equal(read.Ring.Encode(), ring.Encode()) {
+				t.Errorf("%s, typed: %v, %s", name, err, f)
+			}
+		}
 		for i := 0; i < len(file); i += 7 {
 			if read, err := DecodeKit(file[:i], secret); err == nil && !bytes.Equal(read.Ring.Encode(), ring.Encode()) {
 				t.Errorf("%s: cut at %d, read otherwise", name, i)
@@ -254,6 +270,21 @@ func TestKit(t *testing.T) {
 		if _, err := DecodeKit([]byte(file)); err == nil {
 			t.Errorf("%q is a kit", file)
 		}
+	}
+	for _, to := range []*person{x25519(t), hybrid(t)} {
+		var other bytes.Buffer
+		text := armor.NewWriter(&other)
+		w := must(age.Encrypt(text, to.to))(t)
+		if err := errors.Join(w.Close(), text.Close()); err != nil || IsKit(other.Bytes()) {
+			t.Errorf("%v, a kit: %s", err, other.Bytes())
+		}
+	}
+	var other bytes.Buffer
+	if err := encryptArmored(&other, []byte("AGE-SECRET-KEY-1"), secret); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeKit(other.Bytes(), secret); !errors.Is(err, ErrNoKit) {
+		t.Errorf("encrypted, and something else: %v", err)
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q"} {
 		if out := fmt.Sprintf(verb, []any{secret, &secret, kit, Rotation{Passphrases: []Passphrase{secret}}}); strings.Contains(out, "horse") || strings.Contains(out, fmt.Sprintf("%x", "horse")) {
