@@ -37,21 +37,30 @@ func checkCacheDir(dir string) error {
 	if dir != homelessCacheDir(uid) {
 		return nil
 	}
-	return mustBePrivate(dir, uid)
+	return mustBePrivate(dir, uid, "cache", "--cache-dir DIR")
 }
 
-// mustBePrivate makes a folder that is the user's alone, or gives an error unless it is one.
-func mustBePrivate(dir string, uid int) error {
+// mustBePrivate makes a folder that is the user's alone, or gives an error unless it is one. Its use and the option that names another
+// are for the error.
+func mustBePrivate(dir string, uid int, use, option string) error {
+	hint := "say where the " + use + " may lie: " + option
 	err := os.Mkdir(dir, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return hinted(usage("there is no home for the cache, and its folder cannot be made: %w", err), "say where it may lie: --cache-dir DIR")
+		return hinted(usage("there is no home for the %s, and its folder cannot be made: %w", use, err), hint)
 	}
+	private, err := isPrivate(dir, uid)
+	if err == nil && !private {
+		err = hinted(usage("there is no home for the %s, and %s is not a folder of this user alone", use, printable(dir)), hint)
+	}
+	return err
+}
+
+// isPrivate is true of a folder that is the user's alone.
+func isPrivate(dir string, uid int) (bool, error) {
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if owner, known := info.Sys().(*syscall.Stat_t); !known || int(owner.Uid) != uid || !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
-		return hinted(usage("there is no home for the cache, and %s is not a folder of this user alone", printable(dir)), "say where the cache may lie: --cache-dir DIR")
-	}
-	return nil
+	owner, known := info.Sys().(*syscall.Stat_t)
+	return known && int(owner.Uid) == uid && info.IsDir() && info.Mode().Perm()&0o077 == 0, nil
 }

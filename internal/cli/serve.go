@@ -94,16 +94,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if os.Getenv("GOMEMLIMIT") == "" { // else an administrator has said it
 		debug.SetMemoryLimit(serverMemory)
 	}
-	state, err := filepath.Abs(f.state)
-	if f.state == "" {
-		state = defaultStateDir()
-	}
+	state, socket, err := f.places(os.Geteuid())
 	if err != nil {
-		return usage("%w", err)
-	}
-	socket := f.socket
-	if socket == "" {
-		socket = defaultSocket()
+		return err
 	}
 	allowed, err := f.allowed(state)
 	if err != nil {
@@ -129,6 +122,22 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		a.clock.Watch(runs.Changed)
 	}
 	return s.run(ctx, known, state, socket)
+}
+
+// places are the state folder and the socket of a user's server, as the options say or by default.
+func (f serveFlags) places(uid int) (state, socket string, err error) {
+	if state, err = filepath.Abs(f.state); err != nil {
+		return "", "", usage("%w", err)
+	}
+	if f.state == "" {
+		state = defaultStateDir(uid)
+		err = checkStateDir(state, uid)
+	}
+	if socket = f.socket; socket == "" && err == nil {
+		socket = defaultSocket(uid)
+		err = checkStateDir(filepath.Dir(socket), uid)
+	}
+	return state, socket, err
 }
 
 // allowed is what resources may name, by --allow and --place or without them.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func (s *asked) path() string {
 	if s.socket != "" {
 		return s.socket
 	}
-	return socketToAsk()
+	return socketToAsk(os.Geteuid())
 }
 
 // failed is the error of a question to the server, with an exit code and what helps. Mistakes in what was sent keep their lines.
