@@ -66,11 +66,23 @@ func describeBandwidth(b api.Bandwidth) string {
 	text := "all jobs together: " + readable(strings.Join(b.Limits, ", "))
 	if len(b.Limits) == 0 {
 		text = "all jobs together: no limit"
-	} else if now := policy.Rate(b.Now).String(); b.Limits[0] != now {
+	} else if now := rateNow(b); strings.TrimSpace(b.Limits[0]) != now {
 		text += "; now " + now
 	}
 	if b.Since.IsZero() {
 		return text + "; as the server was started"
 	}
 	return text + "; set " + when(b.Since)
+}
+
+// rateNow is what holds now, as it was typed.
+func rateNow(b api.Bandwidth) string {
+	now := policy.Rate(b.Now)
+	for _, limit := range b.Limits {
+		typed, _, _ := strings.Cut(strings.TrimSpace(limit), " ")
+		if rate, err := policy.ParseRate(typed); err == nil && rate == now {
+			return readable(typed)
+		}
+	}
+	return now.String()
 }

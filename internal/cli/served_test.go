@@ -565,7 +565,7 @@ func TestRealServer(t *testing.T) {
 		{"status", "No alarms, but not everything is enabled: job offsite\n"},
 		{"catalog rebuild vault", "vault: 1 point\n"},
 		{"bandwidth", "all jobs together: no limit; as the server was started\n"},
-		{"bandwidth 20MB/s", "all jobs together: 20MB/s; now 160Mbit/s; set "},
+		{"bandwidth 20MB/s", "all jobs together: 20MB/s; set "},
 		{"bandwidth none", "all jobs together: no limit; set "},
 		{"bandwidth default", "all jobs together: no limit; as the server was started\n"},
 	} {
