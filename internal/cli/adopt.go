@@ -90,11 +90,9 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags, at *asked) e
 		return err
 	}
 	a.warnings(repository.Warnings())
-	served := ""
-	if f.as != "" {
+	served, err := at.adopt(ctx, resource)
+	if err == nil {
 		err = to.put(ctx, resource)
-	} else {
-		served, err = at.adopt(ctx, resource)
 	}
 	if err != nil {
 		return err
@@ -107,10 +105,7 @@ func (a *app) adopt(ctx context.Context, path string, f adoptFlags, at *asked) e
 		}
 		err = a.printJSON(described)
 	} else {
-		a.printAdopted(found, resource, path, to, diverged)
-		if served != "" {
-			a.say("the server goes on with its repository %s, too", printable(served))
-		}
+		a.printAdopted(found, resource, path, to, diverged, served)
 	}
 	if err != nil {
 		return err
@@ -128,7 +123,7 @@ type adoptJSON struct {
 	Document string `json:"document"`
 }
 
-func (a *app) printAdopted(found *inspection, resource policy.Repository, path string, to *shelf, diverged bool) {
+func (a *app) printAdopted(found *inspection, resource policy.Repository, path string, to *shelf, diverged bool, served string) {
 	comment := ""
 	if prints := resource.Name != "" && to.name == ""; prints {
 		comment = "# "
@@ -142,6 +137,9 @@ func (a *app) printAdopted(found *inspection, resource policy.Repository, path s
 		a.say("%sadopted %s as it is", comment, printable(path))
 	case resource.Name == "":
 		a.say("nothing to do: %s has the history that was seen before", printable(path))
+	}
+	if served != "" {
+		a.say("%sthe server goes on with its repository %s, too", comment, printable(served))
 	}
 	if resource.Name != "" && to.name != "" {
 		a.say("added repository %s to %s", resource.Name, printable(to.name))

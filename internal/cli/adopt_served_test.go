@@ -48,11 +48,14 @@ func TestServerGoesOnWithATargetThatWasRolledBack(t *testing.T) {
 	copied("vault", "older")
 	write("images/web.raw", string(bytes.Repeat([]byte("web2"), 100_000)))
 	with(ExitDone, "job", "run", "offsite")
-	if err := os.RemoveAll(in("vault")); err != nil {
-		t.Fatal(err)
+	rollBack := func() {
+		t.Helper()
+		if err := os.RemoveAll(in("vault")); err != nil {
+			t.Fatal(err)
+		}
+		copied("older", "vault")
 	}
-	copied("older", "vault")
-
+	rollBack()
 	if out := with(ExitUsage, "job", "run", "offsite"); !strings.Contains(out, "it was rolled back, or this is another copy of it; if this copy is the one to go on with, run: ferry adopt "+in("vault")) {
 		t.Errorf("the reason does not say what helps:\n%s", out)
 	}
@@ -65,5 +68,20 @@ func TestServerGoesOnWithATargetThatWasRolledBack(t *testing.T) {
 	with(ExitDone, "job", "run", "offsite")
 	if out := with(ExitDone, "adopt", in("vault")); !strings.HasSuffix(out, "nothing to do: "+in("vault")+" has the history that was seen before\n") {
 		t.Errorf("%s", out)
+	}
+
+	// It is told, too, where the repository goes into a file as a resource of another name.
+	const told = "the server goes on with its repository vault, too\n"
+	for _, tc := range []struct{ file, want string }{
+		{in("more.yaml"), "adopted " + in("link") + " as it is\n" + told + "added repository second to " + in("more.yaml") + "\n"},
+		{"-", "# adopted " + in("link") + " as it is\n# " + told + "kind: Repository\n"},
+	} {
+		with(ExitDone, "job", "run", "offsite")
+		rollBack()
+		if out := with(ExitDone, "adopt", in("link"), "--as", "second", "-f", tc.file, "--also"); !strings.Contains(out, tc.want) {
+			t.Errorf("-f %s: %s", tc.file, out)
+		}
+		write("images/web.raw", string(bytes.Repeat([]byte(tc.file), 10_000)))
+		with(ExitDone, "job", "run", "offsite")
 	}
 }
