@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"ferry/internal/catalog"
+	"ferry/internal/job"
 	"ferry/internal/policy"
 )
 
@@ -53,7 +55,7 @@ func (s *Scheduler) turn(ctx context.Context) (next time.Time) {
 }
 
 // resources are what people configured. They are read when they were changed. A job that is new is enabled, and what the catalog
-// keeps of the schedule of one that has gone is forgotten.
+// keeps of the schedule of one that has gone is forgotten, as is what is known of its sources.
 func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 	s.mu.Lock()
 	known, changes := s.known, s.changes
@@ -89,6 +91,9 @@ func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 	defer s.mu.Unlock()
 	if s.changes == changes {
 		s.known = &read
+		gone := func(of string) bool { _, there := read.Job(of); return !there }
+		maps.DeleteFunc(s.watches, func(of string, _ *watch) bool { return gone(of) })
+		maps.DeleteFunc(s.locks, func(of string, _ *job.Locks) bool { return gone(of) })
 		if s.options.Configured != nil {
 			s.options.Configured(read)
 		}
