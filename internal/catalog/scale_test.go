@@ -216,6 +216,7 @@ func questions(c *Catalog, clock *clock, machines int) []question {
 		{"live sessions", `SELECT ` + sessionColumns + ` FROM sessions WHERE ended_at = 0 ORDER BY id`, nil, few},
 		{"sessions of a job", `SELECT ` + sessionColumns + ` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, []any{"old1", 0, 10}, few},
 		{"sessions of a job that copied", copiedSessions, []any{"old1", copiedWithin, 10}, map[string]int{"points": 0, "claims": 0, "tasks": 0, "sessions": copiedWithin}},
+		{"sessions that a job stands by", newestBy, []any{"old1", 10}, map[string]int{"points": 0, "claims": 0, "tasks": 0, "sessions": 5 * few["sessions"]}},
 		{"sessions of all jobs", allSessions, []any{int64(math.MaxInt64), 10}, few},
 	}
 }

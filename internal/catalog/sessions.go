@@ -290,7 +290,8 @@ func holdSession(ctx context.Context, tx *sql.Tx, lease SessionLease) (cancel Ca
 }
 
 // End ends a session. Its tasks that wait are stopped; while some run the error is ErrTasksRunning. Ending it again in the same
-// way does nothing.
+// way does nothing. How many sources it looked at and could read, whether it
+// could read the target, and what it copied and claimed, are among the counts: Standing goes by them.
 func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionState, reason string, counts Counts) error {
 	if !state.ended() {
 		return fmt.Errorf("%w: a session does not end as %s", ErrInvalid, state)
@@ -299,6 +300,7 @@ func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionSta
 	if err != nil {
 		return err
 	}
+	sources, target, outcome := standsBy(state, counts)
 	now := s.db.now()
 	return s.db.write(ctx, fmt.Sprintf("ending session %d", lease.ID), func(tx *sql.Tx) error {
 		var ended int64
@@ -306,8 +308,8 @@ func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionSta
 			lease.ID, lease.Epoch, state).Scan(&ended); err != nil || ended > 0 {
 			return err
 		}
-		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0, wait = ''`,
-			state, safeReason(reason), text, stamp(now)); err != nil {
+		if err := lease.change(ctx, tx, leasedSession, nil, `state = $3, reason = $4, counts = $5, ended_at = $6, lease_until = 0, wait = '', sources = $7, target = $8, outcome = $9`,
+			state, safeReason(reason), text, stamp(now), sources, target, outcome); err != nil {
 			return err
 		}
 		if err := closePhase(ctx, tx, lease.ID, now); err != nil {

@@ -33,12 +33,17 @@ func TestUpgradeKeepsSessionsAndTasks(t *testing.T) {
 		taken, err = made.Tasks.Take(ctx, of[1].ID, "old", time.Minute)
 		must(t, err)
 		must(t, made.Tasks.Postpone(ctx, taken.Lease, "interrupted", Progress{Done: 2, Total: 5}, true))
+		stands := (endings{
+			{SessionPartial, Counts{"copied": 0}}, {SessionExpired, Counts{"claimed": 0, "copied": 20}}, {SessionFailed, nil}, {SessionStopped, nil},
+			{SessionExpired, Counts{"claimed": 0, "copied": 0}}, {SessionNotRun, nil},
+		}).run(t, made, clock, "near")
 		before, err := made.Tasks.Of(ctx, session.ID)
 		must(t, err)
 		// Back to schema 4, whose session waits as its sessions did.
 		for _, statement := range []string{
 			`ALTER TABLE tasks ADD COLUMN checkpoint BYTEA`, `UPDATE tasks SET checkpoint = CAST('where it was' AS BYTEA)`,
-			`ALTER TABLE sessions DROP COLUMN wait`, `UPDATE sessions SET state = 'waiting', reason = 'target offline: is the disk mounted?'`,
+			`DROP INDEX sessions_sources`, `DROP INDEX sessions_target`, `DROP INDEX sessions_outcome`, `ALTER TABLE sessions DROP COLUMN sources`, `ALTER TABLE sessions DROP COLUMN target`, `ALTER TABLE sessions DROP COLUMN outcome`,
+			`ALTER TABLE sessions DROP COLUMN wait`, `UPDATE sessions SET state = 'waiting', reason = 'target offline: is the disk mounted?' WHERE job = 'offsite'`,
 			`UPDATE tasks SET next_at = 1 WHERE state = 'waiting'`, `DELETE FROM ` + schemaTable + ` WHERE version_id > 4`,
 		} {
 			_, err := made.db.writer.Exec(statement)
@@ -50,10 +55,11 @@ func TestUpgradeKeepsSessionsAndTasks(t *testing.T) {
 		must(t, err)
 		var version int64
 		must(t, c.db.writer.QueryRow(`SELECT MAX(version_id) FROM `+schemaTable).Scan(&version))
-		if version != latest || latest < 6 {
+		if version != latest || latest < 7 {
 			t.Errorf("schema %d of %d", version, latest)
 		}
 		must(t, c.Check(ctx))
+		wantStanding(t, c, "near", stands, 4, 0, 0, 4, 2, 1, 0)
 		after, err := c.Tasks.Of(ctx, session.ID)
 		must(t, err)
 		if len(after) != len(before) {

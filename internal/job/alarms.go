@@ -34,8 +34,7 @@ type Alarm struct {
 // lookBack raises the alarms of what the target holds as the session ends, however it ends: a session that could not copy is
 // the one in which copies grow old.
 func (r *runner) lookBack(ctx context.Context) {
-	state := r.session.Target.State
-	if r.target == nil || ctx.Err() != nil || state != StateReady && state != StateFull && state != StateReadOnly {
+	if r.target == nil || ctx.Err() != nil || !r.session.Target.readable() {
 		return // a target that is not there, or another one, says nothing
 	}
 	stored := r.target.Proven(ctx)[0]

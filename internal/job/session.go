@@ -137,6 +137,11 @@ type SourceState struct {
 	silent bool
 }
 
+// readable is true of a target that can be read, if not written to.
+func (t TargetState) readable() bool {
+	return t.State == StateReady || t.State == StateFull || t.State == StateReadOnly
+}
+
 // PhaseName names a phase.
 type PhaseName string
 
@@ -328,6 +333,11 @@ func (t Task) count(is func(TaskPoint) bool) int {
 // SourcesWait is true if none of the sources is ready.
 func (s *Session) SourcesWait() bool {
 	return len(s.Sources) > 0 && !slices.ContainsFunc(s.Sources, func(state SourceState) bool { return state.State == StateReady })
+}
+
+// TargetRead is true if the session could read the target as it ended, so that it says what is verified and damaged there.
+func (s *Session) TargetRead() bool {
+	return s.Result != ResultInterrupted && s.Target.readable()
 }
 
 // Phase returns the phase of a name; nil if the session did not come to it.
