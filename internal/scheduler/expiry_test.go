@@ -347,3 +347,21 @@ func TestClosedWindowIsNoAlarm(t *testing.T) {
 		l.last("offsite", catalog.SessionExpired)
 	})
 }
+
+// What a session has found wrong with its sources and the selection is told all day, also while the window is closed.
+func TestClosedWindowEndsNoAlarm(t *testing.T) {
+	inBubble(t, func(l *lab) { // it begins at midnight in UTC
+		l.add("a")
+		l.job("offsite", "schedule: {every: 1h}\nselect: {include: [\"*\", \"gone\"]}\nwindow: {allow: [\"00:00-02:00\"]}")
+		l.begin()
+		for range 24 {
+			l.pass(time.Hour)
+			if told := l.alarms(); len(told) != 1 || !strings.Contains(told[0], "select.include names gone") {
+				l.t.Errorf("alarms: %s", told)
+			}
+		}
+		if n := len(l.sessions("offsite")); n < 24 {
+			l.t.Errorf("%d sessions", n)
+		}
+	})
+}

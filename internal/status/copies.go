@@ -26,7 +26,7 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) (*backlog, er
 		return nil, err
 	}
 	if len(ages) == 0 {
-		if known && p.ran != nil && p.ran.State == catalog.SessionDone { // it has listed its sources, and selects nothing of them
+		if known && p.listed.readAll() { // and selects nothing of them
 			return &backlog{}, nil
 		}
 		return nil, nil
@@ -43,7 +43,7 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) (*backlog, er
 	if lags != nil && known {
 		newer = &backlog{}
 	}
-	behind, mapped := p.report.behind(), p.report.mapped()
+	behind, mapped := p.listed.behind(), p.listed.mapped()
 	for _, age := range ages {
 		held := api.Copy{
 			Job: j.Name, Machine: Machine(age.Machine.Machine), Created: age.Created, RPO: int64(j.RPO / time.Second),

@@ -2,8 +2,6 @@ package status
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,138 +13,8 @@ import (
 	"ferry/internal/policy"
 )
 
-const (
-	// lookedBack is how many of a job's sessions are looked at: for the last that ran, and since when it has been failing; and how
-	// many of those that copied, for their pace.
-	lookedBack = 10
-	// grace is how late an interval may begin before that is an alarm.
-	grace = 10 * time.Minute
-)
-
-// past is what a job's last sessions came to.
-type past struct {
-	// last is the newest session that has ended, ran the newest that ran, tried the newest of those that says how machines fare; nil:
-	// there is none. One whose time ended before it copied anything, as with a closed window, does not.
-	last, ran, tried *catalog.Session
-	// failing counts the sessions in a row, up to tried, that ended as it did, since the first of them ended.
-	failing int
-	since   time.Time
-	// report is that of ran; nil: there is none.
-	report *report
-	// copied are the bytes of points that the last sessions which copied anything have copied, copying how long they were at it.
-	copied  int64
-	copying time.Duration
-}
-
-// report is what is read of a session's report.
-type report struct {
-	Ended   time.Time         `json:"ended"`
-	Result  job.Result        `json:"result"`
-	Reason  string            `json:"reason"`
-	Target  job.TargetState   `json:"target"`
-	Sources []job.SourceState `json:"sources"`
-	Alarms  []job.Alarm       `json:"alarms"`
-	Tasks   []struct {
-		Machine job.TaskMachine `json:"machine"`
-		Behind  string          `json:"behind"`
-		Mapped  *job.MappedCopy `json:"mapped"`
-	} `json:"tasks"`
-}
-
-// behind says by machine's id what helps those that are always one interval behind.
-func (r *report) behind() map[string]string {
-	behind := map[string]string{}
-	if r != nil {
-		for _, task := range r.Tasks {
-			behind[task.Machine.ID] = task.Behind
-		}
-	}
-	return behind
-}
-
-// mapped says by machine's id which copies machines have that target.map links with others.
-func (r *report) mapped() map[string]job.MappedCopy {
-	mapped := map[string]job.MappedCopy{}
-	if r != nil {
-		for _, task := range r.Tasks {
-			if task.Mapped != nil {
-				mapped[task.Machine.ID] = *task.Mapped
-			}
-		}
-	}
-	return mapped
-}
-
-// past looks at a job's last sessions.
-func (l *looker) past(ctx context.Context, name string) (p past, err error) {
-	sessions, err := l.catalog.Sessions.Of(ctx, name, 0, lookedBack)
-	if err != nil {
-		return p, err
-	}
-	paced, err := l.catalog.Sessions.Copied(ctx, name, lookedBack) // hours may pass in which there is nothing to copy
-	if err != nil {
-		return p, err
-	}
-	for _, session := range paced {
-		p.copied += session.Counts["pointBytes"]
-		p.copying += time.Duration(session.Counts["copyMilliseconds"]) * time.Millisecond
-	}
-	for _, session := range sessions {
-		if session.Ended.IsZero() {
-			continue
-		}
-		if p.last == nil {
-			p.last = &session
-		}
-		if session.State == catalog.SessionNotRun {
-			continue
-		}
-		if p.ran == nil {
-			p.ran = &session
-		}
-		switch {
-		case session.State == catalog.SessionExpired && session.Counts["copied"]+session.Counts["claimed"] == 0:
-			continue
-		case p.tried == nil:
-			p.tried = &session
-		case p.tried.State != session.State:
-			return l.reported(ctx, p)
-		}
-		p.failing++
-		p.since = session.Ended
-	}
-	return l.reported(ctx, p)
-}
-
-// reported is the past with its report.
-func (l *looker) reported(ctx context.Context, p past) (past, error) {
-	if p.ran == nil {
-		return p, nil
-	}
-	text, err := l.catalog.Sessions.Report(ctx, p.ran.ID)
-	if err != nil || len(text) == 0 {
-		return p, err
-	}
-	p.report = &report{}
-	if err := json.Unmarshal(text, p.report); err != nil {
-		return p, fmt.Errorf("the report of session %d: %w", p.ran.ID, err)
-	}
-	return p, nil
-}
-
-// lastOf is the newest session of a job that has ended; nil: none has.
-func (l *looker) lastOf(ctx context.Context, name string) (*catalog.Session, error) {
-	sessions, err := l.catalog.Sessions.Of(ctx, name, 0, 2) // one of them may not have ended
-	if err != nil {
-		return nil, err
-	}
-	for _, session := range sessions {
-		if !session.Ended.IsZero() {
-			return &session, nil
-		}
-	}
-	return nil, nil
-}
+// grace is how late an interval may begin before that is an alarm.
+const grace = 10 * time.Minute
 
 // job is where a job stands.
 func (l *looker) job(j policy.Job, p past) api.Job {
@@ -189,32 +57,49 @@ func history(state catalog.JobState) policy.History {
 func (l *looker) judgeJob(j policy.Job, p past) {
 	l.judgeSchedule(j, p)
 	l.judgeWait(j, p)
-	if p.tried != nil {
-		l.judgeResult(j, p)
+	l.judgeResult(j, p)
+	l.judgeTarget(j, p)
+	l.judgeSources(j, p)
+	l.judgeFindings(j, p)
+}
+
+// judgeResult raises the alarm of sessions that failed. One whose time ended, while machines waited, or that was stopped, raises none: the
+// ages of the copies tell what has waited for too long. Nor does it end that of one before it, unless it has copied something, or has read a
+// source where that one came to none.
+func (l *looker) judgeResult(j policy.Job, p past) {
+	if p.told == nil || p.lacksTarget() {
+		return // which is an alarm of its own
 	}
-	if p.report != nil {
-		l.judgeReport(j, p)
+	alarm := api.Alarm{Kind: "failed", Job: j.Name, Since: p.since, Text: failedText(p)}
+	switch p.told.State {
+	case catalog.SessionFailed:
+		if !p.listed.after(p.told) || p.told.readSource() {
+			l.alarm(critical, alarm)
+		}
+	case catalog.SessionPartial:
+		l.alarm(warning, alarm)
 	}
 }
 
-// judgeResult raises the alarm of sessions that failed. One whose time ended, while machines waited, raises none: the ages of the copies
-// tell what has waited for too long. It ends the alarm of one that failed as a whole before, since it came further, and only if it copied
-// something that of one which failed with some machines.
-func (l *looker) judgeResult(j policy.Job, p past) {
-	result, reason := resultOf(p)
-	alarm := api.Alarm{Kind: "failed", Job: j.Name, Since: p.since, Text: fmt.Sprintf("the last session %s: %s", result, cmp.Or(reason, "no reason was given"))}
-	if p.failing > 1 {
-		alarm.Text = fmt.Sprintf("the last %s sessions %s; the last: %s", numbered(p.failing), result, cmp.Or(reason, "no reason was given"))
+// failedText says how the last sessions ended, and why the last of them did.
+func failedText(p past) string {
+	one, several, result := "session", "sessions", "failed"
+	if p.between {
+		one, several = "session that came to its end", "sessions that came to their end"
 	}
-	newest := p.tried == p.ran
-	ofTarget := newest && p.report != nil && (p.report.Result == job.ResultWaits || p.report.Result == job.ResultRefused) && p.report.Target.State != job.StateReady
 	switch {
-	case ofTarget: // which is an alarm of its own
-	case newest && p.tried.State == catalog.SessionFailed:
-		l.alarm(critical, alarm)
-	case p.tried.State == catalog.SessionPartial:
-		l.alarm(warning, alarm)
+	case p.told.State == catalog.SessionPartial:
+		result = "did not succeed with all machines"
+	case p.told.report.Result == job.ResultAborted && p.failing > 1:
+		result = "were aborted"
+	case p.told.report.Result == job.ResultAborted:
+		result = "was aborted"
 	}
+	reason := cmp.Or(p.told.Reason, p.told.report.Reason, "no reason was given")
+	if p.failing > 1 {
+		return fmt.Sprintf("the last %s %s %s; the last: %s", numbered(p.failing), several, result, reason)
+	}
+	return fmt.Sprintf("the last %s %s: %s", one, result, reason)
 }
 
 // numbered is how many sessions in a row were looked at, which may be all that were.
@@ -223,25 +108,6 @@ func numbered(n int) string {
 		return fmt.Sprint(n, " or more")
 	}
 	return fmt.Sprint(n)
-}
-
-// resultOf is how the last session ended that tried, in words that follow its name.
-func resultOf(p past) (result, reason string) {
-	result, reason = "failed", p.tried.Reason
-	if p.tried.State == catalog.SessionPartial {
-		result = "did not succeed with all machines"
-	}
-	if p.report == nil || p.tried != p.ran {
-		return result, reason
-	}
-	switch p.report.Result {
-	case job.ResultRefused:
-		result = "was refused"
-	case job.ResultAborted:
-		result = "was aborted"
-	case job.ResultDone, job.ResultPartly, job.ResultFailed, job.ResultWaits, job.ResultInterrupted:
-	}
-	return result, cmp.Or(reason, p.report.Reason)
 }
 
 // judgeSchedule raises an alarm if the job has not run when it should have.
@@ -272,48 +138,97 @@ func (l *looker) dueSince(j policy.Job, state catalog.JobState) time.Time {
 	}
 }
 
-// judgeWait raises the alarm of a target or of sources that a session waits for, unless the one before it has told of that already.
+// judgeWait raises the alarm of a target or of sources that a session waits for, unless one before it has told of that already.
 // It is a warning: a disk that is brought in the morning fails nothing. What has waited for too long the ages of the copies tell.
 func (l *looker) judgeWait(j policy.Job, p past) {
 	live := l.live[j.Name]
-	last := report{Target: job.TargetState{State: job.StateReady}}
-	if p.report != nil {
-		last = *p.report
-	}
-	switch kind := waitKind(live.Wait); {
-	case kind == job.WaitTarget && last.Target.State == job.StateReady:
-		l.alarm(warning, api.Alarm{
-			Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: placeText("target", j.Target.Repository, job.PlaceState(live.Wait.State), live.Wait.Reason),
-		})
-	case kind == job.WaitSource && !slices.ContainsFunc(last.Sources, func(s job.SourceState) bool { return s.State != job.StateReady }):
-		l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: live.Started.UTC(), Text: live.Reason})
+	switch waitKind(live.Wait) {
+	case job.WaitTarget:
+		if s := p.cameToTarget(); s == nil || s.report.Target.State == job.StateReady {
+			l.alarm(warning, api.Alarm{
+				Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: placeText("target", j.Target.Repository, job.PlaceState(live.Wait.State), live.Wait.Reason),
+			})
+		}
+	case job.WaitSource:
+		if slices.ContainsFunc(l.awaited(j), func(name string) bool { return !p.looked.lacked(name) }) {
+			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: live.Started.UTC(), Text: live.Reason})
+		}
 	}
 }
 
-// judgeReport raises what the last session found. What it said of ages is left out: they are counted as of now.
-func (l *looker) judgeReport(j policy.Job, p past) {
-	r := p.report
-	if t := r.Target; t.State != job.StateReady && t.State != "" {
-		level := critical
-		if p.ran.State == catalog.SessionStopped { // it might have come
-			level = warning
+// awaited are the sources that a job's session waits for: one that does not answer, or all, if none of them can be read.
+func (l *looker) awaited(j policy.Job) (names []string) {
+	one := l.live[j.Name].Wait.Source
+	for _, origin := range l.resources.Origins(j) {
+		if name := origin.Repository.Name; one == "" || one == name {
+			names = append(names, name)
 		}
-		l.alarm(level, api.Alarm{Kind: "target", Job: j.Name, Since: p.since, Text: placeText("target", t.Name, t.State, t.Reason)})
 	}
-	for _, s := range r.Sources {
+	return names
+}
+
+// judgeTarget raises the alarm of a target that the last session ended without, unless the one that runs has it.
+func (l *looker) judgeTarget(j policy.Job, p past) {
+	s := p.cameToTarget()
+	if s == nil || s.report.Target.State == job.StateReady || l.hasTarget(j, s.report.Target) {
+		return
+	}
+	t, level, since := s.report.Target, critical, s.Ended
+	switch {
+	case p.told != nil && p.lacksTarget(): // and so did all that failed in a row, as far as anybody knows
+		since = p.since
+	case s.State == catalog.SessionStopped: // it might have come
+		level = warning
+	}
+	l.alarm(level, api.Alarm{Kind: "target", Job: j.Name, Since: since, Text: placeText("target", t.Name, t.State, t.Reason)})
+}
+
+// hasTarget is true if a session of a job runs and has the target which the last one ended without. Whether one that was full, or read
+// only, still is so only writing to it says.
+func (l *looker) hasTarget(j policy.Job, last job.TargetState) bool {
+	live, runs := l.live[j.Name]
+	if !runs || last.State == job.StateFull || last.State == job.StateReadOnly || last.Name != j.Target.Repository || waitKind(live.Wait) == job.WaitTarget {
+		return false
+	}
+	switch job.PhaseName(live.Phase) {
+	case job.PhaseHealthCheck, job.PhaseSynchronize, job.PhaseTransform, job.PhaseCompact:
+		return true
+	}
+	return false
+}
+
+// judgeSources raises the alarms of sources that could not be read as a session looked last.
+func (l *looker) judgeSources(j policy.Job, p past) {
+	if p.looked == nil {
+		return
+	}
+	for _, s := range p.looked.report.Sources {
 		if s.State != job.StateReady {
-			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: r.Ended, Text: placeText("source", s.Name, s.State, s.Reason)})
+			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: p.looked.report.Ended, Text: placeText("source", s.Name, s.State, s.Reason)})
 		}
 	}
-	for _, raised := range r.Alarms {
-		alarm := api.Alarm{Kind: "session", Job: j.Name, Since: r.Ended, Text: raised.Text}
-		switch raised.Kind {
-		case job.AlarmAge:
-		case job.AlarmDamage:
-			alarm.Kind = "damage"
-			l.alarm(critical, alarm)
-		case job.AlarmOther:
-			l.alarm(warning, alarm)
+}
+
+// judgeFindings raises what sessions found: of damage the last that could read the target, of machines and what they were selected by the
+// last that could read a source, and the last one what else it found. What they said of ages is left out: they are counted as of now.
+func (l *looker) judgeFindings(j policy.Job, p past) {
+	if s := p.atTarget; s != nil {
+		for _, raised := range s.report.Alarms {
+			if raised.Kind == job.AlarmDamage {
+				l.alarm(critical, api.Alarm{Kind: "damage", Job: j.Name, Since: s.report.Ended, Text: raised.Text})
+			}
+		}
+	}
+	told := map[string]bool{}
+	for _, s := range []*session{p.listed, p.ran} {
+		if s == nil {
+			continue
+		}
+		for _, raised := range s.report.Alarms {
+			if raised.Kind == job.AlarmOther && !told[raised.Text] {
+				told[raised.Text] = true
+				l.alarm(warning, api.Alarm{Kind: "session", Job: j.Name, Since: s.report.Ended, Text: raised.Text})
+			}
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (s *site) copied(boundary time.Time, mebibytes int64, took time.Duration) {
 	s.Helper()
 	lease := s.begin("offsite", boundary)
 	s.at(boundary.Add(time.Hour), func() {
-		counts := catalog.Counts{"pointBytes": mebibytes * mebibyte, "copyMilliseconds": took.Milliseconds()}
+		counts := catalog.Counts{"pointBytes": mebibytes * mebibyte, "copyMilliseconds": took.Milliseconds(), "sources": 1, "sourcesRead": 1}
 		s.must(s.catalog.Sessions.End(s.Context(), lease, catalog.SessionDone, "", counts))
 	})
 }

@@ -23,7 +23,7 @@ type place struct {
 	reason string
 	id     string
 	seen   time.Time
-	// verified and unverified are those of a target that could be read.
+	// verified and unverified are those of a target, as it could be read last.
 	verified   time.Time
 	unverified int64
 }
@@ -31,18 +31,18 @@ type place struct {
 // places are the repositories by name, as the newest session found each.
 type places map[string]place
 
-func (p places) add(r *report) {
-	if r == nil {
-		return
+func (p places) add(of past) {
+	if s := of.cameToTarget(); s != nil {
+		target := place{state: s.report.Target.State, reason: s.report.Target.Reason, id: s.report.Target.ID, seen: s.report.Ended, unverified: api.Unknown}
+		if saw := of.atTarget; saw != nil && saw.report.Target.Name == s.report.Target.Name {
+			target.verified, target.unverified = saw.report.Target.Verified, int64(saw.report.Target.Unverified)
+		}
+		p.put(s.report.Target.Name, target)
 	}
-	target := place{state: r.Target.State, reason: r.Target.Reason, id: r.Target.ID, seen: r.Ended, unverified: api.Unknown}
-	switch target.state {
-	case job.StateReady, job.StateFull, job.StateReadOnly:
-		target.verified, target.unverified = r.Target.Verified, int64(r.Target.Unverified)
-	}
-	p.put(r.Target.Name, target)
-	for _, s := range r.Sources {
-		p.put(s.Name, place{state: s.State, reason: s.Reason, seen: r.Ended, unverified: api.Unknown})
+	if of.looked != nil {
+		for _, s := range of.looked.report.Sources {
+			p.put(s.Name, place{state: s.State, reason: s.Reason, seen: of.looked.report.Ended, unverified: api.Unknown})
+		}
 	}
 }
 

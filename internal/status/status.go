@@ -59,8 +59,8 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 		if err != nil {
 			return api.Status{}, err
 		}
-		places.add(past.report)
-		l.waitedFor(places, of)
+		places.add(past)
+		l.liveAt(places, of, past)
 		l.status.Jobs = append(l.status.Jobs, l.job(of, past))
 		l.judgeJob(of, past)
 		newer, err := l.copies(ctx, of, past)
@@ -92,11 +92,11 @@ func Jobs(ctx context.Context, c *catalog.Catalog, resources policy.Resources, n
 	}
 	jobs := []api.Job{}
 	for _, job := range resources.Jobs {
-		last, err := l.lastOf(ctx, job.Name)
+		newest, err := l.catalog.Sessions.Of(ctx, job.Name, 0, 2) // one of them may not have ended
 		if err != nil {
 			return nil, err
 		}
-		jobs = append(jobs, l.job(job.Effective(), past{last: last}))
+		jobs = append(jobs, l.job(job.Effective(), past{last: newestEnded(newest)}))
 	}
 	sortJobs(jobs)
 	return jobs, nil
@@ -121,19 +121,19 @@ func (l *looker) readStates(ctx context.Context) error {
 	return nil
 }
 
-// waitedFor adds the repositories that a job's session waits for, as it finds them: of sources, that one does not answer, or that none
-// of them can be read.
-func (l *looker) waitedFor(found places, j policy.Job) {
+// liveAt adds the repositories as a job's session finds them: those that it waits for, and the target if it has that again. Of sources
+// one does not answer, or none of them can be read.
+func (l *looker) liveAt(found places, j policy.Job, p past) {
 	session := l.live[j.Name]
+	if s := p.cameToTarget(); s != nil && s.report.Target.State != job.StateReady && l.hasTarget(j, s.report.Target) {
+		found.put(j.Target.Repository, place{state: job.StateReady, seen: session.Started, unverified: api.Unknown})
+	}
 	switch waitKind(session.Wait) {
 	case job.WaitTarget:
 		found.put(j.Target.Repository, place{state: job.PlaceState(session.Wait.State), reason: session.Wait.Reason, seen: l.now, unverified: api.Unknown})
 	case job.WaitSource:
-		for _, origin := range l.resources.Origins(j) {
-			if one := session.Wait.Source; one != "" && one != origin.Repository.Name {
-				continue
-			}
-			found.put(origin.Repository.Name, place{state: cmp.Or(job.PlaceState(session.Wait.State), job.StateUnreadable), reason: session.Reason, seen: l.now, unverified: api.Unknown})
+		for _, name := range l.awaited(j) {
+			found.put(name, place{state: cmp.Or(job.PlaceState(session.Wait.State), job.StateUnreadable), reason: session.Reason, seen: l.now, unverified: api.Unknown})
 		}
 	}
 }

@@ -129,8 +129,30 @@ func (s *site) ran(of string, boundary time.Time, state catalog.SessionState, re
 	s.must(err)
 	s.at(report.Ended, func() {
 		s.must(s.catalog.Sessions.SetReport(s.Context(), lease, text))
-		s.must(s.catalog.Sessions.End(s.Context(), lease, state, report.Reason, nil))
+		s.must(s.catalog.Sessions.End(s.Context(), lease, state, report.Reason, counts(report)))
 	})
+}
+
+// sources are some that could be read.
+func sources(names ...string) (states []job.SourceState) {
+	for _, name := range names {
+		states = append(states, job.SourceState{Name: name, State: job.StateReady})
+	}
+	return states
+}
+
+// counts are those by which a job stands.
+func counts(report job.Session) catalog.Counts {
+	counts := catalog.Counts{"copied": int64(report.Copied()), "sources": int64(len(report.Sources))}
+	for _, source := range report.Sources {
+		if source.State == job.StateReady {
+			counts["sourcesRead"]++
+		}
+	}
+	if report.TargetRead() {
+		counts["targetRead"] = 1
+	}
+	return counts
 }
 
 func (s *site) begin(of string, boundary time.Time) (lease catalog.SessionLease) {
@@ -289,7 +311,7 @@ func TestLastSession(t *testing.T) {
 	s.must(s.catalog.Sessions.RecordNotRun(t.Context(), "offsite", []time.Time{day(5, 22)}, "the server was down"))
 	s.ran("offsite", day(9, 22), catalog.SessionPartial, job.Session{
 		Result: job.ResultPartly, Reason: "1 of 2 machines failed",
-		Sources: []job.SourceState{{Name: "pve", State: job.StateUnreadable, Reason: "I/O error"}},
+		Sources: []job.SourceState{{Name: "pve", State: job.StateUnreadable, Reason: "I/O error"}, {Name: "nas", State: job.StateReady}},
 		Alarms: []job.Alarm{
 			{Kind: job.AlarmAge, Text: "machine vm1 (x): it has no copy"},
 			{Kind: job.AlarmDamage, Text: "machine vm0 (x): points that cannot be restored whole: 1, of 2026-03-01 12:00 UTC (0123), damaged: 1 place; ferry verify lists what is damaged"},
@@ -321,7 +343,7 @@ func TestWaitingIsNoAlarm(t *testing.T) {
 	s := newSite(t, strings.Replace(siteYAML, `every: 1d, at: "22:00"`, `every: 1h`, 1))
 	s.selects("offsite", day(9, 22), 2)
 	s.mirror("vault", point(0, day(9, 21), "offsite"), point(1, day(9, 21), "offsite"))
-	waited := job.Session{Result: job.ResultWaits, Reason: "1 of 2 machines wait: vm0"}
+	waited := job.Session{Result: job.ResultWaits, Reason: "1 of 2 machines wait: vm0", Sources: sources("pve")}
 	next := 0
 	ended := func(state catalog.SessionState, report job.Session, want ...string) {
 		t.Helper()
@@ -333,9 +355,9 @@ func TestWaitingIsNoAlarm(t *testing.T) {
 	ended(catalog.SessionExpired, waited)
 	ended(catalog.SessionFailed, job.Session{Result: job.ResultFailed, Reason: "2 of 2 machines failed: vm0, vm1"}, "critical failed offsite: the last session failed: 2 of 2 machines failed: vm0, vm1, since 03-10 02:00")
 	ended(catalog.SessionExpired, waited)
-	failed := "warning failed offsite: the last session did not succeed with all machines: 1 of 2 machines failed: vm1, since 03-10 04:00"
-	ended(catalog.SessionPartial, job.Session{Result: job.ResultPartly, Reason: "1 of 2 machines failed: vm1"}, failed)
-	ended(catalog.SessionExpired, waited, failed)
+	failed := "warning failed offsite: the last session%s did not succeed with all machines: 1 of 2 machines failed: vm1, since 03-10 04:00"
+	ended(catalog.SessionPartial, job.Session{Result: job.ResultPartly, Reason: "1 of 2 machines failed: vm1"}, fmt.Sprintf(failed, ""))
+	ended(catalog.SessionExpired, waited, fmt.Sprintf(failed, " that came to its end"))
 	lease := s.begin("offsite", day(10, next))
 	s.must(s.catalog.Sessions.End(t.Context(), lease, catalog.SessionExpired, waited.Reason, catalog.Counts{"copied": 1}))
 	if got := s.wantAlarms(); got.Jobs[0].Last.State != "expired" {
@@ -348,7 +370,7 @@ func TestMappedCopies(t *testing.T) {
 	s := newSite(t, siteYAML)
 	s.selects("offsite", day(8, 22), 2)
 	s.mirror("vault", point(5, day(9, 21), "offsite"))
-	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Tasks: []job.Task{
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Sources: sources("pve"), Tasks: []job.Task{
 		{Machine: job.TaskMachine{ID: machine(0).Key.String()}, Mapped: &job.MappedCopy{Point: "4711", Created: day(9, 21)}},
 	}})
 	for _, held := range s.status().Machines {
@@ -587,7 +609,7 @@ func TestVerification(t *testing.T) {
 		t.Errorf("after a session: %s", got)
 	}
 	s.ran("offsite", day(10, 22), catalog.SessionFailed, job.Session{Target: job.TargetState{Name: "vault", State: job.StateOffline}})
-	if got := vault(); got != "01-01 -1" {
+	if got := vault(); got != "03-02 7" {
 		t.Errorf("when the last session could not look: %s", got)
 	}
 	s.ran("offsite", day(11, 22), catalog.SessionDone, job.Session{Target: ready})
