@@ -2,6 +2,7 @@ package repo
 
 import (
 	"io"
+	"sync"
 
 	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
@@ -14,19 +15,23 @@ const aheadPiece = 4 << 20
 // go to the file. It belongs to one goroutine; what reads ahead ends with Close.
 type readAhead struct {
 	file storage.Reader
-	// piece holds the bytes from start on.
-	piece []byte
-	start int64
-	spare []byte
+	// piece holds the bytes from start on, in memory; spare is memory for the next.
+	piece         []byte
+	start         int64
+	memory, spare *[aheadPiece]byte
 	// pending is the read of the next piece, if one is under way.
 	pending chan aheadResult
 	from    int64
 }
 
 type aheadResult struct {
-	piece []byte
-	err   error
+	memory *[aheadPiece]byte
+	piece  []byte
+	err    error
 }
+
+// aheadPieces are used again by the packs that follow.
+var aheadPieces = sync.Pool{New: func() any { return new([aheadPiece]byte) }}
 
 // newReadAhead takes the file over.
 func newReadAhead(file storage.Reader) *readAhead { return &readAhead{file: file} }
@@ -44,12 +49,12 @@ func (r *readAhead) fetch(offset int64) {
 	if size <= 0 {
 		return
 	}
-	buffer := r.spare
-	r.spare = nil
-	if int64(cap(buffer)) < size {
-		buffer = make([]byte, size)
+	if r.spare == nil {
+		r.spare = aheadPieces.Get().(*[aheadPiece]byte)
 	}
-	buffer = buffer[:size]
+	memory := r.spare
+	r.spare = nil
+	buffer := memory[:size]
 	pending := make(chan aheadResult, 1)
 	r.pending, r.from = pending, offset
 	go func() {
@@ -57,7 +62,7 @@ func (r *readAhead) fetch(offset int64) {
 		if n == len(buffer) {
 			err = nil
 		}
-		pending <- aheadResult{buffer[:n], err}
+		pending <- aheadResult{memory, buffer[:n], err}
 	}()
 }
 
@@ -65,7 +70,7 @@ func (r *readAhead) fetch(offset int64) {
 func (r *readAhead) wait() error {
 	got := <-r.pending
 	r.pending = nil
-	r.spare, r.piece, r.start = r.piece, got.piece, r.from
+	r.spare, r.memory, r.piece, r.start = r.memory, got.memory, got.piece, r.from
 	return got.err
 }
 
@@ -97,9 +102,14 @@ func (r *readAhead) ReadAt(p []byte, offset int64) (int, error) {
 // Close waits for the read that is under way and closes the file.
 func (r *readAhead) Close() error {
 	if r.pending != nil {
-		<-r.pending
-		r.pending = nil
+		_ = r.wait()
 	}
+	for _, memory := range []*[aheadPiece]byte{r.memory, r.spare} {
+		if memory != nil {
+			aheadPieces.Put(memory)
+		}
+	}
+	r.memory, r.spare, r.piece = nil, nil, nil
 	return r.file.Close()
 }
 
