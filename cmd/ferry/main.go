@@ -4,15 +4,15 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"runtime/pprof"
 
 	"ferry/internal/cli"
+	"ferry/internal/processors"
 )
 
 func main() {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + inKernel)
+		processors.RunBeyond(inKernel)
 	}
 	os.Exit(run())
 }

@@ -35,7 +35,7 @@ var floors = map[string][]string{
 
 	"internal/answer":       {},
 	"internal/storage":      {"internal/backup", "internal/direct", "internal/pagecache", "internal/answer"},
-	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill", "internal/direct", "internal/answer"},
+	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill", "internal/direct", "internal/answer", "internal/processors"},
 	"internal/repotest":     {"internal/repo"},
 	"internal/source":       {"internal/answer", "internal/backup", "internal/vma", "internal/lzop", "internal/qcow2", "internal/cachefile", "internal/pagecache"},
 	"internal/source/ferry": {"internal/answer", "internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},
@@ -43,8 +43,9 @@ var floors = map[string][]string{
 	"internal/cachefile":    {},
 	"internal/direct":       {},
 	"internal/pagecache":    {},
+	"internal/processors":   {},
 	"internal/catalog":      {"internal/backup"},
-	"internal/mover":        {"internal/answer", "internal/backup", "internal/source", "internal/repo", "internal/spill"},
+	"internal/mover":        {"internal/answer", "internal/backup", "internal/source", "internal/processors", "internal/repo", "internal/spill"},
 	"internal/restore":      {"internal/backup", "internal/repo", "internal/direct"},
 	"internal/job": {
 		"internal/answer", "internal/backup", "internal/policy/...", "internal/plan", "internal/source", "internal/source/registry", "internal/repo", "internal/mover",
@@ -70,7 +71,7 @@ var floors = map[string][]string{
 		"internal/mover", "internal/restore", "internal/api", "internal/client",
 	},
 	"internal/cli": {"internal/..."},
-	"cmd/ferry":    {"internal/cli"},
+	"cmd/ferry":    {"internal/cli", "internal/processors"},
 
 	// Tests that need real tools, and benchmarks.
 	"test":              {"internal/..."},

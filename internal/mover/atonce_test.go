@@ -1,9 +1,11 @@
 package mover
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 
+	"ferry/internal/processors"
 	"ferry/internal/repo"
 	"ferry/internal/source/sourcetest"
 )
@@ -105,5 +107,27 @@ func TestCountsOfAPointAreItsOwn(t *testing.T) {
 	results, _ := together(t, r, Options{Job: "manual"}, small, large)
 	if results[0].NewBytes != 1<<20 || results[1].NewBytes != 8<<20 || results[0].NewBlocks != 16 {
 		t.Errorf("%+v", results)
+	}
+}
+
+// Threads that run Go beyond one for each processor are for those that stand in the kernel: no worker, with what it holds of memory, is
+// there for them.
+func TestWorkersAreAsManyAsProcessors(t *testing.T) {
+	number := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() {
+		processors.RunBeyond(0)
+		runtime.GOMAXPROCS(number)
+	})
+	processors.RunBeyond(2)
+	r, _ := newRepository(t, 64<<10)
+	ingest, err := r.NewIngest(t.Context(), repo.IngestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := New(ingest, Options{}); m.workers != number || cap(m.processors) != number {
+		t.Errorf("%d workers and %d that encode at once, with %d processors", m.workers, cap(m.processors), number)
+	}
+	if err := ingest.Close(t.Context(), nil); err != nil {
+		t.Error(err)
 	}
 }

@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,7 @@ import (
 
 	"ferry/internal/answer"
 	"ferry/internal/backup"
+	"ferry/internal/processors"
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/spill"
@@ -78,7 +78,7 @@ func New(ingest *repo.Ingest, options Options) *Mover {
 		options.Codec = CodecAuto
 	}
 	options.AtOnce = max(options.AtOnce, 1)
-	workers := runtime.GOMAXPROCS(0)
+	workers := processors.Number()
 	m := &Mover{ingest: ingest, options: options, workers: workers, processors: make(chan struct{}, workers)}
 	size := int(max(runBytes, ingest.Repository().BlockSize(), maxChunk))
 	m.buffers.New = func() any { buffer := make([]byte, 0, size); return &buffer }

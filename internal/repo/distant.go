@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 
+	"ferry/internal/processors"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
@@ -227,5 +227,5 @@ func (b *BlockReader) ahead() int {
 	if parallel == 1 || b.alone {
 		return parallel
 	}
-	return max(2, (parallel+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	return max(2, (parallel+processors.Number()-1)/processors.Number())
 }

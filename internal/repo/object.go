@@ -3,11 +3,11 @@ package repo
 import (
 	"context"
 	"errors"
-	"runtime"
 
 	"golang.org/x/sync/errgroup"
 
 	"ferry/internal/backup"
+	"ferry/internal/processors"
 	"ferry/internal/repo/tree"
 )
 
@@ -40,7 +40,7 @@ func (r *Repository) ReadObject(ctx context.Context, root tree.Root, sink func()
 func (r *Repository) ReadObjectPast(ctx context.Context, root tree.Root, sink func() Sink, done func(int64), damaged func(offset, length int64, err error) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	leaves := make(chan []tree.Block)
-	for range runtime.GOMAXPROCS(0) {
+	for range processors.Number() {
 		group.Go(func() error {
 			reader, sink := r.NewBlockReader(), sink()
 			reader.room = sink.Room

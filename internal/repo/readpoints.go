@@ -3,10 +3,10 @@ package repo
 import (
 	"context"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sync/errgroup"
 
+	"ferry/internal/processors"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/storage"
@@ -41,7 +41,7 @@ const mostDecoded = 8
 // readsAtOnce is how many points' files are read at once: as many as pay off on the storage, or as there are processors, since a file
 // takes longer to open, prove and decode than to read.
 func (r *Repository) readsAtOnce() int {
-	return max(storage.ParallelReads(r.store), min(runtime.GOMAXPROCS(0), mostDecoded))
+	return max(storage.ParallelReads(r.store), min(processors.Number(), mostDecoded))
 }
 
 // HeaderRead is a point of the log, and the clear header of its file or why that cannot be read.

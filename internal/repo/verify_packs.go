@@ -6,11 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
 
+	"ferry/internal/processors"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/pack"
@@ -88,7 +88,7 @@ func (v *verifier) verifyPacks(ctx context.Context) error {
 		}
 		return nil
 	})
-	for range runtime.GOMAXPROCS(0) {
+	for range processors.Number() {
 		group.Go(func() error {
 			for p := range queue {
 				if err := v.verifyPack(ctx, p); err != nil {

@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"ferry/internal/backup"
+	"ferry/internal/processors"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/pack"
@@ -39,7 +39,7 @@ func (v *verifier) verifyPoints(ctx context.Context) error {
 	}
 	machines := machinesOf(r.Entries())
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	group.SetLimit(processors.Number())
 	for _, points := range machines {
 		machine := points[0].Machine
 		if !harmed && bytes.Compare(machine[:], v.proofs.machine[:]) <= 0 {
