@@ -189,14 +189,11 @@ func samePlace(one, other string) bool {
 
 // resourceOf is the repository as a resource: where it is, its id, and where its key is, as far as that was given as a reference.
 func (a *app) resourceOf(repository *repo.Repository, path, name string) (policy.Repository, error) {
-	r := policy.Repository{Name: name, Location: path, ID: repository.ID()}
+	r := policy.Repository{Name: name, Location: wherever(path), ID: repository.ID()}
+	if !repository.Description().Encrypted {
+		return r, nil
+	}
 	var err error
-	if !s3.IsLocation(path) {
-		r.Location, err = filepath.Abs(path)
-	}
-	if !repository.Description().Encrypted || err != nil {
-		return r, err
-	}
 	first := func(list []string, variable string) string {
 		if len(list) > 0 {
 			return list[0]
@@ -225,7 +222,7 @@ func (a *app) resourceOf(repository *repo.Repository, path, name string) (policy
 // copies of one repository only one can be written to.
 func (a *app) onlyHere(ctx context.Context, repository *repo.Repository, location string, f adoptFlags) error {
 	for _, place := range a.placesOf(repository.ID()) {
-		if place == location || !a.liesAt(ctx, place, repository.ID()) {
+		if samePlace(place, location) || !a.liesAt(ctx, place, repository.ID()) {
 			continue
 		}
 		text := fmt.Sprintf("the same repository lies at %s too, and only one of the two can be written to from now on", printable(place))

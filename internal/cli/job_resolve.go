@@ -36,8 +36,7 @@ is the server's; the sources are listed by this command all the same, with your 
 }
 
 func (a *app) jobResolve(ctx context.Context, chosen chosenJob) (err error) {
-	target, _ := chosen.resources.Repository(chosen.Target.Repository)
-	target = chosen.located(target)
+	target, _ := chosen.target()
 	resolved := resolution{job: chosen.Job, target: target, targetID: a.targetID(ctx, target)}
 	var failure error // of the first source that cannot be listed
 	for _, origin := range chosen.resources.Origins(chosen.Job) {

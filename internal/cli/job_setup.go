@@ -20,14 +20,13 @@ import (
 
 // setup is what a session of the job needs of this machine.
 func (a *app) setup(c chosenJob) (job.Setup, error) {
+	target, there := c.target()
 	s := c.bare()
-	s.Copy.TempDir = a.tempDir
-	target, there := c.resources.Repository(c.Target.Repository)
 	if !there {
 		return s, usage("job %s: there is no repository %s", c.Name, c.Target.Repository)
 	}
+	s.Copy.TempDir = a.tempDir
 	ofJob := a.limits.Limit("job "+c.Name, c.Bandwidth)
-	target = c.located(target)
 	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {
 		origin.Repository = c.located(origin.Repository)
@@ -49,8 +48,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 // bare is what a session's setup has that needs nothing of this machine: what the job's scripts are told, and what is hidden from
 // them.
 func (c chosenJob) bare() job.Setup {
-	target, _ := c.resources.Repository(c.Target.Repository)
-	target = c.located(target)
+	target, _ := c.target()
 	s := job.Setup{Job: c.Job, Target: job.Goal{Name: target.Name, Location: target.Location, ID: target.ID, Slots: target.Slots}}
 	for _, r := range c.resources.Repositories { // also those of other jobs: the environment has their secrets too
 		for _, secret := range []policy.SecretRef{r.Passphrase, r.Identity, r.Credentials} {
@@ -60,6 +58,12 @@ func (c chosenJob) bare() job.Setup {
 		}
 	}
 	return s
+}
+
+// target is the repository that the job copies to; false if there is no resource of its name.
+func (c chosenJob) target() (policy.Repository, bool) {
+	target, there := c.resources.Repository(c.Target.Repository)
+	return c.located(target), there
 }
 
 // isRemote is true of what lies across a network: the job's limit is for that.

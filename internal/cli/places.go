@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"ferry/internal/cachefile"
-	"ferry/internal/storage/s3"
 )
 
 // placesKept is how many places of a repository are remembered.
@@ -30,12 +29,7 @@ func (a *app) placesOf(id string) []string {
 
 // rememberPlace notes where a repository was seen. What cannot be noted is not asked about later.
 func (a *app) rememberPlace(id, path string) {
-	if !s3.IsLocation(path) {
-		var err error
-		if path, err = filepath.Abs(path); err != nil {
-			return
-		}
-	}
+	path = wherever(path)
 	known := a.placesOf(id)
 	if a.cacheDir == "" || len(known) > 0 && known[0] == path || strings.Contains(path, "\n") {
 		return

@@ -286,11 +286,12 @@ func (t *task) prepare(ctx context.Context) error {
 		if done.Object < 0 || done.Object >= len(t.objects) {
 			return nil
 		}
-		if o := t.objects[done.Object]; !o.resumable() {
+		o := t.objects[done.Object]
+		if !o.resumable() {
 			t.progress.again.Add(o.readsAgain(done))
 			return nil
 		}
-		kept, err := t.objects[done.Object].resume(done)
+		kept, err := o.resume(done)
 		t.progress.Kept.Add(kept)
 		return err
 	})
