@@ -132,8 +132,8 @@ func (r *Repository) rememberState() {
 	if r.cache.dir == "" || r.diverged != nil || r.readOnly != nil || r.locked != nil || r.state.Head.N < r.rememberedAt+since {
 		return
 	}
-	live := make(map[format.ID]bool, len(r.state.Points))
-	for _, point := range r.state.Points {
+	live := make(map[format.ID]bool, r.state.Points.Len())
+	for point := range r.state.Points.All() {
 		live[point.Checksum] = true
 	}
 	r.cache.dropPoints(live)

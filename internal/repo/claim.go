@@ -20,7 +20,7 @@ func (r *Repository) Claim(ctx context.Context, claims []Claim) (int, error) {
 	err := r.commit(ctx, payload, func(state *commitlog.State) error {
 		payload.Claims = nil
 		for _, claim := range claims {
-			if _, there := state.Points[claim.Point]; there {
+			if state.Points.Has(claim.Point) {
 				payload.Claims = append(payload.Claims, claim)
 			}
 		}

@@ -99,8 +99,8 @@ func (c *reclaimer) rottenNow() bool {
 
 // lacks is true if a state has points or unfinished copies that are not marked.
 func (m *marker) lacks(state *commitlog.State) bool {
-	for _, point := range state.Points {
-		if !m.points[point.File] {
+	for point := range state.Points.All() {
+		if !m.points[point.File()] {
 			return true
 		}
 	}
@@ -225,8 +225,8 @@ func namedBy(state *commitlog.State) func(name string) bool {
 	for id := range state.Index {
 		others[segmentName(id)] = true
 	}
-	for _, point := range state.Points {
-		others[point.File] = true
+	for point := range state.Points.All() {
+		others[point.File()] = true
 	}
 	for _, partials := range state.Partials {
 		for _, partial := range partials {

@@ -9,20 +9,14 @@ import (
 func (r *Repository) Entries() []commitlog.Point {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	points := make([]commitlog.Point, 0, len(r.state.Points))
-	for _, point := range r.state.Points {
-		points = append(points, point)
-	}
-	commitlog.SortPoints(points)
-	return points
+	return r.state.Points.Sorted()
 }
 
 // Has is true if the repository has the point.
 func (r *Repository) Has(id backup.PointID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.state.Points[id]
-	return ok
+	return r.state.Points.Has(id)
 }
 
 // Forgotten is true if the repository had the point and gave it up, and it is not to be copied again by itself.
@@ -41,7 +35,7 @@ func (r *Repository) HasMachine(machine backup.MachineKey) bool {
 	name := r.Pseudonym(machine)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, point := range r.state.Points {
+	for point := range r.state.Points.All() {
 		if point.Machine == name {
 			return true
 		}
@@ -73,7 +67,7 @@ func (r *Repository) Head() (number uint64, checksum string) {
 func (r *Repository) Usage() Usage {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	u := Usage{Points: len(r.state.Points), Packs: r.state.Packs.Len(), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
+	u := Usage{Points: r.state.Points.Len(), Packs: r.state.Packs.Len(), Unfinished: len(r.state.Partials), Damaged: len(r.state.Damaged), Entries: r.state.Head.N}
 	for _, p := range r.state.Packs.All() {
 		u.PackBytes += p.Size
 		u.ParityBytes += r.parityBytes(p)

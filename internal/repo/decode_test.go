@@ -70,12 +70,12 @@ func TestPointRoundTrip(t *testing.T) {
 	if header.ID != want.ID || header.Machine != pseudonymOf(want.Machine.Key) || header.Domain != (format.Name{3}) || len(header.Trees) != 3 {
 		t.Errorf("header %+v", header)
 	}
-	entry := commitlog.Point{ID: want.ID, Machine: header.Machine, Created: want.Created, File: pointName(header.Machine, want.Created, want.ID)}
+	entry := commitlog.Point{ID: want.ID, Machine: header.Machine, Created: want.Created}.WithNewFile()
 	if err := header.matches(entry); err != nil {
 		t.Errorf("the log's entry of the same point: %v", err)
 	}
-	if want := "points/" + header.Machine.String() + "/20261122T010000.000000500Z-" + want.ID.String() + "-"; !strings.HasPrefix(entry.File, want) {
-		t.Errorf("file %q, want %q and random digits", entry.File, want)
+	if want := "points/" + header.Machine.String() + "/20261122T010000.000000500Z-" + want.ID.String() + "-"; !strings.HasPrefix(entry.File(), want) {
+		t.Errorf("file %q, want %q and random digits", entry.File(), want)
 	}
 	for what, change := range map[string]func(*commitlog.Point){
 		"id": func(p *commitlog.Point) { p.ID[0]++ }, "machine": func(p *commitlog.Point) { p.Machine[0]++ },

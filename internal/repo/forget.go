@@ -94,13 +94,13 @@ func (r *Repository) WouldForget(ctx context.Context, job string, points []Forge
 
 // forget adds to the payload what giving up one point takes, and says what becomes of it.
 func forget(state *commitlog.State, job string, p Forgetting, now time.Time, payload *commitlog.Payload) Forgotten {
-	entry, known := state.Points[p.Point]
+	entry, known := state.Points.Get(p.Point)
 	if !known {
 		return Forgotten{Point: p.Point, Unknown: true}
 	}
 	done := Forgotten{Point: p.Point, Holds: holding(state, p.Point, now)}
 	var flags []string
-	for _, claim := range state.Claims[p.Point] {
+	for _, claim := range state.Claims.Of(p.Point) {
 		if claim.Job == job {
 			flags = claim.Flags
 			payload.ClaimsWithdrawn = append(payload.ClaimsWithdrawn, commitlog.Claim{Point: p.Point, Job: job})
@@ -123,7 +123,7 @@ func forget(state *commitlog.State, job string, p Forgetting, now time.Time, pay
 // flag adds to the payload the job's claims with their new flags.
 func flag(state *commitlog.State, job string, flags map[backup.PointID][]string, payload *commitlog.Payload) {
 	for _, point := range slices.SortedFunc(maps.Keys(flags), func(a, b backup.PointID) int { return bytes.Compare(a[:], b[:]) }) {
-		for _, claim := range state.Claims[point] {
+		for _, claim := range state.Claims.Of(point) {
 			if claim.Job == job {
 				claim.Flags = flags[point]
 				payload.Claims = append(payload.Claims, claim)
@@ -162,5 +162,5 @@ func holding(state *commitlog.State, point backup.PointID, now time.Time) []Hold
 func (r *Repository) Claims(point backup.PointID) []commitlog.Claim {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state.Claims[point]
+	return r.state.Claims.Of(point)
 }

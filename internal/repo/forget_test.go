@@ -139,8 +139,8 @@ func unnamed(t testing.TB, store *memory.Store, folder string) []string {
 	for id := range state.Index {
 		named["index/"+id.String()] = true
 	}
-	for _, p := range state.Points {
-		named[p.File] = true
+	for p := range state.Points.All() {
+		named[p.File()] = true
 	}
 	for _, partials := range state.Partials {
 		for _, p := range partials {
@@ -210,7 +210,7 @@ func TestCommitRefusesWhatIsGivenUp(t *testing.T) {
 	condemn(t, store, commitlog.Payload{CondemnedFiles: []string{"points/x"}})
 	condemn(t, store, commitlog.Payload{DeletedFiles: []string{"points/x"}})
 	entries := r.Usage().Entries
-	err := r.AppendEntry(t.Context(), &commitlog.Payload{Points: []commitlog.Point{{ID: backup.PointID{1}, File: "points/x"}}})
+	err := r.AppendEntry(t.Context(), &commitlog.Payload{Points: []commitlog.Point{commitlog.Point{ID: backup.PointID{1}}.WithFile("points/x")}})
 	if !errors.Is(err, repo.ErrCondemned) || len(r.Entries()) != 0 || r.Usage().Entries != entries+2 {
 		t.Fatalf("%v, %d entries more", err, r.Usage().Entries-entries)
 	}

@@ -49,7 +49,7 @@ func namedFiles(payload *commitlog.Payload) []string {
 		names = append(names, segmentName(segment.ID))
 	}
 	for _, point := range payload.Points {
-		names = append(names, point.File)
+		names = append(names, point.File())
 	}
 	for _, partial := range payload.Partials {
 		names = append(names, partial.File)
@@ -80,7 +80,7 @@ func (r *Repository) withoutGivenUp(payload *commitlog.Payload) (lost map[format
 		payload.IndexRemoved = nil // what a lost segment would have replaced stays
 	}
 	payload.Index = index
-	payload.Points = keep(payload.Points, func(p commitlog.Point) bool { return !r.givenUp[p.File] })
+	payload.Points = keep(payload.Points, func(p commitlog.Point) bool { return !r.givenUp[p.File()] })
 	payload.Partials = keep(payload.Partials, func(p commitlog.Partial) bool { return !r.givenUp[p.File] })
 	return lost
 }

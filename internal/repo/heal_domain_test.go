@@ -22,7 +22,7 @@ func TestAHealedPointStaysInItsDomain(t *testing.T) {
 	domain := must(r.ReadPoint(t.Context(), sealed.ID()))(t).Domain
 	closeRepo(t, r)
 	donor := files.Clone()
-	if err := files.Delete(t.Context(), r.State().Points[sealed.ID()].File); err != nil {
+	if err := files.Delete(t.Context(), r.State().Points.Of(sealed.ID()).File()); err != nil {
 		t.Fatal(err)
 	}
 	report, after := healed(t, files, donor)

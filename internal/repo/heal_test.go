@@ -151,7 +151,7 @@ func TestClaimsStayWhenAPointIsHealed(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	file := r.State().Points[id].File
+	file := r.State().Points.Of(id).File()
 	closeRepo(t, r)
 	if err := store.Delete(t.Context(), file); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestClaimsStayWhenAPointIsHealed(t *testing.T) {
 	wholeAgain(t, "claimed point", store, points, after)
 	r = must(openSmall(t.Context(), store, ""))(t)
 	defer closeRepo(t, r)
-	if claims := r.State().Claims[id]; len(claims) != 1 || claims[0].Job != "offsite" || claims[0].Reason != "weekly" {
+	if claims := r.State().Claims.Of(id); len(claims) != 1 || claims[0].Job != "offsite" || claims[0].Reason != "weekly" {
 		t.Errorf("claims %+v", claims)
 	}
 	stored := must(r.ReadPoint(t.Context(), id))(t)

@@ -48,7 +48,7 @@ func (h *Hold) Renew(ctx context.Context) error {
 	until := now.Add(holdFor).UTC()
 	h.hold.Until = &until
 	return h.repo.commit(ctx, &commitlog.Payload{Holds: []commitlog.Hold{h.hold}}, func(state *commitlog.State) error {
-		if _, there := state.Points[h.hold.Point]; !there {
+		if !state.Points.Has(h.hold.Point) {
 			return fmt.Errorf("point %s is not in %s", h.hold.Point.Short(), h.repo.store.Location())
 		}
 		return nil

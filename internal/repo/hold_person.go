@@ -41,7 +41,7 @@ func (r *Repository) HoldForPerson(ctx context.Context, points []backup.PointID,
 	}
 	return r.commit(ctx, payload, func(state *commitlog.State) error {
 		for _, id := range points {
-			if _, there := state.Points[id]; !there {
+			if !state.Points.Has(id) {
 				return fmt.Errorf("point %s in %s: %w", id.Short(), r.store.Location(), ErrNoPoint)
 			}
 		}

@@ -248,8 +248,8 @@ func lockedFiles(state *commitlog.State, protected bool) []string {
 			names = append(names, parity.ObjectName(id))
 		}
 	}
-	for _, point := range state.Points {
-		names = append(names, point.File)
+	for point := range state.Points.All() {
+		names = append(names, point.File())
 	}
 	return names
 }

@@ -18,8 +18,8 @@ func notedLost(state *commitlog.State) map[string]bool {
 		}
 	}
 	for id, damage := range state.Damaged {
-		if point, there := state.Points[id]; there && damage.File {
-			lost[point.File] = true
+		if point, there := state.Points.Get(id); there && damage.File {
+			lost[point.File()] = true
 		}
 	}
 	return lost

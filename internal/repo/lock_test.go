@@ -132,8 +132,8 @@ func (s *lockStore) lockedFor(t testing.TB, state *commitlog.State, until time.T
 	for id := range state.Packs.All() {
 		names = append(names, "packs/"+id.String()[:2]+"/"+id.String())
 	}
-	for _, p := range state.Points {
-		names = append(names, p.File)
+	for p := range state.Points.All() {
+		names = append(names, p.File())
 	}
 	for _, name := range names {
 		if s.locked[name].Before(until) {

@@ -104,11 +104,7 @@ func (r *Repository) MachinesUse(ctx context.Context, tempDir string) (MachinesU
 
 // collect reads the points' headers, and compares each machine's newest point with the one before.
 func (m *machineMarking) collect(ctx context.Context) error {
-	var entries []Entry
-	for _, entry := range m.state.Points {
-		entries = append(entries, entry)
-	}
-	commitlog.SortPoints(entries)
+	entries := m.state.Points.Sorted()
 	read, err := m.repo.ReadHeaders(ctx, entries)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 
 	"ferry/internal/backup"
@@ -105,8 +104,7 @@ func (m *marker) mark(ctx context.Context, state *commitlog.State) error {
 		m.domain(id, state)
 	}
 	defer m.nodes.close()
-	points := slices.DeleteFunc(slices.Collect(maps.Values(state.Points)), func(entry commitlog.Point) bool { return m.points[entry.File] })
-	commitlog.SortPoints(points)
+	points := slices.DeleteFunc(state.Points.Sorted(), func(entry commitlog.Point) bool { return m.points[entry.File()] })
 	for some := range slices.Chunk(points, pointsAtOnce) {
 		read, err := m.repo.ReadHeaders(ctx, some)
 		if err != nil {
@@ -117,7 +115,7 @@ func (m *marker) mark(ctx context.Context, state *commitlog.State) error {
 			if err := m.markPoint(ctx, state, p); err != nil {
 				return err
 			}
-			m.points[p.Entry.File] = true
+			m.points[p.Entry.File()] = true
 		}
 	}
 	for _, partials := range state.Partials {
@@ -199,7 +197,7 @@ func (r *Repository) gone(ctx context.Context, entry commitlog.Point) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state.Points[entry.ID].File != entry.File
+	return r.state.Points.Of(entry.ID).File() != entry.File()
 }
 
 type markWalk struct {

@@ -92,12 +92,6 @@ const (
 	pointLimit = 64 << 20
 )
 
-// pointName makes a name for a point's file. It ends in random digits, so that a point copied again later, after it was
-// removed, has another.
-func pointName(machine format.Name, created time.Time, id backup.PointID) string {
-	return "points/" + machine.String() + "/" + created.UTC().Format("20060102T150405.000000000Z") + "-" + id.String() + "-" + format.RandomName().String()[:8]
-}
-
 // encodePoint makes a point's file.
 func encodePoint(hasher *format.Hasher, machine format.Name, p *Point) ([]byte, error) {
 	header := pointHeader{ID: p.ID, Machine: machine, Created: p.Created.UTC(), Domain: p.Domain, Sealed: p.Sealed, Trees: []treeRecord{}}
@@ -254,7 +248,7 @@ func (p *Point) attach(hasher *format.Hasher, header pointHeader, body pointBody
 
 // matches returns an error unless the file is the point that the log names.
 func (h pointHeader) matches(entry commitlog.Point) error {
-	if h.ID != entry.ID || h.Machine != entry.Machine || !h.Created.Equal(entry.Created) || !strings.HasPrefix(entry.File, "points/") {
+	if h.ID != entry.ID || h.Machine != entry.Machine || !h.Created.Equal(entry.Created) || !strings.HasPrefix(entry.File(), "points/") {
 		return fmt.Errorf("%w: point file is another point than the log says", format.ErrCorrupt)
 	}
 	return nil

@@ -70,7 +70,7 @@ func (r *Repository) readHeader(ctx context.Context, entry commitlog.Point) (*He
 func (r *Repository) entryOf(id backup.PointID) (commitlog.Point, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	entry, ok := r.state.Points[id]
+	entry, ok := r.state.Points.Get(id)
 	if !ok {
 		return entry, fmt.Errorf("point %s is not in %s", id.Short(), r.store.Location())
 	}
@@ -104,7 +104,7 @@ func (r *Repository) readPointFile(ctx context.Context, entry commitlog.Point, d
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
 		err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
 	}
-	return &backup.Error{Point: entry.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File, err)}
+	return &backup.Error{Point: entry.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File(), err)}
 }
 
 // bodyLabel begins the associated data of a point's body.

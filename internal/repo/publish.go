@@ -297,7 +297,7 @@ func (in *Ingest) unsound(state *commitlog.State, points []readyPoint) error {
 	for _, ready := range points {
 		if t := ready.task; t != nil && t.base != nil {
 			// Removed and copied again meanwhile it can be another, which its checksum shows.
-			if entry, there := state.Points[t.base.ID]; !there || entry.Checksum != t.base.checksum {
+			if entry, there := state.Points.Get(t.base.ID); !there || entry.Checksum != t.base.checksum {
 				return fmt.Errorf("point %s was removed: %w", t.base.ID.Short(), ErrCondemned)
 			}
 		}
@@ -369,17 +369,15 @@ func (in *Ingest) publishPack(ctx context.Context, open *openPack) (commitlog.Pa
 // writePoint writes a point's file, under a name that was never used: one that reclaim gave up must not come again.
 func (r *Repository) writePoint(ctx context.Context, ready readyPoint) (commitlog.Point, error) {
 	p, raw := ready.point, ready.raw
-	machine := r.Pseudonym(p.Machine.Key)
-	name := pointName(machine, p.Created, p.ID)
-	err := r.store.Put(ctx, name, raw)
+	entry := commitlog.Point{ID: p.ID, Machine: r.Pseudonym(p.Machine.Key), Created: p.Created.UTC(), Checksum: format.ID(raw[len(raw)-32:])}.WithNewFile()
+	err := r.store.Put(ctx, entry.File(), raw)
 	if errors.Is(err, storage.ErrExists) { // as good as never, or the answer to a first try was lost
-		name = pointName(machine, p.Created, p.ID)
-		err = r.store.Put(ctx, name, raw)
+		entry = entry.WithNewFile()
+		err = r.store.Put(ctx, entry.File(), raw)
 	}
 	if err != nil {
 		return commitlog.Point{}, &backup.Error{Machine: p.Machine.Name, Point: p.ID.Short(), Offset: backup.NoOffset, Err: err}
 	}
-	entry := commitlog.Point{ID: p.ID, Machine: machine, Created: p.Created.UTC(), File: name, Checksum: format.ID(raw[len(raw)-32:])}
 	r.keepPointFile(entry, raw)
 	return entry, nil
 }

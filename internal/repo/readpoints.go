@@ -113,7 +113,7 @@ func (r *Repository) pointFile(ctx context.Context, entry commitlog.Point, check
 		}
 	}
 	var content []byte
-	err := storage.ReadIntact(ctx, r.store, entry.File, pointLimit, func(raw []byte) error {
+	err := storage.ReadIntact(ctx, r.store, entry.File(), pointLimit, func(raw []byte) error {
 		content = raw
 		return check(raw)
 	})

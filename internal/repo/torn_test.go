@@ -140,8 +140,8 @@ func isNamed(t *testing.T, r *repo.Repository, name string) bool {
 			return true
 		}
 	}
-	for _, p := range state.Points {
-		if p.File == name {
+	for p := range state.Points.All() {
+		if p.File() == name {
 			return true
 		}
 	}

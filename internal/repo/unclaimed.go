@@ -22,9 +22,9 @@ func (c *reclaimer) removeUnclaimed(ctx context.Context) error {
 	payload := &commitlog.Payload{}
 	err = c.commit(ctx, payload, func(state *commitlog.State) error {
 		payload.PointsRemoved, payload.PartialsEnded = nil, nil
-		for id := range state.Points {
-			if len(state.Claims[id]) == 0 && len(holding(state, id, c.now)) == 0 {
-				payload.PointsRemoved = append(payload.PointsRemoved, id)
+		for point := range state.Points.All() {
+			if !state.Claims.Any(point.ID) && len(holding(state, point.ID, c.now)) == 0 {
+				payload.PointsRemoved = append(payload.PointsRemoved, point.ID)
 			}
 		}
 		for task, partials := range state.Partials {
@@ -78,7 +78,7 @@ func (c *reclaimer) oldTasks(ctx context.Context) (map[format.Name]int, error) {
 // needless is true for an unfinished copy whose point is there. One into a sealed domain is to read it whole, whatever is there
 // of it elsewhere: it is needless only if the point is in this domain.
 func (c *reclaimer) needless(ctx context.Context, state *commitlog.State, partial commitlog.Partial) (bool, error) {
-	if _, there := state.Points[partial.Point]; !there {
+	if !state.Points.Has(partial.Point) {
 		return false, nil
 	}
 	header, _, err := c.repo.loadPartial(ctx, partial, partialLimit)

@@ -56,10 +56,8 @@ var (
 
 func point(id backup.PointID) commitlog.Point {
 	machine, created := format.Name(ramp(40)[24:]), time.Date(2026, 11, 22, 0, 30, 0, 500_000_000, time.UTC)
-	return commitlog.Point{
-		ID: id, Machine: machine, Created: created, Checksum: format.ID(ramp(48)[16:]),
-		File: fmt.Sprintf("points/%s/%s-%s-0011aabb", machine, created.Format(stampLayout), id),
-	}
+	named := commitlog.Point{ID: id, Machine: machine, Created: created, Checksum: format.ID(ramp(48)[16:])}
+	return named.WithFile(fmt.Sprintf("points/%s/%s-%s-0011aabb", machine, created.Format(stampLayout), id))
 }
 
 // begun is a log of four entries, with everything that an entry can add, and a rotation.
@@ -105,7 +103,7 @@ func (f *files) later() *chain {
 	until := time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)
 	c.append(0, commitlog.Payload{
 		Time: until, ClaimsWithdrawn: []commitlog.Claim{{Point: pointQ, Job: "nightly"}}, PointsRemoved: []backup.PointID{pointQ},
-		Condemned: []format.Name{packC}, CondemnedFiles: []string{point(pointQ).File, "index/x"}, PartialsEnded: []format.Name{taskOne},
+		Condemned: []format.Name{packC}, CondemnedFiles: []string{point(pointQ).File(), "index/x"}, PartialsEnded: []format.Name{taskOne},
 		Bad: []commitlog.Bad{{Pack: packC, Offset: 64, Length: 100, ID: format.ID(ramp(54)[22:])}}, Damaged: []commitlog.Damaged{{Point: pointP, File: true}},
 	})
 	c.append(2, commitlog.Payload{

@@ -53,10 +53,8 @@ func (v *verifier) verifyJobs(ctx context.Context) error {
 		return nil
 	}
 	r.mu.Lock()
-	for _, claims := range r.state.Claims {
-		for _, claim := range claims {
-			names[claim.Job] = true
-		}
+	for job := range r.state.Claims.Jobs() {
+		names[job] = true
 	}
 	r.mu.Unlock()
 	known := map[string]string{} // jobs by what the names of their files begin with

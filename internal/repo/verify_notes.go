@@ -87,7 +87,7 @@ func (v *verifier) notePoints(ctx context.Context, damaged map[backup.PointID]Po
 	fill := func(state *commitlog.State) error {
 		payload.Damaged, payload.DamagedHealed = nil, nil
 		for id, d := range damaged {
-			if _, there := state.Points[id]; there && state.Damaged[id] != commitlog.Damaged(d) {
+			if state.Points.Has(id) && state.Damaged[id] != commitlog.Damaged(d) {
 				payload.Damaged = append(payload.Damaged, commitlog.Damaged(d))
 			}
 		}

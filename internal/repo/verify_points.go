@@ -130,7 +130,7 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		gone, logErr := w.gone(ctx, err, func(now *commitlog.State) bool { return now.Points[entry.ID] == entry })
+		gone, logErr := w.gone(ctx, err, func(now *commitlog.State) bool { return now.Points.Of(entry.ID) == entry })
 		if logErr != nil {
 			return logErr
 		}
@@ -141,7 +141,7 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 		w.report.Points++
 		w.mu.Unlock()
 		if err != nil {
-			w.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File, Reason: err.Error()})
+			w.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File(), Reason: err.Error()})
 			w.found.Lock()
 			w.lost = true
 			if errors.Is(err, backup.ErrDamaged) || errors.Is(err, ErrForged) { // else it may be the storage's passing trouble

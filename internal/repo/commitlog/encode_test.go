@@ -16,7 +16,11 @@ func crowded(points int) *Payload {
 	p := samplePayload()
 	for i := range points {
 		id := backup.PointID{byte(i), byte(i >> 8), byte(i >> 16)}
-		p.Points = append(p.Points, Point{ID: id, Machine: format.RandomName(), Created: time.Unix(1e9, 0).UTC(), File: "points/<" + format.RandomName().String() + ">"})
+		point := Point{ID: id, Machine: format.RandomName(), Created: time.Unix(1e9, 0).UTC()}.WithNewFile()
+		if i%3 == 0 {
+			point = point.WithFile("points/<" + format.RandomName().String() + ">")
+		}
+		p.Points = append(p.Points, point)
 		p.Claims = append(p.Claims, Claim{Point: id, Job: "offsite", Flags: []string{"weekly"}})
 	}
 	return p

@@ -94,15 +94,6 @@ type Segment struct {
 	Packs    Names       `json:"packs"`
 }
 
-// Point is a restore point: enough to plan with, without reading its file.
-type Point struct {
-	ID       backup.PointID `json:"id"`
-	Machine  format.Name    `json:"machine"`
-	Created  time.Time      `json:"created"`
-	File     string         `json:"file"`
-	Checksum format.ID      `json:"checksum"`
-}
-
 // Claim is a job's wish to keep a point.
 type Claim struct {
 	Point  backup.PointID `json:"point"`

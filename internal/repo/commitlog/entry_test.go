@@ -54,7 +54,7 @@ func samplePayload() *Payload {
 	return &Payload{
 		Time: created, Writer: "22", Repository: &Repository{ID: format.Name{1}, Checksum: format.ID{2}},
 		Packs:  []Pack{{ID: format.Name{3}, Kind: "data", Domain: format.Name{1}, Size: 200, Frames: 1, Root: format.ID{4}}},
-		Points: []Point{{ID: [32]byte{5}, Machine: format.Name{6}, Created: created, File: "points/a", Checksum: format.ID{7}}},
+		Points: []Point{Point{ID: [32]byte{5}, Machine: format.Name{6}, Created: created, Checksum: format.ID{7}}.WithFile("points/a")},
 		Claims: []Claim{{Point: [32]byte{5}, Job: "nightly", Flags: []string{"weekly"}}},
 	}
 }

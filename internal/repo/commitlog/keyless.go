@@ -45,7 +45,7 @@ func (s *State) CheckKeyless(p *Payload) error {
 		withdrawn[key{claim.Point, claim.Job}] = true
 	}
 	for _, id := range p.PointsRemoved {
-		for _, claim := range s.Claims[id] {
+		for _, claim := range s.Claims.Of(id) {
 			if !withdrawn[key{id, claim.Job}] {
 				return fmt.Errorf("%w: it has no MAC, and removes point %s, which %s claims", format.ErrForged, id.Short(), claim.Job)
 			}

@@ -96,7 +96,7 @@ func TestKeylessInState(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
-	if len(state.Claims[claimed]) != 2 {
+	if len(state.Claims.Of(claimed)) != 2 {
 		t.Error("checking changed the state")
 	}
 }

@@ -29,13 +29,15 @@ type State struct {
 	// CondemnedIn is the number of the entry that condemned a pack, by its id in hex, or a file, by its name.
 	CondemnedIn map[string]uint64
 	Index       map[format.Name]Segment
-	Points      map[backup.PointID]Point
-	Claims      map[backup.PointID][]Claim
-	Holds       map[backup.PointID][]Hold
-	Tombstones  map[backup.PointID]Tombstone
-	Bad         map[Bad]bool
-	Damaged     map[backup.PointID]Damaged
-	Partials    map[format.Name][]Partial
+	// Points and Claims are shared with clones in the same way.
+	Points       Points
+	Claims       Claims
+	pointsShared bool
+	Holds        map[backup.PointID][]Hold
+	Tombstones   map[backup.PointID]Tombstone
+	Bad          map[Bad]bool
+	Damaged      map[backup.PointID]Damaged
+	Partials     map[format.Name][]Partial
 	// Locked is until when everything is locked at least; zero: nothing is.
 	Locked time.Time
 }
@@ -44,8 +46,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		Domains: map[format.Name]Domain{}, Condemned: map[format.Name]bool{},
-		Index: map[format.Name]Segment{}, Points: map[backup.PointID]Point{}, Claims: map[backup.PointID][]Claim{},
-		Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{}, Damaged: map[backup.PointID]Damaged{},
+		Index: map[format.Name]Segment{}, Holds: map[backup.PointID][]Hold{}, Tombstones: map[backup.PointID]Tombstone{}, Bad: map[Bad]bool{}, Damaged: map[backup.PointID]Damaged{},
 		Partials: map[format.Name][]Partial{}, CondemnedFiles: map[string]bool{}, CondemnedIn: map[string]uint64{},
 	}
 }
@@ -63,15 +64,14 @@ func Begin(checkpoint *Payload, head Head) *State {
 	return s
 }
 
-// Clone returns a copy that does not change with the state. The lists in it are shared, and nobody changes those; the packs are, because
-// there are many, until one of the two changes.
+// Clone returns a copy that does not change with the state. The lists in it are shared, and nobody changes those; packs, points and claims
+// are, because there are many, until one of the two changes.
 func (s *State) Clone() *State {
-	s.packsShared = true
+	s.packsShared, s.pointsShared = true, true
 	c := *s
 	c.Domains, c.Condemned = maps.Clone(s.Domains), maps.Clone(s.Condemned)
 	c.CondemnedFiles, c.CondemnedIn, c.Index = maps.Clone(s.CondemnedFiles), maps.Clone(s.CondemnedIn), maps.Clone(s.Index)
-	c.Points, c.Claims, c.Holds = maps.Clone(s.Points), maps.Clone(s.Claims), maps.Clone(s.Holds)
-	c.Tombstones, c.Bad, c.Damaged, c.Partials = maps.Clone(s.Tombstones), maps.Clone(s.Bad), maps.Clone(s.Damaged), maps.Clone(s.Partials)
+	c.Holds, c.Tombstones, c.Bad, c.Damaged, c.Partials = maps.Clone(s.Holds), maps.Clone(s.Tombstones), maps.Clone(s.Bad), maps.Clone(s.Damaged), maps.Clone(s.Partials)
 	return &c
 }
 
@@ -195,14 +195,17 @@ func (s *State) condemnations() []Condemnation {
 }
 
 func (s *State) applyPoints(p *Payload) {
+	if s.pointsShared && len(p.PointsRemoved)+len(p.Points)+len(p.ClaimsWithdrawn)+len(p.Claims) > 0 {
+		s.Points, s.Claims, s.pointsShared = s.Points.clone(), s.Claims.clone(), false
+	}
 	for _, id := range p.PointsRemoved {
-		delete(s.Points, id)
-		delete(s.Claims, id)
+		s.Points.table.remove(id)
+		s.Claims.table.remove(id)
 		delete(s.Holds, id)
 		delete(s.Damaged, id)
 	}
 	for _, point := range p.Points {
-		s.Points[point.ID] = point
+		s.Points.set(point)
 		delete(s.Tombstones, point.ID) // it is wanted again
 		delete(s.Damaged, point.ID)
 	}
@@ -213,11 +216,10 @@ func (s *State) applyPoints(p *Payload) {
 		s.Damaged[damaged.Point] = damaged
 	}
 	for _, claim := range p.ClaimsWithdrawn {
-		without(s.Claims, claim.Point, func(c Claim) bool { return c.Job == claim.Job })
+		s.Claims.withdraw(claim.Point, claim.Job)
 	}
 	for _, claim := range p.Claims {
-		without(s.Claims, claim.Point, func(c Claim) bool { return c.Job == claim.Job })
-		s.Claims[claim.Point] = append(s.Claims[claim.Point], claim)
+		s.Claims.add(claim)
 	}
 	for _, hold := range p.HoldsReleased {
 		without(s.Holds, hold.Point, func(h Hold) bool { return h.ID == hold.ID })
@@ -246,6 +248,17 @@ func without[T any](lists map[backup.PointID][]T, point backup.PointID, gone fun
 
 // Payload returns the state as a checkpoint says it, in a fixed order.
 func (s *State) Payload() *Payload {
+	p := s.without()
+	if s.Points.Len() > 0 {
+		p.Points = slices.AppendSeq(make([]Point, 0, s.Points.Len()), s.Points.All())
+		slices.SortFunc(p.Points, func(a, b Point) int { return comparePoints(a.ID, b.ID) })
+	}
+	p.Claims = s.Claims.all()
+	return p
+}
+
+// without is the state as a checkpoint says it, without points and claims.
+func (s *State) without() *Payload {
 	p := &Payload{Repository: &s.Repository, Rotated: s.Rotated}
 	p.Domains = sorted(s.Domains, func(d Domain) format.Name { return d.ID })
 	if s.Packs.Len() > 0 { // nil rather than none: that is how JSON reads back
@@ -259,10 +272,6 @@ func (s *State) Payload() *Payload {
 	slices.SortFunc(p.Condemned, compareNames)
 	p.CondemnedFiles = slices.Sorted(maps.Keys(s.CondemnedFiles))
 	p.CondemnedIn = s.condemnations()
-	p.Points = slices.SortedFunc(maps.Values(s.Points), func(a, b Point) int { return comparePoints(a.ID, b.ID) })
-	for _, point := range slices.SortedFunc(maps.Keys(s.Claims), comparePoints) {
-		p.Claims = append(p.Claims, s.Claims[point]...)
-	}
 	for _, point := range slices.SortedFunc(maps.Keys(s.Holds), comparePoints) {
 		p.Holds = append(p.Holds, s.Holds[point]...)
 	}

@@ -71,7 +71,11 @@ func drawPayload(t *rapid.T) Payload {
 	})
 	p.IndexRemoved = some(t, "index removed", drawName)
 	p.Points = some(t, "points", func(t *rapid.T) Point {
-		return Point{ID: drawPoint(t), Machine: drawName(t), Created: drawTime(t), File: fmt.Sprint(n())}
+		point := Point{ID: drawPoint(t), Machine: drawName(t), Created: drawTime(t)}.WithNewFile()
+		if rapid.Bool().Draw(t, "named otherwise") {
+			point = point.WithFile(fmt.Sprint(n()))
+		}
+		return point
 	})
 	p.PointsRemoved = some(t, "points removed", drawPoint)
 	p.Claims, p.ClaimsWithdrawn = some(t, "claims", drawClaim), some(t, "withdrawn", drawClaim)
@@ -121,11 +125,13 @@ func TestCheckpointIsTheState(t *testing.T) {
 	})
 }
 
-// sameState compares what states say, whatever the order in which their packs came.
+// sameState compares what states say, whatever the order in which their packs, points and claims came.
 func sameState(a, b *State) bool {
 	one, other := *a, *b
-	one.Packs, other.Packs = Packs{}, Packs{}
-	return reflect.DeepEqual(one, other) && reflect.DeepEqual(a.Payload().Packs, b.Payload().Packs)
+	for _, s := range []*State{&one, &other} {
+		s.Packs, s.Points, s.Claims = Packs{}, Points{}, Claims{}
+	}
+	return reflect.DeepEqual(one, other) && reflect.DeepEqual(a.Payload(), b.Payload())
 }
 
 func TestAPointThatIsAddedHasNoTombstone(t *testing.T) {
@@ -147,13 +153,13 @@ func TestApplyRemovesBeforeItAdds(t *testing.T) {
 	bad, gone := Bad{Pack: name, Offset: 64}, Bad{Pack: name, Offset: 900}
 	s := NewState()
 	s.Apply(&Payload{
-		Packs: []Pack{{ID: name, Frames: 1}}, Condemned: []format.Name{name}, Index: []Segment{{ID: name}}, Points: []Point{{ID: point, File: "old"}},
+		Packs: []Pack{{ID: name, Frames: 1}}, Condemned: []format.Name{name}, Index: []Segment{{ID: name}}, Points: []Point{Point{ID: point}.WithFile("old")},
 		Claims: []Claim{{Point: point, Job: "a", Reason: "old"}, {Point: point, Job: "b"}}, Holds: []Hold{{Point: point, ID: "a"}, {Point: point, ID: "b"}},
 		Tombstones: []Tombstone{{ID: point}}, Bad: []Bad{bad, gone}, Partials: []Partial{{Task: name, File: "old"}},
 	}, Head{N: 1})
 	s.Apply(&Payload{
 		Packs: []Pack{{ID: name, Frames: 2}}, Deleted: []format.Name{name}, Index: []Segment{{ID: name, Size: 2}}, IndexRemoved: []format.Name{name},
-		Points: []Point{{ID: point, File: "new"}}, PointsRemoved: []backup.PointID{point},
+		Points: []Point{Point{ID: point}.WithFile("new")}, PointsRemoved: []backup.PointID{point},
 		Claims: []Claim{{Point: point, Job: "a", Reason: "new"}}, ClaimsWithdrawn: []Claim{{Point: point, Job: "a"}},
 		Holds: []Hold{{Point: point, ID: "a", Reason: "new"}}, HoldsReleased: []Hold{{Point: point, ID: "a"}},
 		Tombstones: []Tombstone{{ID: point, Reason: "new"}}, TombstonesLifted: []backup.PointID{point},
@@ -163,12 +169,13 @@ func TestApplyRemovesBeforeItAdds(t *testing.T) {
 	want.Head.N = 2
 	want.Packs = packsOf([]Pack{{ID: name, Frames: 2, Entry: 2}})
 	want.Index[name] = Segment{ID: name, Size: 2}
-	want.Points[point], want.Tombstones[point] = Point{ID: point, File: "new"}, Tombstone{ID: point, Reason: "new"}
-	want.Claims[point] = []Claim{{Point: point, Job: "a", Reason: "new"}}
+	want.Points.set(Point{ID: point}.WithFile("new"))
+	want.Tombstones[point] = Tombstone{ID: point, Reason: "new"}
+	want.Claims.add(Claim{Point: point, Job: "a", Reason: "new"})
 	want.Holds[point] = []Hold{{Point: point, ID: "a", Reason: "new"}}
 	want.Bad[bad] = true
 	want.Partials[name] = []Partial{{Task: name, File: "new"}}
-	if !reflect.DeepEqual(s, want) {
+	if !sameState(s, want) {
 		t.Errorf("state\n%+v, want\n%+v", s, want)
 	}
 	if !s.Live(name) || s.Live(format.Name{2}) {
@@ -225,7 +232,7 @@ func TestApplyLeavesTakenListsAlone(t *testing.T) {
 	point := backup.PointID{1}
 	s := NewState()
 	s.Apply(&Payload{Claims: []Claim{{Point: point, Job: "a"}, {Point: point, Job: "b"}}}, Head{})
-	taken := s.Claims[point]
+	taken := s.Claims.Of(point)
 	s.Apply(&Payload{Claims: []Claim{{Point: point, Job: "a", Reason: "later"}}, ClaimsWithdrawn: []Claim{{Point: point, Job: "b"}}}, Head{})
 	if taken[0].Job != "a" || taken[0].Reason != "" || taken[1].Job != "b" {
 		t.Errorf("a list taken before has become %+v", taken)
