@@ -91,17 +91,15 @@ const rememberShare = 1024
 // loadRemembered begins with the state that this machine remembers, if the log still has the entry that it is the state
 // after. That takes one read, where a checkpoint takes a listing, three reads, and the entries since. The caller holds r.mu.
 func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
-	var n uint64
-	var payload commitlog.Payload
-	var link format.ID
+	var state *commitlog.State
 	err := r.cache.withState(func(raw []byte) (err error) {
-		n = commitlog.NumberOf(raw)
-		payload, link, err = commitlog.DecodeCheckpoint(r.hasher, n, raw)
+		state, err = commitlog.DecodeRemembered(r.hasher, raw)
 		return err
 	})
 	if err != nil {
 		return false, nil // a cache: what cannot be used is not used
 	}
+	n := state.Head.N
 	entry, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
 	if errors.Is(err, storage.ErrNotExist) {
 		return false, nil
@@ -110,10 +108,9 @@ func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	_, _, head, err := commitlog.Decode(r.hasher, n, entry)
-	if err != nil || head.Checksum != link {
+	if err != nil || head != state.Head {
 		return false, nil
 	}
-	state := commitlog.Begin(&payload, head)
 	if !r.keys.believes(state.Generation) {
 		return false, nil // as of a checkpoint
 	}
@@ -137,8 +134,8 @@ func (r *Repository) rememberState() {
 		live[point.Checksum] = true
 	}
 	r.cache.dropPoints(live)
-	raw, err := r.encodeState()
-	if err == nil && raw != nil && r.cache.setState(raw) == nil {
+	raw, generation, err := commitlog.EncodeRemembered(r.hasher, r.state)
+	if err == nil && generation == r.state.Generation && r.cache.setState(raw) == nil { // as of a checkpoint
 		r.rememberedAt = r.state.Head.N
 	}
 }

@@ -136,6 +136,10 @@ func (r *Repository) WriteCheckpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	remembered, _, err := commitlog.EncodeRemembered(r.hasher, r.state)
+	if err != nil {
+		return err
+	}
 	r.checkpoints[0], r.rememberedAt = r.state.Head.N, r.state.Head.N
-	return errors.Join(r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw), r.cache.setState(raw))
+	return errors.Join(r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw), r.cache.setState(remembered))
 }

@@ -193,17 +193,23 @@ func EncodeCheckpoint(hasher *format.Hasher, head Head, state *Payload) ([]byte,
 }
 
 func encode(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, link format.ID, payload *Payload) ([]byte, Head, error) {
+	raw, head, err := enclose(hasher, magic, context, n, link, func(raw []byte) ([]byte, error) { return appendPayload(raw, payload) })
+	payload.Generation = hasher.Generation()
+	return raw, head, err
+}
+
+// enclose puts a payload, which is appended to what it is given, between the header and the proofs of a log entry.
+func enclose(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, link format.ID, appendTo func([]byte) ([]byte, error)) ([]byte, Head, error) {
 	raw := format.AppendPrelude(nil, magic)
 	generation := hasher.Generation()
 	raw = binary.LittleEndian.AppendUint32(raw, generation)
 	raw = binary.LittleEndian.AppendUint64(raw, n)
 	raw = append(raw, link[:]...)
 	raw = append(raw, 0, 0, 0, 0) // the payload's length
-	raw, err := appendPayload(raw, payload)
+	raw, err := appendTo(raw)
 	if err != nil {
 		return nil, Head{}, err
 	}
-	payload.Generation = generation
 	binary.LittleEndian.PutUint32(raw[headerSize-4:], uint32(len(raw)-headerSize))
 	mac, err := hasher.MAC(format.InfoLog, generation, raw)
 	if err != nil {
@@ -231,35 +237,54 @@ func DecodeCheckpoint(hasher *format.Hasher, n uint64, raw []byte) (state Payloa
 }
 
 func decode(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, raw []byte) (payload Payload, link format.ID, head Head, err error) {
-	if err := format.CheckPrelude(raw, magic); err != nil {
+	opened, err := disclose(hasher, magic, context, n, raw)
+	if err != nil {
 		return payload, link, head, err
 	}
-	corrupt := func(what string) error { return fmt.Errorf("%w: %s", format.ErrCorrupt, what) }
+	payload.Packs = roomForPacks(opened.payload)
+	if err := json.Unmarshal(opened.payload, &payload); err != nil {
+		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
+	}
+	payload.Keyless, payload.Generation = opened.keyless, opened.generation
+	return payload, opened.link, Head{N: n, Checksum: opened.sum}, nil
+}
+
+// disclosed is what enclose has put together.
+type disclosed struct {
+	payload    []byte
+	link, sum  format.ID
+	generation uint32
+	keyless    bool
+}
+
+// disclose checks everything but the payload.
+func disclose(hasher *format.Hasher, magic format.Magic, context format.Context, n uint64, raw []byte) (disclosed, error) {
+	if err := format.CheckPrelude(raw, magic); err != nil {
+		return disclosed{}, err
+	}
+	corrupt := func(what string) (disclosed, error) {
+		return disclosed{}, fmt.Errorf("%w: %s", format.ErrCorrupt, what)
+	}
 	if len(raw) < headerSize+tailSize {
-		return payload, link, head, corrupt("shorter than any log entry")
+		return corrupt("shorter than any log entry")
 	}
 	body := raw[:len(raw)-32]
 	sum := hasher.Sum(context, body)
 	switch {
 	case sum != format.ID(raw[len(body):]):
-		return payload, link, head, corrupt("checksum differs")
+		return corrupt("checksum differs")
 	case binary.LittleEndian.Uint64(raw[24:]) != n:
-		return payload, link, head, corrupt("entry has another number than its name")
+		return corrupt("entry has another number than its name")
 	case uint64(binary.LittleEndian.Uint32(raw[64:])) != uint64(len(raw)-headerSize-tailSize):
-		return payload, link, head, corrupt("payload length differs from the file's")
+		return corrupt("payload length differs from the file's")
 	}
 	proven := raw[:len(raw)-tailSize]
 	generation := binary.LittleEndian.Uint32(raw[20:])
 	keyless, err := hasher.CheckMAC(format.InfoLog, generation, proven, raw[len(proven):len(body)])
 	if err != nil {
-		return payload, link, head, err
+		return disclosed{}, err
 	}
-	payload.Packs = roomForPacks(proven[headerSize:])
-	if err := json.Unmarshal(proven[headerSize:], &payload); err != nil {
-		return payload, link, head, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
-	}
-	payload.Keyless, payload.Generation = keyless, generation
-	return payload, format.ID(raw[32:64]), Head{N: n, Checksum: sum}, nil
+	return disclosed{proven[headerSize:], format.ID(raw[32:64]), sum, generation, keyless}, nil
 }
 
 // leastPack is the least that a pack takes in a payload, in bytes: its names and its root in hex, and their keys.

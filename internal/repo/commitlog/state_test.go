@@ -112,8 +112,19 @@ func TestCheckpointIsTheState(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if rapid.Bool().Draw(t, "begin here") {
+			kept, _, err := EncodeRemembered(testHasher, replayed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			remembered, err := DecodeRemembered(testHasher, kept)
+			if err != nil || !sameState(remembered, replayed) {
+				t.Fatalf("after entry %d, remembered, %v:\n%+v\nreplayed:\n%+v", head.N, err, remembered, replayed)
+			}
+			switch rapid.IntRange(0, 2).Draw(t, "begin here") {
+			case 1:
 				begun = Begin(&read, head)
+			case 2:
+				begun = remembered
 			}
 			if !sameState(begun, replayed) {
 				t.Fatalf("after entry %d, begun with a checkpoint:\n%+v\nreplayed:\n%+v", head.N, begun, replayed)

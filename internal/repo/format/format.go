@@ -33,6 +33,8 @@ const (
 	MagicParity     Magic = "FerryPar"
 	MagicVerified   Magic = "FerryVfy"
 	MagicJob        Magic = "FerryJob"
+	// MagicRemembered begins what a machine remembers of a repository, which is in no repository.
+	MagicRemembered Magic = "FerryRem"
 )
 
 // PreludeSize is the size of the prelude in bytes.
