@@ -36,7 +36,7 @@ func sessionOf(t *testing.T, f *fixture) (id int64, end func()) {
 	return session.ID, func() {
 		must(t, f.Catalog.Sessions.Leave(ctx, lease, phase, catalog.PhaseDone, "", catalog.Counts{"copied": 1}))
 		must(t, f.Catalog.Sessions.SetReport(ctx, lease, []byte(sessionReport)))
-		must(t, f.Catalog.Sessions.End(ctx, lease, catalog.SessionDone, "", catalog.Counts{"copied": 1, "readBytes": 4096}))
+		must(t, f.Catalog.Sessions.End(ctx, lease, catalog.SessionDone, "", catalog.Counts{"copied": 1, "readBytes": 4096, "targetRead": 1}))
 	}
 }
 
