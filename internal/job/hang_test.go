@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +99,44 @@ func TestWindowClosesWhileASourceIsListed(t *testing.T) {
 		time.Sleep(20 * time.Hour)
 		l.wantCounts(l.run(job.ResultDone), "1 copied, 0 claimed, 0 failed, 0 removed")
 	})
+}
+
+// Nothing is wrong with a source whose list is cut off by the window's end, so the session ends as one that waits, unless none of them
+// has answered for long.
+func TestWindowClosesDuringTheFirstListing(t *testing.T) {
+	for name, c := range map[string]struct {
+		before time.Duration // the window's end
+		silent bool
+	}{
+		"merely slow":   {time.Minute, false},
+		"no answer yet": {answer.TellAfter - time.Second, false},
+		"silent":        {time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, day("a", 1))
+				l.onClock()
+				l.setup.Job.Window = closedWindow(t)
+				closes, _ := l.setup.Job.Window.Change(time.Now())
+				time.Sleep(time.Until(closes.Add(-c.before)))
+				l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				l.setup.Wait = time.Until(closes)
+				s := l.run(job.ResultWaits)
+				if s.SourcesWait() != c.silent || s.Selected != nil || s.Phase(job.PhaseSynchronize).Reason != "the window has closed" {
+					t.Errorf("%s\n%s", s.Reason, l.describe(s))
+				}
+				if !c.silent && (len(s.Sources) > 0 || s.Reason != "the window has closed") {
+					t.Errorf("%s: %+v", s.Reason, s.Sources)
+				}
+				if c.silent && (len(s.Sources) != 1 || s.Sources[0].State != job.StateUnreadable || !strings.HasPrefix(s.Sources[0].Reason, "it does not answer since ")) {
+					t.Errorf("%+v", s.Sources)
+				}
+			})
+		})
+	}
 }
 
 // What a source that was not listed has is not known: a machine of it that was retired is not taken for gone.

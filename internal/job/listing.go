@@ -182,9 +182,31 @@ func (r *runner) takeListing(i int, v *view, states []SourceState) {
 		v.opened[i], states[i] = l.opened, l.state
 		delete(r.listings, i)
 	default:
-		name := r.Sources[i].Origin.Repository.Name
-		states[i] = SourceState{Name: name, State: StateUnreadable, Reason: "it does not answer since " + r.show(l.silent), silent: true}
+		states[i] = r.silentSince(r.Sources[i], l.silent)
 	}
+}
+
+// silentSince is the state of a source that does not answer.
+func (r *runner) silentSince(place Place, since time.Time) SourceState {
+	return SourceState{Name: place.Origin.Repository.Name, State: StateUnreadable, Reason: "it does not answer since " + r.show(since), silent: true}
+}
+
+// noteUnlisted notes what the first look found, which the window's end cut off: nothing, unless none of the sources has answered for long.
+// What an earlier look found still holds.
+func (r *runner) noteUnlisted() {
+	if r.session.Selected != nil {
+		return
+	}
+	r.session.Sources = []SourceState{}
+	var silent []SourceState
+	for i, place := range r.Sources {
+		l := r.listings[i]
+		if l == nil || l.silent.IsZero() {
+			return
+		}
+		silent = append(silent, r.silentSince(place, l.silent))
+	}
+	r.session.Sources = silent
 }
 
 // endListings ends those that go on.

@@ -141,19 +141,6 @@ func (r *runner) untilOpen(phase *Phase, until time.Time) again {
 	return whileWaiting
 }
 
-// noteUnlisted notes that the first look ended before every source was listed. What an earlier one found still holds.
-func (r *runner) noteUnlisted() {
-	if r.session.Selected != nil {
-		return
-	}
-	r.session.Sources = []SourceState{}
-	for _, place := range r.Sources {
-		r.session.Sources = append(r.session.Sources, SourceState{
-			Name: place.Origin.Repository.Name, State: StateUnreadable, Reason: "the window closed before all sources were listed",
-		})
-	}
-}
-
 // transfer copies points while the window is open, and says how it goes on.
 func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep, phase *Phase) (again, error) {
 	// Copies leave the space that giving space back takes: else a full target would never get any again.
