@@ -27,7 +27,7 @@ func (s *Store) CheckLock(ctx context.Context, how storage.Immutability) error {
 	enabled, byDefault, err := s.objectLock(ctx)
 	switch {
 	case err != nil:
-		return s.notTold(err)
+		return s.notTold(err, "object lock", "without it no file there can be locked")
 	case !enabled:
 		return unsuitable("%s: object lock is not enabled for bucket %s",
 			"make a bucket with it: aws s3api create-bucket --object-lock-enabled-for-bucket --bucket NAME (docs/s3.md)", s.location.text, s.location.Bucket)
@@ -72,22 +72,22 @@ func (s *Store) CheckRetention(ctx context.Context) error {
 	_, byDefault, err := s.objectLock(ctx)
 	switch {
 	case isStatus(err, http.StatusForbidden) || err != nil && classOf(err) == temporary:
-		return s.notTold(err)
+		return s.notTold(err, "a default retention", "such a retention would lock every version of files that change all the time")
 	case byDefault:
 		return s.defaultRetention()
 	}
 	return nil
 }
 
-// notTold is the error of a bucket of which it is not known whether it locks.
-func (s *Store) notTold(err error) error {
+// notTold is the error of a bucket of which it is not known what was asked, and why that must be known.
+func (s *Store) notTold(err error, asked, why string) error {
 	if !isCode(err, "AccessDenied", "AllAccessDisabled") {
 		return s.describe("asking for the object lock of", "", err)
 	}
 	response, _ := errors.AsType[minio.ErrorResponse](err)
 	return &backup.Error{
-		Offset: backup.NoOffset, Err: fmt.Errorf("%s: the keys may not ask whether bucket %s has a default retention: %s", s.location.text, s.location.Bucket, answer(response)),
-		Hint: "allow them s3:GetBucketObjectLockConfiguration on the bucket: such a retention would lock every version of files that change all the time (docs/s3.md)",
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s: the keys may not ask whether bucket %s has %s: %s", s.location.text, s.location.Bucket, asked, answer(response)),
+		Hint: "allow them s3:GetBucketObjectLockConfiguration on the bucket: " + why + " (docs/s3.md)",
 	}
 }
 

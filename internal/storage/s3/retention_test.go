@@ -114,7 +114,8 @@ func TestRetentionIsAskedFor(t *testing.T) {
 		})
 	}
 	store := answeringLock(t, http.StatusForbidden, refusal("AccessDenied"))
-	if err := store.CheckLock(t.Context(), storage.Compliance); err == nil || !strings.Contains(backup.Hint(err), "s3:GetBucketObjectLockConfiguration") {
-		t.Errorf("a repository with locks: %v", err)
+	err := store.CheckLock(t.Context(), storage.Compliance)
+	if hint := backup.Hint(err); err == nil || !strings.Contains(err.Error(), "may not ask whether bucket bucket has object lock: the server") || !strings.Contains(hint, "s3:GetBucketObjectLockConfiguration") || strings.Contains(hint, "retention") {
+		t.Errorf("a repository with locks: %v; %s", err, hint)
 	}
 }
