@@ -24,7 +24,7 @@ type locked struct {
 }
 
 func (s locked) CheckLock(context.Context, storage.Immutability) error               { return nil }
-func (s locked) LockNew(storage.Immutability, func(string) time.Time)                {}
+func (s locked) LockNew(storage.Immutability, func(string) time.Time) error          { return nil }
 func (s locked) Lock(context.Context, string, storage.Immutability, time.Time) error { return nil }
 func (s locked) LockedUntil(context.Context, string) (time.Time, error)              { return *s.until, nil }
 func (s locked) Delete(ctx context.Context, name string) error {

@@ -322,16 +322,18 @@ func TestVanishedPoint(t *testing.T) {
 
 // Whatever is wrong with the target has a name; nothing is made there, and nothing removed.
 func TestTargetStates(t *testing.T) {
-	for want, c := range map[job.PlaceState]struct {
+	for _, c := range []struct {
+		want   job.PlaceState
 		result job.Result
 		open   func(*lab) error
 		id     string
 	}{
-		job.StateOffline:  {job.ResultWaits, func(*lab) error { return repo.ErrNoRepository }, ""},
-		job.StateOther:    {job.ResultRefused, nil, strings.Repeat("0", 32)},
-		job.StateReadOnly: {job.ResultWaits, func(*lab) error { return repo.ErrReadOnly }, ""},
-		job.StateNeedsKey: {job.ResultWaits, func(*lab) error { return repo.ErrNeedsKey }, ""},
-		job.StateUnreadable: {job.ResultWaits, func(*lab) error {
+		{job.StateOffline, job.ResultWaits, func(*lab) error { return repo.ErrNoRepository }, ""},
+		{job.StateOther, job.ResultRefused, nil, strings.Repeat("0", 32)},
+		{job.StateReadOnly, job.ResultWaits, func(*lab) error { return repo.ErrReadOnly }, ""},
+		{job.StateReadOnly, job.ResultWaits, func(*lab) error { return fmt.Errorf("%w: %w", repo.ErrCannotLock, storage.ErrUnsuitable) }, ""},
+		{job.StateNeedsKey, job.ResultWaits, func(*lab) error { return repo.ErrNeedsKey }, ""},
+		{job.StateUnreadable, job.ResultWaits, func(*lab) error {
 			return &backup.Error{Offset: backup.NoOffset, Err: errors.New("input/output error"), Hint: "look at the disk"}
 		}, ""},
 	} {
@@ -342,15 +344,15 @@ func TestTargetStates(t *testing.T) {
 			l.setup.Target.Open = func(context.Context) (*repo.Repository, error) { return nil, c.open(l) }
 		}
 		s := l.run(c.result)
-		if s.Target.State != want || s.Target.Reason == "" || len(l.store.Names("")) != before {
-			t.Errorf("%s: %+v, %d files instead of %d", want, s.Target, len(l.store.Names("")), before)
+		if s.Target.State != c.want || s.Target.Reason == "" || len(l.store.Names("")) != before {
+			t.Errorf("%s: %+v, %d files instead of %d", c.want, s.Target, len(l.store.Names("")), before)
 		}
 		helps := map[job.PlaceState]string{job.StateOffline: "; if none was ever made there, ferry repo init makes one", job.StateOther: "or run ferry catalog rebuild " + s.Target.Name, job.StateUnreadable: "input/output error; look at the disk"}
-		if !strings.HasSuffix(s.Target.Reason, helps[want]) {
-			t.Errorf("%s: %s", want, s.Target.Reason)
+		if !strings.HasSuffix(s.Target.Reason, helps[c.want]) {
+			t.Errorf("%s: %s", c.want, s.Target.Reason)
 		}
-		if waits := slices.Equal(l.pauses, []time.Duration{time.Minute, time.Minute, 30 * time.Second}); waits == (want == job.StateOther) || !waits && len(l.pauses) > 0 {
-			t.Errorf("%s: pauses %v", want, l.pauses)
+		if waits := slices.Equal(l.pauses, []time.Duration{time.Minute, time.Minute, 30 * time.Second}); waits == (c.want == job.StateOther) || !waits && len(l.pauses) > 0 {
+			t.Errorf("%s: pauses %v", c.want, l.pauses)
 		}
 	}
 }

@@ -100,6 +100,7 @@ func stateOf(err error) PlaceState {
 		{repo.ErrNoKeyFiles, StateNeedsKey},
 		{repo.ErrDiverged, StateOther},
 		{repo.ErrReadOnly, StateReadOnly},
+		{repo.ErrCannotLock, StateReadOnly},
 		{syscall.EROFS, StateReadOnly},
 		{fs.ErrPermission, StateReadOnly},
 		{storage.ErrFull, StateFull},

@@ -80,7 +80,9 @@ func TestKitWhereNoKeyWorks(t *testing.T) {
 	kits = append(kits, kitNamed(kitOf(t, r, secret), "new.txt"), kits[0])
 	points := threeMachines()
 	mustCopyAll(t, r, points...)
-	keyFile := func(name string) bool { return strings.HasPrefix(name, "keys/") && !strings.HasSuffix(name, ".recipient") }
+	keyFile := func(name string) bool {
+		return strings.HasPrefix(name, "keys/") && !strings.HasSuffix(name, ".recipient")
+	}
 
 	lost, damaged := store.Clone(), store.Clone()
 	deleteKeys(t, lost, lost.Names("keys/"))

@@ -57,10 +57,10 @@ func newLocks(store storage.Store, description format.Description, now func() ti
 	}
 	locker, ok := storage.As[storage.Locker](store)
 	if !ok {
-		return nil, fmt.Errorf("%s: the repository's files are to be locked: %w", store.Location(), storage.ErrUnsuitable)
+		return nil, fmt.Errorf("%s: it locks no files: %w", store.Location(), storage.ErrUnsuitable)
 	}
 	l := &locks{locker: locker, how: storage.Immutability(description.Lock.Mode), own: map[string]time.Time{}}
-	locker.LockNew(l.how, func(name string) time.Time {
+	err := locker.LockNew(l.how, func(name string) time.Time {
 		if !lockable(name) {
 			return time.Time{}
 		}
@@ -75,7 +75,25 @@ func newLocks(store storage.Store, description format.Description, now func() ti
 		}
 		return until
 	})
+	if err != nil {
+		return nil, err
+	}
 	return l, nil
+}
+
+// ErrCannotLock: the repository was moved to where its files cannot be locked as it says that they are.
+var ErrCannotLock = errors.New("the repository can only be read here, its files are to be locked")
+
+// openLocks is newLocks for a repository that is there: whoever moved it where its files cannot be locked is told what leads there.
+func openLocks(store storage.Store, description format.Description, now func() time.Time) (*locks, error) {
+	l, err := newLocks(store, description, now)
+	if err != nil {
+		err = &backup.Error{
+			Offset: backup.NoOffset, Err: fmt.Errorf("%w: %w", ErrCannotLock, err),
+			Hint: "a repository whose files can be locked here is made from it with ferry copy " + store.Location() + " NEW --all --create --lock MODE --lock-for TIME; or move it back (docs/operations.md)",
+		}
+	}
+	return l, err
 }
 
 // prepareLocks makes sure that the store can lock as the options want, and makes it do so from now on.

@@ -27,8 +27,11 @@ type LockProblem struct {
 // 15). It returns how many files it asked about, the first of their ends, and those that are not locked until then, or not there.
 func (r *Repository) CheckLocks(ctx context.Context) (files int, first time.Time, problems []LockProblem, err error) {
 	r.checkRetention(ctx)
-	if r.locks == nil {
+	switch {
+	case r.description.Lock == nil:
 		return 0, time.Time{}, nil, nil
+	case r.locks == nil: // moved where nothing can be asked
+		return 0, time.Time{}, nil, r.readOnly
 	}
 	r.mu.Lock()
 	want := r.state.Locked

@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/repo/keyring"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -203,5 +206,40 @@ func TestKeyThatIsOnlyListed(t *testing.T) {
 	}
 	if listed = must(keyring.Files(t.Context(), store))(t); len(listed) != 1 || listed[0].ID.String() != there[0].ID {
 		t.Errorf("%v are named", listed)
+	}
+}
+
+// A repository that was moved to where its files cannot be locked is read, and not written to: it would promise what nobody keeps.
+func TestMovedWhereItCannotBeLocked(t *testing.T) {
+	store := newLockStore(time.Now)
+	options, environment := repo.Options{BlockSize: smallBlock, Lock: &repo.Lock{Mode: "host", Seconds: 3600}}, repo.Environment{Keys: identities{testIdentity()}}
+	if encryptAll {
+		options = encryptedOptions(options)
+	}
+	closeRepo(t, must(repo.Init(t.Context(), store, environment, options))(t))
+	p := onePoint("m", "p", content(1, 20*smallBlock))
+	r := must(repo.Open(t.Context(), store, environment))(t)
+	mustCopyAll(t, r, p)
+	closeRepo(t, r)
+	bucket := store.another()
+	bucket.lacks = storage.Host
+	for what, moved := range map[string]storage.Store{"locks in another way": bucket, "no locks": store.Store} {
+		before := len(store.Names(""))
+		r := must(repo.Open(t.Context(), moved, environment))(t)
+		if err := compare(t.Context(), r, p); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		_, _, extendErr := r.ExtendLocks(t.Context())
+		_, _, _, checkErr := r.CheckLocks(t.Context())
+		report, copyErr := copyAll(t.Context(), r, sourcetest.Open(t, onePoint("m", "other", content(2, 20*smallBlock))))
+		for doing, err := range map[string]error{"writing": r.Writable(), "extending": extendErr, "checking": checkErr, "copying": errors.Join(copyErr, stepErrors(report))} {
+			if !errors.Is(err, repo.ErrCannotLock) || !errors.Is(err, storage.ErrUnsuitable) || !strings.Contains(backup.Hint(err), "ferry copy "+moved.Location()+" NEW --all --create --lock") {
+				t.Errorf("%s, %s: %v; %s", what, doing, err, backup.Hint(err))
+			}
+		}
+		if after := len(store.Names("")); after != before {
+			t.Errorf("%s: %d files, %d before", what, after, before)
+		}
+		closeRepo(t, r)
 	}
 }

@@ -30,6 +30,8 @@ type lockStore struct {
 	// committing is called before an entry of the log is written.
 	committing func(name string, entry []byte)
 	now        func() time.Time
+	// lacks is the way to lock that such a store does not have.
+	lacks storage.Immutability
 }
 
 func newLockStore(now func() time.Time) *lockStore {
@@ -84,7 +86,13 @@ func (w *lockWriter) Commit(ctx context.Context) error {
 
 func (s *lockStore) CheckLock(context.Context, storage.Immutability) error { return nil }
 
-func (s *lockStore) LockNew(_ storage.Immutability, until func(string) time.Time) { s.until = until }
+func (s *lockStore) LockNew(how storage.Immutability, until func(string) time.Time) error {
+	if how == s.lacks {
+		return storage.ErrUnsuitable
+	}
+	s.until = until
+	return nil
+}
 
 func (s *lockStore) Lock(_ context.Context, name string, _ storage.Immutability, until time.Time) error {
 	s.mu.Lock()

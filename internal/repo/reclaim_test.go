@@ -368,7 +368,7 @@ type lockedStore struct {
 }
 
 func (s lockedStore) CheckLock(context.Context, storage.Immutability) error               { return nil }
-func (s lockedStore) LockNew(storage.Immutability, func(name string) time.Time)           {}
+func (s lockedStore) LockNew(storage.Immutability, func(name string) time.Time) error     { return nil }
 func (s lockedStore) Lock(context.Context, string, storage.Immutability, time.Time) error { return nil }
 func (s lockedStore) LockedUntil(context.Context, string) (time.Time, error)              { return s.until, nil }
 

@@ -273,7 +273,7 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 	if err := r.checkDowngrade(); err != nil {
 		return nil, err
 	}
-	if r.locks, r.readOnly = newLocks(store, description, env.now); description.OptionalFeatures&^format.OptionalLocked != 0 {
+	if r.locks, r.readOnly = openLocks(store, description, env.now); description.OptionalFeatures&^format.OptionalLocked != 0 {
 		r.readOnly = ErrReadOnly
 	}
 	if err := r.load(ctx); err != nil {

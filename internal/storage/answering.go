@@ -230,8 +230,8 @@ func (s *answeringLocker) CheckLock(ctx context.Context, how Immutability) error
 	return s.do(ctx, func(ctx context.Context) error { return s.locker.CheckLock(ctx, how) })
 }
 
-func (s *answeringLocker) LockNew(how Immutability, until func(name string) time.Time) {
-	s.locker.LockNew(how, until)
+func (s *answeringLocker) LockNew(how Immutability, until func(name string) time.Time) error {
+	return s.locker.LockNew(how, until)
 }
 
 func (s *answeringLocker) Lock(ctx context.Context, name string, how Immutability, until time.Time) error {

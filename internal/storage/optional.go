@@ -127,8 +127,9 @@ const (
 type Locker interface {
 	// CheckLock tells whether objects can be locked in this way here and now: ErrUnsuitable, with what to do, if not.
 	CheckLock(ctx context.Context, how Immutability) error
-	// LockNew makes every object that is published from now on, and for which until gives a time, locked until then.
-	LockNew(how Immutability, until func(name string) time.Time)
+	// LockNew makes every object that is published from now on, and for which until gives a time, locked until then. ErrUnsuitable if
+	// such a store has no such way to lock, whatever its owner allows.
+	LockNew(how Immutability, until func(name string) time.Time) error
 	// Lock locks an object until a time at least. A lock that lasts longer already stays as it is.
 	Lock(ctx context.Context, name string, how Immutability, until time.Time) error
 	// LockedUntil tells until when an object is locked; the zero time if it is not.

@@ -25,11 +25,8 @@ const (
 
 // CheckLock tries whether this process may make files immutable here.
 func (s *Store) CheckLock(ctx context.Context, how storage.Immutability) error {
-	if how != storage.Host {
-		return &backup.Error{
-			Offset: backup.NoOffset, Err: fmt.Errorf("%s: a file system cannot lock in the way %q: %w", s.path, how, storage.ErrUnsuitable),
-			Hint: "compliance and governance are of object storage; use --lock host here",
-		}
+	if err := s.hasWay(how); err != nil {
+		return err
 	}
 	if _, err := s.prepare(ctx); err != nil {
 		return err
@@ -45,11 +42,26 @@ func (s *Store) CheckLock(ctx context.Context, how storage.Immutability) error {
 	return s.lockError("probing", tmpFolder, setImmutable(draft.file, false))
 }
 
+// hasWay returns an error unless file systems lock in the way.
+func (s *Store) hasWay(how storage.Immutability) error {
+	if how == storage.Host {
+		return nil
+	}
+	return &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s: a file system cannot lock in the way %q: %w", s.path, how, storage.ErrUnsuitable),
+		Hint: "compliance and governance are of object storage; use --lock host here",
+	}
+}
+
 // LockNew makes what is published from now on immutable.
-func (s *Store) LockNew(_ storage.Immutability, until func(name string) time.Time) {
+func (s *Store) LockNew(how storage.Immutability, until func(name string) time.Time) error {
+	if err := s.hasWay(how); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lockUntil = until
+	return nil
 }
 
 // lockNew locks an object that was just published, through the file it was written to.

@@ -105,7 +105,18 @@ func TestLock(t *testing.T) {
 // TestCannotLock: a way that file systems do not have is refused, with what to do.
 func TestCannotLock(t *testing.T) {
 	store := newStore(t, unnamed)
-	if err := store.CheckLock(t.Context(), storage.Compliance); !errors.Is(err, storage.ErrUnsuitable) || backup.Hint(err) == "" {
-		t.Errorf("compliance on a file system: %v", err)
+	for what, err := range map[string]error{
+		"making a repository": store.CheckLock(t.Context(), storage.Compliance),
+		"opening one":         store.LockNew(storage.Governance, func(string) time.Time { return time.Now().Add(time.Hour) }),
+	} {
+		if !errors.Is(err, storage.ErrUnsuitable) || backup.Hint(err) == "" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := store.Put(t.Context(), "packs/aa/one", nil); err != nil {
+		t.Fatal(err)
+	}
+	if until, err := store.LockedUntil(t.Context(), "packs/aa/one"); err != nil || !until.IsZero() {
+		t.Errorf("locked until %v, %v", until, err)
 	}
 }

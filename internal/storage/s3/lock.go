@@ -21,8 +21,8 @@ var modes = map[storage.Immutability]minio.RetentionMode{storage.Compliance: min
 
 // CheckLock tells whether the bucket locks objects, and locks none by itself.
 func (s *Store) CheckLock(ctx context.Context, how storage.Immutability) error {
-	if modes[how] == "" {
-		return unsuitable("%s: a bucket cannot lock in the way %q; there are compliance and governance", "", s.location.text, how)
+	if err := s.hasWay(how); err != nil {
+		return err
 	}
 	enabled, byDefault, err := s.objectLock(ctx)
 	switch {
@@ -33,6 +33,14 @@ func (s *Store) CheckLock(ctx context.Context, how storage.Immutability) error {
 			"make a bucket with it: aws s3api create-bucket --object-lock-enabled-for-bucket --bucket NAME (docs/s3.md)", s.location.text, s.location.Bucket)
 	case byDefault:
 		return s.defaultRetention()
+	}
+	return nil
+}
+
+// hasWay returns an error unless buckets lock in the way.
+func (s *Store) hasWay(how storage.Immutability) error {
+	if modes[how] == "" {
+		return unsuitable("%s: a bucket cannot lock in the way %q", "there are --lock compliance and governance here", s.location.text, how)
 	}
 	return nil
 }
@@ -92,10 +100,14 @@ func (s *Store) notTold(err error, asked, why string) error {
 }
 
 // LockNew makes what is published from now on locked.
-func (s *Store) LockNew(how storage.Immutability, until func(name string) time.Time) {
+func (s *Store) LockNew(how storage.Immutability, until func(name string) time.Time) error {
+	if err := s.hasWay(how); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lockHow, s.lockUntil = modes[how], until
+	return nil
 }
 
 // Lock sets the retention of the version that is the object.

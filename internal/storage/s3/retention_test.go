@@ -114,6 +114,14 @@ func TestRetentionIsAskedFor(t *testing.T) {
 		})
 	}
 	store := answeringLock(t, http.StatusForbidden, refusal("AccessDenied"))
+	for what, err := range map[string]error{
+		"making a repository": store.CheckLock(t.Context(), storage.Host),
+		"opening one":         store.LockNew(storage.Host, func(string) time.Time { return time.Now().Add(time.Hour) }),
+	} {
+		if !errors.Is(err, storage.ErrUnsuitable) || !strings.Contains(err.Error(), `cannot lock in the way "host"`) || backup.Hint(err) == "" {
+			t.Errorf("%s with the attribute of a file system: %v", what, err)
+		}
+	}
 	err := store.CheckLock(t.Context(), storage.Compliance)
 	if hint := backup.Hint(err); err == nil || !strings.Contains(err.Error(), "may not ask whether bucket bucket has object lock: the server") || !strings.Contains(hint, "s3:GetBucketObjectLockConfiguration") || strings.Contains(hint, "retention") {
 		t.Errorf("a repository with locks: %v; %s", err, hint)
