@@ -15,6 +15,7 @@ needed=(
 	mkfs.ext4 e2fsprogs
 	mkfs.xfs xfsprogs
 	losetup util-linux
+	setpriv util-linux
 	bindfs bindfs
 	libvirtd libvirt-daemon-system
 	virsh libvirt-clients

@@ -13,7 +13,7 @@ import (
 // Who may not make files immutable makes no repository that promises it, and adds nothing to one; it is told why and what to do.
 func TestLocksThatMayNotBeSet(t *testing.T) {
 	disk := smallDisk(t, 300*mib)
-	needTool(t, "setpriv")
+	setpriv := needTool(t, "setpriv")
 	from, to := t.TempDir(), filepath.Join(disk, "vault")
 	contentFile(t, filepath.Join(from, "web.raw"), 71, 8*mib)
 	u := newUser(t)
@@ -21,11 +21,7 @@ func TestLocksThatMayNotBeSet(t *testing.T) {
 	refused := func(args ...string) {
 		t.Helper()
 		cmd := u.command(args...)
-		path, err := exec.LookPath("setpriv")
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Path, cmd.Args = path, append([]string{"setpriv", "--bounding-set", "-linux_immutable", "--inh-caps", "-all", program}, args...)
+		cmd.Path, cmd.Args = setpriv, append([]string{"setpriv", "--bounding-set", "-linux_immutable", "--inh-caps", "-all", program}, args...)
 		out, _ := cmd.CombinedOutput()
 		said := string(out)
 		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said, "this process may not") || !strings.Contains(said, "setcap cap_linux_immutable+ep ferry") {

@@ -71,10 +71,15 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// needTool skips a test whose tool is not here.
-func needTool(t *testing.T, name string) {
+// needTool is where a tool is. A test whose tool is not here is skipped; where all of them must be (CI is set) it fails.
+func needTool(t *testing.T, name string) (path string) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
+	path, err := exec.LookPath(name)
+	switch {
+	case err != nil && os.Getenv("CI") != "":
+		t.Fatal(err)
+	case err != nil:
 		t.Skip(err)
 	}
+	return path
 }

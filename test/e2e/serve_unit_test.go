@@ -14,7 +14,7 @@ import (
 // copies what only root may read to a repository that locks its files.
 func TestUnitsCapabilitiesSuffice(t *testing.T) {
 	disk := smallDisk(t, 300*mib)
-	needTool(t, "setpriv")
+	setpriv := needTool(t, "setpriv")
 	unit, err := os.ReadFile(filepath.Join(moduleRoot, "packaging", "ferry.service"))
 	if err != nil {
 		t.Fatal(err)
@@ -42,11 +42,7 @@ func TestUnitsCapabilitiesSuffice(t *testing.T) {
 		{"repo", "init", to, "--lock", "host", "--lock-for", "1h"}, {"copy", from, to}, {"verify", to}, {"repo", "locks", to, "--extend"},
 	} {
 		cmd := u.command(args...)
-		cmd.Path, err = exec.LookPath("setpriv")
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Args = append([]string{"setpriv", "--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs", program}, args...)
+		cmd.Path, cmd.Args = setpriv, append([]string{"setpriv", "--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs", program}, args...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("ferry %v, with the capabilities %s: %v\n%s", args, line, err, out)
 		}
