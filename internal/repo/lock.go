@@ -336,7 +336,10 @@ func (r *Repository) lockFor(ctx context.Context, payload *commitlog.Payload) er
 	}
 	for _, name := range missing { // parity can be made again
 		if slices.Contains(added, name) && path.Dir(name) != "parity" {
-			return fmt.Errorf("%w: %s, which was just written: %w", backup.ErrDamaged, name, storage.ErrNotExist)
+			return &backup.Error{
+				Offset: backup.NoOffset, Err: fmt.Errorf("%w: %s in %s, which was just written, cannot be locked: %w", backup.ErrDamaged, name, r.store.Location(), storage.ErrNotExist),
+				Hint: "nothing relies on it yet: copy again, and find out who deletes files there",
+			}
 		}
 	}
 	if extends {

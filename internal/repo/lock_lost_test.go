@@ -1,12 +1,16 @@
 package repo_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
+	"ferry/internal/repo/commitlog"
+	"ferry/internal/repo/format"
 	"ferry/internal/source/sourcetest"
 )
 
@@ -184,4 +188,19 @@ func TestLostLogStopsExtending(t *testing.T) {
 		}
 		closeRepo(t, r)
 	}
+}
+
+// What an entry adds must be there to be locked: whoever deletes it meanwhile keeps it from being relied on, and that is told.
+func TestAddedFileIsGoneBeforeItIsLocked(t *testing.T) {
+	l := newLostFile(t, "packs/")
+	r := l.open(t, l.store)
+	before := r.State().Head.N
+	err := r.AppendEntry(t.Context(), &commitlog.Payload{Packs: []commitlog.Pack{{ID: format.Name{1}}}})
+	if !errors.Is(err, backup.ErrDamaged) || !strings.Contains(err.Error(), "packs/01/01000000000000000000000000000000 in "+l.store.Location()) || !strings.Contains(backup.Hint(err), "copy again") {
+		t.Errorf("%v; %s", err, backup.Hint(err))
+	}
+	if after := r.State().Head.N; after != before {
+		t.Errorf("%d log entries, %d before", after, before)
+	}
+	closeRepo(t, r)
 }
