@@ -57,7 +57,7 @@ func (r *runner) lookBack(ctx context.Context) {
 func (r *runner) damaged() []repo.Entry {
 	var damaged []repo.Entry
 	for _, entry := range r.target.Entries() {
-		if _, is := r.target.DamageOf(entry.ID); is {
+		if _, is := r.damageOf(entry); is {
 			if _, mine := r.claim(entry.ID); mine {
 				damaged = append(damaged, entry)
 			}
@@ -81,7 +81,7 @@ func (r *runner) checkDamage(damaged []repo.Entry, held []plan.Held) {
 	points := map[string][]string{}
 	sum := &r.session.Damage
 	for _, entry := range damaged {
-		known, _ := r.target.DamageOf(entry.ID)
+		known, _ := r.damageOf(entry)
 		sum.Points++
 		sum.Places += max(known.Places, 1) // of a point whose own file cannot be read none is counted
 		machine := entry.Machine.String()

@@ -45,10 +45,14 @@ func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 	if err == nil {
 		err = r.target.Refresh(ctx)
 	}
+	var machines map[repo.Pseudonym]*backup.Machine
+	if err == nil {
+		machines, err = r.machinesHeld(ctx)
+	}
 	var situation plan.Situation
 	if err == nil {
-		r.letGo(v)
-		situation, err = r.situation(ctx)
+		r.letGo(v) // what is not lost
+		situation, err = r.situationOf(ctx, machines)
 	}
 	if err != nil {
 		v.close()
@@ -67,6 +71,15 @@ func (r *runner) lookWithin(ctx, reading context.Context) (*view, error) {
 // situation is what is planned from: what the sources offered when they were listed last, and what the target had when it was
 // refreshed last.
 func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
+	machines, err := r.machinesHeld(ctx)
+	if err != nil {
+		return plan.Situation{}, err
+	}
+	return r.situationOf(ctx, machines)
+}
+
+// situationOf is the situation with the target's machines as they were read.
+func (r *runner) situationOf(ctx context.Context, machines map[repo.Pseudonym]*backup.Machine) (plan.Situation, error) {
 	s := plan.Situation{
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
 		Intervals: r.intervals(), Turns: map[backup.MachineKey][]policy.Turn{},
@@ -77,8 +90,7 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	if r.Host.Retired != nil {
 		r.told = r.Host.Retired()
 	}
-	var err error
-	s.Held, err = r.held(ctx)
+	s.Held = r.heldOf(machines)
 	for _, key := range r.selected {
 		s.Turns[key] = r.memory.Turns[key.String()]
 		if r.Host.Again && r.hadTurn(key) {
@@ -98,7 +110,8 @@ func (r *runner) situation(ctx context.Context) (plan.Situation, error) {
 	}
 	r.noteWhole(s.Held)
 	s.Whole = r.whole
-	if err == nil && (r.Full || len(r.whole) > 0) {
+	var err error
+	if r.Full || len(r.whole) > 0 {
 		s.WholeBegun, err = r.wholeBegun(ctx)
 	}
 	return s, err
@@ -163,18 +176,64 @@ func (r *runner) gaveUp(id backup.PointID) (plan.Claim, bool) {
 
 // held are the target's points. One file is read for each machine; the rest is in the log.
 func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
+	machines, err := r.machinesHeld(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.heldOf(machines), nil
+}
+
+// machinesHeld are the target's machines, by pseudonym, as the newest point of each that can be read describes it. Newer ones whose files are
+// lost are noted as damaged, though no verification has come to them yet: else they would count as the newest good ones, and the last that
+// can be restored would be removed for them.
+func (r *runner) machinesHeld(ctx context.Context) (map[repo.Pseudonym]*backup.Machine, error) {
 	newest, err := r.target.ReadNewest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	machines := map[repo.Pseudonym]*backup.Machine{} // by pseudonym
+	machines := map[repo.Pseudonym]*backup.Machine{}
+	var lost []repo.Entry
 	for _, read := range newest {
-		if read.Err == nil {
+		switch {
+		case read.Err == nil:
 			machine := read.Point.Machine // else the brief would hold the point alive
 			machines[read.Entry.Machine] = &machine
+		case read.Lost():
+			lost = append(lost, read.Entry)
 		}
 	}
 	r.tellUnknown(newest, machines)
+	if len(machines) > 0 { // else it is rather the storage
+		r.noteLost(ctx, lost)
+	}
+	return machines, nil
+}
+
+// noteLost notes that the files of points are lost: in the target, if this is a session that may write there.
+func (r *runner) noteLost(ctx context.Context, lost []repo.Entry) {
+	r.lost = map[backup.PointID]repo.Entry{}
+	for _, entry := range lost {
+		r.lost[entry.ID] = entry
+	}
+	if !r.notes {
+		return
+	}
+	if err := r.target.NoteLost(ctx, lost); err != nil && ctx.Err() == nil {
+		r.warnOnce("which points are lost could not be noted in the target: " + err.Error())
+	}
+}
+
+// damageOf says what of a point of the target cannot be read; false if nothing is known to be damaged.
+func (r *runner) damageOf(entry repo.Entry) (repo.PointDamage, bool) {
+	damage, is := r.target.DamageOf(entry.ID)
+	if !is && r.lost[entry.ID] == entry { // else it was copied again since
+		return repo.PointDamage{Point: entry.ID, File: true}, true
+	}
+	return damage, is
+}
+
+// heldOf are the target's points, as far as their machines are known.
+func (r *runner) heldOf(machines map[repo.Pseudonym]*backup.Machine) []plan.Held {
 	entries := r.target.Entries()
 	held, briefs := make([]plan.Held, 0, len(entries)), make([]backup.Brief, len(entries))
 	for i, entry := range entries {
@@ -184,7 +243,7 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 		}
 		briefs[i] = backup.Brief{ID: entry.ID, Machine: machine, Created: entry.Created, State: backup.StateComplete}
 		h := plan.Held{Brief: &briefs[i]}
-		if damage, is := r.target.DamageOf(entry.ID); is {
+		if damage, is := r.damageOf(entry); is {
 			h.State, h.Reason = backup.StateBroken, damage.String()
 		}
 		h.Claim, h.Claimed = r.claim(entry.ID)
@@ -202,7 +261,7 @@ func (r *runner) held(ctx context.Context) ([]plan.Held, error) {
 		}
 		held = append(held, h)
 	}
-	return held, nil
+	return held
 }
 
 // tellUnknown warns of machines in the target of which no point can be read: the newest point of each, and why.

@@ -76,6 +76,9 @@ type runner struct {
 	session *Session
 	target  *repo.Repository
 	memory  memory
+	// notes is true for a session, which notes in the target what it finds lost there, and lost are those points.
+	notes bool
+	lost  map[backup.PointID]repo.Entry
 	// recalled is true once the memory was read from the target, met is the target's id since it was ready.
 	recalled bool
 	met      string
@@ -162,6 +165,7 @@ var errAborted = errors.New("the pre-job script failed")
 func Run(ctx context.Context, setup Setup) *Session {
 	ctx = answer.Ending(ctx)
 	r := newRunner(setup)
+	r.notes = true
 	defer r.close()
 	defer r.endListings()
 	defer r.listen(ctx)()

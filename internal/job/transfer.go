@@ -121,7 +121,7 @@ func (r *runner) flags(p backup.Point) []string {
 	if candidates == nil {
 		for _, entry := range r.entriesOf(key) {
 			if claim, mine := r.claim(entry.ID); mine {
-				_, damaged := r.target.DamageOf(entry.ID)
+				_, damaged := r.damageOf(entry)
 				candidates = append(candidates, policy.Candidate{ID: entry.ID, Created: entry.Created, Good: !damaged, Flags: claim.Flags, Flagged: claim.Flagged})
 			}
 		}

@@ -53,7 +53,8 @@ func (r *runner) letGo(v *view) {
 		if opened != nil {
 			var left []source.Point // another list: the one that there was goes
 			for i := range opened.Points {
-				if p := &opened.Points[i]; !r.target.HasWhole(p.ID) {
+				p := &opened.Points[i]
+				if _, lost := r.lost[p.ID]; lost || !r.target.HasWhole(p.ID) {
 					left = append(left, *p)
 				}
 			}

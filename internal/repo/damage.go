@@ -62,6 +62,32 @@ func (r *Repository) DamageOf(id backup.PointID) (PointDamage, bool) {
 	return PointDamage(damage), damaged
 }
 
+// Lost is true of a point whose file is not there, or is another than the log names; else what kept it from being read may pass.
+func (p PointRead) Lost() bool { return isLost(p.Err) }
+
+func isLost(err error) bool { return errors.Is(err, backup.ErrDamaged) || errors.Is(err, ErrForged) }
+
+// NoteLost makes the log say, as verification does, that the files of points are lost.
+func (r *Repository) NoteLost(ctx context.Context, lost []Entry) error {
+	payload := &commitlog.Payload{}
+	fill := func(state *commitlog.State) error {
+		payload.Damaged = nil
+		for _, entry := range lost {
+			if state.Points.Of(entry.ID) == entry && !state.Damaged[entry.ID].File { // else it was copied again, or removed, since
+				payload.Damaged = append(payload.Damaged, commitlog.Damaged{Point: entry.ID, File: true})
+			}
+		}
+		return nil
+	}
+	r.mu.Lock()
+	_ = fill(r.state)
+	r.mu.Unlock()
+	if len(payload.Damaged) == 0 {
+		return nil
+	}
+	return r.commit(ctx, payload, fill)
+}
+
 // AsFound is a point as it was found last: one of which something is known to be damaged is broken, and says what.
 func (r *Repository) AsFound(point backup.Point) backup.Point {
 	if damage, damaged := r.DamageOf(point.ID); damaged {

@@ -3,7 +3,6 @@ package repo
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -144,7 +143,7 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 			w.damage(Damage{Machine: entry.Machine.String(), Point: entry.ID.String(), File: entry.File(), Reason: err.Error()})
 			w.found.Lock()
 			w.lost = true
-			if errors.Is(err, backup.ErrDamaged) || errors.Is(err, ErrForged) { // else it may be the storage's passing trouble
+			if isLost(err) {
 				w.damaged[entry.ID] = PointDamage{Point: entry.ID, File: true}
 			}
 			w.found.Unlock()
