@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ferry/internal/api"
@@ -45,6 +46,9 @@ func (l *looker) copies(ctx context.Context, j policy.Job, p past) (*backlog, er
 	}
 	behind, mapped := p.listed.behind(), p.listed.mapped()
 	for _, age := range ages {
+		if slices.ContainsFunc(j.Select.Exclude, func(s policy.Selector) bool { return s.Matches(age.Machine.Machine) }) {
+			continue // since the job was changed no session has selected anew
+		}
 		held := api.Copy{
 			Job: j.Name, Machine: Machine(age.Machine.Machine), Created: age.Created, RPO: int64(j.RPO / time.Second),
 			LagPoints: api.Unknown, LagBytes: api.Unknown, Missing: seen.missing(age.Machine.Key),

@@ -144,7 +144,7 @@ func (l *looker) judgeWait(j policy.Job, p past) {
 	live := l.live[j.Name]
 	switch waitKind(live.Wait) {
 	case job.WaitTarget:
-		if s := p.cameToTarget(); s == nil || s.report.Target.State == job.StateReady {
+		if s := p.cameToTarget(); s == nil || s.report.Target.State == job.StateReady || s.report.Target.Name != j.Target.Repository {
 			l.alarm(warning, api.Alarm{
 				Kind: "target", Job: j.Name, Since: live.Started.UTC(), Text: placeText("target", j.Target.Repository, job.PlaceState(live.Wait.State), live.Wait.Reason),
 			})
@@ -157,12 +157,17 @@ func (l *looker) judgeWait(j policy.Job, p past) {
 }
 
 // awaited are the sources that a job's session waits for: one that does not answer, or all, if none of them can be read.
-func (l *looker) awaited(j policy.Job) (names []string) {
-	one := l.live[j.Name].Wait.Source
+func (l *looker) awaited(j policy.Job) []string {
+	if one := l.live[j.Name].Wait.Source; one != "" {
+		return []string{one}
+	}
+	return l.sources(j)
+}
+
+// sources are the repositories that a job copies from.
+func (l *looker) sources(j policy.Job) (names []string) {
 	for _, origin := range l.resources.Origins(j) {
-		if name := origin.Repository.Name; one == "" || one == name {
-			names = append(names, name)
-		}
+		names = append(names, origin.Repository.Name)
 	}
 	return names
 }
@@ -170,8 +175,8 @@ func (l *looker) awaited(j policy.Job) (names []string) {
 // judgeTarget raises the alarm of a target that the last session ended without, unless the one that runs has it.
 func (l *looker) judgeTarget(j policy.Job, p past) {
 	s := p.cameToTarget()
-	if s == nil || s.report.Target.State == job.StateReady || l.hasTarget(j, s.report.Target) {
-		return
+	if s == nil || s.report.Target.State == job.StateReady || s.report.Target.Name != j.Target.Repository || l.hasTarget(j, s.report.Target) {
+		return // or the job has another target now
 	}
 	t, level, since := s.report.Target, critical, s.Ended
 	switch {
@@ -187,7 +192,7 @@ func (l *looker) judgeTarget(j policy.Job, p past) {
 // only, still is so only writing to it says.
 func (l *looker) hasTarget(j policy.Job, last job.TargetState) bool {
 	live, runs := l.live[j.Name]
-	if !runs || last.State == job.StateFull || last.State == job.StateReadOnly || last.Name != j.Target.Repository || waitKind(live.Wait) == job.WaitTarget {
+	if !runs || last.State == job.StateFull || last.State == job.StateReadOnly || waitKind(live.Wait) == job.WaitTarget {
 		return false
 	}
 	switch job.PhaseName(live.Phase) {
@@ -197,13 +202,14 @@ func (l *looker) hasTarget(j policy.Job, last job.TargetState) bool {
 	return false
 }
 
-// judgeSources raises the alarms of sources that could not be read as a session looked last.
+// judgeSources raises the alarms of sources that could not be read as a session looked last, if they are the job's still.
 func (l *looker) judgeSources(j policy.Job, p past) {
 	if p.looked == nil {
 		return
 	}
+	are := l.sources(j)
 	for _, s := range p.looked.report.Sources {
-		if s.State != job.StateReady {
+		if s.State != job.StateReady && slices.Contains(are, s.Name) {
 			l.alarm(warning, api.Alarm{Kind: "source", Job: j.Name, Since: p.looked.report.Ended, Text: placeText("source", s.Name, s.State, s.Reason)})
 		}
 	}
@@ -212,7 +218,7 @@ func (l *looker) judgeSources(j policy.Job, p past) {
 // judgeFindings raises what sessions found: of damage the last that could read the target, of machines and what they were selected by the
 // last that could read a source, and the last one what else it found. What they said of ages is left out: they are counted as of now.
 func (l *looker) judgeFindings(j policy.Job, p past) {
-	if s := p.atTarget; s != nil {
+	if s := p.atTarget; s != nil && s.report.Target.Name == j.Target.Repository {
 		for _, raised := range s.report.Alarms {
 			if raised.Kind == job.AlarmDamage {
 				l.alarm(critical, api.Alarm{Kind: "damage", Job: j.Name, Since: s.report.Ended, Text: raised.Text})

@@ -171,7 +171,7 @@ func (l *looker) allowed(j policy.Job) time.Duration {
 }
 
 // judgeLag raises an alarm if a job that is switched on takes longer to catch up than it may. It is known since the session that
-// copies looked at the sources, or since the last has ended.
+// copies looked at the sources, or since the last has ended that did.
 func (l *looker) judgeLag(j policy.Job, p past, lag *api.Lag) {
 	state := l.states[j.Name]
 	if switchedOff := !state.Enabled && !state.Start.IsZero(); switchedOff || lag.Limit == 0 || lag.CatchUp <= lag.Limit {
@@ -180,8 +180,8 @@ func (l *looker) judgeLag(j policy.Job, p past, lag *api.Lag) {
 	since := l.now
 	if live, runs := l.live[j.Name]; runs {
 		since = live.Started
-	} else if p.last != nil {
-		since = p.last.Ended
+	} else if p.listed != nil {
+		since = p.listed.Ended
 	}
 	l.alarm(warning, api.Alarm{Kind: "lag", Job: j.Name, Since: since.UTC(), Text: fmt.Sprintf(
 		"at the pace of its sessions it takes %s to copy what is still to copy, longer than %s, which its %s allows",

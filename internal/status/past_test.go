@@ -9,6 +9,7 @@ import (
 	"ferry/internal/api"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
+	"ferry/internal/policy"
 )
 
 // idle are more sessions in a row than are looked back at whose window was closed all the time, every ten minutes from a time on.
@@ -223,5 +224,61 @@ func TestTargetThatCameBack(t *testing.T) {
 			alarms, is = nil, "ready"
 		}
 		want()
+	}
+}
+
+// What a job was changed not to have any more raises no alarm, though no session has ended since: a source, a machine, the target.
+func TestWhatAJobNoLongerHasIsNoAlarm(t *testing.T) {
+	yaml := strings.Replace(siteYAML, "repositories: [pve]", "repositories: [pve, nas]", 1) + "---\n{kind: Repository, name: nas, location: /mnt/nas/dump}\n---\n{kind: Repository, name: attic, location: /attic}\n"
+	s := newSite(t, yaml)
+	s.selects("offsite", day(2, 12), 1)
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{
+		Sources: append(sources("pve"), job.SourceState{Name: "nas", State: job.StateMissing, Reason: "sic"}), Alarms: []job.Alarm{{Kind: job.AlarmDamage, Text: "one point"}},
+	})
+	s.mirror("vault")
+	s.wantAlarms(
+		"critical rpo offsite vm0: it has no copy, since 03-03 14:00",
+		"critical damage offsite: one point, since 03-09 23:00",
+		"warning source offsite: source nas is missing: sic, since 03-09 23:00",
+	)
+	change := func(from, to string) {
+		t.Helper()
+		yaml = strings.Replace(yaml, from, to, 1)
+		var err error
+		s.resources, err = policy.Parse(policy.File{Name: "site.yaml", Content: []byte(yaml)})
+		s.must(err)
+	}
+	change("repositories: [pve, nas]", "repositories: [pve]")
+	change("rpo: 26h", "rpo: 26h\nselect: {include: [\"*\"], exclude: [\"vm0\"]}")
+	if got := s.wantAlarms("critical damage offsite: one point, since 03-09 23:00"); got.MachinesTotal != 0 {
+		t.Errorf("%+v", got.Machines)
+	}
+	s.ran("offsite", day(10, 0), catalog.SessionFailed, job.Session{Result: job.ResultWaits, Target: job.TargetState{Name: "vault", State: job.StateOffline, Reason: "sic"}})
+	change("repository: vault}", "repository: attic}")
+	s.wantAlarms()
+	lease := s.begin("offsite", day(10, 22))
+	s.must(s.catalog.Sessions.Wait(t.Context(), lease, catalog.Blocked{Kind: "target", State: "offline", Reason: "is the disk mounted?"}, "target offline"))
+	s.wantAlarms("warning target offsite: target attic is offline: is the disk mounted?, since 03-10 22:00")
+}
+
+// A target that fills up is an alarm, until no job copies to it any more.
+func TestTargetThatFillsUp(t *testing.T) {
+	s := newSite(t, siteYAML+"---\n{kind: Repository, name: attic, location: /attic}\n")
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{})
+	for n := range 5 {
+		s.must(s.catalog.Figures.Record(t.Context(), "vault", catalog.Figure{At: day(5+n, 12), FreeBytes: int64(10 - n)}))
+	}
+	for free, want := range map[string]string{
+		"target: {repository: vault}": "warning space : repository vault: full in about 5 days, since 03-10 12:00",
+		"target: {repository: attic}": "",
+	} {
+		var err error
+		s.resources, err = policy.Parse(policy.File{Name: "site.yaml", Content: []byte(strings.Replace(siteYAML, "target: {repository: vault}", free, 1) + "---\n{kind: Repository, name: attic, location: /attic}\n")})
+		s.must(err)
+		if want == "" {
+			s.wantAlarms()
+		} else {
+			s.wantAlarms(want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"ferry/internal/api"
@@ -131,10 +132,11 @@ func lastRetention(document string) string {
 	return j.Retention.String()
 }
 
-// judgeSpace raises an alarm if a repository will be full soon.
+// judgeSpace raises an alarm if a repository will be full soon. Of one that no job copies to any more nobody looks what is left.
 func (l *looker) judgeSpace(r api.Repository) {
 	left := r.Full.Sub(l.now)
-	if r.Full.IsZero() || left > FullWarning {
+	isTarget := slices.ContainsFunc(l.resources.Jobs, func(j policy.Job) bool { return j.Target.Repository == r.Name })
+	if !isTarget || r.Full.IsZero() || left > FullWarning {
 		return
 	}
 	level := warning
