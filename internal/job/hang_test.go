@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -86,12 +87,14 @@ func TestWindowClosesWhileASourceIsListed(t *testing.T) {
 		l.setup.Job.Window = closedWindow(t)
 		closes, _ := l.setup.Job.Window.Change(time.Now())
 		opened := l.setup.Sources[0].Open
-		l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
-			<-ctx.Done()
-			return nil, fmt.Errorf("%w: %w", answer.ErrNone, ctx.Err())
+		answers := make(chan struct{})
+		l.setup.Sources[0].Open = func(context.Context) (*registry.Source, error) {
+			<-answers
+			return nil, errors.New("too late")
 		}
 		l.setup.Wait = time.Until(closes) // and no longer
 		s := l.run(job.ResultWaits)
+		close(answers)
 		if phase := s.Phase(job.PhaseSynchronize); phase.State != job.PhaseWaits || !s.Ended.Equal(closes) || !s.SourcesWait() {
 			t.Errorf("%s after the end\n%s", s.Ended.Sub(closes), l.describe(s))
 		}
@@ -119,12 +122,14 @@ func TestWindowClosesDuringTheFirstListing(t *testing.T) {
 				l.setup.Job.Window = closedWindow(t)
 				closes, _ := l.setup.Job.Window.Change(time.Now())
 				time.Sleep(time.Until(closes.Add(-c.before)))
-				l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
-					<-ctx.Done()
-					return nil, ctx.Err()
+				answers := make(chan struct{})
+				l.setup.Sources[0].Open = func(context.Context) (*registry.Source, error) {
+					<-answers
+					return nil, errors.New("too late")
 				}
 				l.setup.Wait = time.Until(closes)
 				s := l.run(job.ResultWaits)
+				close(answers)
 				if s.SourcesWait() != c.silent || s.Selected != nil || s.Phase(job.PhaseSynchronize).Reason != "the window has closed" {
 					t.Errorf("%s\n%s", s.Reason, l.describe(s))
 				}

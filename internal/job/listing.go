@@ -9,6 +9,7 @@ import (
 
 	"ferry/internal/answer"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage"
 )
 
 // Sources are listed one after the other. One that does not answer keeps no machine of the others from being copied:
@@ -108,6 +109,14 @@ func (l *listing) wait(ctx context.Context, others bool) error {
 	return nil
 }
 
+// isCut is an error if the listing was cut off by what ends reading too, now or in a moment.
+func (l *listing) isCut(reading context.Context) error {
+	if !l.isDone() || !l.cut {
+		return nil
+	}
+	return storage.Sleep(reading, time.Second)
+}
+
 // openSources lists the sources into the view, and says in which state each is. Those that go on are listed while ctx and the window
 // last; the view is waited for while reading does.
 func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceState, error) {
@@ -121,7 +130,11 @@ func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceSta
 		if r.listings[i] == nil {
 			r.listings[i] = r.beginListing(ctx, place)
 		}
-		if err := r.listings[i].wait(reading, len(r.Sources) > 1); err != nil {
+		l := r.listings[i]
+		if err := l.wait(reading, len(r.Sources) > 1); err != nil {
+			return nil, err
+		}
+		if err := l.isCut(reading); err != nil {
 			return nil, err
 		}
 		r.takeListing(i, v, states)
@@ -133,6 +146,11 @@ func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceSta
 			return nil, reading.Err()
 		}
 		for i := range r.Sources {
+			if l := r.listings[i]; l != nil {
+				if err := l.isCut(reading); err != nil {
+					return nil, err
+				}
+			}
 			r.takeListing(i, v, states)
 		}
 	}
