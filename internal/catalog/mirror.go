@@ -186,8 +186,23 @@ func (m *Mirror) Totals(ctx context.Context, repository string) (points, machine
 
 // Claimers returns how many points of a repository each job claims, by the job's name.
 func (m *Mirror) Claimers(ctx context.Context, repository string) (map[string]int64, error) {
+	return m.claims(ctx, "counting claims", claimsOf, repository)
+}
+
+const claimsOf = `SELECT c.job, COUNT(*) FROM mirrors r JOIN claims c ON c.edition = r.edition WHERE r.repository = $1 GROUP BY c.job`
+
+// Damaged returns how many points of a repository that are known to be damaged each job claims, by the job's name.
+func (m *Mirror) Damaged(ctx context.Context, repository string) (map[string]int64, error) {
+	return m.claims(ctx, "counting damaged points", damagedOf, repository)
+}
+
+const damagedOf = `
+	SELECT c.job, COUNT(*) FROM mirrors r JOIN points p ON p.edition = r.edition AND p.damaged = 1 JOIN claims c ON c.edition = p.edition AND c.point = p.id
+	WHERE r.repository = $1 GROUP BY c.job`
+
+func (m *Mirror) claims(ctx context.Context, doing, query, repository string) (map[string]int64, error) {
 	claims := map[string]int64{}
-	err := m.db.read(ctx, "counting claims", func(rows *sql.Rows) error {
+	err := m.db.read(ctx, doing, func(rows *sql.Rows) error {
 		var name string
 		var points int64
 		if err := rows.Scan(&name, &points); err != nil {
@@ -199,7 +214,7 @@ func (m *Mirror) Claimers(ctx context.Context, repository string) (map[string]in
 		}
 		claims[job] = points
 		return nil
-	}, `SELECT c.job, COUNT(*) FROM mirrors r JOIN claims c ON c.edition = r.edition WHERE r.repository = $1 GROUP BY c.job`, repository)
+	}, query, repository)
 	return claims, err
 }
 

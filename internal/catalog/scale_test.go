@@ -212,6 +212,7 @@ func questions(c *Catalog, clock *clock, machines int) []question {
 		{"points of a machine", pointQuery + `AND p.machine = $2 ORDER BY p.created_at, p.id`, []any{"vault", machineID(machine(3).Key)}, few},
 		{"a point", pointQuery + `AND p.id = $2`, []any{"vault", id}, few},
 		{"where a point is", `SELECT r.repository FROM points p JOIN mirrors r ON r.edition = p.edition WHERE p.id = $1`, []any{id}, few},
+		{"damaged points", damagedOf, []any{"vault"}, map[string]int{"points": 100, "claims": 100}},
 		{"due jobs", `SELECT ` + jobColumns + ` FROM jobs WHERE next_at <> 0 AND next_at <= $1`, []any{stamp(clock.now())}, few},
 		{"live sessions", `SELECT ` + sessionColumns + ` FROM sessions WHERE ended_at = 0 ORDER BY id`, nil, few},
 		{"sessions of a job", `SELECT ` + sessionColumns + ` FROM sessions WHERE job = $1 AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, []any{"old1", 0, 10}, few},

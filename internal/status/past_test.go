@@ -282,3 +282,20 @@ func TestTargetThatFillsUp(t *testing.T) {
 		}
 	}
 }
+
+// Damaged points that no job of a target claims are an alarm as long as they are damaged: no session tells of them.
+func TestDamagedPointsOfNoJob(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.selects("offsite", day(9, 22), 1)
+	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Sources: sources("pve")})
+	young, own, manual, gone := point(0, day(9, 22), "offsite"), point(0, day(2, 10), "offsite"), point(0, day(3, 10), "manual"), point(1, day(3, 10), "attic")
+	own.Damaged, manual.Damaged, gone.Damaged = true, true, true
+	own.Claims = append(own.Claims, catalog.MirrorClaim{Job: "attic"})
+	s.mirror("vault", young, own, manual, gone)
+	s.mirror("pve", gone)
+	text := "points of it in repository vault that cannot be restored whole: %d; ferry verify lists what is damaged, since 03-10 12:00"
+	s.wantAlarms("critical damage attic: "+fmt.Sprintf(text, 2), "critical damage manual: "+fmt.Sprintf(text, 1))
+	gone.Damaged, own.Damaged, manual.Damaged = false, false, false
+	s.mirror("vault", young, own, manual, gone)
+	s.wantAlarms()
+}

@@ -3,6 +3,8 @@ package status
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -100,6 +102,9 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 			}
 			l.judgeSpace(described)
 		}
+		if err := l.judgeDamage(ctx, r.Name); err != nil {
+			return err
+		}
 		if described.Orphaned, err = l.orphaned(ctx, r.Name, deleted); err != nil {
 			return err
 		}
@@ -132,11 +137,37 @@ func lastRetention(document string) string {
 	return j.Retention.String()
 }
 
+// copiesTo are the names of the jobs that have a repository as their target.
+func (l *looker) copiesTo(repository string) (names []string) {
+	for _, j := range l.resources.Jobs {
+		if j.Target.Repository == repository {
+			names = append(names, j.Name)
+		}
+	}
+	return names
+}
+
+// judgeDamage raises the alarms of damaged points in a target that none of its jobs claims: those that do tell of theirs in each session. So
+// it is with points of ferry copy, and of jobs that were deleted or have another target now. What is damaged the last session has seen.
+func (l *looker) judgeDamage(ctx context.Context, repository string) error {
+	jobs := l.copiesTo(repository)
+	if len(jobs) == 0 {
+		return nil // nobody looks any more
+	}
+	damaged, err := l.catalog.Mirror.Damaged(ctx, repository)
+	for _, name := range slices.Sorted(maps.Keys(damaged)) {
+		if !slices.Contains(jobs, name) {
+			l.alarm(critical, api.Alarm{Kind: "damage", Job: name, Since: l.now.UTC(), Text: fmt.Sprintf(
+				"points of it in repository %s that cannot be restored whole: %d; ferry verify lists what is damaged", repository, damaged[name])})
+		}
+	}
+	return err
+}
+
 // judgeSpace raises an alarm if a repository will be full soon. Of one that no job copies to any more nobody looks what is left.
 func (l *looker) judgeSpace(r api.Repository) {
 	left := r.Full.Sub(l.now)
-	isTarget := slices.ContainsFunc(l.resources.Jobs, func(j policy.Job) bool { return j.Target.Repository == r.Name })
-	if !isTarget || r.Full.IsZero() || left > FullWarning {
+	if len(l.copiesTo(r.Name)) == 0 || r.Full.IsZero() || left > FullWarning {
 		return
 	}
 	level := warning
