@@ -3,7 +3,6 @@
 package repo_test
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -137,17 +136,18 @@ type measured struct {
 }
 
 // step says what a step took. distant is the storage that it read, nil if it is no distant one.
-func (m *meter) step(name string, distant *countingStore, what string, args ...any) {
+func (m *meter) step(name string, distant *traffic, what string, args ...any) {
 	m.anonymous.Store(max(m.anonymous.Load(), status("RssAnon:")))
 	line := measured{
 		Step: name, Seconds: time.Since(m.began).Seconds(), Processor: (m.processor() - m.used).Seconds(),
 		Peak: status("VmHWM:") << 10, Anonymous: m.anonymous.Load() << 10,
 	}
+	what = fmt.Sprintf(what, args...)
 	if distant != nil {
 		line.Requests, line.Read = distant.requests.Swap(0), distant.read.Swap(0)
 		what += fmt.Sprintf(": %d requests, %d MiB", line.Requests, line.Read>>20)
 	}
-	m.t.Logf("%-72s %7.1f s, processor %7.1f s, peak %5d MiB, of it not of files %5d MiB, live %6d KiB", fmt.Sprintf(what, args...),
+	m.t.Logf("%-72s %7.1f s, processor %7.1f s, peak %5d MiB, of it not of files %5d MiB, live %6d KiB", what,
 		line.Seconds, line.Processor, line.Peak>>20, line.Anonymous>>20, m.live.Load()>>10)
 	if path := os.Getenv("FERRY_SCALE_RESULTS"); path != "" {
 		file := must(os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600))(m.t)
@@ -179,7 +179,9 @@ func TestScaleMark(t *testing.T) {
 	scaleMake(t, m, store, env, path, blocks)
 	scaleMarkWarm(t, m, store, env, blocks)
 	env.CacheDir = filepath.Join(dir, "cold")
-	scaleMarkCold(t, m, &countingStore{Store: store}, env, blocks)
+	counting := &countingStore{Store: store}
+	scaleMarkCold(t, m, counting, &counting.traffic, "cold", env, blocks)
+	scaleMarkS3(t, m, dir, env, blocks)
 }
 
 // The steps are functions of their own, so that none keeps in memory what the one before had.
@@ -205,10 +207,11 @@ func scaleMarkWarm(t *testing.T, m *meter, store storage.Store, env repo.Environ
 	m.step("mark", nil, "opened, marked and merged with the index")
 }
 
-func scaleMarkCold(t *testing.T, m *meter, distant *countingStore, env repo.Environment, blocks uint64) {
+// scaleMarkCold opens and marks with an empty cache. cold names the steps.
+func scaleMarkCold(t *testing.T, m *meter, store storage.Store, distant *traffic, cold string, env repo.Environment, blocks uint64) {
 	m.reset()
-	r := must(repo.Open(t.Context(), distant, env))(t)
-	m.step("open cold", distant, "cold, from a distant storage: opened")
+	r := must(repo.Open(t.Context(), store, env))(t)
+	m.step("open "+cold, distant, "%s, from a distant storage: opened", cold)
 	p := r.Entries()[len(r.Entries())-1]
 	header := must(r.ReadHeader(t.Context(), p.ID))(t)
 	for _, err := range r.Leaves(t.Context(), header.Roots[0]) {
@@ -216,10 +219,10 @@ func scaleMarkCold(t *testing.T, m *meter, distant *countingStore, env repo.Envi
 			t.Fatal(err)
 		}
 	}
-	m.step("trees cold", distant, "cold: the trees of one point of %d blocks", header.Roots[0].Blocks())
+	m.step("trees "+cold, distant, "%s: the trees of one point of %d blocks", cold, header.Roots[0].Blocks())
 	scaleReclaim(t, r, blocks)
 	closeRepo(t, r)
-	m.step("mark cold", distant, "cold: marked and merged with the index")
+	m.step("mark "+cold, distant, "%s: marked and merged with the index", cold)
 }
 
 // scaleReclaim marks, and checks that everything is found to be live that is.
@@ -366,29 +369,4 @@ func scaleChanged(fresh, disk, count uint64, random *rand.Rand) iter.Seq2[tree.C
 			}
 		}
 	}
-}
-
-// countingStore is a storage with round trips, which counts them.
-type countingStore struct {
-	storage.Store
-	requests, read atomic.Int64
-}
-
-func (s *countingStore) ParallelReads() int { return 8 }
-
-func (s *countingStore) Open(ctx context.Context, name string) (storage.Reader, error) {
-	reader, err := s.Store.Open(ctx, name)
-	return &countingReader{reader, s}, err
-}
-
-type countingReader struct {
-	storage.Reader
-	store *countingStore
-}
-
-func (r *countingReader) ReadAt(p []byte, off int64) (int, error) {
-	r.store.requests.Add(1)
-	n, err := r.Reader.ReadAt(p, off)
-	r.store.read.Add(int64(n))
-	return n, err
 }

@@ -71,7 +71,7 @@ class Config:
             sys.exit(f"{self.work} holds something else; remove it or choose another BENCH_DIR")
         with open(mark, "w", encoding="utf-8"):
             pass
-        needed = self.content_mib * 5 + (self.scale_blocks * 220 >> 20 if "scale" in self.rows else 0)
+        needed = max(self.content_mib * 47 // 10, self.scale_blocks * 220 >> 20 if "scale" in self.rows else 0)
         free = shutil.disk_usage(self.work).free >> 20
         if free < needed:
             sys.exit(f"{self.work} has {free} MiB free; the benchmark needs {needed}")
@@ -84,7 +84,7 @@ class Config:
             shutil.rmtree(os.path.join(self.work, folder), ignore_errors=True)
 
 
-def report(config, bench, failed, limits=""):
+def report(config, bench, failed):
     """The table, what the machine can do at best, and all measurements."""
     commit = bench.text("git", "describe", "--always", "--dirty")
     lines = [
@@ -95,7 +95,7 @@ def report(config, bench, failed, limits=""):
     ]
     lines += filter(None, (bar.line(bench.results) for bar in bench.bars()))
     lines += [f"| {work} | FAILED | | | **no** | | |" for work in failed]
-    lines += ["", limits, "", bench.results.table()]
+    lines += ["", bench.limits, "", bench.results.table()]
     return "\n".join(lines) + "\n"
 
 
@@ -123,7 +123,7 @@ def main():
     try:
         bench = rows.Bench(config)
         failed = bench.run(lambda failed: write(config, report(config, bench, failed)))
-        text = report(config, bench, failed, bench.limits() if bench.has_image else "")
+        text = report(config, bench, failed)
         write(config, text)
     finally:
         config.clean()

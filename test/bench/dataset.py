@@ -3,6 +3,7 @@
 Repositories are made once and cloned by hard links for each run: no program compared here changes a file that it has written.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -61,6 +62,7 @@ class Dataset:
         self.overlay = f"{work}/overlay/bench.next"
         self.chain = f"{work}/chain"
         self.increment = f"{work}/increment"
+        self.recipe = f"{work}/recipe"
         self.changed = 0
 
     def go(self, program, *arguments):
@@ -70,9 +72,8 @@ class Dataset:
         """A raw ext4 file system. The same content gives the same image: fixed ids and times, no journal."""
         c = self.config
         recipe = f"{c.image_mib} {c.content_mib} {c.changed_mib}"
-        kept = f"{self.work}/recipe"
-        if os.path.exists(kept):
-            with open(kept, encoding="utf-8") as file:
+        if os.path.exists(self.recipe):
+            with open(self.recipe, encoding="utf-8") as file:
                 words = file.read().split("\n")
             if words[0] == recipe:
                 self.changed = int(words[1])
@@ -97,7 +98,7 @@ class Dataset:
         call("qemu-img", "create", "-q", "-f", "qcow2", "-b", "../next/bench.raw", "-F", "raw", draft, log=self.log)
         call("qemu-img", "rebase", "-b", "bench.raw", "-F", "raw", draft, log=self.log) # writes what differs
         os.rename(draft, self.overlay)
-        with open(kept, "w", encoding="utf-8") as file:
+        with open(self.recipe, "w", encoding="utf-8") as file:
             file.write(f"{recipe}\n{self.changed}")
 
     def make_chain(self):
@@ -127,3 +128,14 @@ class Dataset:
     def drop_chain(self):
         for folder in (self.chain, self.increment):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def drop_next(self):
+        """Remove the next state, and what says that the images are there."""
+        for folder in (self.next, self.overlay):
+            shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.recipe)
+
+    def drop_base(self):
+        self.drop_next()
+        shutil.rmtree(os.path.dirname(self.base), ignore_errors=True)

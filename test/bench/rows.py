@@ -65,6 +65,11 @@ BARS = [
     Bar("scale", "… … read", "scale", "ferry open cold", "read", None),
     Bar("scale", "… mark cold", "scale", "ferry mark cold", "seconds", None),
     Bar("scale", "… … requests", "scale", "ferry mark cold, requests", "count", None),
+    Bar("scale", "… open cold, S3 server", "scale", "ferry open S3", "seconds", None),
+    Bar("scale", "… … requests", "scale", "ferry open S3, requests", "count", None),
+    Bar("scale", "… … read", "scale", "ferry open S3", "read", None),
+    Bar("scale", "… mark cold, S3 server", "scale", "ferry mark S3", "seconds", None),
+    Bar("scale", "… … requests", "scale", "ferry mark S3, requests", "count", None),
     Bar("scale", "… peak memory, the most of any of these", "scale", "ferry peak", "memory", 1024 * MEBIBYTE),
     Bar("scale", "… memory for a further block: open", "scale", "ferry open, slope", "slope", 1),
     Bar("scale", "… … open cold", "scale", "ferry open cold, slope", "slope", 1),
@@ -79,6 +84,7 @@ class Bench:
     def __init__(self, config):
         self.config, self.results = config, Results()
         self.log = f"{config.work}/log"
+        self.limits = ""  # what the machine can do at best, once the image is no longer needed
         self.trees = None  # how many times the trees of half the points all points have
         for folder in ("repositories", "cache", "out", "restored", "states"):
             shutil.rmtree(f"{config.work}/{folder}", ignore_errors=True)
@@ -107,6 +113,8 @@ class Bench:
         for work, served in WORKS.items():
             if not self.wants(*served):
                 continue
+            if work in OWN_DATA:
+                self.leave_image()
             try:
                 getattr(self, "do_" + work.replace("-", "_"))(work)
             except (SystemExit, Exception) as err:  # pylint: disable=broad-exception-caught
@@ -114,7 +122,18 @@ class Bench:
                 failed.append(work)
                 self.ferry.profile = None
             finished(failed)
+        self.leave_image()
         return failed
+
+    def leave_image(self):
+        """Make room once the works that need the image are done: say what the machine can do with it, and remove it."""
+        if not self.has_image or self.limits:
+            return
+        self.limits = self.data.go("limits", "-image", self.data.base, "-dir", self.config.work, "-mib", str(min(1024, self.config.content_mib))).strip()
+        for program in filter(None, (self.ferry, self.restic)):
+            program.drop("base")
+        if not self.config.keep:
+            self.data.drop_base()
 
     def rounds(self, work, program_runs, after_round=lambda: None):
         """Run all programs of a work in turn, again and again; a slow minute of the machine meets all of them."""
@@ -174,12 +193,12 @@ class Bench:
             todo[BORG] = other(self.borg, "full")
         self.rounds(work, todo)
         os.remove(out)
+        for program in self.others:
+            program.drop("full")
         for codec in ("auto", "zstd"):
             if self.wants("full-" + codec):
                 self.check_restore(codec, self.data.base)
                 self.ferry.drop(codec)
-        for program in self.others:
-            program.drop("full")
 
     def base_repositories(self):
         """Repositories of each program that hold the first state, made when they are first needed."""
@@ -190,9 +209,9 @@ class Bench:
         try:
             self.ferry.fresh("base")
             self.ferry.copy(folder, "base")
-            for program in self.others:
-                program.fresh("base")
-                program.backup("base", folder, *(["base"] if program is self.borg else []))
+            if self.restic:
+                self.restic.fresh("base")
+                self.restic.backup("base", folder)
         except BaseException:
             self.ferry.drop("base")  # the next work tries again
             raise
@@ -202,6 +221,9 @@ class Bench:
     def do_next(self, work):
         self.base_repositories()
         base, later = os.path.dirname(self.data.base), os.path.dirname(self.data.next)
+        if self.borg:
+            self.borg.fresh("base")
+            self.borg.backup("base", base, "base")
 
         def overlay():
             dataset.warm(self.data.overlay)
@@ -230,7 +252,8 @@ class Bench:
                 return program.backup("next", later, *arguments)
             return once
 
-        todo, machines = {}, {"ferry overlay": "bench.raw", "ferry virtnbdbackup": "libvirt/3f1d2c4e-5a6b-4c7d-8e9f-0a1b2c3d4e5f", "ferry raw": "bench.raw"}
+        # The chain is checked first: it is as large as an image.
+        todo, machines = {}, {"ferry virtnbdbackup": "libvirt/3f1d2c4e-5a6b-4c7d-8e9f-0a1b2c3d4e5f", "ferry overlay": "bench.raw", "ferry raw": "bench.raw"}
         if self.wants("next-overlay"):
             todo["ferry overlay"] = overlay
         if self.wants("next-virtnbdbackup"):
@@ -245,14 +268,21 @@ class Bench:
         if self.borg:
             todo[BORG] = later_state(self.borg, "next")
         self.rounds(work, todo)
-        for program, once in todo.items():
-            if program in machines:
-                once()
-                self.check_restore("next", self.data.next, machine=machines[program])
-        self.ferry.drop("chain")
-        self.data.drop_chain()
-        for program in (self.ferry, *self.others):
+        for program in self.others:
             program.drop("next")
+        if self.borg:
+            self.borg.drop("base")
+        for program, machine in machines.items():
+            if program not in todo:
+                continue
+            todo[program]()
+            if program == "ferry virtnbdbackup":
+                self.ferry.drop("chain")
+                self.data.drop_chain()
+            self.check_restore("next", self.data.next, machine=machine)
+        self.ferry.drop("next")
+        if not self.config.keep:
+            self.data.drop_next()
 
     # Nothing new.
 
@@ -469,9 +499,6 @@ class Bench:
             self.results.add("all", "ferry", Run(0, 0, 0, peak))
             wanted.append(Bar("memory", "peak memory, the most of any of these", "all", "ferry", "memory", 300 * MEBIBYTE))
         return wanted
-
-    def limits(self):
-        return self.data.go("limits", "-image", self.data.base, "-dir", self.config.work, "-mib", str(min(1024, self.config.content_mib))).strip()
 
     @staticmethod
     def text(*command, env=None):
