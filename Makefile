@@ -48,9 +48,10 @@ deps: $(S3_SERVER) ## Install the tools that tests compare against (as root, on 
 	@test/deps.sh
 
 .PHONY: vet
-vet: check-go ## go vet, with and without the integration tests
+vet: check-go ## go vet, also of integration tests and measurements
 	$(GO) vet ./...
 	$(GO) vet -tags integration ./test/...
+	$(GO) vet -tags scale ./internal/repo/...
 
 .PHONY: test-unit
 test-unit: check-go ## Unit tests, needing Go, qemu-img and PostgreSQL

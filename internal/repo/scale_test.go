@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
@@ -38,7 +37,7 @@ func TestScalePoints(t *testing.T) {
 		rand.Read(point.ID[:])
 		rand.Read(point.Checksum[:])
 		point.Machine, point.Created = format.Name{byte(i % 50), 9}, time.Unix(int64(i)*3600, 0).UTC()
-		point.File = fmt.Sprintf("points/%s/%s-%s", point.Machine, point.Created.Format("20060102T150405.000000000Z"), backup.PointID(point.ID))
+		point = point.WithFile(fmt.Sprintf("points/%s/%s-%s", point.Machine, point.Created.Format("20060102T150405.000000000Z"), point.ID))
 		payload := &commitlog.Payload{Points: []commitlog.Point{point}, Claims: []commitlog.Claim{{Point: point.ID, Job: "manual", Reason: "copied by hand"}}}
 		segment := commitlog.Segment{ID: format.RandomName(), Size: 1 << 20}
 		for range packs {

@@ -71,7 +71,7 @@ class Config:
             sys.exit(f"{self.work} holds something else; remove it or choose another BENCH_DIR")
         with open(mark, "w", encoding="utf-8"):
             pass
-        needed = max(self.content_mib * 47 // 10, self.scale_blocks * 220 >> 20 if "scale" in self.rows else 0)
+        needed = max(self.content_mib * 46 // 10 + 100, self.scale_blocks * 220 >> 20 if "scale" in self.rows else 0)
         free = shutil.disk_usage(self.work).free >> 20
         if free < needed:
             sys.exit(f"{self.work} has {free} MiB free; the benchmark needs {needed}")
