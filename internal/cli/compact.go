@@ -2,12 +2,11 @@ package cli
 
 import (
 	"context"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"ferry/internal/idle"
 	"ferry/internal/repo"
 )
 
@@ -38,7 +37,7 @@ func (a *app) compact(ctx context.Context, location string, options repo.Compact
 		return err
 	}
 	defer repository.Close()
-	beIdle()
+	idle.Process()
 	a.interrupted = "what was written is kept; run it again to go on"
 	report, err := repository.Compact(ctx, options)
 	var names machineNames
@@ -71,28 +70,6 @@ func (a *app) compact(ctx context.Context, location string, options repo.Compact
 }
 
 func perGiB(f repo.Fragmentation) string { return strconv.FormatFloat(f.PerGiB(), 'f', 1, 64) }
-
-const (
-	// ioprioIdle is the class of threads that read and write only while nobody else does.
-	ioprioIdle    = 3 << 13
-	ioprioProcess = 1
-	leastNice     = 19
-)
-
-// beIdle makes all threads of the process give way to everything else. It is a favour: that it fails is no error. Threads
-// that begin later have it from those that begin them.
-func beIdle() {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return
-	}
-	for _, thread := range threads {
-		if id, err := strconv.Atoi(thread.Name()); err == nil {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, id, leastNice)
-			_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioProcess, uintptr(id), ioprioIdle)
-		}
-	}
-}
 
 // compactJSON is the output of compact.
 type compactJSON struct {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ferry/internal/api"
+	"ferry/internal/idle"
 	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/repo"
@@ -110,10 +111,15 @@ func (a *app) jobRun(ctx context.Context, f jobRunFlags, names []string, full bo
 	setup.Checking = func(p *repo.VerifyProgress) {
 		checked = progress.bars.add("verifying", p.TotalBytes.Load, p.Bytes.Load)
 	}
-	setup.Phase = func(job.PhaseName) {
+	priority := func() {}
+	setup.Phase = func(phase job.PhaseName) {
 		checked()
 		checked = func() {}
 		progress.pause()
+		priority()
+		if priority = func() {}; phase == job.PhaseCompact {
+			priority = idle.Process()
+		}
 	}
 	session := job.Run(ctx, setup)
 	checked()

@@ -98,6 +98,13 @@ func (s *Slots) wanted(of string) bool {
 	return slices.ContainsFunc(s.waiting, func(w *waiter) bool { return w.of != of })
 }
 
+// usedByOthers is true while another job copies, and does not stand still.
+func (s *Slots) usedByOthers(of string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.users[""], func(user string) bool { return user != of && !s.lent[user] })
+}
+
 // full chooses where there is a slot; if there is none it says why there is none where it is preferred. Those who wait had
 // theirs, if there was one, when it was given back.
 func (s *Slots) full(w *waiter) (reason string) {

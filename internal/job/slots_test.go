@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // A slot goes to whoever waits longest among those that can have it; one that waits for a full repository keeps nobody from
@@ -90,4 +91,55 @@ func TestSlotsOfTheFirstChoice(t *testing.T) {
 			t.Errorf("left: %v", s.users)
 		}
 	})
+}
+
+// Compact works a tenth of the time while other jobs copy, and all of it as soon as none does, or those that have slots stand still.
+func TestCompactRestsWhileOtherJobsCopy(t *testing.T) {
+	r := newRunner(Setup{Host: Host{Slots: NewSlots(0)}})
+	r.Job.Name = "own"
+	var rested time.Duration
+	var each func()
+	r.Pause = func(ctx context.Context, length time.Duration) error {
+		rested += length
+		each()
+		return ctx.Err()
+	}
+	take := func(of string) func() {
+		_, release, err := r.Host.Slots.take(t.Context(), of, []limits{{"vault": 0}}, func() { t.Errorf("%s waits", of) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return release
+	}
+	rest := func(ctx context.Context, want time.Duration) error {
+		t.Helper()
+		rested = 0
+		err := r.giveWay(ctx, 1500*time.Millisecond)
+		if rested != want {
+			t.Errorf("it rests %s, and not %s", rested, want)
+		}
+		return err
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	each = func() {}
+	own := take("own")
+	_ = rest(ctx, 0)
+	other := take("other")
+	_ = rest(ctx, 13500*time.Millisecond)
+	r.Host.Slots.lend("other", true)
+	_ = rest(ctx, 0)
+	r.Host.Slots.lend("other", false)
+	each = func() {
+		if rested == 4*time.Second {
+			other()
+		}
+	}
+	_ = rest(ctx, 4*time.Second)
+	own()
+	other = take("other")
+	each = stop
+	if err := rest(ctx, time.Second); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the session was stopped: %v", err)
+	}
+	other()
 }

@@ -314,7 +314,7 @@ func (r *runner) compact(ctx context.Context) error {
 		return nil
 	}
 	return r.during(PhaseCompact, func(phase *Phase) error {
-		report, err := r.target.Compact(ctx, repo.CompactOptions{MaxTime: upkeep.Budget, Codec: repo.CodecZstd})
+		report, err := r.target.Compact(ctx, repo.CompactOptions{MaxTime: upkeep.Budget, Codec: repo.CodecZstd, Rest: r.giveWay})
 		var inUse *repo.InUseError
 		switch {
 		case errors.As(err, &inUse):
@@ -328,4 +328,21 @@ func (r *runner) compact(ctx context.Context) error {
 		phase.Counts["blocks"], phase.Counts["readBytes"], phase.Counts["writtenBytes"] = int64(report.Blocks), report.Read, report.Written
 		return nil
 	})
+}
+
+const (
+	// giveWayTimes is how many times as long as it has worked compact rests while other jobs copy.
+	giveWayTimes = 9
+	// giveWayStep is how long it rests before it looks again whether they still do.
+	giveWayStep = time.Second
+)
+
+// giveWay has compact, which nobody waits for, work a tenth of the time while other jobs copy.
+func (r *runner) giveWay(ctx context.Context, worked time.Duration) error {
+	for rest := giveWayTimes * worked; rest > 0 && r.Host.Slots.usedByOthers(r.Job.Name); rest -= giveWayStep {
+		if err := r.Pause(ctx, min(rest, giveWayStep)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

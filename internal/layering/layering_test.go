@@ -34,8 +34,9 @@ var floors = map[string][]string{
 	"internal/qcow2": {"internal/backup"},
 
 	"internal/answer":       {},
-	"internal/storage":      {"internal/backup", "internal/direct", "internal/pagecache", "internal/answer"},
-	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill", "internal/direct", "internal/answer", "internal/processors"},
+	"internal/idle":         {},
+	"internal/storage":      {"internal/backup", "internal/direct", "internal/pagecache", "internal/answer", "internal/idle"},
+	"internal/repo":         {"internal/backup", "internal/storage/...", "internal/cachefile", "internal/spill", "internal/direct", "internal/answer", "internal/idle", "internal/processors"},
 	"internal/repotest":     {"internal/repo"},
 	"internal/source":       {"internal/answer", "internal/backup", "internal/vma", "internal/lzop", "internal/qcow2", "internal/cachefile", "internal/pagecache"},
 	"internal/source/ferry": {"internal/answer", "internal/backup", "internal/source/...", "internal/repo", "internal/storage/..."},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"ferry/internal/idle"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
@@ -22,6 +23,8 @@ type CompactOptions struct {
 	MaxBytes int64
 	// Codec that blocks are encoded with again; CodecZstd is denser, CodecNone and CodecS2 are not.
 	Codec Codec
+	// Rest, if not nil, is called after each piece, with how long was worked since it was called last. Its error ends the run.
+	Rest func(ctx context.Context, worked time.Duration) error
 }
 
 // CompactReport says what a run did.
@@ -42,7 +45,8 @@ type CompactReport struct {
 // leave behind is dead: the newest place of a block counts (placing.go), and reclaim gives the others back. It needs the key.
 //
 // A point is looked at in pieces of up to 32 MiB. One is written again if it takes more than a few reads, or if much of it
-// is in packs of a codec that is not dense. So what was compacted once is left alone.
+// is in packs of a codec that is not dense. So what was compacted once is left alone. What it reads and writes gives way to everybody
+// else's.
 func (r *Repository) Compact(ctx context.Context, options CompactOptions) (*CompactReport, error) {
 	if err := errors.Join(r.locked, r.Writable(), r.Refresh(ctx)); err != nil {
 		return nil, err
@@ -53,8 +57,10 @@ func (r *Repository) Compact(ctx context.Context, options CompactOptions) (*Comp
 		return nil, err
 	}
 	defer release()
+	ctx = idle.Access(ctx)
+	now := r.env.now()
 	c := &compactor{
-		repo: r, options: options, report: &CompactReport{}, started: r.env.now(), domains: r.snapshot().Domains,
+		repo: r, options: options, report: &CompactReport{}, started: now, rested: now, domains: r.snapshot().Domains,
 		sparse: map[format.Name]bool{}, locked: map[format.Name]bool{}, written: map[format.ID]bool{},
 	}
 	if r.keys != nil {
@@ -71,6 +77,8 @@ type compactor struct {
 	options CompactOptions
 	report  *CompactReport
 	started time.Time
+	// rested is when the run went on after its last rest.
+	rested  time.Time
 	domains map[format.Name]commitlog.Domain
 	sealer  *pack.Sealer
 
@@ -157,6 +165,9 @@ func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
 					if err := c.piece(ctx, domain, piece); err != nil {
 						return err
 					}
+					if err := c.rest(ctx); err != nil {
+						return err
+					}
 					piece, length = nil, 0
 				}
 				piece = append(piece, block)
@@ -166,8 +177,20 @@ func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
 		if err := c.piece(ctx, domain, piece); err != nil {
 			return err
 		}
+		if err := c.rest(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func (c *compactor) rest(ctx context.Context) error {
+	if c.options.Rest == nil {
+		return nil
+	}
+	err := c.options.Rest(ctx, c.repo.env.now().Sub(c.rested))
+	c.rested = c.repo.env.now()
+	return err
 }
 
 // piece writes blocks that follow each other again, if that is worth it.

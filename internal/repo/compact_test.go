@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"ferry/internal/idle"
 	"ferry/internal/repo"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage"
 )
 
 func compact(t testing.TB, r *repo.Repository, options repo.CompactOptions) *repo.CompactReport {
@@ -111,4 +116,59 @@ func TestCompactedPackTakenForGarbage(t *testing.T) {
 		t.Errorf("the next one: %+v", report)
 	}
 	check(t, r, points...)
+}
+
+// leisurelyStore counts the packs that it is asked for by work that gives way, and by other work.
+type leisurelyStore struct {
+	storage.Store
+	idle, other atomic.Int64
+}
+
+func (s *leisurelyStore) count(ctx context.Context, name string) {
+	switch {
+	case !strings.HasPrefix(name, "packs/"):
+	case idle.IsAccess(ctx):
+		s.idle.Add(1)
+	default:
+		s.other.Add(1)
+	}
+}
+
+func (s *leisurelyStore) Open(ctx context.Context, name string) (storage.Reader, error) {
+	s.count(ctx, name)
+	return s.Store.Open(ctx, name)
+}
+
+func (s *leisurelyStore) Create(ctx context.Context, name string) (storage.Writer, error) {
+	s.count(ctx, name)
+	return s.Store.Create(ctx, name)
+}
+
+// A compaction reads and writes only while nobody else does, and rests between pieces for who asks for it.
+func TestCompactGivesWay(t *testing.T) {
+	store := &leisurelyStore{Store: initialized(t, repo.Options{})}
+	r := must(openSmall(t.Context(), store, newCache(t)))(t)
+	defer closeRepo(t, r)
+	for _, p := range manyStates(6, 60) {
+		mustCopyAll(t, r, p)
+	}
+	if n := store.idle.Load(); n > 0 {
+		t.Errorf("copies gave way %d times", n)
+	}
+	store.other.Store(0)
+	rests := 0
+	report := compact(t, r, repo.CompactOptions{Rest: func(_ context.Context, worked time.Duration) error {
+		if rests++; worked < 0 {
+			t.Errorf("worked %s", worked)
+		}
+		return nil
+	}})
+	if report.Blocks == 0 || rests == 0 || store.idle.Load() == 0 || store.other.Load() > 0 {
+		t.Errorf("%d blocks, %d rests, %d calls that gave way and %d that did not", report.Blocks, rests, store.idle.Load(), store.other.Load())
+	}
+	enough := errors.New("enough")
+	_, err := r.Compact(t.Context(), repo.CompactOptions{Codec: repo.CodecZstd, Rest: func(context.Context, time.Duration) error { return enough }})
+	if !errors.Is(err, enough) {
+		t.Errorf("a rest ended it with %v", err)
+	}
 }

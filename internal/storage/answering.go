@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ferry/internal/answer"
+	"ferry/internal/idle"
 )
 
 // Answering is a store that may never answer, such as a share whose server is away, with calls that can be left behind when the
@@ -51,7 +52,10 @@ func ask[T any](ctx context.Context, s *answering, call func(context.Context) (T
 	}
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
-	value, err := answer.Call(ctx, s.calls, func() (T, error) { return call(within) }, drop)
+	value, err := answer.Call(ctx, s.calls, func() (T, error) {
+		defer idle.Begin(ctx)()
+		return call(within)
+	}, drop)
 	if errors.Is(err, answer.ErrNone) {
 		return none, s.gone(err)
 	}

@@ -9,7 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ferry/internal/answer"
+	"ferry/internal/idle"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 	"ferry/internal/storage/storagetest"
@@ -114,4 +117,30 @@ func TestStoreThatDoesNotAnswer(t *testing.T) {
 			t.Errorf("%d calls are behind, or what came late was written to what is the caller's", n)
 		}
 	})
+}
+
+// classStore notes the classes of the threads that read.
+type classStore struct {
+	storage.Store
+	classes []uintptr
+}
+
+func (s *classStore) Stat(ctx context.Context, name string) (storage.Info, error) {
+	const process = 1
+	class, _, _ := unix.Syscall(unix.SYS_IOPRIO_GET, process, 0, 0)
+	s.classes = append(s.classes, class>>13)
+	return s.Store.Stat(ctx, name)
+}
+
+// Calls for work that gives way are made by threads which read and write only while nobody else does, others are not.
+func TestCallsThatGiveWay(t *testing.T) {
+	within := &classStore{Store: memory.New()}
+	store := storage.Answering(within, &answer.Calls{})
+	for _, ctx := range []context.Context{t.Context(), idle.Access(t.Context()), t.Context()} {
+		_, _ = store.Stat(ctx, "a")
+	}
+	const idleClass = 3
+	if c := within.classes; len(c) != 3 || c[0] == idleClass || c[1] != idleClass || c[2] == idleClass {
+		t.Errorf("classes %v", c)
+	}
 }
