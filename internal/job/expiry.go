@@ -103,7 +103,7 @@ func (r *runner) appeared(ctx context.Context, awaits func(backup.MachineKey) bo
 		return false
 	}
 	for id, of := range now {
-		if _, known := r.session.Seen[id]; !known && awaits(of) {
+		if _, known := r.session.Seen[id]; !known && awaits(of.Key) {
 			return true
 		}
 	}

@@ -95,7 +95,7 @@ func (l *Listing) Briefs() iter.Seq[*backup.Brief] {
 
 // Look lists the sources of a job and returns the complete points that they have of the machines selected, and whose they are. It
 // neither opens the target nor changes anything. Sources that are not ready have none, nor has any while the window is closed.
-func Look(ctx context.Context, setup Setup) (map[backup.PointID]backup.MachineKey, error) {
+func Look(ctx context.Context, setup Setup) (map[backup.PointID]*backup.Machine, error) {
 	r := newRunner(setup)
 	if open, _ := r.window(); !open {
 		return r.session.Seen, nil

@@ -96,15 +96,15 @@ func (r *runner) unlisted(opened *registry.Source, name string) (doubt string) {
 }
 
 // complete are the complete points of the machines that are selected, and whose they are.
-func (r *runner) complete() map[backup.PointID]backup.MachineKey {
+func (r *runner) complete() map[backup.PointID]*backup.Machine {
 	selected := map[backup.MachineKey]bool{}
 	for _, key := range r.selected {
 		selected[key] = true
 	}
-	points := map[backup.PointID]backup.MachineKey{}
+	points := map[backup.PointID]*backup.Machine{}
 	for _, o := range r.offers {
 		if o.State == backup.StateComplete && selected[o.Machine.Key] {
-			points[o.ID] = o.Machine.Key
+			points[o.ID] = o.Machine
 		}
 	}
 	return points

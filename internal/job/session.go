@@ -62,7 +62,7 @@ type Session struct {
 	// Retired are the machines of which a person has said whether they have gone for good, as far as sources or target have them.
 	Retired []Retired `json:"-"`
 	// Seen are the complete points that the sources had then of the machines selected, and whose they are.
-	Seen map[backup.PointID]backup.MachineKey `json:"-"`
+	Seen map[backup.PointID]*backup.Machine `json:"-"`
 	// Awaited are, of a job that looks backward, the machines of which nothing was to copy in this interval so far: the first point
 	// that appears of one is the interval's.
 	Awaited map[backup.MachineKey]bool `json:"-"`

@@ -30,7 +30,7 @@ const (
 // watch is what is known of the sources of a job.
 type watch struct {
 	// seen are the points of the last listing; nil: there is none.
-	seen map[backup.PointID]backup.MachineKey
+	seen map[backup.PointID]*backup.Machine
 	// awaited are the machines of which a point asks; nil: all of them.
 	awaited map[backup.MachineKey]bool
 	// appeared: a point of one of those did.
@@ -128,7 +128,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	defer s.work.Done()
 	defer s.lookAgain()
 	ask := w.seen == nil
-	var seen map[backup.PointID]backup.MachineKey
+	var seen map[backup.PointID]*backup.Machine
 	failed := ""
 	if !ask {
 		setup, err := s.options.Prepare(ctx, resources, of)
@@ -148,7 +148,7 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	s.mu.Lock()
 	for id, of := range seen { // none is forgotten: what a source that was offline for a while has is not new when it is back
 		_, known := w.seen[id]
-		ask = ask || !known && (w.awaited == nil || w.awaited[of])
+		ask = ask || !known && (w.awaited == nil || w.awaited[of.Key])
 		w.seen[id] = of
 	}
 	w.places, w.appeared = nil, ask && w.awaited != nil
