@@ -26,6 +26,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 		return s, usage("job %s: there is no repository %s", c.Name, c.Target.Repository)
 	}
 	s.Copy.TempDir = a.tempDir
+	a.listed.Keep() // jobs look again and again
 	ofJob := a.limits.Limit("job "+c.Name, c.Bandwidth)
 	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {

@@ -73,3 +73,29 @@ func (c *cache) dropPoints(live map[format.ID]bool) {
 		}
 	}
 }
+
+// KeptListing is what KeepListing has kept in this machine's cache; nil: nothing. The caller checks it.
+func (r *Repository) KeptListing() []byte {
+	if r.cache.dir == "" || r.description.Encrypted {
+		return nil
+	}
+	content, err := os.ReadFile(r.cache.listingPath())
+	if err != nil {
+		return nil
+	}
+	return content
+}
+
+// KeepListing keeps what its points were listed as in this machine's cache; nil: nothing any more. Not being able to costs listing them
+// again. Of an encrypted repository nothing is kept: the names in its points' files are its secret.
+func (r *Repository) KeepListing(content []byte) {
+	switch {
+	case r.cache.dir == "" || r.description.Encrypted:
+	case content == nil:
+		_ = os.Remove(r.cache.listingPath()) // it may not be there
+	default:
+		_ = cachefile.Write(r.cache.listingPath(), content)
+	}
+}
+
+func (c *cache) listingPath() string { return filepath.Join(c.dir, "listing") }

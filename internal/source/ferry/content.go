@@ -31,7 +31,7 @@ func (o opener) Open(ctx context.Context) (source.Content, error) {
 	if err != nil {
 		release()
 		if ctx.Err() == nil {
-			o.memory.forget(o.repository.ID(), o.id)
+			o.memory.forget(o.repository, o.id)
 		}
 		return nil, err
 	}

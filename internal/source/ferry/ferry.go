@@ -87,7 +87,8 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 		}
 		return points, repository.NeedsKey()
 	}
-	known := memory.of(repository.ID())
+	known := memory.recall(repository)
+	unread := 0
 	found := known
 	if !known.isAll(entries) {
 		found = &remembered{points: make([]rememberedPoint, 0, len(entries)), last: map[repo.Pseudonym]*likeness{}}
@@ -97,6 +98,7 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 		if err != nil {
 			return nil, err
 		}
+		unread += len(read)
 		for _, entry := range some {
 			point, is := known.point(entry)
 			switch {
@@ -114,7 +116,7 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 			points = append(points, listed(repository, point.listed(), memory))
 		}
 	}
-	memory.keep(repository.ID(), found)
+	memory.found(repository, found, unread)
 	return points, repository.NeedsKey()
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -17,6 +18,8 @@ import (
 // memoryLimit. It is safe for parallel use; nil remembers nothing.
 type Memory struct {
 	mu sync.Mutex
+	// keeps is true if listings are kept for the next process.
+	keeps atomic.Bool
 	// listings are by the repository's id, recent those ids, the one listed last at the end.
 	listings map[string]*remembered
 	recent   []string
@@ -92,10 +95,14 @@ func (m *Memory) size() int {
 }
 
 // forget forgets a point whose file turned out not to be what it was: the next listing reads it.
-func (m *Memory) forget(repository string, id backup.PointID) {
+func (m *Memory) forget(of *repo.Repository, id backup.PointID) {
 	if m == nil {
 		return
 	}
+	if m.keeps.Load() {
+		of.KeepListing(nil)
+	}
+	repository := of.ID()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if known := m.listings[repository]; known != nil {

@@ -120,3 +120,98 @@ func TestMemoryTellsNothingWithoutTheKey(t *testing.T) {
 		t.Errorf("without it: %+v", s.Points[0].Point)
 	}
 }
+
+// What a process has listed the next one needs not read: it lists the same, reads what is new, and what is kept goes when it turns out
+// wrong. A file that is not as it was written is not used.
+func TestPointsAreReadOnceByAllProcesses(t *testing.T) {
+	first, second := machine()
+	dir, cache := filepath.Join(t.TempDir(), "a"), t.TempDir()
+	copyAll(t, sourcetest.Open(t, first), filepath.Join(filepath.Dir(dir), "before"), repo.Options{BlockSize: block})
+	copyAll(t, open(t, filepath.Join(filepath.Dir(dir), "before")), dir, repo.Options{BlockSize: block}) // with a hop
+	process := func() *ferry.Memory {
+		var memory ferry.Memory
+		memory.Keep()
+		return &memory
+	}
+	before, files := relist(t, dir, repo.Environment{CacheDir: cache}, process())
+	if files != 1 || len(before.Points[0].Hops) != 1 {
+		t.Fatalf("the first listing opened %d files of one point, with hops %v", files, before.Points[0].Hops)
+	}
+	again, files := relist(t, dir, repo.Environment{CacheDir: cache}, process())
+	if files != 0 || !reflect.DeepEqual(again.Points[0].Point, before.Points[0].Point) {
+		t.Errorf("the second opened %d files; %+v, which was %+v", files, again.Points[0].Point, before.Points[0].Point)
+	}
+	copyAll(t, sourcetest.Open(t, first, second), dir, repo.Options{})
+	if more, files := relist(t, dir, repo.Environment{CacheDir: cache}, process()); files != 1 || len(more.Points) != 2 {
+		t.Errorf("with another point %d files were opened, of %d points", files, len(more.Points))
+	}
+	kept, err := filepath.Glob(filepath.Join(cache, "*", "listing"))
+	if err != nil || len(kept) != 1 {
+		t.Fatal(kept, err)
+	}
+	content := readFile(t, kept[0])
+	for at := 0; at < len(content); at += 1 + at%31 {
+		content[at] ^= 1
+		writeFile(t, kept[0], content)
+		content[at] ^= 1
+		if _, files := relist(t, dir, repo.Environment{CacheDir: cache}, process()); files != 2 {
+			t.Fatalf("with byte %d of what was kept damaged %d files were opened", at, files)
+		}
+		if at%2 != 0 {
+			continue
+		}
+		writeFile(t, kept[0], content[:at])
+		if _, files := relist(t, dir, repo.Environment{CacheDir: cache}, process()); files != 2 {
+			t.Fatalf("with %d bytes of what was kept %d files were opened", at, files)
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "points", "*", "*"+first.ID().String()+"-*"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	writeFile(t, names[0], []byte("lost"))
+	memory := process()
+	s, _ := relist(t, dir, repo.Environment{CacheDir: cache}, memory)
+	if _, err := s.Points[0].Opener.Open(t.Context()); !errors.Is(err, backup.ErrDamaged) {
+		t.Fatalf("opened: %v", err)
+	}
+	if s, _ := relist(t, dir, repo.Environment{CacheDir: cache}, process()); s.Points[0].State != backup.StateBroken {
+		t.Errorf("another process lists it as %s", s.Points[0].State)
+	}
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Of an encrypted repository nothing is kept.
+func TestNothingIsKeptOfWhatIsEncrypted(t *testing.T) {
+	first, _ := squeezable()
+	dir, cache := filepath.Join(t.TempDir(), "a"), t.TempDir()
+	opened(t, dir, repo.Options{BlockSize: block, Encrypt: []repo.KeyRecipient{{To: identity().Recipient(), PublicKey: identity().Recipient().String()}}})
+	copyWith(t, sourcetest.Open(t, first), dir, mover.CodecAuto, repo.Options{})
+	environment := withKeys
+	environment.CacheDir = cache
+	for range 2 {
+		var memory ferry.Memory
+		memory.Keep()
+		if s, files := relist(t, dir, environment, &memory); files != 1 || s.Points[0].Machine.Key != first.Machine.Key {
+			t.Errorf("%d files were opened: %+v", files, s.Points[0].Point)
+		}
+	}
+	if kept, err := filepath.Glob(filepath.Join(cache, "*", "listing")); err != nil || len(kept) != 0 {
+		t.Errorf("kept: %v, %v", kept, err)
+	}
+}
