@@ -88,6 +88,9 @@ var ErrCannotLock = errors.New("the repository can only be read here, its files 
 func openLocks(store storage.Store, description format.Description, now func() time.Time) (*locks, error) {
 	l, err := newLocks(store, description, now)
 	if err != nil {
+		if hinted, ok := errors.AsType[*backup.Error](err); ok {
+			err = hinted.Err // what helps who makes a repository there does not help this one
+		}
 		err = &backup.Error{
 			Offset: backup.NoOffset, Err: fmt.Errorf("%w: %w", ErrCannotLock, err),
 			Hint: "a repository whose files can be locked here is made from it with ferry copy " + store.Location() + " NEW --all --create --lock MODE --lock-for TIME; or move it back (docs/operations.md)",

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
@@ -88,7 +89,7 @@ func (s *lockStore) CheckLock(context.Context, storage.Immutability) error { ret
 
 func (s *lockStore) LockNew(how storage.Immutability, until func(string) time.Time) error {
 	if how == s.lacks {
-		return storage.ErrUnsuitable
+		return &backup.Error{Offset: backup.NoOffset, Err: storage.ErrUnsuitable, Hint: "lock new ones in another way"}
 	}
 	s.until = until
 	return nil
