@@ -176,3 +176,27 @@ func TestPassphraseOfJobIsTypedOnce(t *testing.T) {
 		t.Errorf("asked %d times: %s", asked, term.shown.String())
 	}
 }
+
+// Whose passphrase is meant is said: of several recovery kits each by its name, and only where none opens it the repository's.
+func TestKitPrompt(t *testing.T) {
+	term, dir := newTerminal(t), t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string]string{"first": "horse\n", "second": "staple\n", "third": "battery\n"} {
+		if err := os.WriteFile(in(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	given := []string{"--cache-dir", in("cache"), "--passphrase-file", in("first")}
+	run(t, ExitDone, "repo", "init", in("vault"), "--encrypt", "--new-passphrase-file", in("first"), "--cache-dir", in("cache"))
+	for _, of := range []string{"second", "third"} {
+		run(t, ExitDone, append(given, "key", "export", in("vault"), in(of+".kit"), "--new-passphrase-file", in(of))...)
+	}
+	of := func(kit string) string { return "passphrase of the recovery kit " + in(kit) + ": " }
+	list := []string{"key", "list", in("vault"), "--identity", in("second.kit"), "--identity", in("third.kit")}
+	where := "passphrase of " + in("vault") + ": "
+	term.run(dir, ExitDone, [][2]string{{of("second.kit"), "staple\n"}, {of("third.kit"), "battery\n"}}, list...)
+	term.run(dir, ExitDone, [][2]string{{of("second.kit"), "wrong\n"}, {of("third.kit"), "battery\n"}}, list...)
+	term.run(dir, ExitDone, [][2]string{{of("second.kit"), "\n"}, {of("third.kit"), "wrong\n"}, {where, "horse\n"}}, list...)
+	term.run(dir, ExitDone, nil, append(list, "--passphrase-file", in("first"))...)
+	term.run(dir, ExitDone, [][2]string{{of("third.kit"), "battery\n"}}, "repo", "recover", in("vault"), "--kit", in("third.kit"), "--new-passphrase-file", in("second"))
+}
