@@ -23,6 +23,9 @@ func (m *machinePlanner) choose() {
 		return gaveUp
 	}}
 	for _, o := range m.offers {
+		if _, gone := m.gaveUp(o.ID); gone && (lookup.Oldest.IsZero() || o.Created.Before(lookup.Oldest)) { // whatever rules say of it now
+			lookup.Oldest = o.Created
+		}
 		if _, gone := m.forgotten(o.Brief); gone {
 			m.remember(&lookup, o.Brief)
 		}

@@ -31,7 +31,7 @@ type Machine struct {
 	// there are none.
 	GaveUp func(backup.PointID) bool
 	// Oldest and Newest are the times of creation of the oldest and newest points that the job holds or has held; zero if
-	// it never held any.
+	// it never held any. Newest is without those that it gave up and may take again.
 	Oldest, Newest time.Time
 	// Pinned are the points that an earlier look has chosen and that are not stored yet, in their order: a copy that has
 	// begun is not given up because something newer came.
@@ -71,9 +71,8 @@ type Choice struct {
 //  3. Backward: the newest point newer than what the job has held. If it is locked, it is waited for until the interval ends.
 //  4. Forward: of the points created at or after the interval began, the newest complete one.
 //  5. A lock that has not grown for StaleLock is none: the point counts as broken, with a warning.
-//  6. With Backfill, what the job has given up and may take again comes before that, as far back as a first interval would reach. Immediate
-//     takes what of it is newer than the oldest that it has held by rule 2, whatever Backfill says; so what has come back is followed by
-//     what is newer than it, if anything is.
+//  6. With Backfill, what the job has given up and may take again comes before that, as far back as a first interval would reach. Without
+//     it none of that is taken, in mode immediate neither, unless the job holds nothing else.
 //
 // Reasons and warnings tell times in the zone of now.
 func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice {
@@ -81,7 +80,7 @@ func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice 
 		return Choice{Take: pinned, Reason: "its copy has begun and goes on"}
 	}
 	if m.Stored && mode != Immediate {
-		return l.again(Choice{Reason: "this interval has copied a point of it"}, mode, m)
+		return l.again(Choice{Reason: "this interval has copied a point of it"}, m)
 	}
 	var c Choice
 	fresh := l.candidates(mode, m, in)
@@ -103,7 +102,7 @@ func (l Lookup) Choose(mode Mode, m Machine, in Interval, now time.Time) Choice 
 	if first {
 		return c
 	}
-	return l.again(c, mode, m)
+	return l.again(c, m)
 }
 
 // pinned are those of the pinned points that the source still has.
@@ -119,7 +118,7 @@ func (l Lookup) candidates(mode Mode, m Machine, in Interval) []SourcePoint {
 	for _, p := range m.Points {
 		switch {
 		case m.Has(p.ID):
-		case mode == Immediate && !p.Created.After(m.Oldest):
+		case mode == Immediate && !m.Newest.IsZero() && (!p.Created.After(m.Oldest) || m.GaveUp != nil && m.GaveUp(p.ID)):
 		case mode != Immediate && !p.Created.After(m.Newest):
 		case mode == Periodic && l.Direction == Forward && p.Created.Before(in.Begins):
 		case mode == Periodic && l.WithinInterval && p.Created.Before(l.earliest(in)):
@@ -240,8 +239,8 @@ func (l Lookup) reached(older []SourcePoint) []SourcePoint {
 }
 
 // again puts before the choice what the job has given up and may take again: of as many complete points before the newest that it has
-// held, or takes, as Backfill says. Of mode immediate those are left that are newer than the oldest that it has held: they come in their turn.
-func (l Lookup) again(c Choice, mode Mode, m Machine) Choice {
+// held, or takes, as Backfill says.
+func (l Lookup) again(c Choice, m Machine) Choice {
 	if l.Backfill == 0 || m.GaveUp == nil {
 		return c
 	}
@@ -264,7 +263,7 @@ func (l Lookup) again(c Choice, mode Mode, m Machine) Choice {
 	}
 	var take []backup.PointID
 	for _, p := range l.reached(upToIt) {
-		if m.GaveUp(p.ID) && !m.Has(p.ID) && !takes(p) && (mode != Immediate || !p.Created.After(m.Oldest)) {
+		if m.GaveUp(p.ID) && !m.Has(p.ID) && !takes(p) {
 			take = append(take, p.ID)
 		}
 	}
