@@ -51,12 +51,12 @@ func MendLog(ctx context.Context, store storage.Store, env Environment, mirrors 
 			}
 			return m.put(ctx, lost)
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
 		if failed == nil || !errors.Is(err, errNotBound) {
 			failed = err
 		}
+	}
+	if ctx.Err() != nil { // nobody has looked through all copies
+		return nil, ctx.Err()
 	}
 	if failed == nil {
 		failed = fmt.Errorf("%w: no copy of %s was found that is whole", ErrCorrupt, format.DescriptionName)
@@ -167,7 +167,9 @@ func (m *mender) find(ctx context.Context, n uint64, want format.ID) (payload co
 
 func (m *mender) read(ctx context.Context, from storage.Store, n uint64) (raw []byte, payload commitlog.Payload, link format.ID, head commitlog.Head, err error) {
 	if raw, err = m.fetch(ctx, from, commitlog.EntryName(n), commitlog.MaxSize); err == nil {
-		payload, link, head, err = commitlog.Decode(m.hasher, n, raw)
+		if payload, link, head, err = commitlog.Decode(m.hasher, n, raw); err != nil {
+			err = fmt.Errorf("%s in %s: %w", commitlog.EntryName(n), from.Location(), err)
+		}
 	}
 	return raw, payload, link, head, err
 }

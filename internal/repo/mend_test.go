@@ -1,6 +1,7 @@
 package repo_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -92,6 +93,48 @@ func TestMirrorThatDoesNotAnswer(t *testing.T) {
 	})
 	if _, err := repo.MendLog(t.Context(), store, repo.Environment{}, []storage.Store{mirror}); !errors.Is(err, unplugged) {
 		t.Errorf("the end cannot be read: %v", err)
+	}
+}
+
+// Who ends a search is told that, not that nothing was found; and what is read wrong is named, with where it lies.
+func TestMendLogTellsWhatEndedIt(t *testing.T) {
+	original, mirror, _ := twoCopies(t, repo.Options{})
+	for calls := 1; ; calls++ {
+		store, searched, ended := original.Clone(), mirror.Clone(), 0
+		tamper(t, store, original.Names("log/")[1], func([]byte) []byte { return nil })
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, s := range []*memory.Store{store, searched} {
+			s.SetFault(func(memory.Op, string) error {
+				if ended++; ended >= calls {
+					cancel()
+					return ctx.Err()
+				}
+				return nil
+			})
+		}
+		_, err := repo.MendLog(ctx, store, repo.Environment{}, []storage.Store{searched})
+		cancel()
+		if ended < calls {
+			break
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("ended at call %d: %v", calls, err)
+		}
+	}
+	name, read := original.Names("log/")[1], 0
+	store := original.Clone()
+	tamper(t, store, name, func([]byte) []byte { return nil })
+	mirror.SetSpoil(func(of string, content []byte) {
+		if of != name {
+			return
+		}
+		if read++; read == 2 { // when it is to be put back
+			content[len(content)-1] ^= 1
+		}
+	})
+	_, err := repo.MendLog(t.Context(), store, repo.Environment{}, []storage.Store{named{mirror, "sftp://far"}})
+	if !errors.Is(err, repo.ErrCorrupt) || !strings.Contains(err.Error(), name+" in sftp://far") {
+		t.Errorf("read wrong from the mirror: %v", err)
 	}
 }
 
