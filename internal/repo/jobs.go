@@ -72,8 +72,8 @@ func (r *Repository) WriteJob(ctx context.Context, record JobRecord) error {
 }
 
 // Jobs returns the records of all jobs, or of those of the names given, sorted by name, and what was not read: for
-// each file that cannot be read why, and that there are more files than the 10000 that are read, if so. The error is that of
-// the storage.
+// each file that cannot be read why, also where its newer one is not listed yet, and that there are more files than the 10000 that are
+// read, if so. The error is that of the storage.
 func (r *Repository) Jobs(ctx context.Context, names ...string) (records []JobRecord, unreadable []error, err error) {
 	if r.locked != nil {
 		return nil, nil, r.locked
@@ -85,31 +85,62 @@ func (r *Repository) Jobs(ctx context.Context, names ...string) (records []JobRe
 			prefixes = append(prefixes, r.jobPrefix(name))
 		}
 	}
-	files, more, err := r.jobFiles(ctx, prefixes...)
+	read, err := r.readJobs(ctx, prefixes)
+	if err == nil && len(read.replaced) > 0 { // meanwhile, or the listing is behind
+		read, err = r.readJobs(ctx, prefixes)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	newest := map[string]JobRecord{}
-	for _, name := range files {
-		record, err := r.readJob(ctx, name)
-		switch there, seen := newest[record.Job]; {
-		case errors.Is(err, storage.ErrNotExist): // a newer one took its place meanwhile
-		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
-		case err != nil:
-			unreadable = append(unreadable, fmt.Errorf("%s: %w", name, err))
-		case !seen || record.Time.After(there.Time):
-			newest[record.Job] = record
-		}
+	unreadable = read.unreadable
+	for _, name := range read.replaced {
+		unreadable = append(unreadable, fmt.Errorf("%s: %w: a newer record has taken its place, and listings do not show it yet: look again later", name, storage.ErrNotExist))
 	}
-	if more {
+	if read.more {
 		unreadable = append(unreadable, fmt.Errorf("%s has more than %d files of jobs: the others were not read, and may have newer records", jobsFolder, maxJobFiles))
 	}
-	for _, record := range newest {
+	for _, record := range read.newest {
 		records = append(records, record)
 	}
 	slices.SortFunc(records, func(a, b JobRecord) int { return strings.Compare(a.Job, b.Job) })
 	return records, unreadable, nil
+}
+
+// readRecords is what the files of jobs hold.
+type readRecords struct {
+	newest     map[string]JobRecord
+	unreadable []error
+	// replaced are listed files that are gone, of jobs of which no other is listed.
+	replaced []string
+	// more is true if there are files beyond the bound.
+	more bool
+}
+
+func (r *Repository) readJobs(ctx context.Context, prefixes []string) (readRecords, error) {
+	read := readRecords{newest: map[string]JobRecord{}}
+	files, more, err := r.jobFiles(ctx, prefixes...)
+	if err != nil {
+		return read, err
+	}
+	read.more = more
+	there := map[string]bool{}
+	for _, name := range files {
+		record, err := r.readJob(ctx, name)
+		before, seen := read.newest[record.Job]
+		there[name[:jobPrefixSize]] = there[name[:jobPrefixSize]] || !errors.Is(err, storage.ErrNotExist)
+		switch {
+		case errors.Is(err, storage.ErrNotExist):
+			read.replaced = append(read.replaced, name)
+		case ctx.Err() != nil:
+			return read, ctx.Err()
+		case err != nil:
+			read.unreadable = append(read.unreadable, fmt.Errorf("%s: %w", name, err))
+		case !seen || record.Time.After(before.Time):
+			read.newest[record.Job] = record
+		}
+	}
+	read.replaced = slices.DeleteFunc(read.replaced, func(name string) bool { return there[name[:jobPrefixSize]] })
+	return read, nil
 }
 
 // jobPrefix is what the names of a job's files begin with.

@@ -58,6 +58,42 @@ func TestJobRecords(t *testing.T) {
 	}
 }
 
+// A listing that shows the record before and not the one that took its place does not make a job one without a record: it is looked at
+// once more, and what it hides is told.
+func TestJobRecordThatIsNotListedYet(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, w := range []repo.JobRecord{record("offsite", "old"), record("weekly", "other")} {
+		if err := r.WriteJob(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store.SetListingLag(-1)
+	if err := r.WriteJob(t.Context(), record("offsite", "new")); err != nil {
+		t.Fatal(err)
+	}
+	records, unreadable, err := r.Jobs(t.Context())
+	if err != nil || len(records) != 1 || records[0].Job != "weekly" || len(unreadable) != 1 || !errors.Is(unreadable[0], storage.ErrNotExist) {
+		t.Errorf("not listed yet: %+v, %v, %v", records, unreadable, err)
+	}
+	if _, unreadable, err := r.Jobs(t.Context(), "weekly"); err != nil || len(unreadable) > 0 {
+		t.Errorf("another job's: %v, %v", unreadable, err)
+	}
+	settled := false
+	store.SetFault(func(op memory.Op, _ string) error {
+		if op == memory.OpOpen && !settled { // between the listing and the reading
+			settled = true
+			store.Settle()
+		}
+		return nil
+	})
+	records, unreadable, err = r.Jobs(t.Context(), "offsite")
+	if err != nil || len(unreadable) > 0 || len(records) != 1 || records[0].Document != "new" {
+		t.Errorf("replaced while it was read: %+v, %v, %v", records, unreadable, err)
+	}
+}
+
 // Each byte that changes is found; in an encrypted repository nothing of it can be read without the key, put in another
 // repository, or made by somebody else.
 func TestJobRecordIsProven(t *testing.T) {
