@@ -9,6 +9,7 @@
 //   - Full: [Store.SetSpace] says how many bytes still fit.
 //   - Stale listings: changes show in listings only some calls later, or when the test says so ([Store.SetListingLag]).
 //   - Deleted while it is read: gone at once, as in a bucket, and not kept for who has it open ([Store.SetReadByName]).
+//   - Locks: [Store.Locking] can keep objects from being deleted.
 //   - Latency: [Store.SetLatency]; it uses timers only, so that time costs nothing in a testing/synctest bubble.
 //   - Counts: calls and bytes by operation and by kind of object ([Store.Calls], [Store.Bytes]).
 //
@@ -57,6 +58,8 @@ var _ storage.Store = (*Store)(nil)
 type object struct {
 	content  []byte
 	modified time.Time
+	// locked is until when it can be neither deleted nor replaced.
+	locked time.Time
 }
 
 func (o object) info(name string) storage.Info {
@@ -143,6 +146,10 @@ func (s *Store) Close() error {
 
 // Put creates an object in one call.
 func (s *Store) Put(ctx context.Context, name string, content []byte) error {
+	return s.putLocked(ctx, name, content, time.Time{})
+}
+
+func (s *Store) putLocked(ctx context.Context, name string, content []byte, locked time.Time) error {
 	return s.call(ctx, OpPut, name, len(content), func() error {
 		if _, taken := s.objects[name]; taken {
 			return exists(name)
@@ -150,7 +157,7 @@ func (s *Store) Put(ctx context.Context, name string, content []byte) error {
 		if err := s.takeSpace(name, len(content)); err != nil {
 			return err
 		}
-		s.publish(name, bytes.Clone(content))
+		s.publish(name, bytes.Clone(content), locked)
 		s.synced(name)
 		s.addBytes(OpPut, name, len(content))
 		return nil
@@ -160,12 +167,15 @@ func (s *Store) Put(ctx context.Context, name string, content []byte) error {
 // Overwrite replaces an object or creates it.
 func (s *Store) Overwrite(ctx context.Context, name string, content []byte) error {
 	return s.call(ctx, OpOverwrite, name, len(content), func() error {
+		if err := s.locked(name); err != nil {
+			return err
+		}
 		if err := s.takeSpace(name, len(content)); err != nil {
 			return err
 		}
 		s.giveSpace(len(s.objects[name].content))
 		s.unsynced(name)
-		s.publish(name, bytes.Clone(content))
+		s.publish(name, bytes.Clone(content), time.Time{})
 		s.addBytes(OpOverwrite, name, len(content))
 		return nil
 	})
@@ -208,6 +218,9 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		o, ok := s.objects[name]
 		if !ok {
 			return nil
+		}
+		if err := s.locked(name); err != nil {
+			return err
 		}
 		s.giveSpace(len(o.content))
 		s.unsynced(name)
@@ -261,8 +274,8 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 }
 
 // publish puts an object under its name. The lock is held.
-func (s *Store) publish(name string, content []byte) {
-	o := object{content: content, modified: s.script.now()}
+func (s *Store) publish(name string, content []byte, locked time.Time) {
+	o := object{content: content, modified: s.script.now(), locked: locked}
 	s.objects[name] = o
 	s.show(change{info: o.info(name)})
 }
@@ -314,6 +327,14 @@ func (r *reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
+	return nil
+}
+
+// locked says so of an object that is, by the storage's clock. The lock of the store is held.
+func (s *Store) locked(name string) error {
+	if until := s.objects[name].locked; until.After(s.script.now()) {
+		return &storage.LockedError{Name: name, Until: until}
+	}
 	return nil
 }
 

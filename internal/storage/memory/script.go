@@ -25,6 +25,7 @@ const (
 	OpList      Op = "list"
 	OpDelete    Op = "delete"
 	OpSync      Op = "sync deletes"
+	OpLock      Op = "lock"
 )
 
 // Fault decides whether a call fails: with the error that it returns. name is the object's, for OpList the prefix, for OpSync the folder. It

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"ferry/internal/storage"
 )
@@ -20,15 +21,21 @@ type writer struct {
 	// taken is how much of the store's space the content has.
 	taken  int
 	failed error
+	// until says when the lock of an object that is committed now ends
+	until func(name string) time.Time
 }
 
 // Create begins an object. Writes fail once ctx is cancelled.
 func (s *Store) Create(ctx context.Context, name string) (storage.Writer, error) {
+	return s.create(ctx, name, func(string) time.Time { return time.Time{} })
+}
+
+func (s *Store) create(ctx context.Context, name string, until func(string) time.Time) (storage.Writer, error) {
 	err := s.call(ctx, OpCreate, name, 0, func() error { return nil })
 	if err != nil {
 		return nil, err
 	}
-	return &writer{store: s, ctx: ctx, name: name}, nil
+	return &writer{store: s, ctx: ctx, name: name, until: until}, nil
 }
 
 // Write takes p, or as much of it as there is space for. After an error the object cannot be committed.
@@ -61,12 +68,12 @@ func (w *writer) Commit(ctx context.Context) error {
 	if w.failed != nil {
 		return w.failed
 	}
-	s := w.store
+	s, locked := w.store, w.until(w.name)
 	return s.call(ctx, OpCommit, w.name, 0, func() error {
 		if _, taken := s.objects[w.name]; taken {
 			return exists(w.name)
 		}
-		s.publish(w.name, slices.Clip(w.content))
+		s.publish(w.name, slices.Clip(w.content), locked)
 		s.synced(w.name)
 		w.taken = 0
 		return nil
