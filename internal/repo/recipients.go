@@ -175,6 +175,9 @@ func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
 	if err := r.mustHaveRing(); err != nil {
 		return Key{}, err
 	}
+	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated: whose the new key files are is not known before
+		return Key{}, err
+	}
 	list, leftovers, err := r.recipients(ctx)
 	if err != nil {
 		return Key{}, err
