@@ -84,7 +84,8 @@ type model struct {
 	// paused is a copy that has begun, and whose process does nothing for however long.
 	paused *pausedCopy
 	// lag is how many calls later listings show a change, -1 for never until the process ends.
-	lag int
+	lag  int
+	keys modelKeys
 	// due makes what waits for a full pack be written down at once.
 	due bool
 	// donor, if not nil, is from before something was damaged that is not healed; damaged are the points that could not be read since.
@@ -99,6 +100,9 @@ func runModel(t *rapid.T, base *memory.Store) {
 	m := &model{
 		store: base.Clone(), last: map[string]*sourcetest.Point{}, state: map[backup.PointID]known{},
 		holds: map[backup.PointID][]*repo.Hold{}, unclaimed: map[backup.PointID]bool{},
+	}
+	if len(base.Names("keys/")) > 0 {
+		m.keys.of = map[int]known{0: present}
 	}
 	m.set(at(12))
 	if rapid.IntRange(0, 9).Draw(t, "with caches") == 0 {
@@ -127,8 +131,14 @@ func runModel(t *rapid.T, base *memory.Store) {
 		"heal crashes":    m.healCrashes,
 		"rot":             m.rot,
 		"mend":            m.mend,
-		"rotate":          m.rotate,
-		"rotate crashes":  m.crashing(m.rotating),
+		"rotate":          m.whole(m.rotating),
+		"rotate crashes":  m.rotationCrashes(m.rotating),
+		"drop":            m.whole(m.dropping),
+		"drop crashes":    m.rotationCrashes(m.dropping),
+		"add key":         m.whole(m.addingKey),
+		"add crashes":     m.crashing(m.addingKey),
+		"remove key":      m.whole(m.removingKey),
+		"remove crashes":  m.crashing(m.removingKey),
 
 		"hold":            m.hold,
 		"pause":           m.pause,
@@ -152,9 +162,10 @@ func runModel(t *rapid.T, base *memory.Store) {
 func (m *model) open(t *rapid.T) {
 	m.store.SetClock(m.now)
 	m.store.SetListingLag(m.lag)
+	m.drawKeys(t)
 	for i := range m.processes {
 		r, err := repo.Open(context.Background(), m.store, repo.Environment{
-			CacheDir: m.caches[i], Keys: identities{testIdentity()}, Now: m.now,
+			CacheDir: m.caches[i], Keys: m.keyOf(i), Now: m.now,
 		})
 		if err != nil {
 			t.Fatalf("open: %v", err)
@@ -235,6 +246,7 @@ func (m *model) check(t *rapid.T) {
 	if err := r.Refresh(ctx); err != nil {
 		t.Fatalf("refresh: %v", err)
 	}
+	m.checkKeys(t)
 	var there []*sourcetest.Point
 	for _, p := range m.tried {
 		id := p.ID()

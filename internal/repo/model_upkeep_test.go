@@ -38,25 +38,6 @@ func (m *model) compacting(t *rapid.T) (step func(*repo.Repository) error, ackno
 	}, func() {}
 }
 
-// rotate makes a new data key.
-func (m *model) rotate(t *rapid.T) {
-	step, _ := m.rotating(t)
-	if err := step(m.process(t)); err != nil {
-		t.Fatalf("rotate: %v", err)
-	}
-}
-
-// rotating is one to be interrupted. Nobody loses access.
-func (m *model) rotating(t *rapid.T) (step func(*repo.Repository) error, acknowledged func()) {
-	if m.processes[0].KeyGeneration() == 0 {
-		t.Skip("it is not encrypted")
-	}
-	return func(r *repo.Repository) error {
-		_, err := r.RotateKeys(context.Background(), repo.RotateOptions{})
-		return err
-	}, func() {}
-}
-
 // heal stores again what a flipped bit in a pack spoilt, or what was in a pack that is lost, from parity or from a clone that
 // was made before.
 func (m *model) heal(t *rapid.T) {
@@ -154,11 +135,9 @@ func (m *model) spoilBy(t *rapid.T, lost bool) (donor *repo.Repository) {
 		t.Skip("there is nothing to spoil")
 	}
 	m.doubtful = true
-	donor, err := repo.Open(ctx, m.store.Clone(), repo.Environment{Keys: identities{testIdentity()}, Now: m.now})
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
+	donor = m.openedAsBefore(t, m.store.Clone())
 	name := rapid.SampledFrom(packs).Draw(t, "pack")
+	var err error
 	if lost {
 		err = m.store.Delete(ctx, name)
 	} else {
