@@ -105,7 +105,8 @@ func (r Retention) zone() *time.Location {
 // source that has stopped loses nothing to the calendar.
 //
 //  1. Slots: a slot takes the first good point in it, unless that was decided when points were stored.
-//  2. Short term: the newest N; the days before the newest; whatever lies between what these keep and is not good.
+//  2. Short term: the newest N; the days before the newest; whatever is as young as what these keep, or as the newest good point, and is
+//     not good.
 //  3. Long term: of each tier the newest filled slots.
 //  4. The newest good point stays whatever the rules say, and everything does while a point is dated in the future.
 func (r Retention) Decide(points []Candidate, now time.Time) []Verdict {
@@ -165,7 +166,7 @@ func (r Retention) keepAll(verdicts []Verdict, reason string) {
 	}
 }
 
-// shortTerm keeps by number and by days.
+// shortTerm keeps by number and by days, and what is not good and as young as anything that is kept so or as the newest good point.
 func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(int, string)) {
 	oldest := points[good[0]].Created // that is kept short term
 	note := func(i int, reason string) {
@@ -190,9 +191,6 @@ func (r Retention) shortTerm(points []Candidate, order, good []int, keep func(in
 				note(i, newestOf(n, leastByDays)+", which a rule by days keeps at least")
 			}
 		}
-	}
-	if r.Points == 0 && r.Days == 0 {
-		return
 	}
 	if len(good) < r.Points || r.Days > 0 && len(good) < leastByDays {
 		oldest = time.Time{} // the rule reaches farther back than there is anything that counts

@@ -90,6 +90,7 @@ func TestRetention(t *testing.T) {
 		{"the first point fills every open slot", Retention{Points: 1, Tiers: tiers(1, 1, 1, 1)}, on("2026-11-18", "2026-11-19", "2026-11-20"), "26-11-18 26-11-20"},
 		// 23rd and 24th are bad: the newest two good are 21 and 22; the bad ones are younger and stay.
 		{"damaged points do not count", Retention{Points: 2}, damaged, "26-11-21 26-11-22 26-11-23 26-11-24"},
+		{"damaged points younger than the newest good one stay by any rules", Retention{Tiers: tiers(1, 0, 0, 0)}, bad(on("2026-11-18", "2026-11-23", "2026-11-24", "2026-11-25"), 0, 2, 3), "26-11-23 26-11-24 26-11-25"},
 		{"no good point", Retention{Points: 1}, []Candidate{{Created: clock}, {Created: clock.Add(-time.Hour)}}, "26-11-25 26-11-25"},
 		{"dated a month ahead", Retention{Points: 1}, append(everyDay(3, "2026-11-24"), on("2026-12-24")...), "26-11-22 26-11-23 26-11-24 26-12-24"},
 		{"dated half a day ahead", Retention{Points: 1}, on("2026-11-24", "2026-11-26"), "26-11-26"},
@@ -322,9 +323,6 @@ func wanted(r Retention, points []Candidate, i int) bool {
 		return points[k].Good && (younger(k) < r.Points || inDays)
 	}
 	if !p.Good {
-		if r.Points == 0 && r.Days == 0 {
-			return false
-		}
 		good := 0
 		for _, other := range points {
 			if other.Good {
