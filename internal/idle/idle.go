@@ -54,6 +54,9 @@ func ioprio(thread int) int {
 }
 
 func setIOPrio(thread, class int) {
+	if class>>13 == 0 { // none was set. Kernels before 5.18 say so with a priority all the same, and none of them takes that back
+		class = 0
+	}
 	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioProcess, uintptr(thread), uintptr(class))
 }
 

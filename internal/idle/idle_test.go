@@ -29,6 +29,19 @@ func TestCallsGiveWayWhileTheyLast(t *testing.T) {
 	}
 }
 
+// Of a thread whose class was never set, kernels before 5.18 say that it has none, with the priority 4; they refuse to set that.
+func TestThreadsWithoutClassGetThatBack(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	was := ioprio(0)
+	defer setIOPrio(0, was)
+	setIOPrio(0, ioprioIdle)
+	setIOPrio(0, 4)
+	if class := ioprio(0); class>>13 == ioprioIdle>>13 {
+		t.Errorf("it has %#x still", class)
+	}
+}
+
 func TestTheProcessGivesWay(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root gets the priority back")
