@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -38,7 +40,14 @@ The server looks at its job; with -f FILE this command does.`,
 	return command
 }
 
+// lookingGarbage is how much garbage the collector lets grow while a job is looked at, in hundredths of what is in use: all points of its
+// sources and its target. Twice as much saves a twentieth of the time, and takes a fourth more memory.
+const lookingGarbage = 50
+
 func (a *app) jobExplain(ctx context.Context, file string, names []string) error {
+	if os.Getenv("GOGC") == "" { // else an administrator has said it
+		defer debug.SetGCPercent(debug.SetGCPercent(lookingGarbage))
+	}
 	chosen, err := a.readJob(file, names)
 	if err != nil {
 		return err

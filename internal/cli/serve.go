@@ -84,7 +84,7 @@ the folders that --allow names instead. Repositories may lie anywhere, unless
 }
 
 // serverMemory is what the garbage collector keeps the server within, in bytes, as long as it can: docs/server.md says what for.
-const serverMemory = 232 << 20
+const serverMemory = 200 << 20
 
 // serve runs the server until ctx ends.
 func (a *app) serve(ctx context.Context, f serveFlags) error {
