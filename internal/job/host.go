@@ -47,6 +47,8 @@ type Host struct {
 	// Ran are scripts that a process has run for this session before it went. They are not run again.
 	Ran map[PhaseName]bool
 
+	// Window is the job's window as it stands, which may be changed meanwhile; it is asked by several goroutines. nil: it is Job.Window.
+	Window func() policy.Window
 	// Locks are what the process has seen of locked points in the job's sources; nil: nothing yet.
 	Locks *Locks
 

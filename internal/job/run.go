@@ -237,7 +237,7 @@ func (r *runner) warn(format string, args ...any) {
 
 // phases runs the phases up to the script after the job. The error ends the session.
 func (r *runner) phases(ctx context.Context) error {
-	if r.Job.Window.Open(r.Now()) {
+	if open, _ := r.window(); open {
 		if err := r.before(ctx); err != nil {
 			return err
 		}

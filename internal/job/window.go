@@ -6,23 +6,49 @@ import (
 	"time"
 
 	"ferry/internal/answer"
+	"ferry/internal/storage"
 )
 
-// window is whether data may be read from sources now, and until when that holds; zero: for ever.
+// window is whether data may be read from sources now, and until when that holds if the window is not changed; zero: for ever.
 func (r *runner) window() (open bool, until time.Time) {
-	now := r.Now()
-	until, _ = r.Job.Window.Change(now)
-	return r.Job.Window.Open(now), until
+	now, window := r.Now(), r.Job.Window
+	if r.Host.Window != nil {
+		window = r.Host.Window()
+	}
+	until, _ = window.Change(now)
+	return window.Open(now), until
 }
 
-// whileOpen is a context for what reads from sources: it ends with errWindow when the window that is open closes.
+// whileOpen is a context for what reads from sources: it ends with errWindow when the window that is open closes, or soon after it was
+// changed to one that is closed.
 func (r *runner) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
 	open, until := r.window()
-	if !open || until.IsZero() {
+	switch {
+	case !open:
+		return ctx, func() {}
+	case r.Host.Window != nil:
+		ctx, cancel := context.WithCancelCause(ctx)
+		go r.untilClosed(ctx, until, cancel)
+		return answer.Ending(ctx), func() { cancel(nil) }
+	case until.IsZero():
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, until.Sub(r.Now()), errWindow)
 	return answer.Ending(ctx), cancel
+}
+
+// untilClosed looks at the window, which is open until then, until it is closed, and says so to end.
+func (r *runner) untilClosed(ctx context.Context, until time.Time, end context.CancelCauseFunc) {
+	for open := true; open; open, until = r.window() {
+		length := lookAgain
+		if !until.IsZero() {
+			length = min(length, until.Sub(r.Now()))
+		}
+		if storage.Sleep(ctx, length) != nil {
+			return
+		}
+	}
+	end(errWindow)
 }
 
 // notListed is the doubt of a session that has not listed the sources, as far as there is something to decide without them.

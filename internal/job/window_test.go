@@ -3,10 +3,13 @@ package job_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/job"
 	"ferry/internal/policy"
+	"ferry/internal/source"
 	"ferry/internal/source/registry"
 	"ferry/internal/source/sourcetest"
 )
@@ -254,4 +258,42 @@ func TestLocksAreLookedForLessOften(t *testing.T) {
 	if looks > 12 {
 		t.Errorf("listed %d times, pauses %v", looks, l.pauses)
 	}
+}
+
+// The window is changed to one that is closed while a copy goes on: that stops, and goes on when the window is changed back.
+func TestWindowIsChangedDuringACopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		closed, err := policy.ParseWindow([]string{"12:00-13:00"}, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var window atomic.Pointer[policy.Window] // it is midnight
+		window.Store(&policy.Window{})
+		p := day("a", 1)
+		p.Objects = []sourcetest.Object{{Name: "vda", Data: make([]byte, 32<<20), Access: source.AccessOnePass}}
+		close := sync.OnceFunc(func() { window.Store(&closed) })
+		p.OnPiece = func(piece sourcetest.Piece) error {
+			if piece.Offset >= 4<<20 {
+				close()
+				time.Sleep(5 * time.Second)
+			}
+			return nil
+		}
+		_, _ = rand.NewChaCha8([32]byte{1}).Read(p.Objects[0].Data)
+		l := newLab(t, p)
+		l.onClock()
+		l.setup.Wait = 24 * time.Hour
+		l.setup.Host.Window = func() policy.Window { return *window.Load() }
+		var waits []job.Wait
+		l.setup.Host.Waits = func(wait job.Wait) {
+			if waits = append(waits, wait); wait.Kind == job.WaitWindow {
+				window.Store(&policy.Window{})
+			}
+		}
+		s := l.run(job.ResultDone)
+		l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+		if p.Opened.Load() != 2 || len(waits) != 2 || waits[0].Kind != job.WaitWindow || time.Since(s.Began) > time.Hour {
+			t.Errorf("opened %d times, waits %+v, %s", p.Opened.Load(), waits, time.Since(s.Began))
+		}
+	})
 }

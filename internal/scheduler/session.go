@@ -232,13 +232,27 @@ func (s *Scheduler) host(n *record, setup *job.Setup, schedule policy.Schedule, 
 	setup.Host = job.Host{
 		ID: strconv.FormatInt(session.ID, 10), Start: start, Interval: interval, Awaits: n.run.scheduled || !session.Boundary.IsZero(), Over: n.run.over,
 		Again: n.run.again, Locks: s.locksOf(session.Job),
-		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits,
+		PhaseEnded: n.phaseEnded, Planned: n.planned, Slots: s.slots, Waits: n.waits, Window: s.windowOf(session.Job, setup.Job.Window),
 	}
 	if n.run.takenUp {
 		setup.Host.Ran, setup.Host.Began, setup.Host.Earlier = n.ran(), session.Started, n.earlier
 	}
 	setup.Phase = n.phaseBegan
 	setup.Copy.Started, setup.Copy.Finished = n.started, n.finished
+}
+
+// windowOf is the window of a job, which is as given until resources are applied that say otherwise.
+func (s *Scheduler) windowOf(name string, window policy.Window) func() policy.Window {
+	return func() policy.Window {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.known != nil {
+			if of, there := s.known.Job(name); there {
+				window = of.Effective().Window
+			}
+		}
+		return window
+	}
 }
 
 // end ends a session in the catalog, with its tasks and its report, and asks the jobs that come after it. It may be repeated.
