@@ -141,24 +141,6 @@ func TestAddAndRemoveKeys(t *testing.T) {
 	}
 }
 
-// Whoever has the repository open since before a rotation removes no more than others: not the last key there is.
-func TestRemoveKeyAfterAnothersRotation(t *testing.T) {
-	stays, goes := newHolder(t, "stays"), newHolder(t, "goes")
-	store := encryptedFor(t, stays, goes)
-	late, rotator := openAs(t, store, stays), openAs(t, store, stays)
-	var drop []string
-	for _, key := range must(rotator.ListKeys(t.Context()))(t) {
-		if key.Label == "goes" {
-			drop = append(drop, key.ID)
-		}
-	}
-	list := must(rotator.RotateKeys(t.Context(), repo.RotateOptions{Drop: drop}))(t)
-	if _, err := late.RemoveKey(t.Context(), list[0].ID); !errors.Is(err, repo.ErrLastRecipient) {
-		t.Errorf("the last key: %v", err)
-	}
-	mustCopyAll(t, openAs(t, store, stays), threeMachines()[:1]...)
-}
-
 func TestKeyOperationsNeedTheKey(t *testing.T) {
 	h := newHolder(t, "")
 	store := encryptedFor(t, h)

@@ -123,7 +123,13 @@ func Remove(ctx context.Context, store storage.Store, file File) error {
 	if err := relist(ctx, store, without(func(other File) bool { return other == file })); err != nil {
 		return err
 	}
-	err := remove(ctx, store, file)
+	err := store.Delete(ctx, file.Path())
+	if err == nil { // before the note goes: a file that comes back without it is nobody knows whose
+		err = storage.SyncDeletes(ctx, store, Folder)
+	}
+	if err == nil {
+		err = store.Delete(ctx, file.NotePath())
+	}
 	if err != nil {
 		return errors.Join(err, relistKept(context.WithoutCancel(ctx), store, file))
 	}
