@@ -93,9 +93,11 @@ func TestSlotsOfTheFirstChoice(t *testing.T) {
 	})
 }
 
-// Compact works a tenth of the time while other jobs copy, and all of it as soon as none does, or those that have slots stand still.
+// Compact works a tenth of the time while other jobs copy, and all of it as soon as none does, or those that have slots stand still, or the
+// job's next interval waits for it.
 func TestCompactRestsWhileOtherJobsCopy(t *testing.T) {
-	r := newRunner(Setup{Host: Host{Slots: NewSlots(0)}})
+	over := make(chan struct{})
+	r := newRunner(Setup{Host: Host{Slots: NewSlots(0), Over: over}})
 	r.Job.Name = "own"
 	var rested time.Duration
 	var each func()
@@ -141,5 +143,12 @@ func TestCompactRestsWhileOtherJobsCopy(t *testing.T) {
 	if err := rest(ctx, time.Second); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the session was stopped: %v", err)
 	}
+	each = func() {
+		if rested == 2*time.Second {
+			close(over)
+		}
+	}
+	_ = rest(t.Context(), 2*time.Second)
+	_ = rest(t.Context(), 0)
 	other()
 }

@@ -337,9 +337,9 @@ const (
 	giveWayStep = time.Second
 )
 
-// giveWay has compact, which nobody waits for, work a tenth of the time while other jobs copy.
+// giveWay has compact work a tenth of the time while other jobs copy, unless the job's own next interval waits for it.
 func (r *runner) giveWay(ctx context.Context, worked time.Duration) error {
-	for rest := giveWayTimes * worked; rest > 0 && r.Host.Slots.usedByOthers(r.Job.Name); rest -= giveWayStep {
+	for rest := giveWayTimes * worked; rest > 0 && !r.isOver() && r.Host.Slots.usedByOthers(r.Job.Name); rest -= giveWayStep {
 		if err := r.Pause(ctx, min(rest, giveWayStep)); err != nil {
 			return err
 		}
