@@ -84,7 +84,7 @@ func (r *runner) situationOf(ctx context.Context, machines map[repo.Pseudonym]*b
 		Mode: r.Job.Schedule.Mode, Lookup: r.Job.Lookup, Interval: r.interval(), Now: r.Now(), Zone: r.Job.Schedule.Zone, Full: r.Full,
 		Intervals: r.intervals(), Turns: map[backup.MachineKey][]policy.Turn{},
 		Offers: r.offers, Doubt: r.doubt, Unread: r.unread(), Hidden: r.hidden, Job: r.Job.Name, Map: r.Job.Target.Map, Selected: r.selected,
-		Retention: r.rulesOf, AllRules: r.Job.Retentions(), Forgotten: r.forgotten, GaveUp: r.gaveUp, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
+		Retention: r.rulesOf, AllRules: r.Job.Retentions(), Forgotten: r.forgotten, TargetID: r.target.ID(), PurgeAfter: r.Job.PurgeAfter,
 		Pinned: r.pinned(), Stored: r.stored, Missing: map[backup.MachineKey]time.Time{}, Retired: map[backup.MachineKey]time.Time{},
 	}
 	if r.Host.Retired != nil {
@@ -159,19 +159,14 @@ func (r *runner) rules(of backup.Machine) policy.Retention {
 	return r.rulesOf(of)
 }
 
-// forgotten tells of a point that the target has given up, and why.
-func (r *runner) forgotten(id backup.PointID) (reason string, ok bool) {
-	stone, ok := r.target.Tombstone(id)
-	return stone.Reason, ok
-}
-
-// gaveUp is the claim that this job had on a point which it has given up; false if it has not.
-func (r *runner) gaveUp(id backup.PointID) (plan.Claim, bool) {
-	stone, ok := r.target.Tombstone(id)
-	if !ok || stone.Job != r.Job.Name {
-		return plan.Claim{}, false
+// forgotten tells of a point that the target has given up.
+func (r *runner) forgotten(id backup.PointID) (plan.Tombstone, bool) {
+	stone, gone := r.target.Tombstone(id)
+	told := plan.Tombstone{Reason: stone.Reason}
+	if gone && stone.Job == r.Job.Name {
+		told.Own, told.Claim = true, plan.Claim{Flags: stone.Flags, Flagged: len(stone.Flags) > 0}
 	}
-	return plan.Claim{Flags: stone.Flags, Flagged: len(stone.Flags) > 0}, true
+	return told, gone
 }
 
 // held are the target's points. One file is read for each machine; the rest is in the log.

@@ -126,8 +126,8 @@ func (r *runner) flags(p backup.Point) []string {
 			}
 		}
 	}
-	before, _ := r.gaveUp(p.ID) // what was decided then never moves
-	own := policy.Candidate{ID: p.ID, Created: p.Created, Good: true, Flags: before.Flags, Flagged: before.Flagged}
+	before, _ := r.forgotten(p.ID) // what was decided then never moves
+	own := policy.Candidate{ID: p.ID, Created: p.Created, Good: true, Flags: before.Claim.Flags, Flagged: before.Claim.Flagged}
 	verdicts := rules.Decide(append(candidates, own), r.Now())
 	own.Flags, own.Flagged = verdicts[len(candidates)].Slots, true
 	r.given[key] = append(candidates, own)

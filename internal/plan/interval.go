@@ -54,6 +54,13 @@ type Held struct {
 	Others, Holds []string
 }
 
+// Tombstone is what is known of a point that the target has given up: why, and, if it is this job that gave it up, its claim.
+type Tombstone struct {
+	Reason string
+	Own    bool
+	Claim  Claim
+}
+
 // Situation is what an interval of a job is planned from.
 type Situation struct {
 	Mode     policy.Mode
@@ -81,10 +88,8 @@ type Situation struct {
 	Selected []backup.MachineKey
 	// Retention of a machine.
 	Retention func(backup.Machine) policy.Retention
-	// Forgotten tells of points that the target had and gave up, and why; nil: none. GaveUp tells of those that this job gave up, and of
-	// the claim that it had; nil: none.
-	Forgotten func(backup.PointID) (reason string, ok bool)
-	GaveUp    func(backup.PointID) (Claim, bool)
+	// Forgotten tells of points that the target had and gave up; nil: none.
+	Forgotten func(backup.PointID) (Tombstone, bool)
 	// Pinned are points whose copy has begun and is to be finished, Stored the machines of which this interval has stored a
 	// point already.
 	Pinned map[backup.PointID]bool

@@ -85,10 +85,8 @@ func (m *machinePlanner) damaged(id backup.PointID) bool {
 // forgotten is true if the target has given the point up. What a rule removed is not, where the rules would keep it now, nor is
 // what was removed of a machine that was retired, and is back.
 func (m *machinePlanner) forgotten(p *backup.Brief) (string, bool) {
-	if m.s.Forgotten == nil {
-		return "", false
-	}
-	reason, gone := m.s.Forgotten(p.ID)
+	stone, gone := m.tombstone(p.ID)
+	reason := stone.Reason
 	_, retired := m.s.Retired[m.plan.Machine.Key]
 	if !gone || reason != policy.NoRuleKeeps && (reason != policy.Purged || retired) {
 		return reason, gone
@@ -103,10 +101,15 @@ func (m *machinePlanner) forgotten(p *backup.Brief) (string, bool) {
 
 // gaveUp is the claim that the job had on a point which it has given up; false if it has not.
 func (m *machinePlanner) gaveUp(id backup.PointID) (Claim, bool) {
-	if m.s.GaveUp == nil {
-		return Claim{}, false
+	stone, gone := m.tombstone(id)
+	return stone.Claim, gone && stone.Own
+}
+
+func (m *machinePlanner) tombstone(id backup.PointID) (Tombstone, bool) {
+	if m.s.Forgotten == nil {
+		return Tombstone{}, false
 	}
-	return m.s.GaveUp(id)
+	return m.s.Forgotten(id)
 }
 
 // coming is a point that the job is to hold. Which slots one fills that it has held before was decided then: else it could come back for

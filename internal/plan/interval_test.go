@@ -219,7 +219,8 @@ func TestForgotten(t *testing.T) {
 	all := []backup.Point{made("a", 1), made("a", 2), made("a", 3)}
 	s := backedUp(all)
 	reason := "named"
-	s.Forgotten = func(id backup.PointID) (string, bool) { return reason, id != all[2].ID }
+	own := false
+	s.Forgotten = func(id backup.PointID) (Tombstone, bool) { return Tombstone{Reason: reason, Own: own}, id != all[2].ID }
 	wantPlan(t, "named", s, "a1 forgotten, a2 forgotten, a3 copy")
 	s.Lookup.Backfill = policy.BackfillAll
 	wantPlan(t, "named, with backfill", s, "a1 forgotten, a2 forgotten, a3 copy")
@@ -229,7 +230,7 @@ func TestForgotten(t *testing.T) {
 	wantPlan(t, "the rules are as they were", s, "a1 forgotten, a2 forgotten, a3 keep")
 	s.Retention = keeping(policy.Retention{Points: 5})
 	wantPlan(t, "the rules have widened, and another job gave them up", s, "a1 older, a2 older, a3 keep")
-	s.GaveUp = func(id backup.PointID) (Claim, bool) { return Claim{}, id != all[2].ID }
+	own = true
 	p := wantPlan(t, "the rules have widened", s, "a1 copy, a2 copy, a3 keep")
 	for _, step := range p.Steps(ActionCopy) {
 		if !step.Again || !strings.Contains(step.Reasons[0], "widened") {
@@ -252,7 +253,7 @@ func TestForgotten(t *testing.T) {
 	wantPlan(t, "the rules have widened, and nothing is held", s, "a1 copy, a2 copy, a3 copy")
 	// Nothing older than what was given up is taken in its place.
 	s = backedUp(all[:2])
-	s.Forgotten = func(id backup.PointID) (string, bool) { return "named", id == all[1].ID }
+	s.Forgotten = func(id backup.PointID) (Tombstone, bool) { return Tombstone{Reason: "named"}, id == all[1].ID }
 	wantPlan(t, "the newest was given up", s, "a1 older, a2 forgotten")
 }
 
@@ -266,10 +267,9 @@ func TestWidened(t *testing.T) {
 	widened := func(offered []backup.Point) Situation {
 		s := backedUp(offered, all[11:19]...)
 		s.Lookup.Backfill = policy.BackfillAll
-		s.Forgotten = func(id backup.PointID) (string, bool) {
-			return policy.NoRuleKeeps, slices.ContainsFunc(all[:11], func(p backup.Point) bool { return p.ID == id })
+		s.Forgotten = func(id backup.PointID) (Tombstone, bool) {
+			return Tombstone{Reason: policy.NoRuleKeeps, Own: true}, slices.ContainsFunc(all[:11], func(p backup.Point) bool { return p.ID == id })
 		}
-		s.GaveUp = func(id backup.PointID) (Claim, bool) { _, gone := s.Forgotten(id); return Claim{}, gone }
 		s.Retention = keeping(policy.Retention{Days: 30})
 		return s
 	}
@@ -429,7 +429,7 @@ func TestFullTakesWhatMayBeCopied(t *testing.T) {
 	all := []backup.Point{made("a", 17), made("a", 18), made("a", 19), made("a", 20)}
 	s := backedUp(all)
 	s.Full = true
-	s.Forgotten = func(id backup.PointID) (string, bool) { return "named", id == all[3].ID }
+	s.Forgotten = func(id backup.PointID) (Tombstone, bool) { return Tombstone{Reason: "named"}, id == all[3].ID }
 	wantPlan(t, "the newest was given up", s, "a17 older, a18 older, a19 older, a20 forgotten")
 	s.Held = []Held{{Brief: brief(all[1]), Claimed: true}, {Brief: brief(all[0]), Claimed: true}}
 	wantPlan(t, "the newest that the job holds is read", s, "a17 keep, a18 copy, a19 older, a20 forgotten")
@@ -534,8 +534,10 @@ func (w *world) carryOut(t *rapid.T, p IntervalPlan) {
 func TestIntervalInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{s: backedUp(nil), held: map[backup.PointID]Held{}, gaveUp: map[backup.PointID]Claim{}}
-		w.s.GaveUp = func(id backup.PointID) (Claim, bool) { claim, gone := w.gaveUp[id]; return claim, gone }
-		w.s.Forgotten = func(id backup.PointID) (string, bool) { _, gone := w.gaveUp[id]; return policy.NoRuleKeeps, gone }
+		w.s.Forgotten = func(id backup.PointID) (Tombstone, bool) {
+			claim, gone := w.gaveUp[id]
+			return Tombstone{Reason: policy.NoRuleKeeps, Own: true, Claim: claim}, gone
+		}
 		var rules policy.Retention
 		drawRules := func() {
 			rules = policy.Retention{Points: rapid.IntRange(0, 5).Draw(t, "points"), Days: rapid.IntRange(0, 6).Draw(t, "days")}

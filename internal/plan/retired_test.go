@@ -116,7 +116,9 @@ func TestPurgedComesBack(t *testing.T) {
 	retire(&s, a, s.PurgeAfter)
 	s.Held = s.Held[1:]
 	s.Offers, s.Selected = append(s.Offers, Offer{Brief: brief(made("a", 1))}), append(s.Selected, a)
-	s.Forgotten = func(id backup.PointID) (string, bool) { return policy.Purged, id == made("a", 1).ID }
+	s.Forgotten = func(id backup.PointID) (Tombstone, bool) {
+		return Tombstone{Reason: policy.Purged}, id == made("a", 1).ID
+	}
 	wantPlan(t, "retired", s, "b20 keep, c20 keep, a1 forgotten")
 	s.Retired = nil
 	wantPlan(t, "back", s, "b20 keep, c20 keep, a1 copy")
