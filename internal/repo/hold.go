@@ -41,6 +41,9 @@ func (r *Repository) Hold(ctx context.Context, point backup.PointID, reason stri
 
 // Renew makes the hold count for another hour by the storage's clock.
 func (h *Hold) Renew(ctx context.Context) error {
+	if err := h.repo.Writable(); err != nil {
+		return err // asking for the time writes, too
+	}
 	now, err := h.repo.storageTime(ctx)
 	if err != nil {
 		return err
@@ -70,7 +73,7 @@ func (r *Repository) KeepHeld(ctx context.Context, point backup.PointID, reason 
 		return nil, ctx.Err()
 	case err != nil && !r.Has(point):
 		return nil, err
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, ErrReadOnly), errors.Is(err, ErrDiverged):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, ErrReadOnly), errors.Is(err, ErrCannotLock), errors.Is(err, ErrDiverged):
 		return func() {}, nil
 	case err != nil:
 		r.warn("the point is not held while it is read: %v", err)

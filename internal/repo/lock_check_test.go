@@ -237,8 +237,12 @@ func TestMovedWhereItCannotBeLocked(t *testing.T) {
 				t.Errorf("%s, %s: %v; %s", what, doing, err, backup.Hint(err))
 			}
 		}
+		must(r.KeepHeld(t.Context(), p.ID(), "restored"))(t)()
 		if after := len(store.Names("")); after != before {
 			t.Errorf("%s: %d files, %d before", what, after, before)
+		}
+		if told := r.Warnings(); len(told) > 0 {
+			t.Errorf("%s: %q", what, told)
 		}
 		closeRepo(t, r)
 	}

@@ -277,7 +277,7 @@ func (r *Repository) heed(file []byte) {
 	}
 }
 
-// Writable returns why the repository must not be written to, or nil: an error wrapping ErrDiverged or ErrReadOnly.
+// Writable returns why the repository must not be written to, or nil: an error wrapping ErrDiverged, ErrReadOnly or ErrCannotLock.
 func (r *Repository) Writable() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
