@@ -61,9 +61,9 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 	if err != nil {
 		return nil, err
 	}
-	if options.Elsewhere && len(opened.Points) == 0 && len(opened.Problems) > 0 {
+	if options.Elsewhere && len(opened.Points) == 0 && len(opened.Incomplete) > 0 {
 		opened.Close()
-		return nil, opened.Problems[0] // the only place there is
+		return nil, opened.Incomplete[0] // the only place there is
 	}
 	var messages []string
 	for _, problem := range opened.Problems {

@@ -64,8 +64,8 @@ func (a *app) points(ctx context.Context, location, name string, check bool) err
 		return err
 	}
 	defer opened.Close()
-	if len(opened.Points) == 0 && len(opened.Problems) > 0 && isRepository(location) && !errors.Is(opened.Problems[0], repo.ErrNeedsKey) {
-		return opened.Problems[0]
+	if len(opened.Points) == 0 && len(opened.Incomplete) > 0 && isRepository(location) && !errors.Is(opened.Incomplete[0], repo.ErrNeedsKey) {
+		return opened.Incomplete[0]
 	}
 	var checked job.CheckReport
 	if check {

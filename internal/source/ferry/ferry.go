@@ -79,6 +79,7 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 		return nil, err
 	}
 	listing.CloseWith(repository)
+	listing.Problems = append(listing.Problems, amiss(repository)...)
 	entries := repository.Entries()
 	points := make([]source.Point, 0, len(entries))
 	if repository.Locked() {
@@ -118,6 +119,22 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 	}
 	memory.found(repository, found, unread)
 	return points, repository.NeedsKey()
+}
+
+// amiss is what is wrong with a repository as a whole and keeps none of its points from being listed: a history that is not the one
+// that was seen may lack points, and whoever reads them is told as whoever writes is.
+func amiss(repository *repo.Repository) []error {
+	var problems []error
+	if diverged := repository.Diverged(); diverged != nil {
+		problems = append(problems, diverged)
+	}
+	if repository.Locked() {
+		return problems // that it needs a key is said beside its points
+	}
+	for _, warning := range repository.Warnings() {
+		problems = append(problems, fmt.Errorf("%s: %s", repository.Location(), warning))
+	}
+	return problems
 }
 
 // readUnknown reads the files of those points that are not known.
