@@ -221,6 +221,7 @@ func (l *looker) judgeFindings(j policy.Job, p past) {
 	if s := p.atTarget; s != nil && s.report.Target.Name == j.Target.Repository {
 		for _, raised := range s.report.Alarms {
 			if raised.Kind == job.AlarmDamage {
+				l.tellsDamage[j.Name] = true
 				l.alarm(critical, api.Alarm{Kind: "damage", Job: j.Name, Since: s.report.Ended, Text: raised.Text})
 			}
 		}

@@ -40,12 +40,14 @@ type looker struct {
 	// states of the jobs that were ever enabled, and the sessions that have not ended, by job.
 	states map[string]catalog.JobState
 	live   map[string]catalog.Session
-	status api.Status
+	// tellsDamage are the jobs whose own sessions have told of damage.
+	tellsDamage map[string]bool
+	status      api.Status
 }
 
 // Of says how everything stands at a time. Resources are those that hold.
 func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now time.Time, o Options) (api.Status, error) {
-	l := &looker{catalog: c, resources: resources, now: now, status: api.Status{
+	l := &looker{catalog: c, resources: resources, now: now, tellsDamage: map[string]bool{}, status: api.Status{
 		At: now.UTC(), Version: o.Version,
 		Alarms: []api.Alarm{}, Machines: []api.Copy{}, Sessions: []api.Session{}, Running: []api.Task{}, Waiting: []api.Wait{}, Jobs: []api.Job{}, Repositories: []api.Repository{},
 	}}
