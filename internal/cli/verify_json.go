@@ -10,6 +10,7 @@ import (
 type verifyJSON struct {
 	Repository    placeJSON    `json:"repository"`
 	Level         string       `json:"level"`
+	Locked        bool         `json:"locked"`
 	LogEntries    int          `json:"logEntries"`
 	Packs         int          `json:"packs"`
 	Points        int          `json:"points"`
