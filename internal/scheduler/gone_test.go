@@ -42,9 +42,11 @@ func TestNothingIsKeptOfAJobThatHasGone(t *testing.T) {
 		s.watched(*s.known, &job.Session{Job: of, Awaited: map[backup.MachineKey]bool{{}: true}})
 	}
 	must(known.Resources.Delete(ctx, "Job", "offsite", gone.Version))
+	under := *s.known
 	s.Changed()
 	_, err = s.resources(ctx)
 	must(err)
+	s.watched(under, &job.Session{Job: "offsite", Awaited: map[backup.MachineKey]bool{{}: true}}) // a session of it still ran
 	if len(s.locks) != 1 || len(s.watches) != 1 || s.locksOf("near") != locks["near"] || s.watches["near"] == nil {
 		t.Errorf("%d locks, %d watches", len(s.locks), len(s.watches))
 	}

@@ -50,6 +50,11 @@ func (s *Scheduler) watched(under policy.Resources, ended *job.Session) {
 	now := s.options.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.known != nil {
+		if _, there := s.known.Job(ended.Job); !there { // it has gone while its session ran
+			return
+		}
+	}
 	of, _ := under.Job(ended.Job)
 	periodic := of.Effective().Schedule.Mode == policy.Periodic
 	switch {
