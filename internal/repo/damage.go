@@ -77,15 +77,21 @@ func (r *Repository) NoteLost(ctx context.Context, lost []Entry) error {
 				payload.Damaged = append(payload.Damaged, commitlog.Damaged{Point: entry.ID, File: true})
 			}
 		}
+		if len(payload.Damaged) == 0 {
+			return errNothing
+		}
 		return nil
 	}
 	r.mu.Lock()
-	_ = fill(r.state)
+	err := fill(r.state)
 	r.mu.Unlock()
-	if len(payload.Damaged) == 0 {
+	if err == nil {
+		err = r.commit(ctx, payload, fill)
+	}
+	if errors.Is(err, errNothing) {
 		return nil
 	}
-	return r.commit(ctx, payload, fill)
+	return err
 }
 
 // AsFound is a point as it was found last: one of which something is known to be damaged is broken, and says what.
