@@ -57,10 +57,14 @@ func (a *app) reclaim(ctx context.Context, location string, f reclaimFlags) erro
 	if a.json {
 		described := describeReclaim(repository, f, report)
 		described.Requests = a.requests()
-		return a.printJSON(described)
+		err = a.printJSON(described)
+	} else {
+		a.printReclaim(f, report)
 	}
-	a.printReclaim(f, report)
-	return nil
+	if err == nil && len(report.Incomplete) > 0 {
+		return &exitError{code: ExitDamaged}
+	}
+	return err
 }
 
 func amountText(what repo.Amount) string {
