@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -67,23 +69,43 @@ func (a *app) repoJobs(ctx context.Context, location string, names []string) err
 	return nil
 }
 
-// printJobs prints the documents of the records as one file, if it is one that can be read again.
+// printJobs prints the documents of the records as one file, if it is one that can be read again where what they need beside
+// it is known: a job may copy what another one has copied to another target, and that one has left its description there.
 func (a *app) printJobs(records []repo.JobRecord) error {
-	var documents, names []string
+	var names, documents []string
+	needy := map[mistake]string{} // of which job a mistake is that its own document has
+	for _, record := range records {
+		names = append(names, record.Job)
+		for _, p := range problemsOfJobs(record.Document) {
+			needy[mistake{p.Path, p.Text}] = record.Job
+		}
+	}
 	for _, document := range documentsOf(records) {
 		documents = append(documents, readableLines(document))
 	}
-	for _, record := range records {
-		names = append(names, record.Job)
-	}
 	text := strings.Join(documents, "\n---\n")
-	if len(records) > 1 {
-		if _, err := policy.Parse(policy.File{Name: "the file", Content: []byte(text)}); err != nil {
-			return hinted(usage("the jobs here cannot stand in one file: %w", err), "name one of them: "+printable(strings.Join(names, ", ")))
+	var together policy.Problems
+	for _, p := range problemsOfJobs(text) {
+		if job, alone := needy[mistake{p.Path, p.Text}]; alone {
+			a.warnings([]string{fmt.Sprintf("job %s cannot be applied with what is here alone: %s: %s; ferry repo jobs prints what another target has", printable(job), p.Path, p.Text)})
+		} else {
+			together = append(together, p)
 		}
+	}
+	if len(records) > 1 && len(together) > 0 {
+		return hinted(usage("the jobs here cannot stand in one file: %w", together), "name one of them: "+printable(strings.Join(names, ", ")))
 	}
 	a.line("%s", text)
 	return nil
+}
+
+// mistake is what is wrong with a setting, wherever it stands.
+type mistake struct{ path, text string }
+
+func problemsOfJobs(text string) policy.Problems {
+	_, err := policy.Parse(policy.File{Name: "the file", Content: []byte(text)})
+	problems, _ := errors.AsType[policy.Problems](err)
+	return problems
 }
 
 // documentsOf are the documents of the records, each once: jobs share repositories.
