@@ -113,40 +113,42 @@ func TestChoose(t *testing.T) {
 		{"a source without points", backward, Periodic, "", "a", "", false, "22:00", "wait"},
 		{"of two at one time the first", backward, Periodic, "c 03:00, b 03:00", "", "", false, "22:00", "c"},
 	} {
-		m := Machine{Points: sourcePoints(t, c.points), Stored: c.stored}
-		for i := range len(c.pinned) {
-			m.Pinned = append(m.Pinned, backup.PointID{c.pinned[i]})
-		}
-		m.Has = func(id backup.PointID) bool { return strings.ContainsRune(c.held, rune(id[0])) }
-		for _, p := range m.Points {
-			if m.Has(p.ID) {
-				if m.Oldest.IsZero() || p.Created.Before(m.Oldest) {
-					m.Oldest = p.Created
-				}
-				if p.Created.After(m.Newest) {
-					m.Newest = p.Created
+		t.Run(c.what, func(t *testing.T) {
+			m := Machine{Points: sourcePoints(t, c.points), Stored: c.stored}
+			for i := range len(c.pinned) {
+				m.Pinned = append(m.Pinned, backup.PointID{c.pinned[i]})
+			}
+			m.Has = func(id backup.PointID) bool { return strings.ContainsRune(c.held, rune(id[0])) }
+			for _, p := range m.Points {
+				if m.Has(p.ID) {
+					if m.Oldest.IsZero() || p.Created.Before(m.Oldest) {
+						m.Oldest = p.Created
+					}
+					if p.Created.After(m.Newest) {
+						m.Newest = p.Created
+					}
 				}
 			}
-		}
-		if len(c.points) == 0 {
-			m.Oldest = when(t, night+"00:00", time.UTC)
-			m.Newest = m.Oldest
-		}
-		begins := when(t, night+"22:00", time.UTC)
-		now := begins.Add(2 * time.Hour)
-		if c.now != "24:00" {
-			now = when(t, night+c.now, time.UTC)
-		}
-		got := c.lookup.Choose(c.mode, m, Interval{begins, begins.Add(dayLength)}, now)
-		if shown(got) != c.want {
-			t.Errorf("%s: %q, want %q (%s)", c.what, shown(got), c.want, got.Reason)
-		}
-		if got.Reason == "" {
-			t.Errorf("%s: no reason", c.what)
-		}
-		if waits := got.Lock != (backup.PointID{}); waits != !got.Look.IsZero() || waits && !got.Look.After(now) {
-			t.Errorf("%s: looks again %s", c.what, got.Look)
-		}
+			if len(c.points) == 0 {
+				m.Oldest = when(t, night+"00:00", time.UTC)
+				m.Newest = m.Oldest
+			}
+			begins := when(t, night+"22:00", time.UTC)
+			now := begins.Add(2 * time.Hour)
+			if c.now != "24:00" {
+				now = when(t, night+c.now, time.UTC)
+			}
+			got := c.lookup.Choose(c.mode, m, Interval{begins, begins.Add(dayLength)}, now)
+			if shown(got) != c.want {
+				t.Errorf("%q, want %q (%s)", shown(got), c.want, got.Reason)
+			}
+			if got.Reason == "" {
+				t.Error("no reason")
+			}
+			if waits := got.Lock != (backup.PointID{}); waits != !got.Look.IsZero() || waits && !got.Look.After(now) {
+				t.Errorf("looks again %s", got.Look)
+			}
+		})
 	}
 }
 
@@ -175,22 +177,24 @@ func TestChooseAgain(t *testing.T) {
 		{"immediate: not what is given up without backfill", 0, Immediate, "a 01:00, b 02:00, c 03:00, d 04:00", "b", "ac", false, "d", 0},
 		{"immediate: beside every point that is newer", BackfillAll, Immediate, "a 01:00, b 02:00, c 03:00, d 04:00", "b", "ac", false, "a c d", 2},
 	} {
-		m := Machine{Points: sourcePoints(t, c.points), Stored: c.stored}
-		m.Has = func(id backup.PointID) bool { return strings.ContainsRune(c.held, rune(id[0])) }
-		m.GaveUp = func(id backup.PointID) bool { return strings.ContainsRune(c.gaveUp, rune(id[0])) }
-		for _, p := range m.Points {
-			if m.Has(p.ID) && (m.Oldest.IsZero() || p.Created.Before(m.Oldest)) {
-				m.Oldest = p.Created
+		t.Run(c.what, func(t *testing.T) {
+			m := Machine{Points: sourcePoints(t, c.points), Stored: c.stored}
+			m.Has = func(id backup.PointID) bool { return strings.ContainsRune(c.held, rune(id[0])) }
+			m.GaveUp = func(id backup.PointID) bool { return strings.ContainsRune(c.gaveUp, rune(id[0])) }
+			for _, p := range m.Points {
+				if m.Has(p.ID) && (m.Oldest.IsZero() || p.Created.Before(m.Oldest)) {
+					m.Oldest = p.Created
+				}
+				if m.Has(p.ID) && p.Created.After(m.Newest) {
+					m.Newest = p.Created
+				}
 			}
-			if m.Has(p.ID) && p.Created.After(m.Newest) {
-				m.Newest = p.Created
+			begins := when(t, night+"22:00", time.UTC)
+			got := Lookup{Backfill: c.backfill}.Choose(c.mode, m, Interval{begins, begins.Add(dayLength)}, begins)
+			if shown(got) != c.want || got.Again != c.again {
+				t.Errorf("%q, %d again, want %q, %d (%s)", shown(got), got.Again, c.want, c.again, got.Reason)
 			}
-		}
-		begins := when(t, night+"22:00", time.UTC)
-		got := Lookup{Backfill: c.backfill}.Choose(c.mode, m, Interval{begins, begins.Add(dayLength)}, begins)
-		if shown(got) != c.want || got.Again != c.again {
-			t.Errorf("%s: %q, %d again, want %q, %d (%s)", c.what, shown(got), got.Again, c.want, c.again, got.Reason)
-		}
+		})
 	}
 }
 

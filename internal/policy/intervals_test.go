@@ -65,10 +65,12 @@ func TestBoundaries(t *testing.T) {
 		{"Sundays and firsts", ScheduleText{On: []string{"sunday", "1"}, At: "03:00"}, "2026-11-01 00:00", "2026-11-21 08:00", "22 03:00, 29 03:00, 1 03:00, 6 03:00"},
 		{"the 31st of every month", ScheduleText{On: []string{"31"}}, "2026-01-01 00:00", "2028-02-01 00:00", "29 00:00, 31 00:00, 30 00:00"},
 	} {
-		s := schedule(t, c.text)
-		if got := boundaries(s, when(t, c.start, s.zone()), when(t, c.after, s.zone()), strings.Count(c.want, ",")+1); got != c.want {
-			t.Errorf("%s: %s, want %s", c.what, got, c.want)
-		}
+		t.Run(c.what, func(t *testing.T) {
+			s := schedule(t, c.text)
+			if got := boundaries(s, when(t, c.start, s.zone()), when(t, c.after, s.zone()), strings.Count(c.want, ",")+1); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
 	}
 	if at := (Schedule{Mode: Manual}).From(time.Now()).Next(time.Now()); !at.IsZero() {
 		t.Errorf("a manual job has a boundary at %s", at)
@@ -121,25 +123,27 @@ func TestDue(t *testing.T) {
 		{"after a job that stored a point", ScheduleText{After: "web"}, "2026-11-20 09:00", "", false, "2026-11-25 09:59", "2026-11-25 10:00", "begin 2026-11-25 09:59 0"},
 		{"manual", ScheduleText{Mode: "manual"}, "2026-11-20 09:00", "", false, "", "2026-11-25 10:00", "wait  0"},
 	} {
-		s := schedule(t, c.text)
-		d := s.Due(History{Start: at(c.start), Last: at(c.last), Running: c.running, Asked: at(c.asked)}, at(c.now))
-		shown := d.Look
-		if d.Action == Begin {
-			shown = d.Begins
-		}
-		got := string(d.Action) + " "
-		if !shown.IsZero() {
-			got += shown.In(berlin).Format("2006-01-02 15:04")
-		}
-		if got += " " + strconv.Itoa(d.Missed.Count); got != c.want {
-			t.Errorf("%s: %s (%s), want %s", c.what, got, d.Reason, c.want)
-		}
-		if d.Reason == "" {
-			t.Errorf("%s: no reason", c.what)
-		}
-		if again := s.Due(d.History, at(c.now)); d.Action == Begin && again.Action != Wait {
-			t.Errorf("%s: and then %s: %s", c.what, again.Action, again.Reason)
-		}
+		t.Run(c.what, func(t *testing.T) {
+			s := schedule(t, c.text)
+			d := s.Due(History{Start: at(c.start), Last: at(c.last), Running: c.running, Asked: at(c.asked)}, at(c.now))
+			shown := d.Look
+			if d.Action == Begin {
+				shown = d.Begins
+			}
+			got := string(d.Action) + " "
+			if !shown.IsZero() {
+				got += shown.In(berlin).Format("2006-01-02 15:04")
+			}
+			if got += " " + strconv.Itoa(d.Missed.Count); got != c.want {
+				t.Errorf("%s (%s), want %s", got, d.Reason, c.want)
+			}
+			if d.Reason == "" {
+				t.Error("no reason")
+			}
+			if again := s.Due(d.History, at(c.now)); d.Action == Begin && again.Action != Wait {
+				t.Errorf("and then %s: %s", again.Action, again.Reason)
+			}
+		})
 	}
 }
 

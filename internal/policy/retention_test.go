@@ -95,12 +95,14 @@ func TestRetention(t *testing.T) {
 		{"dated a month ahead", Retention{Points: 1}, append(everyDay(3, "2026-11-24"), on("2026-12-24")...), "26-11-22 26-11-23 26-11-24 26-12-24"},
 		{"dated half a day ahead", Retention{Points: 1}, on("2026-11-24", "2026-11-26"), "26-11-26"},
 	} {
-		if err := c.rules.Check(); err != nil {
-			t.Fatal(err)
-		}
-		if got := kept(c.points, c.rules.Decide(c.points, clock)); got != c.want {
-			t.Errorf("%s: kept %s, want %s", c.what, got, c.want)
-		}
+		t.Run(c.what, func(t *testing.T) {
+			if err := c.rules.Check(); err != nil {
+				t.Fatal(err)
+			}
+			if got := kept(c.points, c.rules.Decide(c.points, clock)); got != c.want {
+				t.Errorf("kept %s, want %s", got, c.want)
+			}
+		})
 	}
 }
 
