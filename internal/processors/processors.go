@@ -1,5 +1,6 @@
 // Package processors says how many processors there are for work that is shared out among them, and has more threads run Go than
-// that. A pool of one worker for each thread would hold a half more memory and do no more.
+// that. Pools of one worker for each thread hold up to twice the memory. They are no faster but for a full copy that has the machine to
+// itself, which gains four hundredths, and beside other work takes longer (docs/performance.md).
 package processors
 
 import (
