@@ -73,11 +73,12 @@ func (a *app) repoJobs(ctx context.Context, location string, names []string) err
 // it is known: a job may copy what another one has copied to another target, and that one has left its description there.
 func (a *app) printJobs(records []repo.JobRecord) error {
 	var names, documents []string
-	needy := map[mistake]string{} // of which job a mistake is that its own document has
+	needy := map[mistake][]string{} // of which jobs a mistake is that their own documents have
 	for _, record := range records {
 		names = append(names, record.Job)
 		for _, p := range problemsOfJobs(record.Document) {
-			needy[mistake{p.Path, p.Text}] = record.Job
+			own := mistake{p.Path, p.Text}
+			needy[own] = append(needy[own], record.Job)
 		}
 	}
 	for _, document := range documentsOf(records) {
@@ -86,11 +87,16 @@ func (a *app) printJobs(records []repo.JobRecord) error {
 	text := strings.Join(documents, "\n---\n")
 	var together policy.Problems
 	for _, p := range problemsOfJobs(text) {
-		if job, alone := needy[mistake{p.Path, p.Text}]; alone {
-			a.warnings([]string{fmt.Sprintf("job %s cannot be applied with what is here alone: %s: %s; ferry repo jobs prints what another target has", printable(job), p.Path, p.Text)})
-		} else {
+		own := mistake{p.Path, p.Text}
+		jobs, alone := needy[own]
+		if !alone {
 			together = append(together, p)
+			continue
 		}
+		for _, job := range jobs {
+			a.warnings([]string{fmt.Sprintf("job %s cannot be applied with what is here alone: %s: %s; ferry repo jobs prints what another target has", printable(job), p.Path, p.Text)})
+		}
+		needy[own] = nil // each was told
 	}
 	if len(records) > 1 && len(together) > 0 {
 		return hinted(usage("the jobs here cannot stand in one file: %w", together), "name one of them: "+printable(strings.Join(names, ", ")))
