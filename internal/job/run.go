@@ -7,8 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -347,24 +345,6 @@ func (r *runner) finish(ctx context.Context, err error) {
 		s.Result, s.Reason = ResultWaits, wait.Text
 	case states[TaskWaits] > 0:
 		s.Result, s.Reason = ResultWaits, fmt.Sprintf("%d of %d machines wait%s", states[TaskWaits], len(s.Tasks), s.which(TaskWaits))
-	}
-}
-
-// judge makes a task failed of which a point has failed, whatever became of the others. What failed as broken, and could be
-// copied when it was looked at again, has not failed.
-func (t *Task) judge() {
-	copied := map[string]bool{}
-	for _, p := range t.Points {
-		copied[p.Point] = copied[p.Point] || p.Outcome == OutcomeCopied
-	}
-	t.Points = slices.DeleteFunc(t.Points, func(p TaskPoint) bool { return p.Outcome == OutcomeFailed && copied[p.Point] })
-	for _, p := range t.Points {
-		if p.Outcome == OutcomeFailed {
-			t.State, t.Reason = TaskFailed, p.Error
-			if p.Error == "" {
-				t.Reason = fmt.Sprintf("the point of %s is %s: %s", p.Created.Format(time.RFC3339), p.Action, strings.Join(p.Reasons, "; "))
-			}
-		}
 	}
 }
 

@@ -330,6 +330,24 @@ func (t Task) count(is func(TaskPoint) bool) int {
 	return n
 }
 
+// judge makes a task failed of which a point has failed, whatever became of the others. What failed as broken, and could be
+// copied when it was looked at again, has not failed.
+func (t *Task) judge() {
+	copied := map[string]bool{}
+	for _, p := range t.Points {
+		copied[p.Point] = copied[p.Point] || p.Outcome == OutcomeCopied
+	}
+	t.Points = slices.DeleteFunc(t.Points, func(p TaskPoint) bool { return p.Outcome == OutcomeFailed && copied[p.Point] })
+	for _, p := range t.Points {
+		if p.Outcome == OutcomeFailed {
+			t.State, t.Reason = TaskFailed, p.Error
+			if p.Error == "" {
+				t.Reason = fmt.Sprintf("the point of %s is %s: %s", p.Created.Format(time.RFC3339), p.Action, strings.Join(p.Reasons, "; "))
+			}
+		}
+	}
+}
+
 // SourcesWait is true if none of the sources is ready.
 func (s *Session) SourcesWait() bool {
 	return len(s.Sources) > 0 && !slices.ContainsFunc(s.Sources, func(state SourceState) bool { return state.State == StateReady })
