@@ -109,14 +109,6 @@ func (l *listing) wait(ctx context.Context, others bool) error {
 	return nil
 }
 
-// isCut is an error if the listing was cut off by what ends reading too, now or in a moment.
-func (l *listing) isCut(reading context.Context) error {
-	if !l.isDone() || !l.cut {
-		return nil
-	}
-	return storage.Sleep(reading, time.Second)
-}
-
 // openSources lists the sources into the view, and says in which state each is. Those that go on are listed while ctx and the window
 // last; the view is waited for while reading does.
 func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceState, error) {
@@ -130,14 +122,12 @@ func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceSta
 		if r.listings[i] == nil {
 			r.listings[i] = r.beginListing(ctx, place)
 		}
-		l := r.listings[i]
-		if err := l.wait(reading, len(r.Sources) > 1); err != nil {
+		if err := r.listings[i].wait(reading, len(r.Sources) > 1); err != nil {
 			return nil, err
 		}
-		if err := l.isCut(reading); err != nil {
+		if err := r.takeListing(reading, i, v, states); err != nil {
 			return nil, err
 		}
-		r.takeListing(i, v, states)
 	}
 	for len(r.listings) > 0 && len(r.listings) == len(r.Sources) { // none of them answers
 		select {
@@ -146,12 +136,9 @@ func (r *runner) openSources(ctx, reading context.Context, v *view) ([]SourceSta
 			return nil, reading.Err()
 		}
 		for i := range r.Sources {
-			if l := r.listings[i]; l != nil {
-				if err := l.isCut(reading); err != nil {
-					return nil, err
-				}
+			if err := r.takeListing(reading, i, v, states); err != nil {
+				return nil, err
 			}
-			r.takeListing(i, v, states)
 		}
 	}
 	return states, reading.Err()
@@ -190,18 +177,24 @@ func (r *runner) noteCuts() {
 	}
 }
 
-// takeListing takes a listing over into the view, if it is done.
-func (r *runner) takeListing(i int, v *view, states []SourceState) {
+// takeListing takes a listing over into the view, if it is done. It is an error if what ends reading too, now or in a moment, has cut it off.
+func (r *runner) takeListing(reading context.Context, i int, v *view, states []SourceState) error {
 	l, goes := r.listings[i]
 	switch {
 	case !goes:
 	case l.isDone():
+		if l.cut {
+			if err := storage.Sleep(reading, time.Second); err != nil {
+				return err
+			}
+		}
 		v.ends = append(v.ends, l.cancel)
 		v.opened[i], states[i] = l.opened, l.state
 		delete(r.listings, i)
 	default:
 		states[i] = r.silentSince(r.Sources[i], l.silent)
 	}
+	return nil
 }
 
 // silentSince is the state of a source that does not answer.
