@@ -348,10 +348,19 @@ func (t *Task) judge() {
 	}
 }
 
-// SourcesWait is true if none of the sources is ready.
-func (s *Session) SourcesWait() bool {
-	return len(s.Sources) > 0 && !slices.ContainsFunc(s.Sources, func(state SourceState) bool { return state.State == StateReady })
+// SourcesRead counts the sources that could be read.
+func (s *Session) SourcesRead() int {
+	n := 0
+	for _, source := range s.Sources {
+		if source.State == StateReady {
+			n++
+		}
+	}
+	return n
 }
+
+// SourcesWait is true if none of the sources is ready.
+func (s *Session) SourcesWait() bool { return len(s.Sources) > 0 && s.SourcesRead() == 0 }
 
 // TargetRead is true if the session could read the target as it ended, so that it says what is verified and damaged there.
 func (s *Session) TargetRead() bool {

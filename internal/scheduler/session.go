@@ -351,17 +351,12 @@ func endState(s *job.Session) catalog.SessionState {
 func countsOf(s *job.Session, stored int, pace *pace) catalog.Counts {
 	counts := catalog.Counts{
 		"machines": int64(len(s.Tasks)), "copied": int64(stored), "claimed": int64(s.Claimed()), "failed": int64(s.Failed()), "removed": int64(s.Removed()),
-		"sources": int64(len(s.Sources)), "sourcesRead": 0, "targetRead": 0,
+		"sources": int64(len(s.Sources)), "sourcesRead": int64(s.SourcesRead()), "targetRead": 0,
 		"pointBytes": pace.bytes, "copyMilliseconds": pace.spent().Milliseconds(),
 		"alarms": int64(len(s.Alarms)), "warnings": int64(len(s.Warnings)), "damagedPoints": int64(s.Damage.Points), "damagedPlaces": int64(s.Damage.Places),
 	}
 	if s.TargetRead() {
 		counts["targetRead"] = 1
-	}
-	for _, source := range s.Sources {
-		if source.State == job.StateReady {
-			counts["sourcesRead"]++
-		}
 	}
 	for _, of := range s.Tasks {
 		for _, p := range of.Points {

@@ -143,12 +143,7 @@ func sources(names ...string) (states []job.SourceState) {
 
 // counts are those by which a job stands.
 func counts(report job.Session) catalog.Counts {
-	counts := catalog.Counts{"copied": int64(report.Copied()), "sources": int64(len(report.Sources))}
-	for _, source := range report.Sources {
-		if source.State == job.StateReady {
-			counts["sourcesRead"]++
-		}
-	}
+	counts := catalog.Counts{"copied": int64(report.Copied()), "sources": int64(len(report.Sources)), "sourcesRead": int64(report.SourcesRead())}
 	if report.TargetRead() {
 		counts["targetRead"] = 1
 	}
