@@ -290,8 +290,8 @@ func holdSession(ctx context.Context, tx *sql.Tx, lease SessionLease) (cancel Ca
 }
 
 // End ends a session. Its tasks that wait are stopped; while some run the error is ErrTasksRunning. Ending it again in the same
-// way does nothing. How many sources it looked at and could read, whether it
-// could read the target, and what it copied and claimed, are among the counts: Standing goes by them.
+// way does nothing. How many sources it looked at and could read, whether it could read the target, and what it copied and claimed, are among
+// the counts: Standing goes by them.
 func (s *Sessions) End(ctx context.Context, lease SessionLease, state SessionState, reason string, counts Counts) error {
 	if !state.ended() {
 		return fmt.Errorf("%w: a session does not end as %s", ErrInvalid, state)
