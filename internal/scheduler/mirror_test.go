@@ -1,12 +1,10 @@
 package scheduler
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
 	"ferry/internal/backup"
-	"ferry/internal/catalog"
 	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/repo"
@@ -17,33 +15,25 @@ import (
 
 // A session that has seen less of the target than another does not put what was before in place of what the mirror says.
 func TestMirrorIsNotPutBack(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	ctx := t.Context()
-	known, err := catalog.Open(ctx, filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{})
-	must(err)
-	defer known.Close()
+	known := emptyCatalog(t)
 	s := &Scheduler{catalog: known, options: Options{Now: time.Now}}
 	store := memory.New()
 	early, err := repo.Init(ctx, store, repo.Environment{}, repo.Options{BlockSize: 4096})
-	must(err)
+	must(t, err)
 	defer early.Close()
-	must(s.noteTarget(ctx, "vault", early))
+	must(t, s.noteTarget(ctx, "vault", early))
 	late, err := repo.Open(ctx, store, repo.Environment{})
-	must(err)
+	must(t, err)
 	defer late.Close()
 	from := sourcetest.Open(t, &sourcetest.Point{Machine: sourcetest.Machine("a"), Native: "a1", Created: time.Now(), Objects: []sourcetest.Object{{Name: "vda", Data: make([]byte, 8192), Access: source.AccessRandom}}})
 	defer from.Close()
 	_, err = job.Copy(ctx, from, late, plan.Plan{Steps: []plan.Step{{Point: from.Points[0].Point, Action: plan.ActionCopy}}}, job.Options{})
-	must(err)
-	must(s.noteTarget(ctx, "vault", late))
-	must(s.noteTarget(ctx, "vault", early))
+	must(t, err)
+	must(t, s.noteTarget(ctx, "vault", late))
+	must(t, s.noteTarget(ctx, "vault", early))
 	points, err := known.Mirror.All(ctx, "vault")
-	must(err)
+	must(t, err)
 	if len(points) != 1 || points[0].State != backup.StateComplete {
 		t.Errorf("the mirror has %+v", points)
 	}

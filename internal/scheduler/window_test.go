@@ -1,43 +1,21 @@
 package scheduler
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
-	"ferry/internal/catalog"
 	"ferry/internal/policy"
 )
 
 // A session goes by the window that its job has now; by the one it had where the job has gone, or is being read.
 func TestWindowFollowsTheJob(t *testing.T) {
-	ctx := t.Context()
-	known, err := catalog.Open(ctx, filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer known.Close()
-	version := int64(0)
-	put := func(kind, name, settings string) {
-		t.Helper()
-		made, err := known.Resources.Put(ctx, kind, name, "kind: "+kind+"\nname: "+name+"\n"+settings, version)
-		if err != nil {
-			t.Fatal(err)
-		}
-		version = made.Version
-	}
-	put("Repository", "pve", "location: /mnt/pve\n")
-	version = 0
-	put("Repository", "vault", "location: /mnt/vault\n")
-	version = 0
-	const settings = "source: {repositories: [pve]}\ntarget: {repository: vault}\nschedule: {every: 1h}\n"
-	put("Job", "offsite", settings)
+	known := fewResources(t)
+	was := put(t, known, "Job", "offsite", offsite, 0)
 	s := New(known, Options{Owner: "me", Now: time.Now})
 	read := func() {
 		t.Helper()
-		if _, err := s.resources(ctx); err != nil {
-			t.Fatal(err)
-		}
+		_, err := s.resources(t.Context())
+		must(t, err)
 	}
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	window := s.windowOf("offsite", policy.Window{})
@@ -49,16 +27,14 @@ func TestWindowFollowsTheJob(t *testing.T) {
 	}
 	want(true, "before resources are read")
 	read()
-	put("Job", "offsite", settings+"window: {allow: [\"20:00-06:00\"]}\n")
+	was = put(t, known, "Job", "offsite", offsite+"window: {allow: [\"20:00-06:00\"]}\n", was.Version)
 	s.Changed()
 	want(true, "before they are read again")
 	read()
 	want(false, "changed")
 	s.Changed()
 	want(false, "while they are read")
-	if err := known.Resources.Delete(ctx, "Job", "offsite", version); err != nil {
-		t.Fatal(err)
-	}
+	must(t, known.Resources.Delete(t.Context(), "Job", "offsite", was.Version))
 	read()
 	want(false, "gone")
 }
