@@ -190,12 +190,13 @@ func (r *keptReader) time() time.Time {
 
 // decodePoints puts together what encodePoints took apart.
 func decodePoints(listing *keptListing, points []byte) (*remembered, error) {
+	const least = 64 + 6 // bytes of a point
+	found := &remembered{points: make([]rememberedPoint, 0, len(points)/least)}
 	alike := make([]*likeness, len(listing.Alike))
 	for i, like := range listing.Alike {
 		alike[i] = &likeness{machine: like.Machine, point: like.Point}
+		found.size += alike[i].size() // once: points are in the order of their ids, and alternate between those of their machine
 	}
-	const least = 64 + 6 // bytes of a point
-	found := &remembered{points: make([]rememberedPoint, 0, len(points)/least), last: map[repo.Pseudonym]*likeness{}}
 	r := &keptReader{left: points, texts: listing.Texts}
 	for len(r.left) > 0 {
 		p := rememberedPoint{id: r.id(), checksum: r.id()}
@@ -211,8 +212,7 @@ func decodePoints(listing *keptListing, points []byte) (*remembered, error) {
 			return nil, fmt.Errorf("%w: points are not in their order", errKept)
 		}
 		p.like = alike[like]
-		found.take(p)
+		found.append(p)
 	}
-	found.last = nil
 	return found, r.err
 }

@@ -162,11 +162,16 @@ func (r *remembered) add(entry repo.Entry, p *backup.Point) *rememberedPoint {
 
 // take takes a point in, and counts what it takes: what it shares with the last one of its machine is counted with that.
 func (r *remembered) take(p rememberedPoint) *rememberedPoint {
-	r.size += int(unsafe.Sizeof(p)) + len(p.native) + len(p.location) + len(p.hops)*int(unsafe.Sizeof(backup.Hop{}))
 	if r.last[p.like.machine] != p.like {
 		r.last[p.like.machine] = p.like
 		r.size += p.like.size()
 	}
+	return r.append(p)
+}
+
+// append takes a point in, and counts what it takes without what it shares with others.
+func (r *remembered) append(p rememberedPoint) *rememberedPoint {
+	r.size += int(unsafe.Sizeof(p)) + len(p.native) + len(p.location) + len(p.hops)*int(unsafe.Sizeof(backup.Hop{}))
 	r.points = append(r.points, p)
 	return &r.points[len(r.points)-1]
 }
