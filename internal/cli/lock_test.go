@@ -67,7 +67,7 @@ func TestLocksOfAFolder(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("chattr", "-R", "-i", vault).Run() })
 	var out, errOut bytes.Buffer
 	if code := Main([]string{"repo", "init", vault, "--encrypt", "--new-passphrase-file", passphrase, "--lock", "host", "--lock-for", "1h"}, &out, &errOut); code != ExitDone {
-		if strings.Contains(errOut.String(), "immutable") {
+		if os.Getenv("CI") == "" && strings.Contains(errOut.String(), "immutable") { // where all that is needed must be, it fails
 			t.Skip("needs root, and a file system with the immutable attribute: ", errOut.String())
 		}
 		t.Fatal(errOut.String())
