@@ -300,15 +300,18 @@ func TestDamagedPointsOfNoJob(t *testing.T) {
 	s.wantAlarms()
 }
 
-// A job that is switched off has no session that would tell of what another one found of its points since; what it told itself is not told
-// twice.
-func TestDamagedPointsOfAJobThatIsSwitchedOff(t *testing.T) {
-	s := hourly(t)
-	s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Sources: sources("pve")})
-	bad := point(1, day(9, 21), "offsite")
-	bad.Damaged = true
-	s.mirror("vault", point(0, day(9, 21), "offsite"), bad)
-	s.wantAlarms("critical damage offsite: points of it in repository vault that cannot be restored whole: 1; ferry verify lists what is damaged, since 03-10 12:00")
-	s.ran("offsite", day(9, 23), catalog.SessionDone, job.Session{Sources: sources("pve"), Alarms: []job.Alarm{{Kind: job.AlarmDamage, Text: "one point cannot be restored whole"}}})
-	s.wantAlarms("critical damage offsite: one point cannot be restored whole, since 03-10 00:00")
+// A job that is switched off, or that a person begins, has no session soon that would tell of what another one found of its points since;
+// what it told itself is not told twice.
+func TestDamagedPointsOfAJobThatDoesNotBegin(t *testing.T) {
+	manual := newSite(t, strings.Replace(siteYAML, `{every: 1d, at: "22:00"}`, "{mode: manual}", 1))
+	manual.selects("offsite", day(9, 22), 2)
+	for _, s := range []*site{hourly(t), manual} {
+		s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Sources: sources("pve")})
+		bad := point(1, day(9, 21), "offsite")
+		bad.Damaged = true
+		s.mirror("vault", point(0, day(9, 21), "offsite"), bad)
+		s.wantAlarms("critical damage offsite: points of it in repository vault that cannot be restored whole: 1; ferry verify lists what is damaged, since 03-10 12:00")
+		s.ran("offsite", day(9, 23), catalog.SessionDone, job.Session{Sources: sources("pve"), Alarms: []job.Alarm{{Kind: job.AlarmDamage, Text: "one point cannot be restored whole"}}})
+		s.wantAlarms("critical damage offsite: one point cannot be restored whole, since 03-10 00:00")
+	}
 }

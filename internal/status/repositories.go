@@ -147,9 +147,9 @@ func (l *looker) copiesTo(repository string) (names []string) {
 	return names
 }
 
-// judgeDamage raises the alarms of damaged points in a target that none of its jobs tells of: those that are switched on tell of theirs in
-// each session. So it is with points of ferry copy, and of jobs that are switched off, were deleted or have another target now. What is
-// damaged the last session has seen.
+// judgeDamage raises the alarms of damaged points in a target whose claimants do not tell of them: jobs that begin by themselves do so in
+// each session. Others are ferry copy, and jobs that are switched off, are begun by a person, were deleted or have another target now. What
+// is damaged the last session has seen.
 func (l *looker) judgeDamage(ctx context.Context, repository string) error {
 	jobs := l.copiesTo(repository)
 	if len(jobs) == 0 {
@@ -157,7 +157,7 @@ func (l *looker) judgeDamage(ctx context.Context, repository string) error {
 	}
 	damaged, err := l.catalog.Mirror.Damaged(ctx, repository)
 	for _, name := range slices.Sorted(maps.Keys(damaged)) {
-		if tells := l.states[name].Enabled || l.tellsDamage[name]; !tells || !slices.Contains(jobs, name) {
+		if !l.tellsDamage[name] || !slices.Contains(jobs, name) {
 			l.alarm(critical, api.Alarm{Kind: "damage", Job: name, Since: l.now.UTC(), Text: fmt.Sprintf(
 				"points of it in repository %s that cannot be restored whole: %d; ferry verify lists what is damaged", repository, damaged[name])})
 		}
