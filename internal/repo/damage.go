@@ -69,8 +69,11 @@ func isLost(err error) bool { return errors.Is(err, backup.ErrDamaged) || errors
 
 // NoteLost makes the log say, as verification does, that the files of points are lost.
 func (r *Repository) NoteLost(ctx context.Context, lost []Entry) error {
+	if len(lost) == 0 {
+		return nil
+	}
 	payload := &commitlog.Payload{}
-	fill := func(state *commitlog.State) error {
+	err := r.commit(ctx, payload, func(state *commitlog.State) error {
 		payload.Damaged = nil
 		for _, entry := range lost {
 			if state.Points.Of(entry.ID) == entry && !state.Damaged[entry.ID].File { // else it was copied again, or removed, since
@@ -81,13 +84,7 @@ func (r *Repository) NoteLost(ctx context.Context, lost []Entry) error {
 			return errNothing
 		}
 		return nil
-	}
-	r.mu.Lock()
-	err := fill(r.state)
-	r.mu.Unlock()
-	if err == nil {
-		err = r.commit(ctx, payload, fill)
-	}
+	})
 	if errors.Is(err, errNothing) {
 		return nil
 	}
