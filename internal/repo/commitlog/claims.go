@@ -80,17 +80,21 @@ func (c Claims) all() []Claim {
 
 // withdraw takes a job's claim off a point.
 func (c *Claims) withdraw(id backup.PointID, job string) {
-	if set := c.setOf(id); slices.ContainsFunc(set, func(claim Claim) bool { return claim.Job == job }) {
-		c.put(id, slices.DeleteFunc(slices.Clone(set), func(claim Claim) bool { return claim.Job == job }))
+	if set := c.others(id, job); len(set) < len(c.setOf(id)) {
+		c.put(id, set)
 	}
 }
 
 // add adds a claim, in place of the one that the job has on the point.
 func (c *Claims) add(claim Claim) {
-	set := slices.DeleteFunc(slices.Clone(c.setOf(claim.Point)), func(other Claim) bool { return other.Job == claim.Job })
 	id := claim.Point
 	claim.Point = backup.PointID{}
-	c.put(id, append(set, claim))
+	c.put(id, append(c.others(id, claim.Job), claim))
+}
+
+// others are the claims of other jobs on a point.
+func (c *Claims) others(id backup.PointID, job string) []Claim {
+	return slices.DeleteFunc(slices.Clone(c.setOf(id)), func(claim Claim) bool { return claim.Job == job })
 }
 
 // put gives a point its claims, which are without the point.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo/format"
 )
 
@@ -23,8 +24,7 @@ const (
 // EncodeRemembered makes the bytes of a state to be remembered, and returns the generation of the key of its MAC.
 func EncodeRemembered(hasher *format.Hasher, s *State) (raw []byte, generation uint32, err error) {
 	rest := s.without()
-	rest.Points = slices.Clone(s.Points.others)
-	rest.Points = slices.DeleteFunc(rest.Points, func(p Point) bool { return s.Points.Of(p.ID) != p })
+	rest.Points = slices.DeleteFunc(slices.Clone(s.Points.others), func(p Point) bool { return s.Points.Of(p.ID) != p })
 	sets, claims := s.Claims.used()
 	encoded, err := json.Marshal(sets)
 	if err != nil {
@@ -100,6 +100,9 @@ func DecodeRemembered(hasher *format.Hasher, raw []byte) (*State, error) {
 		size := binary.LittleEndian.Uint32(left)
 		parts[i], left = left[4:4+size], left[4+size:]
 	}
+	if len(parts[2])%rememberedPoint > 0 || len(parts[3])%rememberedClaim > 0 {
+		return nil, fmt.Errorf("%w: points or claims that are remembered", format.ErrCorrupt)
+	}
 	payload := Payload{Packs: roomForPacks(parts[0])}
 	var sets [][]Claim
 	for i, into := range []any{&payload, &sets} {
@@ -111,10 +114,8 @@ func DecodeRemembered(hasher *format.Hasher, raw []byte) (*State, error) {
 	s := Begin(&payload, Head{N: n, Checksum: opened.link})
 	s.Points.table.reserve(len(parts[2]) / rememberedPoint)
 	for point := range slices.Chunk(parts[2], rememberedPoint) {
-		if len(point) == rememberedPoint {
-			p := readPoint(point)
-			s.Points.table.set(p.id, p)
-		}
+		p := readPoint(point)
+		s.Points.table.set(p.id, p)
 	}
 	return s, s.Claims.take(sets, parts[3])
 }
@@ -143,15 +144,11 @@ func (c *Claims) take(sets [][]Claim, claims []byte) error {
 	}
 	c.table.reserve(len(claims) / rememberedClaim)
 	for raw := range slices.Chunk(claims, rememberedClaim) {
-		var claim storedClaims
-		if copy(claim.id[:], raw); len(raw) == rememberedClaim {
-			claim.set = binary.LittleEndian.Uint32(raw[32:])
-		}
-		if len(raw) != rememberedClaim || uint64(claim.set) >= uint64(len(numbers)) {
+		id, set := backup.PointID(raw[:32]), binary.LittleEndian.Uint32(raw[32:])
+		if uint64(set) >= uint64(len(numbers)) {
 			return fmt.Errorf("%w: claims that are remembered", format.ErrCorrupt)
 		}
-		claim.set = numbers[claim.set]
-		c.table.set(claim.id, claim)
+		c.table.set(id, storedClaims{id, numbers[set]})
 	}
 	return nil
 }
