@@ -23,7 +23,7 @@ type CompactOptions struct {
 	MaxBytes int64
 	// Codec that blocks are encoded with again; CodecZstd is denser, CodecNone and CodecS2 are not.
 	Codec Codec
-	// Rest, if not nil, is called after each piece, with how long was worked since it was called last. Its error ends the run.
+	// Rest, if not nil, is called before each piece, with how long was worked since it was called last. Its error ends the run.
 	Rest func(ctx context.Context, worked time.Duration) error
 }
 
@@ -165,9 +165,6 @@ func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
 					if err := c.piece(ctx, domain, piece); err != nil {
 						return err
 					}
-					if err := c.rest(ctx); err != nil {
-						return err
-					}
 					piece, length = nil, 0
 				}
 				piece = append(piece, block)
@@ -175,9 +172,6 @@ func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
 			}
 		}
 		if err := c.piece(ctx, domain, piece); err != nil {
-			return err
-		}
-		if err := c.rest(ctx); err != nil {
 			return err
 		}
 	}
@@ -195,6 +189,9 @@ func (c *compactor) rest(ctx context.Context) error {
 
 // piece writes blocks that follow each other again, if that is worth it.
 func (c *compactor) piece(ctx context.Context, domain format.Name, blocks []Block) error {
+	if err := c.rest(ctx); err != nil {
+		return err
+	}
 	set, err := c.repo.lookup(ctx)
 	if err != nil {
 		return err
