@@ -99,9 +99,9 @@ func faults() map[string]fault {
 	}
 }
 
-// located is true if an error says where something is: in which file or folder, or of which point. A refusal need not.
+// located is true if an error says where something is: in which file or folder, or of which point. A refusal need not, nor what misses all files of keys.
 func located(err error) bool {
-	return refused(err) || slices.ContainsFunc([]string{"repository.json", "log/", "packs/", "points/", "index/", "keys/", "jobs/", "memory", "point "}, func(place string) bool {
+	return refused(err) || errors.Is(err, repo.ErrNoKeyFiles) || slices.ContainsFunc([]string{"repository.json", "log/", "packs/", "points/", "index/", "keys/", "jobs/", "point "}, func(place string) bool {
 		return strings.Contains(err.Error(), place)
 	})
 }
