@@ -21,7 +21,7 @@ type writer struct {
 	// taken is how much of the store's space the content has.
 	taken  int
 	failed error
-	// until says when the lock of an object that is committed now ends
+	// until says when the lock of an object that is committed now ends.
 	until func(name string) time.Time
 }
 
