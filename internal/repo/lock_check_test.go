@@ -75,24 +75,23 @@ func TestCheckLocksAsksAboutEveryKind(t *testing.T) {
 			judge("all is well")
 			for kind, names := range kinds {
 				name := names[0]
-				until := store.locked[name]
-				delete(store.locked, name)
+				until := store.LockOf(name)
+				store.SetLock(name, time.Time{})
 				judge(kind+" unlocked", repo.LockProblem{File: name})
-				store.locked[name] = until.Add(-24 * time.Hour)
+				store.SetLock(name, until.Add(-24*time.Hour))
 				judge(kind+" locked for less time", repo.LockProblem{File: name, Until: until.Add(-24 * time.Hour)})
-				store.locked[name] = until
+				store.SetLock(name, until)
 				if name == "repository.json" || kind == "keys" && len(names) == 1 && env.Keys != nil || kind == "checkpoints" || kind == "log" {
 					continue // it does not open, or another checkpoint is the newest
 				}
 				var kept []byte
 				tamper(t, store.Store, name, func(b []byte) []byte { kept = b; return b })
-				if err := store.Store.Delete(t.Context(), name); err != nil {
-					t.Fatal(err)
-				}
+				store.lose(t, name)
 				judge(kind+" deleted", repo.LockProblem{File: name, Missing: true})
 				if err := store.Store.Put(t.Context(), name, kept); err != nil {
 					t.Fatal(err)
 				}
+				store.SetLock(name, until)
 			}
 		}
 	}
@@ -107,18 +106,16 @@ func TestCheckLocksAsksAboutEveryKind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if first := "log/000000000001"; store.locked[first].IsZero() {
+	if first := "log/000000000001"; store.LockOf(first).IsZero() {
 		t.Errorf("%s was not locked", first)
 	} else {
-		delete(store.locked, first)
+		store.SetLock(first, time.Time{})
 	}
 	closeRepo(t, r)
 	asked(true)
 	// Not one key file is left, and no list that tells of any.
 	for _, name := range slices.Concat(store.Names("keys/"), store.Names("marks/keys-")) {
-		if err := store.Store.Delete(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
+		store.lose(t, name)
 	}
 	r = open(without)
 	defer closeRepo(t, r)
@@ -144,11 +141,9 @@ func TestCheckLocksAfterInterruptedChangesOfKeys(t *testing.T) {
 	} {
 		for calls, done := 0, false; !done; calls++ {
 			store := before.another()
-			store.Store, store.locked = before.Clone(), maps.Clone(before.locked)
-			for name := range store.locked {
-				if strings.HasPrefix(name, keyring.Folder) {
-					delete(store.locked, name) // its time has come
-				}
+			store.Store = before.Clone()
+			for _, name := range store.Names(keyring.Folder) {
+				store.SetLock(name, time.Time{}) // its time has come
 			}
 			r := must(repo.Open(t.Context(), store, env))(t)
 			store.CrashAfter(calls)

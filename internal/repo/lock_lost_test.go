@@ -46,13 +46,9 @@ func newLostFile(t *testing.T, folder string) *lostFile {
 	l.donor.Store = l.store.Clone()
 	names := l.store.Names(folder)
 	l.name = names[len(names)-1]
-	if err := l.store.Store.Delete(t.Context(), l.name); err != nil {
-		t.Fatal(err)
-	}
+	l.store.lose(t, l.name)
 	if folder == "packs/" { // else verify makes the pack again
-		if err := l.store.Store.Delete(t.Context(), "parity/"+l.name[strings.LastIndex(l.name, "/")+1:]); err != nil {
-			t.Fatal(err)
-		}
+		l.store.lose(t, "parity/"+l.name[strings.LastIndex(l.name, "/")+1:])
 	}
 	return l
 }
@@ -177,9 +173,7 @@ func TestLostLogStopsExtending(t *testing.T) {
 	for _, name := range []string{"repository.json", "log/000000000002"} {
 		l := newLostFile(t, "points/")
 		r := l.open(t, l.store)
-		if err := l.store.Store.Delete(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
+		l.store.lose(t, name)
 		l.pass(11 * 24 * time.Hour)
 		before := r.LockInfo().Until
 		_, _, err := r.ExtendLocks(t.Context())

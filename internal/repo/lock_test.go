@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,118 +22,59 @@ import (
 
 // lockStore is a store in memory that locks, and at each commit of a point judges whether what the log says is so.
 type lockStore struct {
-	*memory.Store
-	mu     *sync.Mutex
-	locked map[string]time.Time
-	// locks counts the calls of Lock, and shortened those that would have shortened one.
-	locks, shortened *int
-	until            func(name string) time.Time
+	*memory.Locking
+	// shortened counts the calls of Lock that would have shortened one.
+	shortened *atomic.Int64
 	// committing is called before an entry of the log is written.
 	committing func(name string, entry []byte)
-	now        func() time.Time
 	// lacks is the way to lock that such a store does not have.
 	lacks storage.Immutability
 }
 
 func newLockStore(now func() time.Time) *lockStore {
-	return &lockStore{Store: memory.New(), mu: &sync.Mutex{}, locked: map[string]time.Time{}, locks: new(int), shortened: new(int), now: now}
+	store := memory.New()
+	store.SetClock(now)
+	return &lockStore{Locking: store.Locking(), shortened: new(atomic.Int64)}
 }
 
 // another is the same storage as another process has it.
 func (s *lockStore) another() *lockStore {
-	return &lockStore{Store: s.Store, mu: s.mu, locked: s.locked, locks: s.locks, shortened: s.shortened, now: s.now, committing: s.committing}
+	return &lockStore{Locking: s.Store.Locking(), shortened: s.shortened, committing: s.committing}
 }
 
 func (s *lockStore) Put(ctx context.Context, name string, content []byte) error {
 	if s.committing != nil && strings.HasPrefix(name, "log/") {
 		s.committing(name, content)
 	}
-	err := s.Store.Put(ctx, name, content)
-	if err == nil {
-		s.created(name)
-	}
-	return err
+	return s.Locking.Put(ctx, name, content)
 }
-
-func (s *lockStore) created(name string) {
-	if s.until == nil {
-		return
-	}
-	if until := s.until(name); !until.IsZero() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.locked[name] = until
-	}
-}
-
-func (s *lockStore) Create(ctx context.Context, name string) (storage.Writer, error) {
-	w, err := s.Store.Create(ctx, name)
-	return &lockWriter{w, s, name}, err
-}
-
-type lockWriter struct {
-	storage.Writer
-	store *lockStore
-	name  string
-}
-
-func (w *lockWriter) Commit(ctx context.Context) error {
-	err := w.Writer.Commit(ctx)
-	if err == nil {
-		w.store.created(w.name)
-	}
-	return err
-}
-
-func (s *lockStore) CheckLock(context.Context, storage.Immutability) error { return nil }
 
 func (s *lockStore) LockNew(how storage.Immutability, until func(string) time.Time) error {
 	if how == s.lacks {
 		return &backup.Error{Offset: backup.NoOffset, Err: storage.ErrUnsuitable, Hint: "lock new ones in another way"}
 	}
-	s.until = until
-	return nil
+	return s.Locking.LockNew(how, until)
 }
 
-func (s *lockStore) Lock(_ context.Context, name string, _ storage.Immutability, until time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	*s.locks++
-	if !slices.Contains(s.Names(name), name) {
-		return fmt.Errorf("%s: %w", name, storage.ErrNotExist)
+func (s *lockStore) Lock(ctx context.Context, name string, how storage.Immutability, until time.Time) error {
+	if until.Before(s.LockOf(name)) {
+		s.shortened.Add(1)
 	}
-	if until.Before(s.locked[name]) {
-		*s.shortened++
-		return nil
-	}
-	s.locked[name] = until
-	return nil
+	return s.Locking.Lock(ctx, name, how, until)
 }
 
-func (s *lockStore) LockedUntil(_ context.Context, name string) (time.Time, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.Names(name), name) {
-		return time.Time{}, fmt.Errorf("%s: %w", name, storage.ErrNotExist)
+// lose deletes a file, locked or not.
+func (s *lockStore) lose(t testing.TB, name string) {
+	t.Helper()
+	s.SetLock(name, time.Time{})
+	if err := s.Delete(t.Context(), name); err != nil {
+		t.Fatal(err)
 	}
-	return s.locked[name], nil
-}
-
-func (s *lockStore) Delete(ctx context.Context, name string) error {
-	s.mu.Lock()
-	until := s.locked[name]
-	s.mu.Unlock()
-	if until.After(s.now()) {
-		return &storage.LockedError{Name: name, Until: until}
-	}
-	return s.Store.Delete(ctx, name)
 }
 
 // lockedFor wants everything that the state names to be locked until a time.
 func (s *lockStore) lockedFor(t testing.TB, state *commitlog.State, until time.Time) {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	names := []string{"repository.json"}
 	for n := uint64(1); n <= state.Head.N; n++ { // there is no checkpoint
 		names = append(names, commitlog.EntryName(n))
@@ -145,8 +86,8 @@ func (s *lockStore) lockedFor(t testing.TB, state *commitlog.State, until time.T
 		names = append(names, p.File())
 	}
 	for _, name := range names {
-		if s.locked[name].Before(until) {
-			t.Errorf("%s is locked until %v, want %v", name, s.locked[name], until)
+		if locked := s.LockOf(name); locked.Before(until) {
+			t.Errorf("%s is locked until %v, want %v", name, locked, until)
 		}
 	}
 }
@@ -183,10 +124,10 @@ func TestLocks(t *testing.T) {
 	store.lockedFor(t, r.State(), lock.End(now()))
 
 	// Within the generation nothing is extended.
-	before := *store.locks
+	before := store.Calls(memory.OpLock)
 	pass(time.Hour)
 	points = append(points, copyPoint(r, 2, shared))
-	if n := *store.locks - before; n != 0 {
+	if n := store.Calls(memory.OpLock) - before; n != 0 {
 		t.Errorf("%d locks were set within a generation", n)
 	}
 	store.lockedFor(t, r.State(), lock.End(now()))
@@ -268,9 +209,7 @@ func TestLocks(t *testing.T) {
 		t.Errorf("%d files, the first until %v, problems %v, %v", files, first, problems, err)
 	}
 	// What somebody unlocked is found, and locked again.
-	store.mu.Lock()
-	delete(store.locked, aPack(t, store))
-	store.mu.Unlock()
+	store.SetLock(aPack(t, store), time.Time{})
 	if _, _, problems, err := other.CheckLocks(t.Context()); err != nil || len(problems) != 1 || problems[0].File != aPack(t, store) {
 		t.Errorf("one file is unlocked: %v, %v", problems, err)
 	}
@@ -278,8 +217,8 @@ func TestLocks(t *testing.T) {
 		t.Error(err)
 	}
 	store.lockedFor(t, other.State(), lock.End(now()))
-	if *store.shortened > 0 {
-		t.Errorf("%d locks were to be shortened", *store.shortened)
+	if n := store.shortened.Load(); n > 0 {
+		t.Errorf("%d locks were to be shortened", n)
 	}
 	check(t, other, points...)
 	closeRepo(t, other)
@@ -347,7 +286,7 @@ func TestLocksAfterAnInterruptedRotation(t *testing.T) {
 	interruptRotation(t, store.Store, r, 1)
 	closeRepo(t, r)
 
-	before := store.locked[old["first"]]
+	before := store.LockOf(old["first"])
 	now = now.AddDate(0, 3, 0)
 	r = must(repo.Open(t.Context(), store, env))(t)
 	defer closeRepo(t, r)
@@ -356,11 +295,11 @@ func TestLocksAfterAnInterruptedRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{old["second"], old["second"] + ".recipient"} {
-		if store.locked[name].Before(until) {
-			t.Errorf("%s, which is needed, is locked until %v, want %v", name, store.locked[name], until)
+		if locked := store.LockOf(name); locked.Before(until) {
+			t.Errorf("%s, which is needed, is locked until %v, want %v", name, locked, until)
 		}
 	}
-	if got := store.locked[old["first"]]; !got.Equal(before) {
+	if got := store.LockOf(old["first"]); !got.Equal(before) {
 		t.Errorf("the leftover is locked until %v, was until %v", got, before)
 	}
 }

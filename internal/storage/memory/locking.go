@@ -61,6 +61,23 @@ func (l *Locking) LockedUntil(ctx context.Context, name string) (until time.Time
 	return until, err
 }
 
+// LockOf is until when an object is locked; the zero time if it is not, or not there. It is not a call.
+func (s *Store) LockOf(name string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.objects[name].locked
+}
+
+// SetLock makes an object that is there locked until a time, which may be earlier than it was, behind everybody's back. It is not a call.
+func (s *Store) SetLock(name string, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, ok := s.objects[name]; ok {
+		o.locked = until
+		s.objects[name] = o
+	}
+}
+
 // Put creates an object that is locked.
 func (l *Locking) Put(ctx context.Context, name string, content []byte) error {
 	return l.putLocked(ctx, name, content, l.newUntil(name))
