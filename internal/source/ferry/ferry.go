@@ -89,17 +89,18 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 		return points, repository.NeedsKey()
 	}
 	known := memory.recall(repository)
-	unread := 0
 	found := known
 	if !known.isAll(entries) {
 		found = &remembered{points: make([]rememberedPoint, 0, len(entries)), last: map[repo.Pseudonym]*likeness{}}
+		if known != nil {
+			found.unkept.Store(known.unkept.Load())
+		}
 	}
 	for some := range slices.Chunk(entries, readAtOnce) {
 		read, err := readUnknown(ctx, repository, some, known)
 		if err != nil {
 			return nil, err
 		}
-		unread += len(read)
 		for _, entry := range some {
 			point, is := known.point(entry)
 			switch {
@@ -112,12 +113,13 @@ func scan(ctx context.Context, listing *source.Listing, store storage.Store, env
 				continue
 			default:
 				point = found.add(entry, &read[0].Point.Point)
+				found.unkept.Add(1)
 				read = read[1:]
 			}
 			points = append(points, listed(repository, point.listed(), memory))
 		}
 	}
-	memory.found(repository, found, unread)
+	memory.found(repository, found)
 	return points, repository.NeedsKey()
 }
 

@@ -20,8 +20,8 @@ import (
 // keptHead begins such a file, and says how the rest is made: a checksum of what follows, the head in gob, and the points.
 const keptHead = "ferry listing 1\n"
 
-// keptShare is what share of the points a listing has to read for its outcome to be kept: else each new point would have all of
-// them written. What was not kept is read again by the next process.
+// keptShare is what share of the points have to be read since a listing was kept for one to be kept again: else each new point would have
+// all of them written. What was not kept is read again by the next process.
 const keptShare = 16
 
 // keptListing is the head of the file.
@@ -56,11 +56,12 @@ func (m *Memory) recall(of *repo.Repository) *remembered {
 	return readKept(of)
 }
 
-// found takes over what a listing has found, for which it has read so many points, and keeps it for the next process if that is worth it.
-func (m *Memory) found(of *repo.Repository, found *remembered, read int) {
+// found takes over what a listing has found, and keeps it for the next process if that is worth it.
+func (m *Memory) found(of *repo.Repository, found *remembered) {
 	m.keep(of.ID(), found)
-	if m != nil && m.keeps.Load() && read > len(found.points)/keptShare && found.size <= memoryLimit {
+	if m != nil && m.keeps.Load() && found.unkept.Load() > int64(len(found.points)/keptShare) && found.size <= memoryLimit {
 		writeKept(of, found)
+		found.unkept.Store(0)
 	}
 }
 

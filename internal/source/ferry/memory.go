@@ -29,13 +29,15 @@ type Memory struct {
 // alike. What a hostile repository says in its points' files has no other bound.
 const memoryLimit = 128 << 20
 
-// remembered are the points of one listing. Once it is in a memory, it does not change.
+// remembered are the points of one listing. Once it is in a memory, it does not change but for unkept.
 type remembered struct {
 	points []rememberedPoint // sorted by id once they are kept
 	// last is what the last point of each machine has in common with others; nil once they are kept.
 	last map[repo.Pseudonym]*likeness
 	// size is what they take in memory, in bytes, roughly.
 	size int
+	// unkept is how many of them were read since a listing was kept for the next process.
+	unkept atomic.Int64
 }
 
 // rememberedPoint is a point without what it shares with others of its machine.
@@ -107,7 +109,9 @@ func (m *Memory) forget(of *repo.Repository, id backup.PointID) {
 	defer m.mu.Unlock()
 	if known := m.listings[repository]; known != nil {
 		if at, there := known.find(id); there {
-			m.listings[repository] = &remembered{points: slices.Delete(slices.Clone(known.points), at, at+1), size: known.size}
+			left := &remembered{points: slices.Delete(slices.Clone(known.points), at, at+1), size: known.size}
+			left.unkept.Store(int64(len(left.points))) // nothing of it is kept any more
+			m.listings[repository] = left
 		}
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/mover"
@@ -175,8 +177,40 @@ func TestPointsAreReadOnceByAllProcesses(t *testing.T) {
 	if _, err := s.Points[0].Opener.Open(t.Context()); !errors.Is(err, backup.ErrDamaged) {
 		t.Fatalf("opened: %v", err)
 	}
+	relist(t, dir, repo.Environment{CacheDir: cache}, memory)
+	if _, err := os.Stat(kept[0]); err != nil {
+		t.Errorf("what is left is not kept: %v", err)
+	}
 	if s, _ := relist(t, dir, repo.Environment{CacheDir: cache}, process()); s.Points[0].State != backup.StateBroken {
 		t.Errorf("another process lists it as %s", s.Points[0].State)
+	}
+}
+
+// What one process reads bit by bit is kept for the next one, too, once it is a sixteenth of all.
+func TestPointsReadOneByOneAreKept(t *testing.T) {
+	dir, cache := filepath.Join(t.TempDir(), "a"), t.TempDir()
+	var points []*sourcetest.Point
+	add := func() {
+		n := len(points)
+		points = append(points, &sourcetest.Point{
+			Machine: sourcetest.Machine("web"), Native: fmt.Sprint(n), Created: time.Date(2026, 11, 1, n, 0, 0, 0, time.UTC),
+			Objects: []sourcetest.Object{{Name: "web.conf", Role: backup.RoleConfiguration, Data: []byte{byte(n)}, Access: source.AccessInline}},
+		})
+	}
+	var server ferry.Memory
+	server.Keep()
+	for range 33 {
+		add()
+	}
+	for _, want := range []int{0, 1, 2, 0} { // three points of 36 are more than a sixteenth
+		copyAll(t, sourcetest.Open(t, points...), dir, repo.Options{BlockSize: block})
+		relist(t, dir, repo.Environment{CacheDir: cache}, &server)
+		var next ferry.Memory
+		next.Keep()
+		if _, files := relist(t, dir, repo.Environment{CacheDir: cache}, &next); files != want {
+			t.Errorf("of %d points the next process opened %d files, not %d", len(points), files, want)
+		}
+		add()
 	}
 }
 
