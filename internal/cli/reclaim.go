@@ -25,7 +25,8 @@ may be interrupted: the next run goes on.
 
 What is given up now is deleted by a later run: once two runs have found that
 the grace has passed. On a full disk run it with --grace 0, twice
-(docs/reclaim.md). One runs at a time; a second one ends with exit code 6.`,
+(docs/reclaim.md). One runs at a time; a second one ends with exit code 6. Where
+something is damaged, nothing beside it is given up, and the exit code is 5.`,
 		Example: `  ferry reclaim /mnt/usb/vault --dry-run
   ferry reclaim /mnt/usb/vault
   ferry reclaim /mnt/usb/vault --max-time 2h --quiet   for cron

@@ -22,7 +22,8 @@ that a machine that has nothing but the repository can go on with the job. Secre
 are not in it, only where they are.
 
 Jobs of several machines may mean other places by one name. They cannot stand in one
-file then, and are printed one at a time.`,
+file then, and are printed one at a time. A job that copies on what a job with
+another target has copied needs that one beside it; a warning says so.`,
 		Example: "  ferry repo jobs /mnt/usb/vault > jobs.yaml\n  ferry job run --once -f jobs.yaml offsite\n  ferry repo jobs /mnt/usb/vault offsite > offsite.yaml",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
