@@ -132,13 +132,13 @@ func flag(state *commitlog.State, job string, flags map[backup.PointID][]string,
 	}
 }
 
-// holdTime is the storage's time, which is asked for only if there are holds to compare with it.
+// holdTime is the storage's time, which is asked for only if there are holds to compare with it, and it may be written to.
 func (r *Repository) holdTime(ctx context.Context) (time.Time, error) {
 	r.mu.Lock()
-	any := len(r.state.Holds) > 0
+	any, err := len(r.state.Holds) > 0, errors.Join(r.diverged, r.readOnly)
 	r.mu.Unlock()
-	if !any {
-		return time.Time{}, nil
+	if !any || err != nil {
+		return time.Time{}, err
 	}
 	return r.storageTime(ctx)
 }

@@ -215,11 +215,14 @@ func TestMovedWhereItCannotBeLocked(t *testing.T) {
 	p := onePoint("m", "p", content(1, 20*smallBlock))
 	r := must(repo.Open(t.Context(), store, environment))(t)
 	mustCopyAll(t, r, p)
+	if err := r.HoldForPerson(t.Context(), []backup.PointID{p.ID()}, "court", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
 	closeRepo(t, r)
 	bucket := store.another()
 	bucket.lacks = storage.Host
 	for what, moved := range map[string]storage.Store{"locks in another way": bucket, "no locks": store.Store} {
-		before := len(store.Names(""))
+		before, written := len(store.Names("")), store.Calls(memory.OpOverwrite)
 		r := must(repo.Open(t.Context(), moved, environment))(t)
 		if err := compare(t.Context(), r, p); err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -227,14 +230,17 @@ func TestMovedWhereItCannotBeLocked(t *testing.T) {
 		_, _, extendErr := r.ExtendLocks(t.Context())
 		_, _, _, checkErr := r.CheckLocks(t.Context())
 		report, copyErr := copyAll(t.Context(), r, sourcetest.Open(t, onePoint("m", "other", content(2, 20*smallBlock))))
-		for doing, err := range map[string]error{"writing": r.Writable(), "extending": extendErr, "checking": checkErr, "copying": errors.Join(copyErr, stepErrors(report))} {
+		_, forgetErr := r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: p.ID()}}, nil)
+		for doing, err := range map[string]error{
+			"writing": r.Writable(), "extending": extendErr, "checking": checkErr, "copying": errors.Join(copyErr, stepErrors(report)), "forgetting": forgetErr,
+		} {
 			if !errors.Is(err, repo.ErrCannotLock) || !errors.Is(err, storage.ErrUnsuitable) || !strings.Contains(backup.Hint(err), "ferry copy "+moved.Location()+" NEW --all --create --lock") {
 				t.Errorf("%s, %s: %v; %s", what, doing, err, backup.Hint(err))
 			}
 		}
 		must(r.KeepHeld(t.Context(), p.ID(), "restored"))(t)()
-		if after := len(store.Names("")); after != before {
-			t.Errorf("%s: %d files, %d before", what, after, before)
+		if after := len(store.Names("")); after != before || store.Calls(memory.OpOverwrite) != written {
+			t.Errorf("%s: %d files, %d before, or some were overwritten", what, after, before)
 		}
 		if told := r.Warnings(); len(told) > 0 {
 			t.Errorf("%s: %q", what, told)
