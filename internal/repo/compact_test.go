@@ -103,7 +103,7 @@ func TestCompactedPackTakenForGarbage(t *testing.T) {
 	}
 	beforeNext(store, r, func() {
 		for range 2 {
-			reclaimAsOther(t, store)
+			reclaimBeside(t, place{store: store})
 		}
 	})
 	report, err := r.Compact(t.Context(), repo.CompactOptions{Codec: repo.CodecZstd})

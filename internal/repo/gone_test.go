@@ -72,7 +72,7 @@ func TestPackGoneOnceItIsOpen(t *testing.T) {
 					once.Do(func() {
 						store.SetFault(nil)
 						for range 4 {
-							reclaimAsOther(t, store)
+							reclaimBeside(t, place{store: store})
 						}
 						gone = name
 					})

@@ -56,7 +56,7 @@ func TestReclaimBesideWritersAndReaders(t *testing.T) {
 				p.Run(&idle, func() {
 					// Not for ever: what is not named yet is garbage to them, so that copies may never come to an end.
 					for range 10 {
-						reclaimAsOther(t, store)
+						reclaimBeside(t, place{store: store})
 					}
 				})
 			}
@@ -138,20 +138,6 @@ func ingestAndForget(t *testing.T, store *memory.Store, like *sourcetest.Point, 
 		closeRepo(t, r)
 	}
 	return point
-}
-
-// reclaimAsOther reclaims in a process of its own, whoever else does.
-func reclaimAsOther(t *testing.T, store *memory.Store) {
-	r, err := openSmall(context.Background(), store, "")
-	if err != nil {
-		t.Errorf("open: %v", err)
-		return
-	}
-	defer closeRepo(t, r)
-	r.IgnoreLease()
-	if _, err := r.Reclaim(context.Background(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch}); err != nil {
-		t.Errorf("reclaim: %v", err)
-	}
 }
 
 // compactAsOther compacts in a process of its own. What it writes may be taken for garbage at once.
