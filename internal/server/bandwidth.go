@@ -65,8 +65,8 @@ func (s *Server) bandwidthOperations(described huma.API) {
 }
 
 // HoldBandwidth has the limits hold that somebody has set, or else those of the options, before the first session begins. It returns
-// what is wrong with those of the options. Those that somebody has set hold whatever is wrong, with a warning: only a server that runs
-// can be told others.
+// what is wrong with those of the options. Those that somebody has set hold also where a bucket cannot be kept to them, with a warning:
+// only a server that runs can be told others. They are an error only if they are no limits any more.
 func (s *Server) HoldBandwidth(ctx context.Context) ([]policy.Problem, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
