@@ -81,13 +81,13 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 		return r.untilOpen(phase, until), nil
 	}
 	r.transformed = false
-	looking, cancel := r.whileOpen(ctx)
+	open, cancel := r.whileOpen(ctx)
 	defer cancel()
 	began := r.Now()
-	v, err := r.lookWithin(ctx, looking)
+	v, err := r.lookWithin(ctx, open)
 	r.looked = r.Now().Sub(began)
 	switch {
-	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(looking), errWindow):
+	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(open), errWindow):
 		r.block(phase, waitFor(WaitWindow, errWindow.Error()))
 		r.noteUnlisted()
 		return whileWaiting, nil
@@ -122,13 +122,13 @@ func (r *runner) round(ctx context.Context, phase *Phase) (again, error) {
 	if made, err := r.checkRoom(ctx, todo); made || err != nil {
 		return atOnce, err
 	}
-	if open, until := r.window(); !open { // the script took that long
+	if isOpen, until := r.window(); !isOpen { // the script took that long
 		then := r.untilOpen(phase, until)
 		r.waitAll(todo, phase.Reason)
 		return then, nil
 	}
 	r.waits(Wait{})
-	then, err := r.transfer(ctx, v, todo, phase)
+	then, err := r.transfer(ctx, open, v, todo, phase)
 	return then, r.withRoom(ctx, err, todo)
 }
 
@@ -141,8 +141,8 @@ func (r *runner) untilOpen(phase *Phase, until time.Time) again {
 	return whileWaiting
 }
 
-// transfer copies points while the window is open, and says how it goes on.
-func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep, phase *Phase) (again, error) {
+// transfer copies points while open lasts, which ends with the window, and says how it goes on.
+func (r *runner) transfer(ctx, open context.Context, v *view, todo []plan.IntervalStep, phase *Phase) (again, error) {
 	// Copies leave the space that giving space back takes: else a full target would never get any again.
 	if err := r.target.Reserve(ctx); err != nil {
 		return never, err
@@ -156,8 +156,6 @@ func (r *runner) transfer(ctx context.Context, v *view, todo []plan.IntervalStep
 		machine := entry.Machine.String()
 		r.entries[machine] = append(r.entries[machine], entry)
 	}
-	open, cancel := r.whileOpen(ctx)
-	defer cancel()
 	r.stands = time.Time{}
 	copying, end := r.untilListed(open)
 	defer end()

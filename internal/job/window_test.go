@@ -20,6 +20,7 @@ import (
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
 )
 
 // nightly is a job that holds a point of each of ten days of two machines, with an interval that begins on the eleventh at noon, while
@@ -294,6 +295,45 @@ func TestWindowIsChangedDuringACopy(t *testing.T) {
 		l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
 		if p.Opened.Load() != 2 || len(waits) != 2 || waits[0].Kind != job.WaitWindow || time.Since(s.Began) > time.Hour {
 			t.Errorf("opened %d times, waits %+v, %s", p.Opened.Load(), waits, time.Since(s.Began))
+		}
+	})
+}
+
+// The window closes while the target takes its time, after everything was looked at and before the first copy: none begins until it is open
+// again.
+func TestWindowClosesJustBeforeTheCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := day("a", 1)
+		p.Objects = []sourcetest.Object{{Name: "vda", Data: make([]byte, 4<<20), Access: source.AccessOnePass}}
+		l := newLab(t, p)
+		l.onClock()
+		window := closedWindow(t)
+		l.setup.Job.Window = window
+		closes, _ := window.Change(time.Now()) // it is midnight
+		var listed atomic.Bool
+		l.setup.Sources[0].Open = func(ctx context.Context) (*registry.Source, error) {
+			listed.Store(true)
+			return l.openSource(ctx)
+		}
+		slow := sync.OnceFunc(func() { time.Sleep(time.Until(closes.Add(time.Second))) })
+		l.store.SetFault(func(op memory.Op, name string) error {
+			if op == memory.OpPut && strings.HasPrefix(name, "jobs/") && listed.Load() {
+				slow()
+			}
+			return nil
+		})
+		var pieces, early atomic.Int64
+		p.OnPiece = func(sourcetest.Piece) error {
+			if pieces.Add(1); !window.Open(time.Now()) {
+				early.Add(1)
+			}
+			return nil
+		}
+		l.setup.Wait = 24 * time.Hour
+		s := l.run(job.ResultDone)
+		l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
+		if pieces.Load() == 0 || early.Load() > 0 || !window.Open(s.Ended) || time.Since(s.Began) < 12*time.Hour {
+			t.Errorf("%d pieces were read, %d while the window was closed; it ended %s", pieces.Load(), early.Load(), s.Ended)
 		}
 	})
 }
