@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/repo/keyring"
@@ -231,9 +233,15 @@ func TestMovedWhereItCannotBeLocked(t *testing.T) {
 		_, _, _, checkErr := r.CheckLocks(t.Context())
 		report, copyErr := copyAll(t.Context(), r, sourcetest.Open(t, onePoint("m", "other", content(2, 20*smallBlock))))
 		_, forgetErr := r.Forget(t.Context(), "manual", []repo.Forgetting{{Point: p.ID()}}, nil)
-		for doing, err := range map[string]error{
+		refused := map[string]error{
 			"writing": r.Writable(), "extending": extendErr, "checking": checkErr, "copying": errors.Join(copyErr, stepErrors(report)), "forgetting": forgetErr,
-		} {
+		}
+		if encryptAll {
+			other := must(age.GenerateX25519Identity())(t)
+			_, refused["adding a key"] = r.AddKey(t.Context(), repo.KeyRecipient{To: other.Recipient(), PublicKey: other.Recipient().String()})
+			_, refused["removing a key"] = r.RemoveKey(t.Context(), must(r.ListKeys(t.Context()))(t)[0].ID)
+		}
+		for doing, err := range refused {
 			if !errors.Is(err, repo.ErrCannotLock) || !errors.Is(err, storage.ErrUnsuitable) || !strings.Contains(backup.Hint(err), "ferry copy "+moved.Location()+" NEW --all --create --lock") {
 				t.Errorf("%s, %s: %v; %s", what, doing, err, backup.Hint(err))
 			}

@@ -136,9 +136,18 @@ func (r *Repository) mustHaveRing() error {
 	return r.locked
 }
 
+// mustChangeKeys returns an error unless the ring is here, and what lies in keys/ may be written. A repository that was rolled back may still
+// be given a key.
+func (r *Repository) mustChangeKeys() error {
+	r.mu.Lock()
+	readOnly := r.readOnly
+	r.mu.Unlock()
+	return errors.Join(r.mustHaveRing(), readOnly)
+}
+
 // AddKey lets a recipient open the repository. Nothing but keys/ is written, and a list of what is there.
 func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, error) {
-	if err := r.mustHaveRing(); err != nil {
+	if err := r.mustChangeKeys(); err != nil {
 		return Key{}, err
 	}
 	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated
@@ -172,7 +181,7 @@ func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, e
 // The last key file is not removed, nor the last one that something is known of: the others may be anybody's. One that is not there
 // and that the list names is taken off it: adding it was interrupted, or somebody has deleted it.
 func (r *Repository) RemoveKey(ctx context.Context, id string) (Key, error) {
-	if err := r.mustHaveRing(); err != nil {
+	if err := r.mustChangeKeys(); err != nil {
 		return Key{}, err
 	}
 	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated: whose the new key files are is not known before
