@@ -113,9 +113,9 @@ class Bench:
         for work, served in WORKS.items():
             if not self.wants(*served):
                 continue
-            if work in OWN_DATA:
-                self.leave_image()
             try:
+                if work in OWN_DATA:
+                    self.leave_image()
                 getattr(self, "do_" + work.replace("-", "_"))(work)
             except (SystemExit, Exception) as err:  # pylint: disable=broad-exception-caught
                 say(f"{work} FAILED: {err}")
