@@ -25,12 +25,12 @@ func TestSpaceIsGivenBackByTheNextSession(t *testing.T) {
 		},
 		"killed": func(l *lab) {
 			dead := false
-			l.store.SetFault(func(op memory.Op, name string) error {
+			l.store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
 				if dead = dead || op == memory.OpOverwrite && strings.HasPrefix(name, "marks/reclaim"); dead {
 					return errors.New("nothing comes any more")
 				}
 				return nil
-			})
+			}))
 		},
 		"a wrong clock": func(l *lab) { l.store.SetClock(func() time.Time { return l.now.Add(-3 * time.Hour) }) },
 	} {

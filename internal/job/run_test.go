@@ -492,7 +492,7 @@ func TestFullTarget(t *testing.T) {
 	if s.Target.State != job.StateFull || s.Target.Reason == "" || s.Copied() != 0 {
 		t.Errorf("%+v\n%s", s.Target, l.describe(s))
 	}
-	l.store.SetFault(func(op memory.Op, name string) error {
+	l.store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
 		if op == memory.OpDelete && strings.HasPrefix(name, "packs/") {
 			full = false
 		}
@@ -500,7 +500,7 @@ func TestFullTarget(t *testing.T) {
 			return storage.ErrFull
 		}
 		return nil
-	})
+	}))
 	// What reclaim gives up now makes room: the first point goes by the rules of a second job that never claimed it.
 	if _, err := l.target().Forget(t.Context(), "offsite", []repo.Forgetting{{Point: l.points[0].ID(), Reason: "a test", Tombstone: true}}, nil); err != nil {
 		t.Fatal(err)

@@ -18,12 +18,12 @@ func TestInitFailingAtEveryCall(t *testing.T) {
 	for _, fails := range []error{errInjected, memory.Applied(errInjected), memory.Applied(storage.ErrExists)} {
 		for failing := 1; ; failing++ {
 			store, calls := memory.New(), 0
-			store.SetFault(func(memory.Op, string) error {
+			store.SetFault(memory.InTurn(func(memory.Op, string) error {
 				if calls++; calls == failing {
 					return fails
 				}
 				return nil
-			})
+			}))
 			options := encryptedOptions(repo.Options{BlockSize: smallBlock})
 			r, err := repo.Init(t.Context(), store, repo.Environment{}, options)
 			store.SetFault(nil)

@@ -285,7 +285,7 @@ func TestHealingThatIsCutShortCallsNothingWhole(t *testing.T) {
 		r := must(openSmall(t.Context(), store, ""))(t)
 		d := must(openSmall(t.Context(), donor, ""))(t)
 		entries := 0
-		store.SetFault(func(op memory.Op, name string) error {
+		store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
 			writes := op == memory.OpPut || op == memory.OpCreate || op == memory.OpOverwrite
 			if writes && entries >= after {
 				return errInjected
@@ -294,7 +294,7 @@ func TestHealingThatIsCutShortCallsNothingWhole(t *testing.T) {
 				entries++ // this one is still written
 			}
 			return nil
-		})
+		}))
 		if _, err := r.Heal(t.Context(), &repo.VerifyReport{}, []*repo.Repository{d}); err == nil {
 			t.Fatalf("after %d entries: healing was not cut short", after)
 		}

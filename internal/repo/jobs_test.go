@@ -81,13 +81,13 @@ func TestJobRecordThatIsNotListedYet(t *testing.T) {
 		t.Errorf("another job's: %v, %v", unreadable, err)
 	}
 	settled := false
-	store.SetFault(func(op memory.Op, _ string) error {
+	store.SetFault(memory.InTurn(func(op memory.Op, _ string) error {
 		if op == memory.OpOpen && !settled { // between the listing and the reading
 			settled = true
 			store.Settle()
 		}
 		return nil
-	})
+	}))
 	records, unreadable, err = r.Jobs(t.Context(), "offsite")
 	if err != nil || len(unreadable) > 0 || len(records) != 1 || records[0].Document != "new" {
 		t.Errorf("replaced while it was read: %+v, %v, %v", records, unreadable, err)

@@ -98,7 +98,7 @@ func TestRemovedKeyFilesStayGone(t *testing.T) {
 func interruptRotation(t testing.TB, store *memory.Store, r *repo.Repository, files int) {
 	t.Helper()
 	written, stopped := 0, false
-	store.SetFault(func(op memory.Op, name string) error {
+	store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
 		if op == memory.OpPut && strings.HasPrefix(name, "keys/") && strings.Contains(name, "-") && !strings.HasSuffix(name, ".recipient") {
 			stopped = stopped || written == files
 			written++
@@ -107,7 +107,7 @@ func interruptRotation(t testing.TB, store *memory.Store, r *repo.Repository, fi
 			return errInjected
 		}
 		return nil
-	})
+	}))
 	defer store.SetFault(nil)
 	if _, err := r.RotateKeys(t.Context(), repo.RotateOptions{}); !errors.Is(err, errInjected) {
 		t.Fatalf("interrupted after %d key files: %v", files, err)

@@ -103,15 +103,15 @@ func TestMendLogTellsWhatEndedIt(t *testing.T) {
 		store, searched, ended := original.Clone(), mirror.Clone(), 0
 		tamper(t, store, original.Names("log/")[1], func([]byte) []byte { return nil })
 		ctx, cancel := context.WithCancel(t.Context())
-		for _, s := range []*memory.Store{store, searched} {
-			s.SetFault(func(memory.Op, string) error {
-				if ended++; ended >= calls {
-					cancel()
-					return ctx.Err()
-				}
-				return nil
-			})
-		}
+		fault := memory.InTurn(func(memory.Op, string) error {
+			if ended++; ended >= calls {
+				cancel()
+				return ctx.Err()
+			}
+			return nil
+		})
+		store.SetFault(fault)
+		searched.SetFault(fault)
 		_, err := repo.MendLog(ctx, store, repo.Environment{}, []storage.Store{searched})
 		cancel()
 		if ended < calls {

@@ -243,13 +243,13 @@ func TestDamageFoundWhileMovingKeepsWhatWasCondemned(t *testing.T) {
 	}
 	tamper(t, store, rotten, func(b []byte) []byte { b[64+200] ^= 1; return b })
 	moving := false
-	store.SetFault(func(op memory.Op, name string) error {
+	store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
 		moving = moving || op == memory.OpCreate && strings.HasPrefix(name, "packs/")
 		if op == memory.OpDelete && !moving { // locked until then
 			return &storage.LockedError{Name: name}
 		}
 		return nil
-	})
+	}))
 	policy := atOnce()
 	policy.MergeAtLeast, policy.SmallShare = 2, 1
 	report := reclaim(t, r, policy)

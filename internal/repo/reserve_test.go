@@ -118,13 +118,13 @@ func TestWhatCannotBeNamedTakesNoSpace(t *testing.T) {
 		forget(t, r, shared)
 		before := len(store.Names("packs/"))
 		moving := false
-		store.SetFault(func(op memory.Op, name string) error {
+		store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
 			moving = moving || op == memory.OpCreate && strings.HasPrefix(name, "packs/")
 			if moving && strings.HasPrefix(name, "log/") && op == memory.OpPut {
 				return storage.ErrFull
 			}
 			return nil
-		})
+		}))
 		report := reclaim(t, r, atOnce())
 		if added := len(store.Names("packs/")) - before; added != left || report.Written.Packs > 0 || !strings.Contains(report.Stopped, "full") {
 			t.Errorf("bucket %v: %d packs more, %+v", bucket, added, report)

@@ -319,12 +319,12 @@ func TestWhoeverRotatesCanDoItAgain(t *testing.T) {
 		for range 2 {
 			for n := 1; ; n++ {
 				there, calls, after := store.Clone(), 0, begun
-				there.SetFault(func(memory.Op, string) error {
+				there.SetFault(memory.InTurn(func(memory.Op, string) error {
 					if calls++; calls >= n {
 						return broken
 					}
 					return nil
-				})
+				}))
 				if _, _, err = rotate(there, own, &after); err == nil {
 					if n < 2*len(people) {
 						t.Errorf("interrupted %d times only: the test shows little", n)

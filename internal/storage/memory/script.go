@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"ferry/internal/storage"
@@ -68,6 +69,17 @@ func (a applied) Unwrap() error { return a.error }
 // Applied makes an error for a Fault to return when the call is to take effect and its caller is to get the error
 // nevertheless: the answer was lost on the way.
 func Applied(err error) error { return applied{err} }
+
+// InTurn is a Fault that is asked for one call at a time, so that it may count and remember without guarding what it counts with. It must
+// not wait for another call.
+func InTurn(fault Fault) Fault {
+	var mu sync.Mutex
+	return func(op Op, name string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return fault(op, name)
+	}
+}
 
 // SetFault sets the hook that is asked before each call; nil for none.
 func (s *Store) SetFault(fault Fault) {
