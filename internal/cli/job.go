@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/policy"
+	"ferry/internal/repo"
 )
 
 func (a *app) jobCommand() *cobra.Command {
@@ -130,15 +131,20 @@ func (a *app) readResources(name string) (policy.Resources, string, error) {
 // located is a repository with a location, and files of secrets, that hold wherever one is.
 func (c chosenJob) located(r policy.Repository) policy.Repository { return r.Located(c.folder) }
 
-// document is the job and the repositories that it names as YAML that holds wherever it is read.
-func (c chosenJob) document(repositories []policy.Repository) string {
+// document is a job and the repositories that it names as YAML that holds wherever it is read.
+func (c chosenJob) document(j policy.Job) string {
 	var documents []string
-	seen := map[string]bool{}
-	for _, r := range repositories {
-		if !seen[r.Name] {
-			seen[r.Name] = true
-			documents = append(documents, string(r.YAML()))
-		}
+	for _, r := range c.resources.Named(j) {
+		documents = append(documents, string(c.located(r).YAML()))
 	}
-	return strings.Join(append(documents, string(c.Job.YAML())), "---\n")
+	return strings.Join(append(documents, string(j.YAML())), "---\n")
+}
+
+// needed are the jobs that the job cannot be without.
+func (c chosenJob) needed() []repo.NeededJob {
+	var all []repo.NeededJob
+	for _, j := range c.resources.Needed(c.Job) {
+		all = append(all, repo.NeededJob{Job: j.Name, Document: c.document(j.Effective())})
+	}
+	return all
 }

@@ -28,10 +28,8 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	s.Copy.TempDir = a.tempDir
 	a.listed.Keep() // jobs look again and again
 	ofJob := a.limits.Limit("job "+c.Name, c.Bandwidth)
-	repositories := []policy.Repository{target}
 	for _, origin := range c.resources.Origins(c.Job) {
 		origin.Repository = c.located(origin.Repository)
-		repositories = append(repositories, origin.Repository)
 		from := a.asResource(origin.Repository)
 		from.ofJob = ofJob
 		s.Sources = append(s.Sources, job.Place{
@@ -42,7 +40,7 @@ func (a *app) setup(c chosenJob) (job.Setup, error) {
 	to := a.asResource(target)
 	to.ofJob = ofJob
 	s.Target.Open = to.openTarget
-	s.Document = c.document(repositories)
+	s.Document, s.Needed = c.document(c.Job), c.needed()
 	return s, nil
 }
 

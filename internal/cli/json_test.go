@@ -359,7 +359,17 @@ scripts: {post: {run: [/bin/true]}}
 	note("job resolve", "job", "resolve", "-f", narrow)
 	note("job simulate", "job", "simulate", "-f", narrow, "--days", "3")
 	note("job run", "job", "run", "--once", "-f", narrow)
-	note("repo jobs", "repo", "jobs", in("target"))
+	chained, err := os.ReadFile(narrow)
+	if err == nil {
+		chained = append(chained, "---\n{kind: Repository, name: far, location: far}\n---\n{kind: Job, name: onward, source: {jobs: [offsite]}, target: {repository: far}}\n"...)
+		err = os.WriteFile(in("chained.yaml"), chained, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, ExitDone, "repo", "init", in("far"), "--quiet")
+	run(t, ExitDone, "job", "run", "--once", "-f", in("chained.yaml"), "onward", "--quiet")
+	note("repo jobs", "repo", "jobs", in("far"))
 }
 
 // holdOldest holds the oldest point of a repository, as a restore does.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,9 +23,12 @@ repositories that they name, as YAML. Each job leaves it there after each sessio
 that a machine that has nothing but the repository can go on with the job. Secrets
 are not in it, only where they are.
 
+Jobs that a job copies on or comes after are printed with it, as they were in its last
+session where they have left nothing here themselves. Where a server has them already,
+ferry apply --keep-existing leaves those as they are.
+
 Jobs of several machines may mean other places by one name. They cannot stand in one
-file then, and are printed one at a time. A job that copies on what a job with
-another target has copied needs that one beside it; a warning says so.`,
+file then, and are printed one at a time.`,
 		Example: "  ferry repo jobs /mnt/usb/vault > jobs.yaml\n  ferry job run --once -f jobs.yaml offsite\n  ferry repo jobs /mnt/usb/vault offsite > offsite.yaml",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
@@ -45,7 +50,7 @@ func (a *app) repoJobs(ctx context.Context, location string, names []string) err
 	if err := keyError(repository.NeedsKey()); err != nil {
 		return err
 	}
-	records, unreadable, err := repository.Jobs(ctx, names...)
+	records, unreadable, err := jobRecords(ctx, repository, names)
 	if err != nil {
 		return err
 	}
@@ -70,26 +75,42 @@ func (a *app) repoJobs(ctx context.Context, location string, names []string) err
 	return nil
 }
 
-// printJobs prints the documents of the records as one file, if it is one that can be read again where what they need beside
-// it is known: a job may copy what another one has copied to another target, and that one has left its description there.
-func (a *app) printJobs(records []repo.JobRecord) error {
-	var names, documents []string
-	needy := map[mistake][]string{} // of which jobs a mistake is that their own documents have
+// jobRecords are the records of all jobs, or of one and of those that it needs as far as they have left their own.
+func jobRecords(ctx context.Context, repository *repo.Repository, names []string) ([]repo.JobRecord, []error, error) {
+	records, unreadable, err := repository.Jobs(ctx, names...)
+	if err != nil || len(names) == 0 {
+		return records, unreadable, err
+	}
+	var needed []string
 	for _, record := range records {
-		names = append(names, record.Job)
-		for _, p := range problemsOfJobs(record.Document) {
-			own := mistake{p.Path, p.Text}
-			needy[own] = append(needy[own], record.Job)
+		for _, n := range record.Needed {
+			needed = append(needed, n.Job)
 		}
 	}
-	for _, document := range documentsOf(records) {
-		documents = append(documents, readableLines(document))
+	if len(needed) == 0 {
+		return records, unreadable, nil
 	}
-	text := strings.Join(documents, "\n---\n")
+	own, more, err := repository.Jobs(ctx, needed...)
+	return append(records, own...), append(unreadable, more...), err
+}
+
+// printJobs prints the documents of the records, and of what they need, as one file, if it is one that can be read again where what is not here
+// is known.
+func (a *app) printJobs(records []repo.JobRecord) error {
+	var names []string
+	lacking := map[mistake][]string{} // of which jobs a mistake is that they have with all that they need
+	for _, record := range records {
+		names = append(names, record.Job)
+		for _, p := range problemsOfJobs(oneFile([]repo.JobRecord{record})) {
+			own := mistake{p.Path, p.Text}
+			lacking[own] = append(lacking[own], record.Job)
+		}
+	}
+	text := oneFile(records)
 	var together policy.Problems
 	for _, p := range problemsOfJobs(text) {
 		own := mistake{p.Path, p.Text}
-		jobs, alone := needy[own]
+		jobs, alone := lacking[own]
 		if !alone {
 			together = append(together, p)
 			continue
@@ -97,12 +118,12 @@ func (a *app) printJobs(records []repo.JobRecord) error {
 		for _, job := range jobs {
 			a.warnings([]string{fmt.Sprintf("job %s cannot be applied with what is here alone: %s: %s; ferry repo jobs prints what another target has", printable(job), p.Path, p.Text)})
 		}
-		needy[own] = nil // each was told
+		lacking[own] = nil // each was told
 	}
 	if len(records) > 1 && len(together) > 0 {
 		return hinted(usage("the jobs here cannot stand in one file: %w", together), "name one of them: "+printable(strings.Join(names, ", ")))
 	}
-	a.line("%s", text)
+	a.line("%s", strings.TrimSuffix(readableLines(text), "\n"))
 	return nil
 }
 
@@ -115,19 +136,33 @@ func problemsOfJobs(text string) policy.Problems {
 	return problems
 }
 
-// documentsOf are the documents of the records, each once: jobs share repositories.
-func documentsOf(records []repo.JobRecord) []string {
-	var documents []string
-	seen := map[string]bool{}
+// oneFile is one file of the documents of the records, and of the jobs that they need, each once: jobs share repositories. A job's own
+// record counts before what others say of it, and of these the newest.
+func oneFile(records []repo.JobRecord) string {
+	records = slices.Clone(records)
+	slices.SortStableFunc(records, func(a, b repo.JobRecord) int { return b.Time.Compare(a.Time) })
+	jobs := map[string]string{}
 	for _, record := range records {
-		for _, document := range strings.Split(strings.TrimSuffix(record.Document, "\n"), "\n---\n") { // a value may end in ---
-			if !seen[document] {
-				seen[document] = true
-				documents = append(documents, document)
+		jobs[record.Job] = record.Document
+	}
+	for _, record := range records {
+		for _, n := range record.Needed {
+			if _, there := jobs[n.Job]; !there {
+				jobs[n.Job] = n.Document
 			}
 		}
 	}
-	return documents
+	var documents []string
+	seen := map[string]bool{}
+	for _, job := range slices.Sorted(maps.Keys(jobs)) {
+		for _, document := range policy.Split([]byte(jobs[job])) {
+			if !seen[document.Text] {
+				seen[document.Text] = true
+				documents = append(documents, document.Text)
+			}
+		}
+	}
+	return strings.Join(documents, "---\n")
 }
 
 // readableLines makes text of several lines safe to print.
@@ -149,12 +184,23 @@ type jobRecordJSON struct {
 	Job      string    `json:"job"`
 	Time     time.Time `json:"time"`
 	Document string    `json:"document"`
+	// Needed are jobs that it copies on or comes after.
+	Needed []neededJobJSON `json:"needed"`
+}
+
+type neededJobJSON struct {
+	Job      string `json:"job"`
+	Document string `json:"document"`
 }
 
 func describeJobs(repository *repo.Repository, records []repo.JobRecord) jobsJSON {
 	described := jobsJSON{Repository: describePlace(repository), Jobs: []jobRecordJSON{}}
 	for _, record := range records {
-		described.Jobs = append(described.Jobs, jobRecordJSON{Job: printable(record.Job), Time: record.Time.UTC(), Document: record.Document})
+		needed := make([]neededJobJSON, len(record.Needed))
+		for i, n := range record.Needed {
+			needed[i] = neededJobJSON{Job: printable(n.Job), Document: n.Document}
+		}
+		described.Jobs = append(described.Jobs, jobRecordJSON{Job: printable(record.Job), Time: record.Time.UTC(), Document: record.Document, Needed: needed})
 	}
 	return described
 }

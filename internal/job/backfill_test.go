@@ -12,6 +12,7 @@ import (
 	"ferry/internal/job"
 	"ferry/internal/plan"
 	"ferry/internal/policy"
+	"ferry/internal/repo"
 )
 
 // A backfill of more points than could be named in what the job leaves begins, and goes on.
@@ -76,6 +77,14 @@ func TestTooLargeToLeave(t *testing.T) {
 	l.wantCounts(s, "1 copied, 0 claimed, 0 failed, 0 removed")
 	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "too large") {
 		t.Errorf("warnings %q", s.Warnings)
+	}
+	// If it is the jobs that it needs that are too large, it leaves itself there.
+	l.setup.Needed = []repo.NeededJob{{Job: "first", Document: l.setup.Document}}
+	l.setup.Document = "kind: Job\n"
+	l.run(job.ResultDone)
+	records, _, err := l.target().Jobs(t.Context())
+	if err != nil || len(records) != 1 || records[0].Document != "kind: Job\n" || len(records[0].Needed) != 0 {
+		t.Errorf("%d records, %v", len(records), err)
 	}
 }
 

@@ -105,7 +105,7 @@ func (r *runner) remember(ctx context.Context) error {
 	r.memory.Begun = r.unfinished(r.memory.Begun)
 	r.memory.Locked = r.Host.Locks.all()
 	r.rememberRetired(ctx)
-	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document}
+	record := repo.JobRecord{Job: r.Job.Name, Document: r.Document, Needed: r.Needed}
 	left := r.memory
 	// What is missed least goes first: nothing is told of machines that are always behind, or drop out before they were copied; who had
 	// no turn is not the first; a lock that was left is waited for anew; a copy that was killed begins anew; it takes longer to believe
@@ -114,6 +114,7 @@ func (r *runner) remember(ctx context.Context) error {
 		func() {}, func() { left.Turns, left.Skipped = nil, nil }, func() { left.Selected = nil }, func() { left.Locked = nil }, func() { left.Took = nil }, func() { left.Begun = nil }, func() { left.Missing, left.Listed = nil, nil }, func() { left.Owed = nil },
 		func() { left = memory{Started: left.Started, Instead: left.Instead, Retired: left.Retired} },
 		func() { left.Retired = nil },
+		func() { record.Needed = nil },
 		func() { record.Document = "" },
 	} {
 		shorten()

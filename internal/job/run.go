@@ -26,8 +26,9 @@ type Setup struct {
 	Job     policy.Job
 	Sources []Place
 	Target  Goal
-	// Document is left in the target: the job and its repositories as YAML.
+	// Document is left in the target: the job and its repositories as YAML. So are Needed, the jobs that it cannot be without.
 	Document string
+	Needed   []repo.NeededJob
 	// Full reads the newest point of each machine whole from its source, into a domain of its own.
 	Full bool
 	// Wait is how long the session waits for locks and for its window; 0 does not. It has no meaning if Host.Interval ends.

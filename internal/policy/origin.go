@@ -40,6 +40,46 @@ func (r Resources) Origins(j Job) []Origin {
 	return all
 }
 
+// Needed are the jobs that a job copies on or comes after, and those that they need, each once and behind those that it needs. It cannot be
+// without them; the job itself is not among them.
+func (r Resources) Needed(j Job) []Job {
+	var all []Job
+	seen := map[string]bool{j.Name: true}
+	var walk func(Job)
+	walk = func(j Job) {
+		names := []string{j.Schedule.After}
+		for _, ref := range j.Source.Jobs {
+			if ref.Repository == "" {
+				names = append(names, ref.Job)
+			}
+		}
+		for _, name := range names {
+			if needed, there := r.Job(name); there && !seen[name] {
+				seen[name] = true
+				walk(needed)
+				all = append(all, needed)
+			}
+		}
+	}
+	walk(j)
+	return all
+}
+
+// Named are the repositories that a job names, each once: its target first, then those that it reads.
+func (r Resources) Named(j Job) []Repository {
+	target, there := r.Repository(j.Target.Repository)
+	var all []Repository
+	if there {
+		all = append(all, target)
+	}
+	for _, from := range r.sourcesOf(j) {
+		if repository, there := r.Repository(from.name); there && from.name != target.Name {
+			all = append(all, repository)
+		}
+	}
+	return all
+}
+
 // Repository is the one of that name.
 func (r Resources) Repository(name string) (Repository, bool) {
 	i := slices.IndexFunc(r.Repositories, func(of Repository) bool { return of.Name == name })

@@ -25,8 +25,18 @@ type JobRecord struct {
 	Time time.Time `json:"time"`
 	// Document is YAML: the job and the repositories that it names, with references to secrets.
 	Document string `json:"document"`
+	// Needed are the jobs that it copies on or comes after, and those that they need, as they were when this was written. Records that
+	// they have left themselves are newer.
+	Needed []NeededJob `json:"needed,omitempty"`
 	// Memory is what the job's next session goes by: an object of JSON that belongs to the job.
 	Memory json.RawMessage `json:"memory"`
+}
+
+// NeededJob is a job that another one cannot be without.
+type NeededJob struct {
+	Job string `json:"job"`
+	// Document is YAML: the job and the repositories that it names.
+	Document string `json:"document"`
 }
 
 const (

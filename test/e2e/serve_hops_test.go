@@ -26,7 +26,8 @@ func (s *served) chained(a, b, c string) string {
 
 // Jobs that are chained over three repositories carry each new point through all of them, once, whatever each of them keeps. A job
 // that would close the ring is refused, and its way shown. One that knows nothing of the others copies no point back to a
-// repository that it came through, also where that has given the point up.
+// repository that it came through, also where that has given the point up. And what the last of them has left in its target is enough
+// to rebuild all of them on another machine.
 func TestJobsChainedOverThreeRepositories(t *testing.T) {
 	t.Parallel()
 	s := newServed(t, 0, 0)
@@ -93,6 +94,20 @@ func TestJobsChainedOverThreeRepositories(t *testing.T) {
 			t.Errorf("%s has grown by %d bytes, and has %v", filepath.Base(target), grown, s.created(target))
 		}
 	}
+	s.rebuilt(c)
+	s.machine(0, 20*mib)
+	point := ids(s.u.points(s.source))[0]
+	sums[point] = s.want["vm0"]
+	again := s.catalog()
+	defer again.Close()
+	s.begin("first")
+	s.until("the rebuilt chain has had its sessions", func() bool {
+		return column(t, again, `SELECT COUNT(*) FROM sessions WHERE job = 'third' AND ended_at <> 0`) == "1"
+	})
+	if copied := column(t, again, `SELECT group_concat(point, ' ') FROM tasks`); copied != strings.TrimSpace(strings.Repeat(point+" ", 3)) {
+		t.Errorf("rebuilt from the end of the chain, the jobs copied %s", copied)
+	}
+	s.end(syscall.SIGTERM)
 	for _, repository := range []string{a, b, c} {
 		s.u.verified(repository)
 		for _, p := range s.u.points(repository) {
@@ -115,4 +130,18 @@ func (s *served) write(path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// rebuilt has a server that knows nothing, on a machine that knows nothing, go on with what the jobs of a repository have left in it.
+func (s *served) rebuilt(repository string) {
+	s.t.Helper()
+	if err := os.RemoveAll(s.state); err != nil {
+		s.t.Fatal(err)
+	}
+	s.u = newUser(s.t)
+	s.serve()
+	if now := s.status(); len(now.Jobs)+len(now.Repositories) != 0 {
+		s.t.Fatalf("a new server knows %+v", now)
+	}
+	s.apply(s.u.want(0, "repo", "jobs", repository).out)
 }

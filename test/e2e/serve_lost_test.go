@@ -3,12 +3,9 @@
 package e2e
 
 import (
-	"bytes"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -42,22 +39,7 @@ func TestServerRebuiltFromTheTarget(t *testing.T) {
 		t.Fatalf("%d points", len(before))
 	}
 
-	if err := os.RemoveAll(s.state); err != nil {
-		t.Fatal(err)
-	}
-	s.u = newUser(t)
-	s.serve()
-	if now := s.status(); len(now.Jobs)+len(now.Repositories) != 0 {
-		t.Fatalf("a new server knows %+v", now)
-	}
-	left := s.u.want(0, "repo", "jobs", s.vault).out
-	apply := s.u.command("apply", "-f", "-", "--socket", s.socket)
-	apply.Stdin = strings.NewReader(left)
-	var said bytes.Buffer
-	apply.Stdout, apply.Stderr = &said, &said
-	if err := apply.Run(); err != nil {
-		t.Fatalf("%v: %s\n%s", err, said.String(), left)
-	}
+	s.rebuilt(s.vault)
 	db := s.catalog()
 	s.until("the next interval has ended", func() bool { return column(t, db, `SELECT id FROM sessions WHERE ended_at <> 0`) != "" })
 	var again servedSession
