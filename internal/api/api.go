@@ -29,6 +29,8 @@ type Apply struct {
 	Documents string `json:"documents"`
 	// DryRun only checks.
 	DryRun bool `json:"dryRun" required:"false"`
+	// KeepExisting leaves resources that there are as they are.
+	KeepExisting bool `json:"keepExisting" required:"false"`
 }
 
 // Applied says what became of each resource.
@@ -36,7 +38,7 @@ type Applied struct {
 	Resources []AppliedResource `json:"resources"`
 }
 
-// AppliedResource is what became of a resource: "created", "changed" or "unchanged".
+// AppliedResource is what became of a resource: "created", "changed", "unchanged", or "kept", which is another than was sent.
 type AppliedResource struct {
 	Kind    string `json:"kind"`
 	Name    string `json:"name"`

@@ -17,7 +17,7 @@ import (
 func (a *app) applyCommand() *cobra.Command {
 	var at asked
 	var files []string
-	var dryRun bool
+	var options api.Apply
 	command := &cobra.Command{
 		Use: "apply -f FILE", Short: "Give jobs and repositories to the server, or change them",
 		Long: `Have the server make or change the jobs and repositories of a file (docs/jobs.md): all
@@ -25,22 +25,26 @@ of them, or none if anything is wrong with one. What is not in the file stays as
 is. A new job is enabled. Relative paths count from the file's folder, and are given to
 the server as absolute ones.
 
+With --keep-existing what the server has stays as it is, too, and only what it does
+not have is made: what differs is reported as kept.
+
 Mistakes are told with the line and column of your file.`,
 		Example:           "  ferry apply -f offsite.yaml\n  ferry repo jobs /mnt/usb/vault | ferry apply -f -",
 		Args:              arguments(),
 		ValidArgsFunction: nothingToComplete,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.apply(cmd.Context(), at, files, dryRun)
+			return a.apply(cmd.Context(), at, files, options)
 		},
 	}
 	at.serverFlags(command)
 	command.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` with jobs and repositories, - for standard input")
-	command.Flags().BoolVar(&dryRun, "dry-run", false, "only check, and say what would change")
+	command.Flags().BoolVar(&options.DryRun, "dry-run", false, "only check, and say what would change")
+	command.Flags().BoolVar(&options.KeepExisting, "keep-existing", false, "make what there is not yet, and change nothing that there is")
 	register(command, "file", completeFile)
 	return command
 }
 
-func (a *app) apply(ctx context.Context, at asked, files []string, dryRun bool) error {
+func (a *app) apply(ctx context.Context, at asked, files []string, wanted api.Apply) error {
 	if len(files) != 1 {
 		return hinted(usage("say which file to apply: one, -f FILE"), "docs/jobs.md says how one is written")
 	}
@@ -52,7 +56,8 @@ func (a *app) apply(ctx context.Context, at asked, files []string, dryRun bool) 
 	if err != nil {
 		return &exitError{code: ExitUsage, err: err}
 	}
-	applied, err := at.client().Apply(ctx, api.Apply{Documents: string(located.Content), DryRun: dryRun})
+	wanted.Documents = string(located.Content)
+	applied, err := at.client().Apply(ctx, wanted)
 	if err != nil {
 		if mistakes := mistakesOf(err, file.Name, located); mistakes != nil {
 			return mistakes
@@ -64,7 +69,7 @@ func (a *app) apply(ctx context.Context, at asked, files []string, dryRun bool) 
 	}
 	for _, r := range applied.Resources {
 		text := "%s %s: %s"
-		if dryRun && r.Outcome != "unchanged" {
+		if wanted.DryRun && (r.Outcome == "created" || r.Outcome == "changed") {
 			text = "%s %s: would be %s"
 		}
 		a.say(text, strings.ToLower(r.Kind), printable(r.Name), r.Outcome)

@@ -581,14 +581,16 @@ func TestRealServer(t *testing.T) {
 	run(t, ExitNothing, "job", "show", "other")
 	run(t, ExitNothing, "session", "show", "4711")
 	run(t, ExitDone, "delete", "job", "offsite")
-	if out, _ := run(t, ExitDone, "status"); !strings.Contains(out, "keeps 1 point here: its last retention is {days: 14}; ferry repo jobs ") {
+	if out, _ := run(t, ExitDone, "status"); !strings.Contains(out, "keeps 1 point here: its last retention is {days: 14}; ferry repo jobs ") || !strings.Contains(out, " offsite | ferry apply --keep-existing -f - takes them up again") {
 		t.Errorf("the deleted job is not told:\n%s", out)
 	}
 	left, _ := run(t, ExitDone, "repo", "jobs", filepath.Join(dir, "vault"), "offsite", "--cache-dir", filepath.Join(dir, "cache"))
 	if err := os.WriteFile(file, []byte(left), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, ExitDone, "apply", "-f", file)
+	if out, _ := run(t, ExitDone, "apply", "--keep-existing", "-f", file); !strings.Contains(out, "kept") || !strings.Contains(out, "job offsite: created") {
+		t.Errorf("taken up again:\n%s", out)
+	}
 	if out, _ := run(t, ExitDone, "status"); strings.Contains(out, "last retention") {
 		t.Errorf("the job is there again:\n%s", out)
 	}

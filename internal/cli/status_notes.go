@@ -37,7 +37,7 @@ func orphanedText(r api.Repository, o api.Orphaned) string {
 	if o.Retention != "" {
 		by = "its last retention is " + o.Retention
 	}
-	return fmt.Sprintf("the job was deleted %s and keeps %s here: %s; ferry repo jobs %s %s | ferry apply -f - takes them up again, and ferry delete job %[5]s --release then gives them up",
+	return fmt.Sprintf("the job was deleted %s and keeps %s here: %s; ferry repo jobs %s %s | ferry apply --keep-existing -f - takes them up again, and ferry delete job %[5]s --release then gives them up",
 		minute(o.Deleted), counted(int(o.Points), "point"), by, restore.Quote(r.Location), restore.Quote(o.Job))
 }
 

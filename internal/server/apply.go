@@ -21,12 +21,18 @@ func (s *Server) apply(ctx context.Context, wanted api.Apply) (api.Applied, erro
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	documents := policy.Split([]byte(wanted.Documents))
-	if err := s.check(ctx, wanted.Documents, documents); err != nil {
-		return api.Applied{}, err
-	}
 	stored := map[string]catalog.Resource{}
 	if err := s.eachStored(ctx, func(r catalog.Resource) { stored[describe(r.Kind, r.Name)] = r }); err != nil {
 		return api.Applied{}, err
+	}
+	kept := func(d policy.Document) bool {
+		return wanted.KeepExisting && stored[describe(d.Kind, d.Name)].Version > 0
+	}
+	given := slices.DeleteFunc(slices.Clone(documents), kept)
+	if len(given) > 0 || len(documents) == 0 {
+		if err := s.check(ctx, wanted.Documents, given); err != nil {
+			return api.Applied{}, err
+		}
 	}
 	applied := api.Applied{Resources: make([]api.AppliedResource, len(documents))}
 	var changes []catalog.ResourceChange
@@ -34,7 +40,11 @@ func (s *Server) apply(ctx context.Context, wanted api.Apply) (api.Applied, erro
 	for i, d := range documents {
 		was, there := stored[describe(d.Kind, d.Name)]
 		outcome := "unchanged"
-		if !there || was.Document != d.Text {
+		switch {
+		case there && was.Document == d.Text:
+		case kept(d):
+			outcome = "kept"
+		default:
 			outcome = map[bool]string{false: "created", true: "changed"}[there]
 			changes = append(changes, catalog.ResourceChange{Kind: d.Kind, Name: d.Name, Document: d.Text, Expected: was.Version})
 			changed = append(changed, i)

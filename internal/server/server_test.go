@@ -318,6 +318,44 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// What there is stays as it is where that is asked for, also if what was sent of it could not be; what there is not yet is made beside it.
+func TestApplyKeepsWhatThereIs(t *testing.T) {
+	f := newFixture(t)
+	f.applied(threeYAML())
+	before := f.stored()
+	f.scheduler.heard()
+	keep := func(dry bool, documents string) string {
+		var applied api.Applied
+		f.read(f.expect(http.StatusOK, http.MethodPost, api.PathApply, asJSON(api.Apply{Documents: documents, KeepExisting: true, DryRun: dry})), &applied)
+		var list []string
+		for _, r := range applied.Resources {
+			list = append(list, fmt.Sprintf("%s %s", r.Outcome, describe(r.Kind, r.Name)))
+		}
+		return strings.Join(list, ", ")
+	}
+	older := jobYAML("offsite", "pve", "gone", "rpo: never\n") + "---\n" + repositoryYAML("vault")
+	if got := keep(false, older); got != "kept job offsite, unchanged repository vault" || f.stored() != before || f.scheduler.heard() != "" {
+		t.Errorf("%s; stored %s", got, f.stored())
+	}
+	more := older + "---\n" + jobYAML("weekly", "pve", "vault", "schedule: {after: offsite}\n")
+	for _, dry := range []bool{true, false} {
+		if got := keep(dry, more); got != "kept job offsite, unchanged repository vault, created job weekly" {
+			t.Errorf("dry %v: %s", dry, got)
+		}
+	}
+	var got api.Resource
+	f.read(f.expect(http.StatusOK, http.MethodGet, resourcePath("Job", "offsite"), ""), &got)
+	if got.Document != "# nightly\n"+jobYAML("offsite", "pve", "vault") {
+		t.Errorf("the job has become %q", got.Document)
+	}
+	f.expect(http.StatusOK, http.MethodGet, resourcePath("Job", "weekly"), "")
+	wrong := f.expect(http.StatusUnprocessableEntity, http.MethodPost, api.PathApply, asJSON(api.Apply{Documents: older + "---\n" + jobYAML("monthly", "pve", "gone"), KeepExisting: true}))
+	if !strings.Contains(wrong.body, `"line":14`) {
+		t.Errorf("the line of a mistake behind what is kept: %s", wrong.body)
+	}
+	f.expect(http.StatusUnprocessableEntity, http.MethodPost, api.PathApply, asJSON(api.Apply{Documents: "", KeepExisting: true}))
+}
+
 func TestApplyIsAllOrNone(t *testing.T) {
 	f := newFixture(t)
 	f.applied(threeYAML())
