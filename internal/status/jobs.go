@@ -218,7 +218,6 @@ func (l *looker) judgeSources(j policy.Job, p past) {
 // judgeFindings raises what sessions found: of damage the last that could read the target, of machines and what they were selected by the
 // last that could read a source, and the last one what else it found. What they said of ages is left out: they are counted as of now.
 func (l *looker) judgeFindings(j policy.Job, p past) {
-	l.tellsDamage[j.Name] = l.states[j.Name].Enabled && j.Schedule.Mode != policy.Manual
 	if s := p.atTarget; s != nil && s.report.Target.Name == j.Target.Repository {
 		for _, raised := range s.report.Alarms {
 			if raised.Kind == job.AlarmDamage {

@@ -283,7 +283,7 @@ func TestTargetThatFillsUp(t *testing.T) {
 	}
 }
 
-// Damaged points that no job of a target claims are an alarm as long as they are damaged: no session tells of them.
+// Damaged points that a target has for others than its jobs are an alarm as long as they are damaged: no session tells of them.
 func TestDamagedPointsOfNoJob(t *testing.T) {
 	s := newSite(t, siteYAML)
 	s.selects("offsite", day(9, 22), 1)
@@ -294,24 +294,29 @@ func TestDamagedPointsOfNoJob(t *testing.T) {
 	s.mirror("vault", young, own, manual, gone)
 	s.mirror("pve", gone)
 	text := "points of it in repository vault that cannot be restored whole: %d; ferry verify lists what is damaged, since 03-10 12:00"
-	s.wantAlarms("critical damage attic: "+fmt.Sprintf(text, 2), "critical damage manual: "+fmt.Sprintf(text, 1))
+	s.wantAlarms("critical damage attic: "+fmt.Sprintf(text, 2), "critical damage manual: "+fmt.Sprintf(text, 1), "critical damage offsite: "+fmt.Sprintf(text, 1))
 	gone.Damaged, own.Damaged, manual.Damaged = false, false, false
 	s.mirror("vault", young, own, manual, gone)
 	s.wantAlarms()
 }
 
-// A job that is switched off, or that a person begins, has no session soon that would tell of what another one found of its points since;
-// what it told itself is not told twice.
-func TestDamagedPointsOfAJobThatDoesNotBegin(t *testing.T) {
-	manual := newSite(t, strings.Replace(siteYAML, `{every: 1d, at: "22:00"}`, "{mode: manual}", 1))
-	manual.selects("offsite", day(9, 22), 2)
-	for _, s := range []*site{hourly(t), manual} {
-		s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Sources: sources("pve")})
-		bad := point(1, day(9, 21), "offsite")
-		bad.Damaged = true
-		s.mirror("vault", point(0, day(9, 21), "offsite"), bad)
-		s.wantAlarms("critical damage offsite: points of it in repository vault that cannot be restored whole: 1; ferry verify lists what is damaged, since 03-10 12:00")
-		s.ran("offsite", day(9, 23), catalog.SessionDone, job.Session{Sources: sources("pve"), Alarms: []job.Alarm{{Kind: job.AlarmDamage, Text: "one point cannot be restored whole"}}})
-		s.wantAlarms("critical damage offsite: one point cannot be restored whole, since 03-10 00:00")
+// What another job's session found of a job's points since its own last one is told at once: its next one may be far, or never come. What it
+// told itself is not told twice.
+func TestDamagedPointsThatAnotherJobFound(t *testing.T) {
+	for _, schedule := range []string{`{every: 1d, at: "22:00"}`, "{mode: immediate}", "{mode: manual}"} {
+		for _, enabled := range []bool{true, false} {
+			s := newSite(t, strings.Replace(siteYAML, `{every: 1d, at: "22:00"}`, schedule, 1))
+			s.selects("offsite", day(9, 22), 2)
+			if !enabled {
+				s.must(s.catalog.Jobs.Disable(t.Context(), "offsite"))
+			}
+			s.ran("offsite", day(9, 22), catalog.SessionDone, job.Session{Sources: sources("pve")})
+			bad := point(1, day(9, 21), "offsite")
+			bad.Damaged = true
+			s.mirror("vault", point(0, day(9, 21), "offsite"), bad)
+			s.wantAlarms("critical damage offsite: points of it in repository vault that cannot be restored whole: 1; ferry verify lists what is damaged, since 03-10 12:00")
+			s.ran("offsite", day(9, 23), catalog.SessionDone, job.Session{Sources: sources("pve"), Alarms: []job.Alarm{{Kind: job.AlarmDamage, Text: "one point cannot be restored whole"}}})
+			s.wantAlarms("critical damage offsite: one point cannot be restored whole, since 03-10 00:00")
+		}
 	}
 }

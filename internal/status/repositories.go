@@ -147,9 +147,9 @@ func (l *looker) copiesTo(repository string) (names []string) {
 	return names
 }
 
-// judgeDamage raises the alarms of damaged points in a target whose claimants do not tell of them: jobs that begin by themselves do so in
-// each session. Others are ferry copy, and jobs that are switched off, are begun by a person, were deleted or have another target now. What
-// is damaged the last session has seen.
+// judgeDamage raises the alarms of damaged points in a target whose claimants' own last session does not tell of them: another one has found
+// them since, and who claims them may have no session for days, such as a job of mode immediate whose sources are quiet; or never one there,
+// such as ferry copy, and jobs that were deleted or have another target now. What is damaged the last session has seen.
 func (l *looker) judgeDamage(ctx context.Context, repository string) error {
 	jobs := l.copiesTo(repository)
 	if len(jobs) == 0 {

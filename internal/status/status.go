@@ -40,7 +40,7 @@ type looker struct {
 	// states of the jobs that were ever enabled, and the sessions that have not ended, by job.
 	states map[string]catalog.JobState
 	live   map[string]catalog.Session
-	// tellsDamage are the jobs whose own sessions tell of damage: those that begin by themselves will, others have.
+	// tellsDamage are the jobs whose own last session tells of damage.
 	tellsDamage map[string]bool
 	status      api.Status
 }

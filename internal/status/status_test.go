@@ -206,6 +206,7 @@ func TestAgesOfCopies(t *testing.T) {
 		"critical rpo offsite vm3: it has no copy, since 03-03 14:00",
 		"critical rpo offsite vm2: its newest copy is of 2026-03-03T09:00:00Z, older than 26h, which rpo allows, since 03-04 11:00",
 		"critical rpo offsite vm1: its newest copy is of 2026-03-09T09:00:00Z, older than 26h, which rpo allows, since 03-10 11:00",
+		"critical damage offsite: points of it in repository vault that cannot be restored whole: 1; ferry verify lists what is damaged, since 03-10 12:00",
 	)
 	var order []string
 	for _, c := range got.Machines {
