@@ -15,7 +15,7 @@ import (
 type JobState struct {
 	Job     string
 	Enabled bool
-	// Start is when the job was first enabled: minutes and hours are counted from it. Only Correct changes it.
+	// Start is when the job was first enabled, or disabled before that: minutes and hours are counted from it. Only Correct changes it.
 	Start time.Time
 	// Last is the nominal boundary of the last interval that began, Next of the one that begins next.
 	Last, Next time.Time
@@ -35,25 +35,31 @@ func scanJob(rows *sql.Rows) (s JobState, err error) {
 	return s, err
 }
 
-// Enable switches a job on. The first time counts as its start.
+// Enable switches a job on.
 func (j *Jobs) Enable(ctx context.Context, job string) error {
-	if err := checkName("job", job); err != nil {
-		return err
-	}
-	now := j.db.now()
-	return j.db.write(ctx, "enabling job "+job, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `
-			INSERT INTO jobs (`+jobColumns+`) VALUES ($1, 1, $2, 0, 0, 0)
-			ON CONFLICT (name) DO UPDATE SET enabled = 1, start_at = CASE WHEN jobs.start_at = 0 THEN excluded.start_at ELSE jobs.start_at END`,
-			job, stamp(now))
-		return err
-	})
+	return j.turn(ctx, "enabling", job, `ON CONFLICT (name) DO UPDATE SET enabled = 1, `+firstStart, true)
+}
+
+// EnableNew switches a job on that was neither enabled nor disabled before.
+func (j *Jobs) EnableNew(ctx context.Context, job string) error {
+	return j.turn(ctx, "enabling new", job, `ON CONFLICT (name) DO UPDATE SET enabled = 1, `+firstStart+` WHERE jobs.start_at = 0`, true)
 }
 
 // Disable switches a job off: nothing of it begins by itself. A running session goes on.
 func (j *Jobs) Disable(ctx context.Context, job string) error {
-	return j.db.write(ctx, "disabling job "+job, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE jobs SET enabled = 0, next_at = 0 WHERE name = $1`, job)
+	return j.turn(ctx, "disabling", job, `ON CONFLICT (name) DO UPDATE SET enabled = 0, next_at = 0, `+firstStart, false)
+}
+
+const firstStart = `start_at = CASE WHEN jobs.start_at = 0 THEN excluded.start_at ELSE jobs.start_at END`
+
+// turn switches a job on or off, the way that conflict says if it is known already.
+func (j *Jobs) turn(ctx context.Context, doing, job, conflict string, on bool) error {
+	if err := checkName("job", job); err != nil {
+		return err
+	}
+	now := j.db.now()
+	return j.db.write(ctx, doing+" job "+job, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO jobs (`+jobColumns+`) VALUES ($1, $2, $3, 0, 0, 0) `+conflict, job, flag(on), stamp(now))
 		return err
 	})
 }
@@ -84,7 +90,7 @@ func (j *Jobs) Correct(ctx context.Context, job string, start, last, asked time.
 	})
 }
 
-// State returns where a job stands. One that was never enabled has the zero state.
+// State returns where a job stands. One that was neither enabled nor disabled yet has the zero state.
 func (j *Jobs) State(ctx context.Context, job string) (JobState, error) {
 	state := JobState{Job: job}
 	err := j.db.read(ctx, "reading the state of job "+job, func(rows *sql.Rows) (err error) {

@@ -35,6 +35,31 @@ func TestJobsStartWhenFirstEnabled(t *testing.T) {
 	})
 }
 
+// Who enables new jobs may have looked before a person disabled one: it stays so. It starts then.
+func TestNewJobDisabledMeanwhile(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
+		ctx := t.Context()
+		start := clock.now()
+		must(t, c.Jobs.Disable(ctx, "offsite"))
+		clock.move(time.Hour)
+		must(t, c.Jobs.EnableNew(ctx, "offsite"))
+		state, err := c.Jobs.State(ctx, "offsite")
+		if must(t, err); state != (JobState{Job: "offsite", Start: start}) {
+			t.Errorf("%+v", state)
+		}
+		_, lease, err := c.Sessions.Begin(ctx, NewSession{Job: "new"}, "me", time.Minute)
+		must(t, err)
+		must(t, c.Sessions.End(ctx, lease, SessionDone, "", nil))
+		for _, name := range []string{"offsite", "new"} {
+			must(t, c.Jobs.EnableNew(ctx, name))
+			must(t, c.Jobs.Enable(ctx, "offsite"))
+			if state, err = c.Jobs.State(ctx, name); err != nil || !state.Enabled {
+				t.Errorf("%s: %+v, %v", name, state, err)
+			}
+		}
+	})
+}
+
 func TestDueJobs(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()

@@ -82,7 +82,7 @@ func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 	}
 	for _, of := range read.Jobs {
 		if !started[of.Name] {
-			if err := s.catalog.Jobs.Enable(ctx, of.Name); err != nil {
+			if err := s.catalog.Jobs.EnableNew(ctx, of.Name); err != nil {
 				return policy.Resources{}, err
 			}
 		}

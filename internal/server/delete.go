@@ -116,7 +116,7 @@ func (s *Server) switchOff(ctx context.Context, job string) (on func(), err erro
 		return nil, err
 	}
 	on = func() {}
-	if state.Enabled { // by the catalog: the scheduler takes no word about jobs while a stored resource has mistakes
+	if state.Enabled || state.Start.IsZero() { // by the catalog: the scheduler takes no word about jobs while a stored resource has mistakes
 		if err := s.Catalog.Jobs.Disable(ctx, job); err != nil {
 			return nil, err
 		}

@@ -52,6 +52,21 @@ func TestWhatIsInUseIsNotDeleted(t *testing.T) {
 	}
 }
 
+// A job that the scheduler has not come to yet is not enabled by it while it is deleted.
+func TestDeletedJobThatIsNew(t *testing.T) {
+	f := newFixture(t)
+	f.applied(threeYAML())
+	if a := f.delete("Job", "offsite", ""); a.status != 204 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if err := f.Catalog.Jobs.EnableNew(t.Context(), "offsite"); err != nil { // by one who had looked before
+		t.Fatal(err)
+	}
+	if f.enabled("offsite") {
+		t.Error("the deleted job is enabled")
+	}
+}
+
 // A deleted job is an orphan: its last document stays, by which its points are kept.
 func TestDeletedJobKeepsItsPolicy(t *testing.T) {
 	f := newFixture(t, func(o *Options) {
