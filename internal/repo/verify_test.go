@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -106,6 +107,7 @@ func TestBudgetedVerificationReadsEachPackOnceAMonth(t *testing.T) {
 }
 
 func TestTimeBudgetEndsTheReading(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // each reads a pack, and has the next one chosen
 	store, _ := manyPacks(t)
 	time0 := newClock()
 	// Every look at a pack takes an hour.
