@@ -191,6 +191,6 @@ func (r restored) libvirt() []string {
 // quoteExpanding makes text one word for a POSIX shell in which variables are expanded: everything but $STORAGE at its
 // beginning stays as it is.
 func quoteExpanding(text string) string {
-	text = strings.TrimPrefix(backup.EncodeName(text), "$STORAGE")
+	text = strings.TrimPrefix(text, "$STORAGE")
 	return `"$STORAGE"` + Quote(text)
 }

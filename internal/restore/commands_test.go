@@ -67,6 +67,15 @@ virtio1: fast:vm-100-disk-4,serial=$(reboot),size=64M
 		{"image", backup.PlatformImage, "web", []backup.Object{{Role: backup.RoleDisk, Name: "web"}}, []string{
 			`qemu-img convert -f raw -O qcow2 '/re store/web.raw' '/re store/web.qcow2'`,
 		}},
+		{"names that are encoded in files' names", backup.PlatformProxmox, "102", []backup.Object{
+			{Role: backup.RoleDisk, Name: "50% off", Format: "vma"}, {Role: backup.RoleDisk, Name: "two\nlines", Format: "vma"},
+		}, []string{
+			`VMID=102   # another number if this one is in use`,
+			`STORAGE=local-lvm   # the storage for its disks`,
+			`qm create "$VMID" --name 'it'\''s'`,
+			`qm set "$VMID" --scsi0 "$STORAGE"':0,import-from=/re store/50%25 off.raw'`,
+			`qm set "$VMID" --scsi1 "$STORAGE"':0,import-from=/re store/two%0Alines.raw'`,
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			point := &repo.Point{Point: backup.Point{

@@ -89,9 +89,10 @@ func writeDescription(repository *repo.Repository, point *repo.Point, dir string
 	return draft.publish(options.Force)
 }
 
-// Quote makes text one word for a POSIX shell. Control characters are encoded: what is printed is safe to look at.
+// Quote makes text one word for a POSIX shell. Control characters are encoded: what is printed is safe to look at. A percent sign stays,
+// since names of restored files are encoded already.
 func Quote(text string) string {
-	text = backup.EncodeName(text)
+	text = backup.SafeText(text)
 	plain := text != "" && !strings.ContainsFunc(text, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-+:@%,=", r)
 	})
