@@ -249,7 +249,7 @@ func (a *app) printFuture(f futureJSON) {
 		if m.Changed > 0 {
 			changed = size(m.Changed) + " more with each point"
 		}
-		a.line("%s: expected are %s; %s whole, %s", printable(m.Machine.Name), m.Expects, size(m.Whole), changed)
+		a.line("%s: expected are %s; %s whole, %s", m.Machine.Name, m.Expects, size(m.Whole), changed)
 		rows = nil
 		for _, kept := range m.Kept {
 			rows = append(rows, []string{"  " + when(kept.Created), joined(kept.Reasons)})
