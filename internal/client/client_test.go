@@ -72,7 +72,7 @@ func TestRequests(t *testing.T) {
 		want string
 	}{
 		{func() error { _, err := c.Status(ctx, 20); return err }, "GET /v1/status?machines=20 "},
-		{func() error { _, err := c.Apply(ctx, api.Apply{Documents: "a: b\n", DryRun: true}); return err }, `POST /v1/apply {"documents":"a: b\n","dryRun":true}`},
+		{func() error { _, err := c.Apply(ctx, api.Apply{Documents: "a: b\n", DryRun: true}); return err }, `POST /v1/apply {"documents":"a: b\n","dryRun":true,"keepExisting":false}`},
 		{func() error { _, err := c.Resources(ctx, ""); return err }, "GET /v1/resources "},
 		{func() error { _, err := c.Resources(ctx, "Job"); return err }, "GET /v1/resources?kind=Job "},
 		{func() error { _, err := c.Resource(ctx, "Job", "a/b?c"); return err }, "GET /v1/resources/Job/a%2Fb%3Fc "},

@@ -61,7 +61,8 @@ func File(t *testing.T, path string, size, warm int64) {
 	Resident(t, path, warm, size-warm, 0)
 }
 
-// Resident fails the test unless so many bytes of a range of a file are in the page cache.
+// Resident fails the test unless so many bytes of a range of a file are in the page cache. Of 64 MiB and more a hundredth may be missing: a
+// kernel that needs memory, or reclaims it ahead of need, takes some of what has lain for seconds.
 func Resident(t *testing.T, path string, offset, length, want int64) {
 	t.Helper()
 	file, err := os.Open(path)
@@ -73,7 +74,11 @@ func Resident(t *testing.T, path string, offset, length, want int64) {
 		return
 	}
 	pages, err := pagecache.Resident(file, offset, length)
-	if got := pages * int64(os.Getpagesize()); err != nil || got != want {
+	var taken int64
+	if want >= 64<<20 {
+		taken = want / 100
+	}
+	if got := pages * int64(os.Getpagesize()); err != nil || got > want || got < want-taken {
 		t.Errorf("%d bytes of the range at %d are in the page cache, want %d: %v", got, offset, want, err)
 	}
 }
