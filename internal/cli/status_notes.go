@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"ferry/internal/api"
 	"ferry/internal/restore"
@@ -15,7 +16,7 @@ func (s *screen) notes() {
 		note := c.Note
 		switch {
 		case !c.Retired.IsZero():
-			note = retiredText(c) + "; " + note
+			note = retiredText(c, s.status.At) + "; " + note
 		case !c.Missing.IsZero() && !c.TooOld: // those that are too old are listed with it
 			note = "in no source since " + minute(c.Missing) + "; its copies stay; " + note
 		}
@@ -42,9 +43,11 @@ func orphanedText(r api.Repository, o api.Orphaned) string {
 }
 
 // retiredText says of a machine that has gone for good what becomes of its copies.
-func retiredText(c api.Copy) string {
+func retiredText(c api.Copy, at time.Time) string {
 	text := "retired " + minute(c.Retired)
 	switch {
+	case !c.Purge.IsZero() && c.Purge.Before(at): // what is waited for is known only when the repositories are looked at
+		text += "; its points are due for removal since " + minute(c.Purge) + ": ferry job explain says what they wait for"
 	case !c.Purge.IsZero():
 		text += "; its points are removed " + minute(c.Purge)
 	case c.Missing.IsZero():

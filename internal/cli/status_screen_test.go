@@ -150,6 +150,18 @@ func TestStatusScreen(t *testing.T) {
 	}
 }
 
+// What was to be removed by now, and waits for something, is not told as if it were to come.
+func TestRetiredTextAfterItsTime(t *testing.T) {
+	gone := api.Copy{Retired: night.AddDate(0, -3, 0), Purge: night}
+	for at, want := range map[time.Time]string{
+		night: "; its points are removed ", night.Add(time.Minute): "; its points are due for removal since ",
+	} {
+		if got := retiredText(gone, at); !strings.Contains(got, want+minute(night)) {
+			t.Errorf("at %s: %s", at, got)
+		}
+	}
+}
+
 // perfdata is the form of performance data that monitoring systems read.
 var perfdata = regexp.MustCompile(`^('[^'=]+'|[^'= ]+)=(U|-?[0-9.]+(s|B)?);([0-9.]*:?)?;([0-9.]*:?)?;[0-9.]*(;[0-9.]*)?$`)
 
