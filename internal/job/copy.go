@@ -15,6 +15,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/source"
 	"ferry/internal/source/registry"
+	"ferry/internal/storage"
 )
 
 // Outcome says what became of a step.
@@ -330,6 +331,10 @@ func (c *copier) copyPoint(ctx context.Context, m *mover.Mover, i int, last bool
 		c.finish(i, result, err)
 	}
 	err := m.CopyFrom(ctx, from.Root.Calls(), p, finish)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		// The source has a context of its own. What ends that ends this one too, now or in a moment, and is no failure of the point.
+		_ = storage.Sleep(ctx, time.Second)
+	}
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, backup.ErrBroken):

@@ -272,6 +272,9 @@ func (r *runner) beside(ctx context.Context, name PhaseName, run func(context.Co
 	return nil
 }
 
+// interrupted is the reason of what ended because somebody wanted it to.
+const interrupted = "interrupted"
+
 // during runs a phase and notes it. It is done unless run says something else, and failed if that returns an error.
 func (r *runner) during(name PhaseName, run func(*Phase) error) error {
 	if r.Phase != nil {
@@ -281,6 +284,9 @@ func (r *runner) during(name PhaseName, run func(*Phase) error) error {
 	err := run(&phase)
 	if err != nil {
 		phase.State, phase.Reason = PhaseFailed, backup.SafeText(err.Error())
+		if errors.Is(err, context.Canceled) { // somebody wanted it to end: the session says who
+			phase.Reason = interrupted
+		}
 	}
 	phase.Ended = r.Now().UTC()
 	r.keepPhase(phase)
@@ -321,7 +327,7 @@ func (r *runner) finish(ctx context.Context, err error) {
 	s.Err = err
 	switch {
 	case ctx.Err() != nil:
-		s.Result, s.Reason = ResultInterrupted, "interrupted"
+		s.Result, s.Reason = ResultInterrupted, interrupted
 	case errors.Is(err, errAborted):
 		s.Result, s.Reason = ResultAborted, err.Error()
 	case s.Target.State == StateOther:

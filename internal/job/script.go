@@ -47,7 +47,7 @@ func Fail(ctx context.Context, setup Setup, err error) *Session {
 	r := newRunner(setup)
 	r.session.Result, r.session.Reason, r.session.Err = ResultFailed, backup.SafeText(err.Error()), err
 	if ctx.Err() != nil {
-		r.session.Result, r.session.Reason = ResultInterrupted, "interrupted"
+		r.session.Result, r.session.Reason = ResultInterrupted, interrupted
 	}
 	r.after(ctx)
 	return r.session

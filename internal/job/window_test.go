@@ -337,3 +337,48 @@ func TestWindowClosesJustBeforeTheCopies(t *testing.T) {
 		}
 	})
 }
+
+// What ends the copies ends also what the sources were opened with, which may be first: then reads fail a moment before. That is no failure of
+// the points, whether the window closes or a person stops the session.
+func TestReadsEndAMomentBeforeTheCopies(t *testing.T) {
+	for name, cause := range map[string]error{"the window closes": nil, "stopped": errors.New("a person's wish"), "stopped at once": job.ErrStopNow} {
+		inBubble(t, job.NewSlots(0), machines("a", "b"), func(l *lab) {
+			l.onClock()
+			want, ends := job.ResultInterrupted, time.Now().Add(time.Hour)
+			if cause == nil {
+				want, l.setup.Job.Window = job.ResultWaits, closedWindow(l.t)
+				ends, _ = l.setup.Job.Window.Change(time.Now()) // it is midnight
+			}
+			for _, p := range l.points {
+				p.OnRead = func(_ int, _ int64, n int) (int, error) {
+					if time.Now().After(ends) {
+						return n, nil
+					}
+					time.Sleep(time.Until(ends.Add(-time.Millisecond)))
+					return 0, context.DeadlineExceeded
+				}
+			}
+			ctx, stop := context.WithCancelCause(l.t.Context())
+			defer stop(nil)
+			wait := l.begin(ctx)
+			if cause != nil {
+				time.Sleep(time.Until(ends))
+				stop(cause)
+			}
+			s := wait()
+			if s.Result != want || s.Failed() > 0 || s.Copied() > 0 || len(s.Tasks) != 2 {
+				t.Errorf("%s: %s\n%s", name, s.Result, l.describe(s))
+			}
+			for _, task := range s.Tasks {
+				if task.State == job.TaskFailed || len(task.Points) > 0 {
+					t.Errorf("%s: %+v", name, task)
+				}
+			}
+			if phase := s.Phases[1]; cause != nil && phase.Reason != "interrupted" {
+				t.Errorf("%s: %+v", name, phase)
+			}
+			l.setup.Wait = 24 * time.Hour
+			l.wantCounts(l.run(job.ResultDone), "2 copied, 0 claimed, 0 failed, 0 removed")
+		})
+	}
+}
