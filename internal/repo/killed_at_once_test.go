@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func TestKilledWhileMachinesAreCopiedAtOnce(t *testing.T) {
 			})
 		}
 	})
-	if unfinished.Load() == 0 {
+	if unfinished.Load() == 0 && runtime.GOMAXPROCS(0) > 1 { // one processor may copy one after the other
 		t.Error("no kill left several copies unfinished")
 	}
 }
