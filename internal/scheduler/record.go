@@ -202,6 +202,9 @@ func (n *record) waits(wait job.Wait) {
 	n.note(n.catalog.Sessions.Wait(n.context(), n.run.held(), catalog.Blocked{
 		Kind: string(wait.Kind), State: string(wait.State), Reason: wait.Reason, Source: wait.Source, Until: wait.Until,
 	}, wait.Text))
+	if wait.Kind == job.WaitWindow { // its end has ended all copies
+		n.giveBack(wait.Text)
+	}
 	if wait != (job.Wait{}) {
 		n.log.Info("session waits", "job", n.run.session.Job, "session", n.run.session.ID, "kind", wait.Kind, "for", wait.Text)
 	}
@@ -291,13 +294,18 @@ func (n *record) progress(renew bool) {
 }
 
 // leave gives back the tasks that were being worked on: whoever takes the session over goes on with them.
-func (n *record) leave() {
+func (n *record) leave() { n.giveBack("the server ended; it goes on from what was kept") }
+
+// giveBack has the tasks wait that were being worked on, and says why.
+func (n *record) giveBack(reason string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, t := range n.tasks {
 		if t.lease != nil {
-			n.note(n.catalog.Tasks.Postpone(n.context(), *t.lease, "the server ended; it goes on from what was kept", t.took(), false))
-			t.lease = nil
+			t.row.Progress = t.took()
+			n.note(n.catalog.Tasks.Postpone(n.context(), *t.lease, reason, t.row.Progress, false))
+			t.lease, t.progress = nil, nil
+			n.tellTask(t.id)
 		}
 	}
 }

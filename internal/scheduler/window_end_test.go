@@ -1,0 +1,65 @@
+package scheduler_test
+
+import (
+	"testing"
+	"time"
+
+	"ferry/internal/catalog"
+	"ferry/internal/scheduler"
+)
+
+// While the window is closed no machine is in progress: what was copied when it closed waits, and says what of it is kept. When it opens the
+// copies go on from there, and what they come to is told again.
+func TestNothingIsInProgressAfterTheEndOfTheWindow(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.job("offsite", "schedule: {mode: manual}\nwindow: {allow: [\"00:00-06:00\"]}")
+		l.begin()
+		var blocked []chan struct{}
+		for _, machine := range []string{"a", "b", "c"} {
+			_, of := l.slow(machine)
+			blocked = append(blocked, of)
+		}
+		id, err := l.Start(l.t.Context(), "offsite", scheduler.Start{}) // at midnight
+		l.must(err)
+		states := func() (running, kept, waiting int) {
+			l.t.Helper()
+			tasks, err := l.catalog.Tasks.Of(l.t.Context(), id)
+			l.must(err)
+			for _, task := range tasks {
+				switch task.State {
+				case catalog.TaskRunning:
+					running++
+				case catalog.TaskWaiting:
+					waiting++
+					if task.Progress.Kept > 0 && task.Reason == "the window has closed" && task.Attempts == 0 {
+						kept++
+					}
+				}
+			}
+			return running, kept, waiting
+		}
+		l.pass(time.Hour)
+		if running, _, waiting := states(); running != 2 || waiting != 1 {
+			l.t.Fatalf("while the window is open %d are in progress and %d wait", running, waiting)
+		}
+		l.pass(5*time.Hour - time.Second)
+		go func() {
+			time.Sleep(2 * time.Second) // the reads in flight come to their end
+			for _, of := range blocked {
+				close(of)
+			}
+		}()
+		l.pass(31 * time.Second)
+		l.last("offsite", catalog.SessionWaiting)
+		if running, kept, waiting := states(); running != 0 || kept != 2 || waiting != 3 {
+			l.t.Errorf("after its end %d are in progress, and %d wait, %d of them with what is kept", running, waiting, kept)
+		}
+		l.pass(19 * time.Hour)
+		if last := l.last("offsite", catalog.SessionDone); last.Counts["copied"] != 3 {
+			l.t.Errorf("%+v", last)
+		}
+		if running, _, waiting := states(); running != 0 || waiting != 0 {
+			l.t.Errorf("in the end %d are in progress and %d wait", running, waiting)
+		}
+	})
+}
