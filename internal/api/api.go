@@ -206,7 +206,7 @@ type Status struct {
 // Alarm is something that a person has to look at. Level is "warning" or "critical".
 type Alarm struct {
 	Level string `json:"level"`
-	// Kind is one of rpo, not-run, failed, target, source, damage, space, lag, session.
+	// Kind is one of server, which has no job, rpo, not-run, failed, target, source, damage, space, lag, session.
 	Kind    string    `json:"kind"`
 	Job     string    `json:"job"`
 	Machine *Machine  `json:"machine,omitempty"`

@@ -140,6 +140,7 @@ func troubles(status api.Status) []string {
 	for _, kind := range order {
 		of := named("job", jobs[kind])
 		texts = append(texts, map[string]string{
+			"servercritical":  "the server cannot do its work",
 			"rpocritical":     tooOldText(status.TooOld, of),
 			"not-runcritical": of + " did not begin when due", "not-runwarning": "an interval of " + of + " was not run",
 			"failedcritical": of + " failed", "failedwarning": of + " failed in part",

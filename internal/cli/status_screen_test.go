@@ -201,6 +201,15 @@ func TestLasted(t *testing.T) {
 	}
 }
 
+// What keeps the server from its work is no job's.
+func TestHeadlineOfTheServer(t *testing.T) {
+	s := wellStatus()
+	s.Alarms = []api.Alarm{{Level: "critical", Kind: "server", Text: "what sessions do cannot be noted: disk full"}}
+	if got := headline(s); got != "CRITICAL: the server cannot do its work" {
+		t.Error(got)
+	}
+}
+
 // A target that is waited for is a warning, one that did not come in its time is critical.
 func TestHeadlineOfATargetThatIsAway(t *testing.T) {
 	s := wellStatus()

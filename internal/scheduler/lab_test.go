@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -260,6 +261,15 @@ func (l *lab) sessions(of string) []catalog.Session {
 	l.must(err)
 	slices.Reverse(list)
 	return list
+}
+
+// notReady are the texts of what the scheduler is not ready for.
+func (l *lab) notReady() string {
+	var texts []string
+	for _, trouble := range l.Ready() {
+		texts = append(texts, trouble.Text)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // last is the last session of a job, which must have the state wanted.

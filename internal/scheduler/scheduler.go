@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,7 +113,7 @@ type Scheduler struct {
 	// locks are what this process has seen of locked points in the sources of jobs.
 	locks map[string]*job.Locks
 	// troubles are what keeps the scheduler from its work, by what cannot be done.
-	troubles map[string]string
+	troubles map[string]Trouble
 }
 
 // New makes a scheduler for the jobs of a catalog. It does nothing until Run.
@@ -123,10 +124,12 @@ func New(c *catalog.Catalog, o Options) *Scheduler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Scheduler{
+	s := &Scheduler{
 		catalog: c, options: o, log: o.Log, slots: job.NewSlots(o.Slots), wake: make(chan struct{}, 1),
-		running: map[string]*run{}, watches: map[string]*watch{}, locks: map[string]*job.Locks{}, troubles: map[string]string{notStarted: notStarted},
+		running: map[string]*run{}, watches: map[string]*watch{}, locks: map[string]*job.Locks{}, troubles: map[string]Trouble{},
 	}
+	s.trouble(notStarted, errors.New(notStarted))
+	return s
 }
 
 // notStarted is what is not ready before Run, and after it.
@@ -208,37 +211,49 @@ func (s *Scheduler) lookAgain() {
 	}
 }
 
-// Ready says what is not ready; empty: everything is.
-func (s *Scheduler) Ready() []string {
+// Trouble is what keeps the scheduler from its work.
+type Trouble struct {
+	// Job is the one whose sources cannot be looked at between its sessions; empty: it is the scheduler's own.
+	Job string
+	// Text says what cannot be done, and why.
+	Text  string
+	Since time.Time
+}
+
+// Ready says what is not ready, sorted by its text; empty: everything is.
+func (s *Scheduler) Ready() []Trouble {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []string
-	for what, text := range s.troubles {
-		if text != what {
-			text = what + ": " + text
-		}
-		list = append(list, text)
-	}
+	list := slices.Collect(maps.Values(s.troubles))
 	for of, w := range s.watches {
-		if text := w.trouble(); text != "" && w.awaited == nil { // else the next boundary's session finds out
-			list = append(list, lookFailed(of)+": "+text)
+		if text, since := w.trouble(); text != "" && w.awaited == nil { // else the next boundary's session finds out
+			list = append(list, Trouble{of, lookFailed(of) + ": " + text, since.UTC()})
 		}
 	}
-	slices.Sort(list)
+	slices.SortFunc(list, func(a, b Trouble) int { return strings.Compare(a.Text, b.Text) })
 	return list
 }
 
 // trouble notes what cannot be done, or with nil that it can be again. It is logged when it changes.
 func (s *Scheduler) trouble(what string, err error) {
+	now := s.options.Now()
 	s.mu.Lock()
-	before := s.troubles[what]
+	before, known := s.troubles[what]
+	var text string
 	if err == nil {
 		delete(s.troubles, what)
 	} else {
-		s.troubles[what] = err.Error()
+		if text = what; err.Error() != what {
+			text += ": " + err.Error()
+		}
+		since := now.UTC()
+		if known {
+			since = before.Since
+		}
+		s.troubles[what] = Trouble{Text: text, Since: since}
 	}
 	s.mu.Unlock()
-	if err != nil && err.Error() != before && what != notStarted {
+	if err != nil && text != before.Text && what != notStarted {
 		s.log.Error(what, "error", err)
 	}
 }

@@ -498,7 +498,7 @@ func TestLookThatFailsIsTold(t *testing.T) {
 		l.pass(time.Minute)
 		ready := func(when, want string) {
 			l.pass(2 * time.Minute)
-			if got := strings.Join(l.Ready(), ", "); got != want {
+			if got := l.notReady(); got != want {
 				l.t.Errorf("%s: %q", when, got)
 			}
 		}
@@ -528,7 +528,7 @@ func TestLookThatHangsIsTold(t *testing.T) {
 			told bool
 		}{{2 * time.Minute, false}, {2 * time.Minute, true}, {time.Hour, false}} {
 			l.pass(c.pass)
-			got := strings.Join(l.Ready(), ", ")
+			got := l.notReady()
 			if told := got == "the sources of job offsite cannot be looked at: /pve: it does not answer since 2000-01-01 00:01 UTC"; told != c.told || !told && got != "" {
 				l.t.Errorf("after another %s: %q", c.pass, got)
 			}

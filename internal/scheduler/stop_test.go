@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -280,14 +281,19 @@ func TestEndIsNotedInTheEnd(t *testing.T) {
 		l.must(err)
 		l.begin()
 		l.pass(3 * time.Minute)
-		if stands := l.last("offsite", catalog.SessionRunning); !strings.Contains(strings.Join(l.Ready(), " "), "no space left") {
-			l.t.Errorf("%+v, not ready: %q", stands, l.Ready())
+		stands, began := l.last("offsite", catalog.SessionRunning), l.Ready()
+		if !strings.Contains(l.notReady(), "no space left") || len(began) != 1 || began[0].Since.IsZero() || began[0].Job != "" {
+			l.t.Errorf("%+v, not ready: %+v", stands, began)
+		}
+		l.pass(time.Minute) // it was tried again
+		if still := l.Ready(); !slices.Equal(still, began) {
+			l.t.Errorf("not ready %+v, before %+v", still, began)
 		}
 		_, err = db.Exec(`DROP TRIGGER full`)
 		l.must(err)
 		l.pass(time.Minute)
-		if ended := l.last("offsite", catalog.SessionDone); ended.Counts["copied"] != 1 || len(l.Ready()) > 0 {
-			l.t.Errorf("%+v, not ready: %q", ended, l.Ready())
+		if ended := l.last("offsite", catalog.SessionDone); ended.Counts["copied"] != 1 || l.notReady() != "" {
+			l.t.Errorf("%+v, not ready: %q", ended, l.notReady())
 		}
 		l.pass(time.Hour)
 		if n := len(l.sessions("offsite")); n != 2 {

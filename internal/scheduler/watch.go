@@ -40,8 +40,9 @@ type watch struct {
 	looking     bool
 	// places are where the sources lie that are being looked at.
 	places []string
-	// failed is why the last look came to nothing; empty: it did not fail.
-	failed string
+	// failed is why the last look came to nothing, and failing since when they do; empty: it did not fail.
+	failed  string
+	failing time.Time
 }
 
 // watched notes what a session saw of the sources of its job. Under other resources than those that hold now that is nothing for an
@@ -159,6 +160,9 @@ func (s *Scheduler) lookAt(ctx context.Context, w *watch, resources policy.Resou
 	w.places, w.appeared = nil, ask && w.awaited != nil
 	w.looking, w.noted, w.next = false, ended, ended.Add(max(lookEvery, job.LookShare*ended.Sub(began)))
 	again := failed == w.failed
+	if w.failed == "" {
+		w.failing = ended
+	}
 	w.failed = failed
 	s.mu.Unlock()
 	if failed != "" && !again {
@@ -177,14 +181,14 @@ func (s *Scheduler) looksAt(w *watch, sources []job.Place) {
 	}
 }
 
-// trouble is why looking comes to nothing; empty: it does not, or that is not known.
-func (w *watch) trouble() string {
+// trouble is why looking comes to nothing, and since when; empty: it does not, or that is not known.
+func (w *watch) trouble() (text string, since time.Time) {
 	for _, place := range w.places {
 		if since := answer.Of(place).Silent(); !since.IsZero() {
-			return place + ": it does not answer since " + since.UTC().Format("2006-01-02 15:04 UTC")
+			return place + ": it does not answer since " + since.UTC().Format("2006-01-02 15:04 UTC"), since
 		}
 	}
-	return w.failed
+	return w.failed, w.failing
 }
 
 func lookFailed(of string) string { return "the sources of job " + of + " cannot be looked at" }

@@ -30,5 +30,5 @@ type Scheduler interface {
 	// in time are left out when the channel is full.
 	Subscribe(session int64) (events <-chan scheduler.Event, cancel func())
 	// Ready says what is not ready; empty: everything is.
-	Ready() []string
+	Ready() []scheduler.Trouble
 }

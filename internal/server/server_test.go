@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -40,7 +41,7 @@ type double struct {
 	// errors are what calls give, by "call job".
 	errors map[string]error
 	// ready is what is not ready; onReady, if not nil, is called before.
-	ready   []string
+	ready   []scheduler.Trouble
 	onReady func()
 	// onStart, if not nil, is called by Start and Enable; onExplain by Explain.
 	onStart   func()
@@ -126,7 +127,7 @@ func (d *double) Subscribe(session int64) (<-chan scheduler.Event, func()) {
 	return channel, func() {}
 }
 
-func (d *double) Ready() []string {
+func (d *double) Ready() []scheduler.Trouble {
 	if d.onReady != nil {
 		d.onReady()
 	}
@@ -411,11 +412,17 @@ func TestHealth(t *testing.T) {
 	f := newFixture(t)
 	f.expect(http.StatusOK, http.MethodGet, api.PathLive, "")
 	f.expect(http.StatusOK, http.MethodGet, api.PathReady, "")
-	f.scheduler.ready = []string{"the scheduler does not run"}
+	since := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+	f.scheduler.ready = []scheduler.Trouble{{Text: "what sessions do cannot be noted: disk full", Since: since}}
 	var health api.Health
 	f.read(f.expect(http.StatusServiceUnavailable, http.MethodGet, api.PathReady, ""), &health)
-	if health.OK || !slices.Equal(health.Checks, f.scheduler.ready) {
+	if health.OK || !slices.Equal(health.Checks, []string{"what sessions do cannot be noted: disk full"}) {
 		t.Errorf("%+v", health)
+	}
+	var standing api.Status
+	f.read(f.expect(http.StatusOK, http.MethodGet, api.PathStatus, ""), &standing)
+	if want := (api.Alarm{Level: "critical", Kind: "server", Text: health.Checks[0], Since: since}); len(standing.Alarms) != 1 || standing.Alarms[0] != want {
+		t.Errorf("%+v", standing.Alarms)
 	}
 	f.expect(http.StatusOK, http.MethodGet, api.PathLive, "")
 	f.scheduler.ready = nil

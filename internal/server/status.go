@@ -73,7 +73,11 @@ func (s *Server) status(ctx context.Context, machines int) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	return status.Of(ctx, s.Catalog, resources, s.Now(), status.Options{Version: s.Version, Machines: machines})
+	o := status.Options{Version: s.Version, Machines: machines}
+	for _, trouble := range s.Scheduler.Ready() {
+		o.Troubles = append(o.Troubles, status.Trouble(trouble))
+	}
+	return status.Of(ctx, s.Catalog, resources, s.Now(), o)
 }
 
 // rebuild makes the mirror of a repository anew, or of all targets, one after the other. What is wrong with one keeps nobody
@@ -109,7 +113,10 @@ func (s *Server) rebuild(ctx context.Context, repository string) (api.Rebuilt, e
 
 // health says what keeps the server from working.
 func (s *Server) health(ctx context.Context) api.Health {
-	checks := append([]string{}, s.Scheduler.Ready()...)
+	checks := []string{}
+	for _, trouble := range s.Scheduler.Ready() {
+		checks = append(checks, trouble.Text)
+	}
 	if _, err := s.Catalog.Jobs.List(ctx); err != nil {
 		checks = append(checks, "the catalog cannot be read")
 		s.Log.Error("the catalog cannot be read", "error", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ferry/internal/api"
+	"ferry/internal/backup"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
 	"ferry/internal/policy"
@@ -256,8 +257,19 @@ func (l *looker) alarm(level string, alarm api.Alarm) {
 	l.status.Alarms = append(l.status.Alarms, alarm)
 }
 
+// judgeTrouble raises the alarm of what keeps the server from its work, or from seeing what a job's sources have, unless a session has told
+// that of them.
+func (l *looker) judgeTrouble(t Trouble) {
+	switch told := func(a api.Alarm) bool { return a.Kind == "source" && a.Job == t.Job }; {
+	case t.Job == "":
+		l.alarm(critical, api.Alarm{Kind: "server", Since: t.Since, Text: backup.SafeText(t.Text)})
+	case !slices.ContainsFunc(l.status.Alarms, told):
+		l.alarm(warning, api.Alarm{Kind: "source", Job: t.Job, Since: t.Since, Text: backup.SafeText(t.Text)})
+	}
+}
+
 // kinds of alarms, those first that say most of what is wrong.
-var kinds = map[string]int{"rpo": 0, "not-run": 1, "failed": 2, "target": 3, "damage": 4, "space": 5, "source": 6, "lag": 7, "session": 8}
+var kinds = map[string]int{"server": 0, "rpo": 1, "not-run": 2, "failed": 3, "target": 4, "damage": 5, "space": 6, "source": 7, "lag": 8, "session": 9}
 
 // rank is the place of an alarm's group.
 func rank(a api.Alarm) int {

@@ -24,6 +24,16 @@ type Options struct {
 	Version string
 	// Machines is how many are listed at most; those whose copies are too old always are. 0 lists no others, less than 0 all.
 	Machines int
+	// Troubles are what keeps the server from its work.
+	Troubles []Trouble
+}
+
+// Trouble is what keeps the server from its work, or from seeing between a job's sessions what its sources have.
+type Trouble struct {
+	// Job whose sources cannot be looked at; empty: it is the server's.
+	Job   string
+	Text  string
+	Since time.Time
 }
 
 // What is listed of work at most.
@@ -81,6 +91,9 @@ func Of(ctx context.Context, c *catalog.Catalog, resources policy.Resources, now
 	}
 	if err := l.work(ctx); err != nil {
 		return api.Status{}, err
+	}
+	for _, trouble := range o.Troubles {
+		l.judgeTrouble(trouble)
 	}
 	l.sort(o.Machines)
 	return l.status, nil

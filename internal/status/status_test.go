@@ -27,6 +27,7 @@ type site struct {
 	resources policy.Resources
 	now       time.Time
 	asked     int
+	troubles  []status.Trouble
 }
 
 const siteYAML = `{kind: Repository, name: pve, location: /mnt/pve/dump}
@@ -162,7 +163,7 @@ func (s *site) begin(of string, boundary time.Time) (lease catalog.SessionLease)
 
 func (s *site) status() api.Status {
 	s.Helper()
-	got, err := status.Of(s.Context(), s.catalog, s.resources, s.now, status.Options{Version: "1.2.3", Machines: -1})
+	got, err := status.Of(s.Context(), s.catalog, s.resources, s.now, status.Options{Version: "1.2.3", Machines: -1, Troubles: s.troubles})
 	s.must(err)
 	return got
 }
@@ -284,6 +285,18 @@ func TestNotRun(t *testing.T) {
 	if j := got.Jobs[0]; !j.Next.Equal(day(12, 22)) || j.Waits != "" || j.Last.State != "not run" || j.Schedule != "every day at 22:00 (UTC)" {
 		t.Errorf("%+v", j)
 	}
+}
+
+// What keeps the server from its work is an alarm before all others. That a job's sources cannot be looked at is one unless its last session has
+// told that.
+func TestTroubles(t *testing.T) {
+	s := newSite(t, siteYAML)
+	s.troubles = []status.Trouble{{Text: "what sessions do cannot be noted: disk\nfull", Since: day(10, 9)}, {Job: "offsite", Text: "the sources of job offsite cannot be looked at", Since: day(10, 10)}}
+	s.ran("offsite", day(9, 22), catalog.SessionFailed, job.Session{Sources: sources("pve"), Reason: "it broke"})
+	serverText := `critical server : what sessions do cannot be noted: disk%0Afull, since 03-10 09:00`
+	s.wantAlarms(serverText, "critical failed offsite: the last session failed: it broke, since 03-09 23:00", "warning source offsite: the sources of job offsite cannot be looked at, since 03-10 10:00")
+	s.ran("offsite", day(10, 11), catalog.SessionDone, job.Session{Sources: []job.SourceState{{Name: "pve", State: job.StateOffline, Reason: "it is away"}}})
+	s.wantAlarms(serverText, "warning source offsite: source pve is offline: it is away, since 03-10 12:00")
 }
 
 // What was asked for is late counted from then, not from the boundary before.
