@@ -156,6 +156,9 @@ type Task struct {
 	Read    int64 `json:"read"`
 	Written int64 `json:"written"`
 	Kept    int64 `json:"kept"`
+	// AttemptBegan is when its copy was begun last, zero if it was not; Resumed what was written down by then.
+	AttemptBegan time.Time `json:"attemptBegan"`
+	Resumed      int64     `json:"resumed"`
 }
 
 // Machine is a machine: its exact id, and the name that it had last.

@@ -32,6 +32,9 @@ type Progress struct {
 	Written int64 `json:"written,omitempty"`
 	// Kept is how much of the point is written down in the target: whoever takes the task over goes on from there.
 	Kept int64 `json:"kept,omitempty"`
+	// Attempt is when the copy was begun last, and Resumed what was kept by then; zero: it has not begun.
+	Attempt time.Time `json:"attempt,omitzero"`
+	Resumed int64     `json:"resumed,omitempty"`
 }
 
 // NewTask is work on one machine in a session.

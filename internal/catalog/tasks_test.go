@@ -154,7 +154,7 @@ func TestTasksGoOn(t *testing.T) {
 			must(t, c.Tasks.Finish(ctx, third.Lease, TaskFailed, "bad\x00sector", Progress{Done: 5, Total: 10, Read: 3, Written: 1}))
 		}
 		got, err = c.Tasks.Get(ctx, first.ID)
-		if must(t, err); got.State != TaskFailed || got.Reason != "bad%00sector" || got.Progress != (Progress{5, 10, 3, 1, 0}) || !got.Ended.Equal(clock.now()) {
+		if must(t, err); got.State != TaskFailed || got.Reason != "bad%00sector" || got.Progress != (Progress{Done: 5, Total: 10, Read: 3, Written: 1}) || !got.Ended.Equal(clock.now()) {
 			t.Errorf("finished %+v", got)
 		}
 		for _, lease := range []TaskLease{first.Lease, second.Lease, third.Lease} {

@@ -238,14 +238,15 @@ func (s *screen) running() {
 	s.section([]string{"RUNNING", "job", "", "", "", ""}, rows)
 }
 
-// progressCells are percent, bytes, rate and estimate of a task.
+// progressCells are percent, bytes, rate and estimate of a task: by this attempt, since there may have been a night before it, and what it found
+// kept took no time.
 func progressCells(t api.Task, now time.Time) []string {
-	spent := now.Sub(t.Began)
-	if t.Total <= 0 || t.Began.IsZero() || spent <= 0 {
+	spent := now.Sub(t.AttemptBegan)
+	if t.Total <= 0 || t.AttemptBegan.IsZero() || spent <= 0 {
 		return []string{"", "in progress", "", "since " + minute(t.Began)}
 	}
 	cells := []string{fmt.Sprintf("%d %%", min(100, t.Done*100/t.Total)), size(t.Done) + " of " + size(t.Total), "", ""}
-	if rate := float64(t.Done) / spent.Seconds(); rate > 0 {
+	if rate := float64(t.Done-t.Resumed) / spent.Seconds(); rate > 0 {
 		cells[2] = size(int64(rate)) + "/s"
 		cells[3] = "about " + lasted(time.Duration(float64(t.Total-t.Done)/rate*float64(time.Second))) + " left"
 	}

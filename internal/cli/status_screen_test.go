@@ -74,8 +74,10 @@ func badStatus() api.Status {
 		{ID: 43, Job: "attic", State: "running", Phase: "health check", Began: ago(time.Hour)},
 	}
 	s.Running = []api.Task{
-		{Session: 41, Job: "offsite", Machine: machineOf("web01"), State: "running", Began: ago(70 * time.Second), Done: 123 << 28, Total: 300 << 28, Read: 1},
-		{Session: 41, Job: "offsite", Machine: machineOf(""), State: "running", Began: ago(2 * time.Second)},
+		{Session: 41, Job: "offsite", Machine: machineOf("web01"), State: "running", Began: ago(70 * time.Second), AttemptBegan: ago(70 * time.Second), Done: 123 << 28, Total: 300 << 28, Read: 1},
+		{Session: 41, Job: "offsite", Machine: machineOf("web04"), State: "running", Began: ago(30 * time.Hour), AttemptBegan: ago(time.Minute), Done: 123 << 28, Total: 300 << 28, Resumed: 93 << 28},
+		{Session: 41, Job: "offsite", Machine: machineOf("web05"), State: "running", Began: ago(30 * time.Hour), AttemptBegan: ago(time.Minute), Done: 20 << 28, Total: 300 << 28, Resumed: 93 << 28},
+		{Session: 41, Job: "offsite", Machine: machineOf(""), State: "running", Began: ago(2 * time.Second), AttemptBegan: ago(2 * time.Second)},
 	}
 	s.Waiting = []api.Wait{
 		{Job: "offsite", Reason: "a free slot", Tasks: 60},

@@ -18,7 +18,7 @@ type span struct{ from, to time.Time }
 // add adds an attempt of a task that has come to its end: from when it began until all was read, or it failed. A commit that comes
 // later takes no time of the source's.
 func (p *pace) add(t *task, step job.StepReport, now time.Time) {
-	at := span{t.attempt, now}
+	at := span{t.row.Progress.Attempt, now}
 	if step.Err == nil {
 		at.to = at.from.Add(step.Result.Took)
 	}

@@ -18,7 +18,7 @@ func TestPace(t *testing.T) {
 		progress := &mover.Progress{}
 		progress.Total.Store(total)
 		progress.Kept.Store(total / 2)
-		one := &task{attempt: began.Add(time.Duration(from) * time.Second), progress: progress, row: catalog.Task{Progress: catalog.Progress{Kept: kept}}}
+		one := &task{progress: progress, row: catalog.Task{Progress: catalog.Progress{Kept: kept, Attempt: began.Add(time.Duration(from) * time.Second)}}}
 		p.add(one, job.StepReport{Err: err, Result: mover.Result{Took: time.Duration(took) * time.Second}}, began.Add(time.Duration(noted)*time.Second))
 	}
 	for _, c := range []struct {

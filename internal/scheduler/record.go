@@ -47,8 +47,6 @@ type task struct {
 	row      catalog.Task
 	lease    *catalog.TaskLease
 	progress *mover.Progress
-	// attempt is when this process began to copy its point.
-	attempt time.Time
 }
 
 // took is what a task's counters say, or those of whoever had it before.
@@ -57,7 +55,9 @@ func (t *task) took() catalog.Progress {
 		return t.row.Progress
 	}
 	total := cmp.Or(t.progress.Total.Load(), t.row.Progress.Total) // it is not read yet
-	return catalog.Progress{Done: t.progress.Done.Load(), Total: total, Kept: t.progress.Kept.Load()}
+	return catalog.Progress{
+		Done: t.progress.Done.Load(), Total: total, Kept: t.progress.Kept.Load(), Attempt: t.row.Progress.Attempt, Resumed: t.row.Progress.Resumed,
+	}
 }
 
 // context is for what is noted: it is noted also when the session is being stopped.
@@ -241,8 +241,9 @@ func (n *record) started(p source.Point, progress *mover.Progress) {
 	claimed, err := n.catalog.Tasks.Take(n.context(), t.id, n.options.Owner, leaseLength)
 	n.note(err)
 	if claimed != nil {
-		t.lease, t.progress, t.row, t.attempt = &claimed.Lease, progress, claimed.Task, n.options.Now()
-		t.row.Progress.Kept = max(t.row.Progress.Kept, progress.Kept.Load()) // an earlier session may have stored it
+		t.lease, t.progress, t.row = &claimed.Lease, progress, claimed.Task
+		kept := max(t.row.Progress.Kept, progress.Kept.Load()) // an earlier session may have stored it
+		t.row.Progress.Kept, t.row.Progress.Resumed, t.row.Progress.Attempt = kept, kept, n.options.Now().UTC()
 		row := t.row
 		n.tell(Event{Kind: EventTask, Task: &row})
 	}

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // While the window is closed no machine is in progress: what was copied when it closed waits, and says what of it is kept. When it opens the
-// copies go on from there, and what they come to is told again.
+// copies go on from there, and what they come to is told again, at the pace of that attempt.
 func TestNothingIsInProgressAfterTheEndOfTheWindow(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		l.job("offsite", "schedule: {mode: manual}\nwindow: {allow: [\"00:00-06:00\"]}")
@@ -38,7 +39,21 @@ func TestNothingIsInProgressAfterTheEndOfTheWindow(t *testing.T) {
 			}
 			return running, kept, waiting
 		}
+		attempts := map[time.Duration]int{} // of the copies begun last at a time, how many found something kept
+		begun := func() {
+			tasks, err := l.catalog.Tasks.Of(l.t.Context(), id)
+			l.must(err)
+			clear(attempts)
+			for _, task := range tasks {
+				if at := task.Progress.Attempt; !at.IsZero() {
+					attempts[at.Sub(task.Queued).Round(time.Hour)] += min(int(task.Progress.Resumed), 1)
+				}
+			}
+		}
 		l.pass(time.Hour)
+		if begun(); !maps.Equal(attempts, map[time.Duration]int{0: 0}) {
+			l.t.Errorf("begun at first: %v", attempts)
+		}
 		if running, _, waiting := states(); running != 2 || waiting != 1 {
 			l.t.Fatalf("while the window is open %d are in progress and %d wait", running, waiting)
 		}
@@ -57,6 +72,9 @@ func TestNothingIsInProgressAfterTheEndOfTheWindow(t *testing.T) {
 		l.pass(19 * time.Hour)
 		if last := l.last("offsite", catalog.SessionDone); last.Counts["copied"] != 3 {
 			l.t.Errorf("%+v", last)
+		}
+		if begun(); !maps.Equal(attempts, map[time.Duration]int{24 * time.Hour: 2}) {
+			l.t.Errorf("begun when it opened again: %v", attempts)
 		}
 		if running, _, waiting := states(); running != 0 || waiting != 0 {
 			l.t.Errorf("in the end %d are in progress and %d wait", running, waiting)

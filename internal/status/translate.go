@@ -34,6 +34,7 @@ func Task(t catalog.Task) api.Task {
 		ID: t.ID, Session: t.Session, Job: t.Job, Machine: Machine(t.Machine), Created: t.Created, Source: t.Source, Target: t.Target,
 		State: string(t.State), Reason: t.Reason, Attempts: t.Attempts, Began: t.Began, Ended: t.Ended,
 		Done: t.Progress.Done, Total: t.Progress.Total, Read: t.Progress.Read, Written: t.Progress.Written, Kept: t.Progress.Kept,
+		AttemptBegan: t.Progress.Attempt, Resumed: t.Progress.Resumed,
 	}
 	if t.Point != nil {
 		task.Point = t.Point.String()
