@@ -13,6 +13,7 @@ import (
 
 	"filippo.io/age"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"ferry/internal/backup"
 	"ferry/internal/job"
@@ -28,7 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "ferry-repo-test-")
+	dir, err := os.MkdirTemp(scratchParent(), "ferry-repo-test-")
 	if err != nil {
 		panic(err)
 	}
@@ -46,6 +47,17 @@ func TestMain(m *testing.M) {
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// scratchParent is in memory, where there is plenty: thousands of caches, whose files are synced, else make the tests wait for the disk.
+// What they do on a disk is tested where they are (internal/cachefile) and with the program itself.
+func scratchParent() string {
+	const memory, plenty = "/dev/shm", 2 << 30
+	var free unix.Statfs_t
+	if unix.Statfs(memory, &free) != nil || free.Type != unix.TMPFS_MAGIC || free.Bavail*uint64(free.Bsize) < plenty {
+		return ""
+	}
+	return memory
 }
 
 // scratch is removed when all tests are done: a cache for each of thousands of runs is too many for t.TempDir.
