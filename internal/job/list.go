@@ -55,7 +55,7 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 			doubt = cmp.Or(doubt, fmt.Sprintf("source %s is %s", state.Name, state.State))
 		}
 		if opened != nil && !slices.ContainsFunc(listings, func(l Listing) bool { return l.Repository == state.Name }) {
-			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && len(opened.Incomplete) == 0, Points: briefs})
+			listings = append(listings, Listing{Repository: state.Name, Complete: state.State == StateReady && unlisted == "" && len(opened.Incomplete) == 0, Points: briefs})
 		}
 	}
 	r.session.Sources = states
@@ -77,7 +77,8 @@ func (r *runner) list(ctx, reading context.Context, v *view) error {
 }
 
 // unlisted notes that a source may have points that are not listed, and returns why that is doubt; empty: it is none. An encrypted
-// repository among the backups hides its points for good: that is nothing that the session fails to do, and only keeps from purging.
+// repository among the backups hides its points for good: that is nothing that the session fails to do, and only keeps from purging. One
+// with another history than was seen lacks what it had, which has not gone from the machines that it was copied from.
 func (r *runner) unlisted(opened *registry.Source, name string) (doubt string) {
 	if opened == nil {
 		return ""
@@ -91,6 +92,13 @@ func (r *runner) unlisted(opened *registry.Source, name string) (doubt string) {
 		r.partly = cmp.Or(r.partly, doubt)
 		r.alarm(AlarmOther, doubt+"; machines that lie there are not copied")
 		return doubt // one tells what to look after
+	}
+	for _, problem := range opened.Problems {
+		if errors.Is(problem, repo.ErrDiverged) {
+			doubt = fmt.Sprintf("source %s is not as it was: %s", name, backup.SafeText(problem.Error()))
+			r.alarm(AlarmOther, doubt+"; what it lacks does not count as gone; "+backup.SafeText(backup.Hint(problem)))
+			return doubt
+		}
 	}
 	return ""
 }

@@ -2,6 +2,8 @@ package job_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +178,35 @@ func TestHiddenFolderIsNoEvidence(t *testing.T) {
 	l.edit = nil
 	if s := l.run(job.ResultDone); s.Removed() != 1 {
 		t.Errorf("when all is seen\n%s", l.describe(s))
+	}
+}
+
+// A source that is a repository which was rolled back lacks what it had: no machine counts as missing for that, and nothing goes as if it had
+// gone, while those that it has are copied and thinned out as ever.
+func TestRolledBackSourceIsNoEvidence(t *testing.T) {
+	l, a := abandoned(t)
+	l.points = append(l.points, day("a", 1))
+	l.moveTo(3)
+	l.run(job.ResultDone)
+	l.tell(a, backup.Retirement{}.Decide(true, l.now))
+	l.run(job.ResultDone)
+	l.points = slices.DeleteFunc(l.points, func(p *sourcetest.Point) bool { return p.ID() == day("a", 1).ID() })
+	l.moveTo(20)
+	l.edit = func(s *registry.Source) {
+		s.Problems = []error{&backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("/mnt/usb: %w", repo.ErrDiverged), Hint: "run: ferry adopt /mnt/usb"}}
+	}
+	s := l.run(job.ResultDone)
+	if s.Copied() != 1 || s.Removed() != 0 || len(s.Alarms) != 1 || !strings.HasSuffix(s.Alarms[0].Text, "; run: ferry adopt /mnt/usb") || s.Listings[0].Complete {
+		t.Errorf("alarms %+v, %+v\n%s", s.Alarms, s.Listings, l.describe(s))
+	}
+	for _, m := range l.explain().Plan.Machines {
+		if !m.Missing.IsZero() {
+			t.Errorf("%s is missing since %s", m.Machine.Name, m.Missing)
+		}
+	}
+	l.edit = nil // it was adopted
+	if s := l.run(job.ResultDone); s.Removed() != 1 {
+		t.Errorf("when it is what it is to be\n%s", l.describe(s))
 	}
 }
 
