@@ -65,8 +65,8 @@ func (s *Server) bandwidthOperations(described huma.API) {
 }
 
 // HoldBandwidth has the limits hold that somebody has set, or else those of the options, before the first session begins. It returns
-// what is wrong with those of the options. Those that somebody has set hold also where a bucket cannot be kept to them, with a warning:
-// only a server that runs can be told others. They are an error only if they are no limits any more.
+// what is wrong with those of the options. Those that somebody has set hold also where a bucket cannot be kept to them, and those of the options
+// where they are no limits any more, with a warning: only a server that runs can be told others.
 func (s *Server) HoldBandwidth(ctx context.Context) ([]policy.Problem, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -74,7 +74,7 @@ func (s *Server) HoldBandwidth(ctx context.Context) ([]policy.Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	if now.Version != 0 && len(s.Bandwidth) > 0 {
+	if !now.Since.IsZero() && len(s.Bandwidth) > 0 {
 		s.Log.Warn("the bandwidth of all jobs together is what somebody set, not that of the options", "limits", strings.Join(now.Limits, ", "), "since", now.Since)
 	}
 	s.hold(limits)
@@ -85,7 +85,7 @@ func (s *Server) HoldBandwidth(ctx context.Context) ([]policy.Problem, error) {
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case len(problems) > 0 && now.Version != 0:
+	case len(problems) > 0 && !now.Since.IsZero():
 		s.Log.Warn("a bucket cannot be kept to the bandwidth of all jobs together that somebody set: what is copied from and to it may fail",
 			"problem", problems[0].Text, "since", now.Since, "hint", "ferry bandwidth sets another: "+problems[0].Hint)
 		return nil, nil
@@ -101,7 +101,7 @@ func (s *Server) hold(limits policy.Bandwidth) {
 	}
 }
 
-// bandwidth is how the limits of all jobs together stand.
+// bandwidth is how the limits of all jobs together stand. Where those that somebody has set cannot be read, those of the options hold.
 func (s *Server) bandwidth(ctx context.Context) (now api.Bandwidth, limits policy.Bandwidth, err error) {
 	now.Limits = append([]string{}, s.Bandwidth...)
 	stored, err := s.Catalog.Resources.Get(ctx, kindBandwidth, allJobs)
@@ -110,9 +110,16 @@ func (s *Server) bandwidth(ctx context.Context) (now api.Bandwidth, limits polic
 	case err != nil:
 		return now, nil, err
 	default:
-		now.Since, now.Version, now.Limits = stored.Changed, stored.Version, []string{}
+		set := []string{}
 		if stored.Document != "" {
-			now.Limits = strings.Split(stored.Document, "\n")
+			set = strings.Split(stored.Document, "\n")
+		}
+		now.Version = stored.Version
+		if _, mistakes := parseLimits(set); mistakes != nil {
+			s.Log.Warn("the bandwidth of all jobs together that somebody set cannot be read: what the options say holds",
+				"problem", mistakes, "since", stored.Changed, "hint", "ferry bandwidth sets another")
+		} else {
+			now.Since, now.Limits = stored.Changed, set
 		}
 	}
 	limits, err = parseLimits(now.Limits)

@@ -124,6 +124,33 @@ func TestStoredLimitInAllThatNoBucketKeeps(t *testing.T) {
 	}
 }
 
+// A server starts also where the limits that somebody has set cannot be read, with those of the options, says so, and can be told others.
+func TestStoredLimitThatCannotBeRead(t *testing.T) {
+	for _, method := range []string{"PUT", "DELETE"} {
+		var held policy.Bandwidth
+		f := newFixture(t, func(o *Options) { o.Bandwidth, o.Limit = []string{"80MB/s"}, func(b policy.Bandwidth) { held = b } })
+		stored, err := f.Catalog.Resources.Put(t.Context(), kindBandwidth, allJobs, "40MB/s\n1MB/s at night", 0) // by another version
+		must(t, err)
+		if got := f.begin(); got != "" || len(held) != 1 || held[0].Rate != 80e6 {
+			t.Errorf("%s; %v holds", got, held)
+		}
+		if log := f.log.String(); strings.Count(log, "level=WARN") != 1 || !strings.Contains(log, "at night") || !strings.Contains(log, "ferry bandwidth sets another") {
+			t.Errorf("the log has %s", log)
+		}
+		var now api.Bandwidth
+		f.read(f.expect(200, "GET", api.PathBandwidth, ""), &now)
+		if !slices.Equal(now.Limits, []string{"80MB/s"}) || !now.Since.IsZero() || now.Version != stored.Version {
+			t.Errorf("%+v", now)
+		}
+		f.expect(200, method, api.PathBandwidth, map[string]string{"PUT": `{"limits": ["20MB/s"]}`}[method], "If-Match", etag(stored.Version))
+		f.log.Reset()
+		want := map[string]policy.Rate{"PUT": 20e6, "DELETE": 80e6}[method]
+		if got := f.begin(); got != "" || len(held) != 1 || held[0].Rate != want || strings.Contains(f.log.String(), "cannot be read") {
+			t.Errorf("after %s: %s; %v holds; the log has %s", method, got, held, f.log)
+		}
+	}
+}
+
 // The limits of all jobs together are changed while the server runs, hold after a restart in place of those of the options, and are
 // these again when somebody says so. Who changes them says which he knows.
 func TestBandwidthIsChanged(t *testing.T) {
