@@ -179,8 +179,11 @@ func (s *Server) changeBandwidth(ctx context.Context, ifMatch string, texts []st
 }
 
 // unkeepable returns what is wrong with limits of all jobs together: that a bucket among the repositories cannot be kept to them. It is
-// an error if that cannot be told, since the resources have mistakes.
+// an error if that cannot be told, since the resources have mistakes. What any bucket can be kept to, and no limit, is fine whatever they have.
 func (s *Server) unkeepable(ctx context.Context, limits policy.Bandwidth) ([]policy.Problem, error) {
+	if len(limits.BelowBucket("limits", "a bucket")) == 0 {
+		return nil, nil
+	}
 	resources, err := s.parsed(ctx)
 	if err != nil {
 		return nil, err

@@ -97,6 +97,12 @@ func TestLimitInAllThatNoBucketKeeps(t *testing.T) {
 	if _, err := f.Catalog.Resources.Get(t.Context(), kindBandwidth, allJobs); !errors.Is(err, catalog.ErrNotFound) {
 		t.Errorf("with mistakes: %v", err)
 	}
+	for _, body := range []string{`{"limits": []}`, `{"limits": ["4Mbit/s"]}`} { // what any bucket can be kept to can be set all the same
+		f.expect(200, "PUT", api.PathBandwidth, body, "If-Match", "*")
+	}
+	set, err := f.Catalog.Resources.Get(t.Context(), kindBandwidth, allJobs)
+	must(t, err)
+	must(t, f.Catalog.Resources.Delete(t.Context(), kindBandwidth, allJobs, set.Version))
 	if got := f.begin(); got != "" {
 		t.Errorf("with mistakes: %s", got)
 	}
