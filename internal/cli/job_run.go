@@ -116,10 +116,13 @@ func (a *app) jobRun(ctx context.Context, f jobRunFlags, names []string, full bo
 		checked()
 		checked = func() {}
 		progress.pause()
-		priority()
-		if priority = func() {}; phase == job.PhaseCompact {
+		if phase == job.PhaseCompact {
 			priority = idle.Process()
 		}
+	}
+	setup.Host.PhaseEnded = func(job.Phase) { // what comes after compact is the session's end
+		priority()
+		priority = func() {}
 	}
 	session := job.Run(ctx, setup)
 	checked()
