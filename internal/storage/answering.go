@@ -120,7 +120,7 @@ func (s *answering) List(ctx context.Context, prefix string) iter.Seq2[Info, err
 			yield(Info{}, s.gone(answer.ErrNone))
 			return
 		}
-		for info, err := range answer.Each(ctx, s.calls, func(ctx context.Context) iter.Seq2[Info, error] { return s.Store.List(ctx, prefix) }) {
+		for info, err := range answer.Each(ctx, s.calls, func(ctx context.Context) iter.Seq2[Info, error] { return givingWay(ctx, s.Store.List(ctx, prefix)) }) {
 			if errors.Is(err, answer.ErrNone) {
 				err = s.gone(err)
 			}
@@ -128,6 +128,14 @@ func (s *answering) List(ctx context.Context, prefix string) iter.Seq2[Info, err
 				return
 			}
 		}
+	}
+}
+
+// givingWay lists as ctx says that it is to be done: idle.Begin in the goroutine that lists.
+func givingWay(ctx context.Context, list iter.Seq2[Info, error]) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		defer idle.Begin(ctx)()
+		list(yield)
 	}
 }
 

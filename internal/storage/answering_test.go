@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -125,22 +126,38 @@ type classStore struct {
 	classes []uintptr
 }
 
-func (s *classStore) Stat(ctx context.Context, name string) (storage.Info, error) {
+func (s *classStore) note() {
 	const process = 1
 	class, _, _ := unix.Syscall(unix.SYS_IOPRIO_GET, process, 0, 0)
 	s.classes = append(s.classes, class>>13)
+}
+
+func (s *classStore) Stat(ctx context.Context, name string) (storage.Info, error) {
+	s.note()
 	return s.Store.Stat(ctx, name)
+}
+
+func (s *classStore) List(context.Context, string) iter.Seq2[storage.Info, error] {
+	return func(func(storage.Info, error) bool) { s.note() }
 }
 
 // Calls for work that gives way are made by threads which read and write only while nobody else does, others are not.
 func TestCallsThatGiveWay(t *testing.T) {
-	within := &classStore{Store: memory.New()}
-	store := storage.Answering(within, &answer.Calls{})
-	for _, ctx := range []context.Context{t.Context(), idle.Access(t.Context()), t.Context()} {
-		_, _ = store.Stat(ctx, "a")
-	}
-	const idleClass = 3
-	if c := within.classes; len(c) != 3 || c[0] == idleClass || c[1] != idleClass || c[2] == idleClass {
-		t.Errorf("classes %v", c)
+	for name, call := range map[string]func(context.Context, storage.Store){
+		"stat": func(ctx context.Context, store storage.Store) { _, _ = store.Stat(ctx, "a") },
+		"list": func(ctx context.Context, store storage.Store) {
+			for range store.List(ctx, "") {
+			}
+		},
+	} {
+		within := &classStore{Store: memory.New()}
+		store := storage.Answering(within, &answer.Calls{})
+		for _, ctx := range []context.Context{t.Context(), idle.Access(t.Context()), t.Context()} {
+			call(ctx, store)
+		}
+		const idleClass = 3
+		if c := within.classes; len(c) != 3 || c[0] == idleClass || c[1] != idleClass || c[2] == idleClass {
+			t.Errorf("%s: classes %v", name, c)
+		}
 	}
 }
