@@ -51,11 +51,11 @@ func (a *app) keyList(ctx context.Context, path string) error {
 	defer repository.Close()
 	a.warnings(repository.Warnings())
 	list, err := repository.ListKeys(ctx)
-	if err != nil {
+	if len(list) == 0 && err != nil {
 		return keyError(err)
 	}
 	if a.json {
-		return a.printJSON(describeKeys(repository, list))
+		return cmp.Or(a.printJSON(describeKeys(repository, list)), keyError(err))
 	}
 	rows := [][]string{{"KEY", "OPENS WITH", "ADDED", "LABEL"}}
 	for _, key := range list {
@@ -70,7 +70,7 @@ func (a *app) keyList(ctx context.Context, path string) error {
 	}
 	a.table(rows)
 	a.sayStrength(list)
-	return nil
+	return keyError(err)
 }
 
 // opensWith says what kind of key it is.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"ferry/internal/repo"
 	"ferry/internal/storage/memory"
 )
@@ -202,9 +204,14 @@ func copyAfterInterruptedRotation(t *testing.T, people, files int) {
 			return nil
 		})
 		before := keyFilesOf(after)
+		if list, err := r.ListKeys(t.Context()); !errors.Is(err, errInjected) || len(list) == 0 {
+			t.Errorf("keys are listed as if all were known that is: %+v, %v", list, err)
+		}
 		if _, err := r.RemoveKey(t.Context(), gone.ID); !errors.Is(err, errInjected) || !slices.Equal(keyFilesOf(after), before) {
 			t.Errorf("nobody knows which files are the same recipient's, and: %v", err)
 		}
+		another := must(age.GenerateX25519Identity())(t)
+		must(r.AddKey(t.Context(), repo.KeyRecipient{To: another.Recipient(), PublicKey: another.Recipient().String()}))(t)
 	})
 	again := must(openAs(t, store, holders[0]).RotateKeys(t.Context(), repo.RotateOptions{}))(t)
 	if len(again) != people {

@@ -85,12 +85,16 @@ func PostQuantum(keys []Key) bool {
 }
 
 // ListKeys lists the key files: the newest generation first, then in the order in which they were added. Leftovers of
-// rotations, which nobody needs, are not among them. A locked repository tells ids and kinds only, and cannot tell leftovers.
+// rotations, which nobody needs, are not among them. A locked repository tells ids and kinds only, and cannot tell leftovers. Where
+// the storage does not say what is known of a key, the error is beside the list.
 func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
 	if !r.description.Encrypted {
 		return nil, ErrNotEncrypted
 	}
 	list, _, err := r.recipients(ctx)
+	for _, one := range list {
+		err = cmp.Or(err, one.Unread)
+	}
 	return describeKeys(list), err
 }
 
@@ -153,11 +157,11 @@ func (r *Repository) AddKey(ctx context.Context, recipient KeyRecipient) (Key, e
 	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated
 		return Key{}, err
 	}
-	present, err := r.ListKeys(ctx)
+	there, _, err := r.recipients(ctx) // notes that cannot be read keep nobody from getting a key
 	if err != nil {
 		return Key{}, err
 	}
-	for _, key := range present {
+	for _, key := range describeKeys(there) {
 		if recipient.PublicKey != "" && key.PublicKey == recipient.PublicKey && key.Generation == r.ring().Newest() {
 			return key, ErrSameKey
 		}
@@ -296,10 +300,11 @@ func (r *Repository) RotateKeys(ctx context.Context, options RotateOptions) ([]K
 	if err := r.Refresh(ctx); err != nil { // somebody else may have rotated
 		return nil, err
 	}
-	present, err := r.ListKeys(ctx)
+	there, _, err := r.recipients(ctx) // also one whose note cannot be read may be dropped
 	if err != nil {
 		return nil, err
 	}
+	present := describeKeys(there)
 	rotation := keyring.Rotation{Passphrases: options.Passphrases, Reached: r.keys.reached.Load(), Rotated: r.keys.rotated.Load(), Now: r.env.now()}
 	for _, id := range options.Drop {
 		key, err := findKey(present, id)

@@ -174,11 +174,8 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 			if err != nil && ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			switch {
-			case err == nil:
+			if recipient.Unread = passing(err); err == nil {
 				openNote(ring, raw, &recipient)
-			case !errors.Is(err, storage.ErrNotExist):
-				recipient.Unread = err
 			}
 		}
 		list = append(list, recipient)
