@@ -154,7 +154,7 @@ func (k *keys) KitPassphrase(ctx context.Context, name string) (repo.Passphrase,
 	if !k.app.canPrompt() {
 		return repo.Passphrase{}, nil
 	}
-	passphrase, err := k.app.promptKit(ctx, name)
+	passphrase, err := k.app.prompt(ctx, "passphrase of the recovery kit "+name+": ")
 	if err == nil && !passphrase.IsEmpty() {
 		_, err = of.add(passphrase)
 	}

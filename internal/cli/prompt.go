@@ -32,11 +32,6 @@ func (a *app) prompt(ctx context.Context, question string) (repo.Passphrase, err
 	return repo.NewPassphrase(string(bytes.TrimRight(line, "\r\n"))), nil
 }
 
-// promptKit asks for the passphrase of a recovery kit.
-func (a *app) promptKit(ctx context.Context, name string) (repo.Passphrase, error) {
-	return a.prompt(ctx, "passphrase of the recovery kit "+name+": ")
-}
-
 // promptNew asks for a new passphrase, twice.
 func (a *app) promptNew(ctx context.Context, what string) (repo.Passphrase, error) {
 	for range promptTries {

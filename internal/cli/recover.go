@@ -42,20 +42,17 @@ func (a *app) repoRecover(ctx context.Context, path, kitFile string, f newKeyFla
 	if err := a.keys.load(ctx); err != nil {
 		return err
 	}
-	passphrases := a.keys.passphrases
-	if repo.KitIsEncrypted(content) && len(passphrases) == 0 && a.canPrompt() {
-		passphrase, err := a.promptKit(ctx, kit.Name)
-		if err != nil {
+	if repo.KitIsEncrypted(content) && len(a.keys.passphrases) == 0 {
+		if _, err := a.keys.KitPassphrase(ctx, kit.Name); err != nil {
 			return err
 		}
-		passphrases = append(passphrases, passphrase)
 	}
 	store, err := a.openStore(path)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	repository, err := repo.OpenWithKit(ctx, store, a.environment(), kit, passphrases)
+	repository, err := repo.OpenWithKit(ctx, store, a.environment(), kit, a.keys.passphrases)
 	if err != nil {
 		return kitError(err, path)
 	}
