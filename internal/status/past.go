@@ -21,7 +21,7 @@ type past struct {
 	// last is the newest session that has ended; nil: there is none.
 	last *catalog.Session
 	// ran is the newest that ran, told the newest that says how machines fare: not one whose time ended, or that was stopped, before it had
-	// copied anything.
+	// copied anything, or had come to the machines that failed in the one before.
 	ran, told *session
 	// failing counts those in a row, up to told, that ended as it did, since the first of them ended. between: others ran meanwhile.
 	failing int
@@ -56,6 +56,7 @@ type report struct {
 	Alarms  []job.Alarm       `json:"alarms"`
 	Tasks   []struct {
 		Machine job.TaskMachine `json:"machine"`
+		State   job.TaskState   `json:"state"`
 		Behind  string          `json:"behind"`
 		Mapped  *job.MappedCopy `json:"mapped"`
 	} `json:"tasks"`
@@ -135,6 +136,9 @@ func (l *looker) past(ctx context.Context, name string) (p past, err error) {
 		p.copying += time.Duration(of.Counts["copyMilliseconds"]) * time.Millisecond
 	}
 	p.last = newestEnded(newest)
+	if standing.Told, err = l.unanswered(ctx, standing.Told); err != nil {
+		return p, err
+	}
 	p.countFailing(newest, standing.Told)
 	var told *catalog.Session
 	if len(standing.Told) > 0 {
@@ -156,6 +160,37 @@ func (l *looker) past(ctx context.Context, name string) (p past, err error) {
 		*one.to = read[one.of.ID]
 	}
 	return p, nil
+}
+
+// unanswered leaves out of sessions that say how machines fare the newest ones that ended early, if they did not come to a machine that had
+// failed in the one before them: a session that was stopped after its first machine says nothing of the others.
+func (l *looker) unanswered(ctx context.Context, told []catalog.Session) ([]catalog.Session, error) {
+	waits := map[string]bool{} // machines that the newest session has, and none that ended early came to
+	for i, of := range told {
+		early := of.State == catalog.SessionStopped || of.State == catalog.SessionExpired
+		if !early && (i == 0 || of.State == catalog.SessionDone) {
+			break
+		}
+		s, err := l.reported(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		for _, task := range s.report.Tasks {
+			came := task.State == job.TaskCopied || task.State == job.TaskUpToDate
+			switch id := task.Machine.ID; {
+			case !early && task.State == job.TaskFailed && waits[id]:
+				return told[i:], nil
+			case came:
+				delete(waits, id)
+			case i == 0:
+				waits[id] = true
+			}
+		}
+		if !early {
+			break
+		}
+	}
+	return told, nil
 }
 
 // countFailing counts the sessions in a row that ended as the newest of those did that say how machines fare.

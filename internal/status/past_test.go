@@ -9,6 +9,7 @@ import (
 	"ferry/internal/api"
 	"ferry/internal/catalog"
 	"ferry/internal/job"
+	"ferry/internal/plan"
 	"ferry/internal/policy"
 )
 
@@ -122,6 +123,34 @@ func TestFailuresOutlastSessionsThatCameToNothing(t *testing.T) {
 			s.ran("offsite", day(10, 6+i), state, failed)
 		}
 		s.wantAlarms(fmt.Sprintf(text, "10 or more sessions") + "; the last: 2 of 2 machines failed, since 03-10 09:00")
+	}
+}
+
+// Nor does one that was stopped, or whose time ended, before it came to the machines that failed, whatever it copied of others.
+func TestFailuresOutlastSessionsThatCameToOtherMachines(t *testing.T) {
+	task := func(n int, state job.TaskState) job.Task {
+		points := []job.TaskPoint{}
+		if state == job.TaskCopied {
+			points = append(points, job.TaskPoint{Action: plan.ActionCopy, Outcome: job.OutcomeCopied})
+		}
+		return job.Task{Machine: job.TaskMachine{ID: machine(n).Key.String()}, State: state, Points: points}
+	}
+	for _, early := range []catalog.SessionState{catalog.SessionStopped, catalog.SessionExpired} {
+		s := hourly(t)
+		s.ran("offsite", day(9, 22), catalog.SessionPartial, job.Session{
+			Reason: "1 of 2 machines failed", Sources: sources("pve"), Tasks: []job.Task{task(0, job.TaskCopied), task(1, job.TaskFailed)},
+		})
+		s.ran("offsite", day(9, 23), early, job.Session{Sources: sources("pve"), Tasks: []job.Task{task(0, job.TaskCopied), task(1, job.TaskNotReached)}})
+		s.wantAlarms("warning failed offsite: the last session that came to its end did not succeed with all machines: 1 of 2 machines failed, since 03-09 23:00")
+		s.ran("offsite", day(10, 0), early, job.Session{Sources: sources("pve"), Tasks: []job.Task{task(0, job.TaskNotReached), task(1, job.TaskCopied)}})
+		s.wantAlarms()
+
+		s = hourly(t)
+		s.ran("offsite", day(9, 22), catalog.SessionPartial, job.Session{
+			Reason: "1 of 2 machines failed", Sources: sources("pve"), Tasks: []job.Task{task(0, job.TaskCopied), task(1, job.TaskFailed)},
+		})
+		s.ran("offsite", day(9, 23), early, job.Session{Sources: sources("pve"), Tasks: []job.Task{task(0, job.TaskCopied), task(2, job.TaskNotReached)}})
+		s.wantAlarms() // the job has it no more
 	}
 }
 
