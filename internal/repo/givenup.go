@@ -24,7 +24,7 @@ func (r *Repository) apply(payload *commitlog.Payload, head commitlog.Head) {
 			r.givenUp[file] = true
 		}
 	}
-	r.unindexed.note(payload)
+	r.unindexed.note(payload, r.state)
 	r.state.Apply(payload, head)
 	r.reached()
 }

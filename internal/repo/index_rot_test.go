@@ -10,6 +10,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/repo/index"
 	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
 )
 
 // rotCached flips bits in the segments that a machine has in its cache, as a disk does: size, time and inode stay.
@@ -254,4 +255,44 @@ func TestNothingIsGivenUpWhileABlockIsMissing(t *testing.T) {
 		t.Errorf("incomplete %v, given up %+v", report.Incomplete, report.GivenUp)
 	}
 	closeRepo(t, r)
+}
+
+// A segment is damaged in the repository, and good in the caches of machines that have it open. Healing gives it up: what it covered is found all
+// the same, by the process that heals and by others.
+func TestHealingGivesUpASegmentThatIsOpen(t *testing.T) {
+	for what, spoil := range map[string]func(store *memory.Store, name string) error{
+		"rotted": func(store *memory.Store, name string) error {
+			return store.Tamper(name, func(raw []byte) []byte { raw[len(raw)/2] ^= 4; return raw })
+		},
+		"lost": func(store *memory.Store, name string) error { return store.Delete(t.Context(), name) },
+	} {
+		store, cache := initialized(t, repo.Options{}), newCache(t)
+		point := onePoint("a", "a", content(1, 40*smallBlock))
+		r := must(openSmall(t.Context(), store, cache))(t)
+		mustCopyAll(t, r, point)
+		must(r.Reindex(t.Context(), false, nil))(t)
+		closeRepo(t, r)
+		r = must(openSmall(t.Context(), store, cache))(t)
+		other := must(openSmall(t.Context(), store, newCache(t)))(t)
+		check(t, r, point)
+		check(t, other, point)
+		names := store.Names("index/")
+		for _, name := range names {
+			if err := spoil(store, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := must(r.Verify(t.Context(), nil))(t)
+		healed := must(r.Heal(t.Context(), found, nil))(t)
+		if len(names) == 0 || len(found.Damage) != len(names) || len(healed.Remade) != len(names) || len(r.State().Index) > 0 {
+			t.Errorf("%s: of %q are damaged %+v, and healed %q", what, names, found.Damage, healed.Remade)
+		}
+		for _, process := range []*repo.Repository{r, other} {
+			check(t, process, point)
+			if report := must(process.Verify(t.Context(), nil))(t); report.DamagedPoints > 0 {
+				t.Errorf("%s: %d points are called damaged", what, report.DamagedPoints)
+			}
+			closeRepo(t, process)
+		}
+	}
 }

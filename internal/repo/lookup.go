@@ -29,12 +29,12 @@ type unindexed struct {
 	packs              []format.Name
 	condemned, deleted []format.Name
 	segments           []commitlog.Segment
-	removed            []format.Name
-	bad                bool // the known damage has changed
+	removed            []commitlog.Segment // as the log had them until then
+	bad                bool                // the known damage has changed
 }
 
-// note adds what an entry says.
-func (u *unindexed) note(p *commitlog.Payload) {
+// note adds what an entry says that follows a state.
+func (u *unindexed) note(p *commitlog.Payload, state *commitlog.State) {
 	if u.everything {
 		return
 	}
@@ -44,7 +44,11 @@ func (u *unindexed) note(p *commitlog.Payload) {
 	u.condemned = append(u.condemned, p.Condemned...)
 	u.deleted = append(u.deleted, p.Deleted...)
 	u.segments = append(u.segments, p.Index...)
-	u.removed = append(u.removed, p.IndexRemoved...)
+	for _, id := range p.IndexRemoved {
+		if segment, live := state.Index[id]; live {
+			u.removed = append(u.removed, segment)
+		}
+	}
 	u.bad = u.bad || len(p.Bad)+len(p.BadHealed)+len(p.Deleted) > 0
 }
 
@@ -139,10 +143,39 @@ func (r *Repository) learn(ctx context.Context, news unindexed) error {
 		r.index.Forget(name)
 		delete(r.packs, name)
 	}
-	for _, id := range news.removed {
-		if len(r.unusable) == 0 { // else what replaces it may be what is damaged
-			r.index.RemoveSegment(id)
+	if len(r.unusable) > 0 { // then what replaces them may be what is damaged
+		return nil
+	}
+	return r.removeSegments(ctx, news.removed, news.segments)
+}
+
+// removeSegments takes segments out of the index that the log names no more. Healing gives damaged ones up without others in their
+// place: the tables of the packs that are in none of those that were added are read.
+func (r *Repository) removeSegments(ctx context.Context, removed, added []commitlog.Segment) error {
+	in := make([][]format.Name, len(added))
+	for i, segment := range added {
+		in[i] = sortedNames(segment.Packs)
+	}
+	var uncovered []format.Name
+	for _, segment := range removed {
+		for _, name := range segment.Packs {
+			if !slices.ContainsFunc(in, func(names []format.Name) bool {
+				_, covers := slices.BinarySearchFunc(names, name, compareNames)
+				return covers
+			}) {
+				uncovered = append(uncovered, name)
+			}
 		}
+	}
+	uncovered = sortedNames(uncovered)
+	for _, name := range uncovered {
+		delete(r.packs, name)
+	}
+	if err := r.addPacks(ctx, uncovered, nil); err != nil { // the segments stay until it is done again
+		return err
+	}
+	for _, segment := range removed {
+		r.index.RemoveSegment(segment.ID)
 	}
 	return nil
 }
