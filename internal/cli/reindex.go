@@ -19,9 +19,10 @@ func (a *app) repoReindexCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use: "reindex REPOSITORY", Short: "Make the index anew from the packs",
 		Long: `Write index segments for the packs that none covers, from the packs' own tables:
-after a crash, or where a segment was damaged. Copies do that by themselves; until
-then every program reads those tables when it looks something up. With --all, for
-every pack, instead of all segments that are there. No block is read.`,
+after a crash, or where a segment's file is missing, or was damaged and ferry verify
+--heal has given it up. Copies do that by themselves; until then every program reads
+those tables when it looks something up. With --all, for every pack, instead of all
+segments that are there. No block is read.`,
 		Example:           "  ferry repo reindex /mnt/usb/vault\n  ferry repo reindex /mnt/usb/vault --all",
 		Args:              arguments("REPOSITORY"),
 		ValidArgsFunction: completeFolder,

@@ -2,12 +2,14 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/index"
+	"ferry/internal/storage"
 )
 
 // Reindexed says what Reindex did.
@@ -18,8 +20,8 @@ type Reindexed struct {
 	Bytes int64
 }
 
-// Reindex writes index segments for the packs that none covers, from the packs' own tables; with all set, for every pack,
-// and the segments that were there go. Memory does not depend on how many packs there are: what was read of them lies in
+// Reindex writes index segments for the packs that none covers, or only one whose file is not there, from the packs' own tables; with
+// all set, for every pack, and the segments that were there go. Memory does not depend on how many packs there are: what was read of them lies in
 // temporary files until it is merged. progress, if not nil, is told how many of how many tables are read, by one goroutine
 // at a time. Nothing else may use the repository meanwhile.
 func (r *Repository) Reindex(ctx context.Context, all bool, progress func(done, total int)) (Reindexed, error) {
@@ -32,6 +34,8 @@ func (r *Repository) Reindex(ctx context.Context, all bool, progress func(done, 
 	}
 	if all {
 		r.forgetIndex()
+	} else if err := r.forgetLost(ctx); err != nil {
+		return report, err
 	}
 	if err := r.readUncovered(ctx, &report, progress); err != nil {
 		return report, err
@@ -70,6 +74,31 @@ func (r *Repository) forgetIndex() {
 	for id := range r.state.Index {
 		r.segments[id], r.unusable[id] = true, true
 	}
+}
+
+// forgetLost takes segments out of the index whose files are not there, or are not as long as they were. This machine may have them in its
+// cache, others have not.
+func (r *Repository) forgetLost(ctx context.Context) error {
+	for id, segment := range r.snapshot().Index {
+		switch info, err := r.store.Stat(ctx, segmentName(id)); {
+		case err == nil && info.Size == segment.Size:
+			continue
+		case err != nil && !errors.Is(err, storage.ErrNotExist):
+			return err
+		}
+		r.indexing.Lock()
+		r.cache.drop(id)
+		r.index.RemoveSegment(id)
+		for _, name := range segment.Packs {
+			delete(r.packs, name)
+		}
+		r.segments[id] = true
+		r.mu.Lock()
+		r.unusable[id] = true
+		r.mu.Unlock()
+		r.indexing.Unlock()
+	}
+	return nil
 }
 
 // readUncovered reads the tables of the packs that no segment covers, and brings the index up to the log.
