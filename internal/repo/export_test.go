@@ -143,3 +143,6 @@ func (r *Repository) WriteCheckpoint(ctx context.Context) error {
 	r.checkpoints[0], r.rememberedAt = r.state.Head.N, r.state.Head.N
 	return errors.Join(r.store.Put(ctx, commitlog.CheckpointName(r.state.Head.N), raw), r.cache.setState(remembered))
 }
+
+// ProcessStarted is when a process began, as leases have it.
+func ProcessStarted(pid int) (uint64, error) { return processStarted(pid) }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo/format"
 	"ferry/internal/storage"
 )
@@ -27,24 +28,38 @@ type InUseError struct {
 	// What it does, on which machine, as which process, and with which program.
 	What, Host, Program string
 	PID                 int
-	// Since when, by its own clock.
-	Since time.Time
+	// Since when, by its own clock; Until when its lease lasts if it does not renew it, by this machine's.
+	Since, Until time.Time
 }
 
 func (e *InUseError) Error() string {
-	return fmt.Sprintf("%s runs already: process %d on %s, since %s", e.What, e.PID, e.Host, e.Since.Local().Format("2006-01-02 15:04:05"))
+	return fmt.Sprintf("%s runs already: process %d on %s, since %s; it renews its lease as long as it lives, else that ends at %s",
+		e.What, e.PID, e.Host, leaseTime(e.Since), leaseTime(e.Until))
 }
 
+func leaseTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
 type leaseRecord struct {
+	process
 	Run     format.Name `json:"run"`
 	What    string      `json:"what"`
 	Host    string      `json:"host"`
-	PID     int         `json:"pid"`
 	Program string      `json:"program"`
 	Since   time.Time   `json:"since"`
 }
 
-// lease takes the lease, or returns an *InUseError. release ends it.
+// refusal says who holds the lease, which lasts for so long at least.
+func (r *Repository) refusal(held leaseRecord, left time.Duration) error {
+	until := r.env.now().Add(left).Add(time.Second).Truncate(time.Second) // it is shown in whole ones, and has ended then
+	return &backup.Error{
+		Offset: backup.NoOffset,
+		Err:    &InUseError{What: held.What, Host: held.Host, Program: held.Program, PID: held.PID, Since: held.Since, Until: until},
+		Hint:   "if that process is dead, as after kill -9, wait until " + leaseTime(until) + " and run this again",
+	}
+}
+
+// lease takes the lease, or returns an error wrapping an *InUseError. release ends it. The lease of a process that is gone for certain
+// is taken over: nobody renews it.
 func (r *Repository) lease(ctx context.Context, run format.Name, what string) (release func(), err error) {
 	if r.leaseless {
 		return func() {}, nil
@@ -53,13 +68,13 @@ func (r *Repository) lease(ctx context.Context, run format.Name, what string) (r
 	if err != nil {
 		return nil, err
 	}
-	if held, since, err := r.readLease(ctx); err == nil && now.Sub(since) < leaseFor {
-		return nil, &InUseError{What: held.What, Host: held.Host, Program: held.Program, PID: held.PID, Since: held.Since}
+	if held, since, err := r.readLease(ctx); err == nil && now.Sub(since) < leaseFor && !held.gone() {
+		return nil, r.refusal(held, leaseFor-now.Sub(since))
 	} else if err != nil && !errors.Is(err, storage.ErrNotExist) && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	host, _ := os.Hostname()
-	content, err := json.Marshal(leaseRecord{Run: run, What: what, Host: host, PID: os.Getpid(), Program: r.env.Program, Since: r.env.now().UTC()})
+	content, err := json.Marshal(leaseRecord{process: thisProcess(), Run: run, What: what, Host: host, Program: r.env.Program, Since: r.env.now().UTC()})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +83,7 @@ func (r *Repository) lease(ctx context.Context, run format.Name, what string) (r
 	}
 	// Of two that came at once the later one has it.
 	if held, _, err := r.readLease(ctx); err == nil && held.Run != run {
-		return nil, &InUseError{What: held.What, Host: held.Host, Program: held.Program, PID: held.PID, Since: held.Since}
+		return nil, r.refusal(held, leaseFor)
 	}
 	ctx = context.WithoutCancel(ctx)
 	renewing, stop := context.WithCancel(ctx)
