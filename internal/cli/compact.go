@@ -32,7 +32,7 @@ commands may run meanwhile. It may be interrupted: the next run goes on.`,
 }
 
 func (a *app) compact(ctx context.Context, location string, options repo.CompactOptions) error {
-	repository, err := a.openRepository(ctx, location)
+	repository, err := a.openUnlocked(ctx, location)
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func (a *app) pointsToForget(ctx context.Context, repository *repo.Repository) (
 	entries := repository.Entries()
 	points := make([]backup.Point, 0, len(entries))
 	if repository.Locked() {
-		a.warnings([]string{"no key was given: machines have pseudonyms, and points that are still in a source are copied again unless a rule of the copy leaves them out"})
+		a.warnings([]string{repository.WhyLocked() + ": machines have pseudonyms, and points that are still in a source are copied again unless a rule of the copy leaves them out"})
 		read, err := repository.ReadHeaders(ctx, entries)
 		for _, p := range read {
 			points = append(points, loggedPoint(repository, p.Entry, p.Err))

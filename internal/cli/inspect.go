@@ -19,7 +19,7 @@ type inspection struct {
 	unindexed error
 	backups   []backupSeen
 	damaged   int
-	// locked says why machines have no names: no key given opens the repository.
+	// locked is why machines have no names.
 	locked error
 }
 
@@ -102,7 +102,7 @@ func (i *inspection) lines() []string {
 	lines := []string{fmt.Sprintf("repository %s at %s: %s, %s in %s", i.repository.ID(), printable(i.repository.Location()),
 		counted(usage.Points, "point"), size(s.Bytes), counted(s.Named, "file"))}
 	if i.locked != nil {
-		lines = append(lines, "it is encrypted, and no key given opens it: its machines have no names here, and no job can map them")
+		lines = append(lines, "it is encrypted, and "+i.repository.WhyLocked()+": its machines have no names here, and no job can map them")
 	}
 	for _, b := range i.backups {
 		name := printable(b.job) + "/" + b.machine
@@ -170,7 +170,7 @@ func (i *inspection) exit() error {
 // inspectionJSON is what is printed of an inspection. All sizes are in bytes.
 type inspectionJSON struct {
 	Encrypted bool `json:"encrypted"`
-	// Locked is true if no key given opens the repository.
+	// Locked is true if no key that was given opens the repository.
 	Locked  bool         `json:"locked"`
 	Points  int          `json:"points"`
 	Damaged int          `json:"damagedPoints"`

@@ -49,8 +49,11 @@ func (a *app) keyList(ctx context.Context, path string) error {
 		return err
 	}
 	defer repository.Close()
-	a.warnings(repository.Warnings())
 	list, err := repository.ListKeys(ctx)
+	none := errors.Is(err, repo.ErrNoKeyFiles)
+	if !none { // else the warning is the error, and the list says which files are damaged
+		a.warnings(repository.Warnings())
+	}
 	if len(list) == 0 && err != nil {
 		return keyError(err)
 	}
@@ -69,12 +72,17 @@ func (a *app) keyList(ctx context.Context, path string) error {
 		rows = append(rows, []string{key.ID[:shownKeyID], opensWith(key), added, label})
 	}
 	a.table(rows)
-	a.sayStrength(list)
+	if !none {
+		a.sayStrength(list)
+	}
 	return keyError(err)
 }
 
 // opensWith says what kind of key it is.
 func opensWith(key repo.Key) string {
+	if key.Damaged {
+		return "nothing: the file is damaged"
+	}
 	switch key.Kind {
 	case repo.KeyPassphrase:
 		return "passphrase"
@@ -90,7 +98,7 @@ func opensWith(key repo.Key) string {
 func (a *app) sayStrength(list []repo.Key) {
 	var weak []string
 	for _, key := range list {
-		if !key.Kind.PostQuantum() {
+		if !key.PostQuantum() {
 			weak = append(weak, key.ID[:shownKeyID])
 		}
 	}

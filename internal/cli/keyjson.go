@@ -23,6 +23,8 @@ type keyJSON struct {
 	PublicKey  string `json:"publicKey"`
 	// Added is empty if it is not known.
 	Added string `json:"added"`
+	// Damaged is true if nobody opens the repository by it any more.
+	Damaged bool `json:"damaged"`
 }
 
 // kitJSON is the output of key export.
@@ -41,7 +43,7 @@ type generatedJSON struct {
 func describeKeys(repository *repo.Repository, list []repo.Key) keysJSON {
 	described := keysJSON{Repository: describePlace(repository), Generation: repository.KeyGeneration(), PostQuantum: repo.PostQuantum(list), Keys: []keyJSON{}}
 	for _, key := range list {
-		out := keyJSON{ID: key.ID, Kind: string(key.Kind), Generation: key.Generation, Label: printable(key.Label), PublicKey: key.PublicKey}
+		out := keyJSON{ID: key.ID, Kind: string(key.Kind), Generation: key.Generation, Label: printable(key.Label), PublicKey: key.PublicKey, Damaged: key.Damaged}
 		if key.Known {
 			out.Added = key.Added.UTC().Format(time.RFC3339)
 		}

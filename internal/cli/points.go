@@ -34,7 +34,7 @@ The state of a point is
   locked       another program is still writing it
   broken       it cannot be read
   unsupported  Ferry knows what it is and does not read it
-  encrypted    by the program that made it, or in a repository that no key was given for`,
+  encrypted    by the program that made it, or in a repository that no key given opens`,
 		Example: `  ferry points /mnt/pve/dump
   ferry points /mnt/usb/vault --json
   ferry points /mnt/pve/dump --check`,

@@ -33,7 +33,7 @@ segments that are there. No block is read.`,
 }
 
 func (a *app) repoReindex(ctx context.Context, path string, all bool) error {
-	repository, err := a.openRepository(ctx, path)
+	repository, err := a.openUnlocked(ctx, path)
 	if err != nil {
 		return err
 	}

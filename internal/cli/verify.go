@@ -98,7 +98,7 @@ func (a *app) verify(ctx context.Context, path string, f verifyFlags) error {
 	}
 	if repository.Locked() && report.Level > repo.LevelStored {
 		// Not only in the last line, which --quiet leaves out: a key that cron has lost would never be missed.
-		a.warnings([]string{"no key was given: stored bytes are proven, and what blocks hold is not; --level stored asks for no more"})
+		a.warnings([]string{repository.WhyLocked() + ": stored bytes are proven, and what blocks hold is not; --level stored asks for no more"})
 	}
 	a.warnings(report.Warnings)
 	proven := repository.Proven(ctx)

@@ -66,7 +66,7 @@ type foundKeys struct {
 	ring *keyring.Ring
 	// kit is the recovery kit that the ring is from, nil if there is none.
 	kit *keyring.Kit
-	// locked is the error that what needs the key gives, nil unless no key was given.
+	// locked is the error that what needs the key gives, nil unless no key was given or there is no key file that one could open.
 	locked   error
 	warnings []string
 }
@@ -107,7 +107,7 @@ func findRing(ctx context.Context, store storage.Store, description format.Descr
 		found.locked = err
 		return found, nil
 	case errors.Is(err, ErrNoKeyFiles):
-		found.locked, found.warnings = fmt.Errorf("%w: %w", ErrNeedsKey, err), append(found.warnings, err.Error())
+		found.locked, found.warnings = &lockedError{err}, append(found.warnings, err.Error()+"; "+backup.Hint(err))
 		return found, nil
 	}
 	if len(found.warnings) > 0 {
@@ -181,11 +181,11 @@ func (r *Repository) reached() {
 	}
 }
 
-// Locked is true if the repository is encrypted and no key was given. What needs none works: listing points by pseudonym,
-// giving points up, reclaiming space, proving stored bytes.
+// Locked is true if the repository is encrypted, and no key was given or there is no key file that one could open. What needs none works:
+// listing points by pseudonym, giving points up, reclaiming space, proving stored bytes.
 func (r *Repository) Locked() bool { return r.hasher.Locked() }
 
-// NeedsKey returns nil unless the repository is locked; else the error that tells which key opens it. It wraps ErrNeedsKey.
+// NeedsKey returns nil unless the repository is locked; else the error that tells which key opens it, or that none does. It wraps ErrNeedsKey.
 func (r *Repository) NeedsKey() error { return r.locked }
 
 // reloadKeys reads the key files again when the log is of a key that the ring lacks: somebody rotated it.

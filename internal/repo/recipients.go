@@ -63,21 +63,29 @@ type Key struct {
 	PublicKey string
 	Label     string
 	Added     time.Time
+	// Damaged is true if the file is not what was written: nobody opens the repository by it.
+	Damaged bool
 
 	file keyring.File
 }
 
 func describeKey(r keyring.Recipient) Key {
 	return Key{
-		ID: r.File.ID.String(), Generation: r.File.Generation, Kind: r.Kind, Known: r.Known, PublicKey: r.PublicKey, Label: r.Label, Added: r.Added, file: r.File,
+		ID: r.File.ID.String(), Generation: r.File.Generation, Kind: r.Kind, Known: r.Known, PublicKey: r.PublicKey, Label: r.Label, Added: r.Added, Damaged: r.Damaged, file: r.File,
 	}
+}
+
+// PostQuantum is true if a computer that breaks elliptic curves does not open a repository by this key. One that is damaged until nothing
+// tells its kind opens nothing.
+func (k Key) PostQuantum() bool {
+	return k.Kind.PostQuantum() || k.Damaged && k.Kind == keyring.KindUnknown
 }
 
 // PostQuantum is true if a computer that breaks elliptic curves does not open a repository by these keys: the weakest of
 // them counts.
 func PostQuantum(keys []Key) bool {
 	for _, key := range keys {
-		if !key.Kind.PostQuantum() {
+		if !key.PostQuantum() {
 			return false
 		}
 	}
@@ -86,7 +94,7 @@ func PostQuantum(keys []Key) bool {
 
 // ListKeys lists the key files: the newest generation first, then in the order in which they were added. Leftovers of
 // rotations, which nobody needs, are not among them. A locked repository tells ids and kinds only, and cannot tell leftovers. Where
-// the storage does not say what is known of a key, the error is beside the list.
+// the storage does not say what is known of a key, the error is beside the list; so is ErrNoKeyFiles where none of them is whole.
 func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
 	if !r.description.Encrypted {
 		return nil, ErrNotEncrypted
@@ -94,6 +102,9 @@ func (r *Repository) ListKeys(ctx context.Context) ([]Key, error) {
 	list, _, err := r.recipients(ctx)
 	for _, one := range list {
 		err = cmp.Or(err, one.Unread)
+	}
+	if err == nil && !slices.ContainsFunc(list, func(one keyring.Recipient) bool { return !one.Damaged }) {
+		err = noKeyFiles(r.store, &keyring.NoKeyFilesError{Damaged: len(list)})
 	}
 	return describeKeys(list), err
 }

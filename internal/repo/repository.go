@@ -99,7 +99,7 @@ type Repository struct {
 
 	// keys of an encrypted repository; nil if there are none here.
 	keys *keys
-	// locked is the error of what needs the key, if it was not given.
+	// locked is the error of what needs the key, if it is not here.
 	locked error
 
 	mu       sync.Mutex // guards the state; held while committing

@@ -19,7 +19,7 @@ import (
 var (
 	// ErrWrongKey: keys were given, and none of them opens the repository.
 	ErrWrongKey = keyring.ErrWrongKey
-	// ErrNoKeyFiles: the repository is encrypted, and its key files are lost or damaged.
+	// ErrNoKeyFiles: the repository is encrypted, and its key files are lost or damaged: no key opens it, but a recovery kit.
 	ErrNoKeyFiles = keyring.ErrNoKeyFiles
 )
 
@@ -81,14 +81,41 @@ func unlock(ctx context.Context, store storage.Store, description format.Descrip
 	if err == nil {
 		return ring, warnings, nil
 	}
+	if errors.Is(err, ErrNoKeyFiles) {
+		return nil, warnings, noKeyFiles(store, err)
+	}
 	hint := ""
-	switch {
-	case errors.Is(err, ErrNeedsKey) || errors.Is(err, ErrWrongKey):
+	if errors.Is(err, ErrNeedsKey) || errors.Is(err, ErrWrongKey) {
 		hint = keyHint(ctx, store)
-	case errors.Is(err, ErrNoKeyFiles):
-		hint = "make new key files from the recovery kit: ferry repo recover --kit FILE " + store.Location()
 	}
 	return nil, warnings, &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", store.Location(), err), Hint: hint}
+}
+
+// noKeyFiles says of an ErrNoKeyFiles who can read the repository all the same, and what is to be done.
+func noKeyFiles(store storage.Store, err error) error {
+	return &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", store.Location(), err),
+		Hint: "bring keys/ back from a copy of the repository; without it only who has the recovery kit can read it, with --identity KIT; " +
+			"a new key file is made from it by: ferry repo recover --kit KIT " + store.Location(),
+	}
+}
+
+// lockedError is why a repository is locked. It is an ErrNeedsKey, whether or not a key was given.
+type lockedError struct{ reason error }
+
+func (e *lockedError) Error() string   { return e.reason.Error() }
+func (e *lockedError) Unwrap() []error { return []error{ErrNeedsKey, e.reason} }
+
+// WhyLocked says in a part of a sentence why the repository is locked; it is empty if it is not.
+func (r *Repository) WhyLocked() string {
+	var none *keyring.NoKeyFilesError
+	switch {
+	case r.locked == nil:
+		return ""
+	case errors.As(r.locked, &none):
+		return none.Reason()
+	}
+	return "no key was given"
 }
 
 // keyHint says which keys a repository has, and how to give one.
@@ -99,6 +126,9 @@ func keyHint(ctx context.Context, store storage.Store) string {
 	}
 	ids := map[KeyKind][]string{}
 	for _, r := range list {
+		if r.Damaged {
+			continue
+		}
 		ids[r.Kind] = append(ids[r.Kind], r.File.ID.String()[:keyIDShown])
 	}
 	var ways []string

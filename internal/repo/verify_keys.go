@@ -50,7 +50,7 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 		there = there || !errors.Is(err, storage.ErrNotExist)
 	}
 	if !there {
-		v.damage(Damage{File: keyring.Folder, Reason: "there is no key file left: only the recovery kit opens the repository"})
+		v.damage(Damage{File: keyring.Folder, Reason: (&keyring.NoKeyFilesError{}).Reason() + ": only the recovery kit opens the repository"})
 	}
 	for _, recipient := range recipients {
 		if good[recipient.File] && !recipient.Known {

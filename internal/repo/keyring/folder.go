@@ -23,9 +23,31 @@ var (
 	ErrNeedsKey = format.ErrNeedsKey
 	// ErrWrongKey: keys were given, and none of them opens a key file.
 	ErrWrongKey = errors.New("encrypted, and no key given opens it")
-	// ErrNoKeyFiles: the folder keys/ has no key file left.
+	// ErrNoKeyFiles: there is no key file that a key could open. See NoKeyFilesError.
 	ErrNoKeyFiles = errors.New("encrypted, and its key files are lost or damaged")
 )
+
+// NoKeyFilesError says that no key opens the repository, whatever key is given. It is an ErrNoKeyFiles.
+type NoKeyFilesError struct {
+	// Damaged is how many key files there are nevertheless.
+	Damaged int
+}
+
+// Reason is the error in a part of a sentence.
+func (e *NoKeyFilesError) Reason() string {
+	switch e.Damaged {
+	case 0:
+		return "there is no key file that a key could open (" + Folder + " is empty or gone)"
+	case 1:
+		return "the only key file is damaged"
+	}
+	return fmt.Sprintf("all %d key files are damaged", e.Damaged)
+}
+
+func (e *NoKeyFilesError) Error() string { return "encrypted, and " + e.Reason() }
+
+// Is makes it an ErrNoKeyFiles.
+func (e *NoKeyFilesError) Is(target error) bool { return target == ErrNoKeyFiles }
 
 // Folder is where a repository has its key files.
 const Folder = "keys/"
@@ -124,7 +146,9 @@ type loader struct {
 	// files that are whole, by generation; generations in descending order.
 	files       map[uint32][]keyFile
 	generations []uint32
-	warnings    []string
+	// damaged is how many files are not whole.
+	damaged  int
+	warnings []string
 	// stretched is how often a passphrase was tried, which is slow.
 	stretched int
 	// unread are the generations of the files that the storage did not give, and failed is why it did not give the last of them.
@@ -173,6 +197,7 @@ func (l *loader) read(ctx context.Context) error {
 			err = CheckFile(name, content)
 		}
 		if err != nil {
+			l.damaged++
 			l.warn(name, err)
 			continue
 		}
@@ -219,7 +244,7 @@ func (l *loader) load(ctx context.Context, identify Identify) (*Ring, error) {
 // find asks for keys until one opens a file.
 func (l *loader) find(ctx context.Context, identify Identify) (*Ring, error) {
 	if len(l.generations) == 0 {
-		return nil, ErrNoKeyFiles
+		return nil, &NoKeyFilesError{Damaged: l.damaged}
 	}
 	for try := 0; ; try++ {
 		var identities []age.Identity

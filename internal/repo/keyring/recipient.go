@@ -43,8 +43,8 @@ type Recipient struct {
 	// Unread is why the storage did not give the note, though it has one.
 	Unread error
 
-	// whole is false if the key file is damaged.
-	whole bool
+	// Damaged is true if the key file is not what was written: nobody opens the repository by it.
+	Damaged bool
 }
 
 // noteJSON is the note about a key file, section 10.2.
@@ -109,7 +109,7 @@ func wrap(ring *Ring, w wrapping) (recipient Recipient, content, note []byte, er
 	if recipient.ID.IsZero() {
 		recipient.ID = format.RandomName()
 	}
-	recipient.File, recipient.Kind, recipient.Known, recipient.whole = FileOf(ring.Newest(), content), KindOf(content), true, true
+	recipient.File, recipient.Kind, recipient.Known = FileOf(ring.Newest(), content), KindOf(content), true
 	recipient.Added = recipient.Added.UTC().Truncate(time.Second)
 	var salt [noteSalt]byte
 	rand.Read(salt[:]) // never fails: crypto/rand ends the program instead
@@ -168,7 +168,7 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 		if err := passing(err); err != nil {
 			return nil, err
 		}
-		recipient := Recipient{File: file, Kind: KindOf(content), whole: CheckFile(file, content) == nil}
+		recipient := Recipient{File: file, Kind: KindOf(content), Damaged: CheckFile(file, content) != nil}
 		if ring != nil {
 			raw, err := storage.ReadAll(ctx, store, file.NotePath(), maxNote)
 			if err != nil && ctx.Err() != nil {
@@ -195,7 +195,7 @@ func (r *Ring) Leftovers(all []Recipient, rotated uint32) (list, leftovers []Rec
 	replaces := func(newer, older uint32) bool { return newer != older && r.Follows(newer, older) }
 	for _, one := range all {
 		if replaces(rotated, one.File.Generation) || one.Known && slices.ContainsFunc(all, func(other Recipient) bool {
-			return other.Known && other.whole && other.ID == one.ID && replaces(other.File.Generation, one.File.Generation)
+			return other.Known && !other.Damaged && other.ID == one.ID && replaces(other.File.Generation, one.File.Generation)
 		}) {
 			leftovers = append(leftovers, one)
 		} else {

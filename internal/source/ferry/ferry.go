@@ -174,7 +174,7 @@ func broken(repository *repo.Repository, entry repo.Entry, err error) source.Poi
 	return source.Point{Point: point, Via: repository.ID()}
 }
 
-// listedLocked is a point of a repository that no key was given for: it is listed by what is not encrypted.
+// listedLocked is a point of a repository that is locked: it is listed by what is not encrypted.
 func listedLocked(ctx context.Context, repository *repo.Repository, entry repo.Entry) source.Point {
 	header, err := repository.ReadHeader(ctx, entry.ID)
 	if err != nil {
@@ -184,7 +184,7 @@ func listedLocked(ctx context.Context, repository *repo.Repository, entry repo.E
 	if point.State == backup.StateBroken {
 		return source.Point{Point: point, Via: repository.ID()}
 	}
-	point.State, point.Reason = backup.StateEncrypted, "no key was given"
+	point.State, point.Reason = backup.StateEncrypted, repository.WhyLocked()
 	for i, root := range header.Roots {
 		point.Objects = append(point.Objects, backup.Object{Name: fmt.Sprintf("object %d", i+1), Size: root.Size})
 	}
