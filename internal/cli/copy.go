@@ -174,7 +174,7 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 
 // copyEnded is the error of a copy that was not carried out to its end. What a point was said to have failed by is not said again.
 func (a *app) copyEnded(ctx context.Context, report job.Report, err error) error {
-	if a.json || !slices.ContainsFunc(report.Steps, func(s job.StepReport) bool { return s.Err != nil && job.Reason(s.Err) == err.Error() }) {
+	if a.json || !slices.ContainsFunc(report.Steps, func(s job.StepReport) bool { return s.Err != nil && strings.HasPrefix(err.Error(), job.Reason(s.Err)) }) {
 		return err
 	}
 	left := 0
@@ -183,7 +183,7 @@ func (a *app) copyEnded(ctx context.Context, report job.Report, err error) error
 			left++
 		}
 	}
-	return exitWith(codeOf(ctx, err), "the copy has ended: %s failed, %d not reached", counted(report.Failed(), "point"), left)
+	return exitWith(codeOf(ctx, err), "the copy has ended: %s failed, %d not reached; %s", counted(report.Failed(), "point"), left, report.Kept())
 }
 
 func pointsOf(opened *registry.Source) []backup.Point {

@@ -48,7 +48,7 @@ type Report struct {
 	// SourceBytes were read from the source, headers included.
 	SourceBytes int64
 	// New is what blocks hold that were not in the repository, Stored what they take there, Nodes what new tree nodes
-	// take. In bytes.
+	// take. In bytes, and only what the repository keeps: of a copy that has failed that may be nothing.
 	New, Stored, Nodes int64
 	Packs              int64
 	Took               time.Duration
@@ -74,6 +74,15 @@ func (r Report) Copied() int {
 // There counts points that the target had already.
 func (r Report) There() int {
 	return r.count(func(s StepReport) bool { return s.Action == plan.ActionAlreadyThere })
+}
+
+// Kept says what a copy that has failed leaves in the repository.
+func (r Report) Kept() string {
+	kept := r.Stored + r.Nodes
+	if kept == 0 {
+		return "no pack was finished, so nothing new is kept"
+	}
+	return shown(kept) + " are kept, in packs that were finished, and will not be stored again"
 }
 
 func (r Report) count(is func(StepReport) bool) int {
@@ -295,6 +304,9 @@ func (c *copier) end(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.Is(c.failed, storage.ErrFull) {
+		return fmt.Errorf("%w; %s", c.failed, c.report.Kept())
+	}
 	return c.failed
 }
 
@@ -305,9 +317,9 @@ func (c *copier) close(ctx context.Context, f *filling) error {
 	stats := f.ingest.Stats()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.report.New += stats.NewBytes.Load()
-	c.report.Stored += stats.Stored.Load()
-	c.report.Nodes += stats.NodeBytes.Load()
+	c.report.New += stats.Kept.NewBytes.Load()
+	c.report.Stored += stats.Kept.Stored.Load()
+	c.report.Nodes += stats.Kept.NodeBytes.Load()
 	c.report.Packs += stats.Packs.Load()
 	if errors.Is(err, repo.ErrCondemned) { // the points were told
 		return nil
@@ -366,6 +378,7 @@ func (c *copier) finish(i int, result mover.Result, err error) {
 	step.Outcome, step.Result, step.Err = OutcomeCopied, result, err
 	if err != nil {
 		step.Outcome = OutcomeFailed
+		step.Result.NewBlocks, step.Result.NewBytes, step.Result.Stored, step.Result.Whole = 0, 0, 0, 0 // what is kept of it is in the sums
 	}
 	done := *step
 	c.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/repo/pack"
 	"ferry/internal/source"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage"
@@ -136,6 +137,45 @@ func TestFullStorage(t *testing.T) {
 		}
 		store.SetSpace(-1)
 		recovers(t, store, cache, points)
+	}
+}
+
+// What a copy into a full storage reports as stored is what the log has afterwards: what no finished pack holds is lost, and is said to be.
+func TestFullStorageSaysWhatIsKept(t *testing.T) {
+	points := threeMachines()
+	base := initialized(t, repo.Options{})
+	nothing, something := 0, 0
+	for space := int64(1 << 10); ; space += 24 << 10 {
+		store := base.Clone()
+		store.SetSpace(space)
+		r := must(openSmall(t.Context(), store, ""))(t)
+		report, err := copyAll(t.Context(), r, sourcetest.Open(t, points...))
+		closeRepo(t, r)
+		store.SetSpace(-1)
+		again := must(openSmall(t.Context(), store, ""))(t)
+		kept := int64(0)
+		for _, p := range again.State().Packs.All() {
+			kept += p.Size - pack.Overhead(p.Frames)
+		}
+		closeRepo(t, again)
+		if report.Stored+report.Nodes != kept {
+			t.Errorf("with %d bytes of space %d bytes of blocks and nodes are kept, and %d are said to be stored", space, kept, report.Stored+report.Nodes)
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, storage.ErrFull) || strings.Contains(err.Error(), "nothing new is kept") != (kept == 0) || strings.Contains(err.Error(), "will not be stored again") != (kept > 0) {
+			t.Errorf("with %d bytes kept it is said: %v", kept, err)
+		}
+		for _, step := range report.Steps {
+			if step.Err != nil && step.Result.Stored+step.Result.NewBytes > 0 {
+				t.Errorf("a point that failed is said to have stored %d bytes: %v", step.Result.Stored, step.Err)
+			}
+		}
+		nothing, something = nothing+boolInt(kept == 0), something+boolInt(kept > 0)
+	}
+	if nothing == 0 || something == 0 {
+		t.Errorf("%d times nothing was kept, %d times something", nothing, something)
 	}
 }
 

@@ -120,6 +120,8 @@ type Stats struct {
 	Written atomic.Int64
 	// Packs counts packs sealed.
 	Packs atomic.Int64
+	// Kept is what of NewBytes, Stored and NodeBytes is in packs that the log names. The rest is lost if the ingest fails.
+	Kept struct{ NewBytes, Stored, NodeBytes atomic.Int64 }
 }
 
 // readyPoint is a point whose blocks and nodes are all appended. It is committed with the packs they are in.

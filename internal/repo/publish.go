@@ -13,6 +13,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
 )
 
@@ -327,11 +328,22 @@ func (in *Ingest) adopt(packs []*openPack, written *newSegment) {
 	for _, open := range packs {
 		for _, e := range open.entries {
 			delete(in.pending, e.ID)
+			in.stats.keep(e)
 		}
 		in.relied[open.id] = true
 	}
 	in.published++
 	in.stats.Packs.Add(int64(len(packs)))
+}
+
+// keep counts a frame that is in a pack which the log names.
+func (s *Stats) keep(e pack.Entry) {
+	if e.Kind == pack.KindNode {
+		s.Kept.NodeBytes.Add(int64(e.FrameSize()))
+		return
+	}
+	s.Kept.NewBytes.Add(int64(e.Plain))
+	s.Kept.Stored.Add(int64(e.FrameSize()))
 }
 
 // endTasks ends the unfinished copies that the points finish, and returns their files.

@@ -41,9 +41,9 @@ func describe(doing, path string, err error) error {
 	case errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("%s: %w", path, storage.ErrExists)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		hint := "free space there, then run it again: what was copied is kept"
+		hint := "free space there, then run it again"
 		if errors.Is(err, unix.EDQUOT) {
-			hint = "raise the quota that applies there, then run it again: what was copied is kept"
+			hint = "raise the quota that applies there, then run it again"
 		}
 		return &backup.Error{
 			Offset: backup.NoOffset,

@@ -97,7 +97,7 @@ func (s *Store) describe(doing, name string, err error) error {
 		return fmt.Errorf("%s: %w", what, storage.ErrExists)
 	case response.StatusCode == http.StatusInsufficientStorage || strings.Contains(response.Code, "Quota") || strings.Contains(response.Code, "StorageFull"):
 		cause = fmt.Errorf("%w: %w", storage.ErrFull, cause)
-		hint = "raise the quota or free space; what was stored so far is kept"
+		hint = "raise the quota or free space, then run it again"
 	default:
 		hint = s.answerHint(response)
 	}
