@@ -129,11 +129,19 @@ func Files(ctx context.Context, store storage.Store) ([]File, error) {
 type Identify func(ctx context.Context, try int, kinds []Kind) ([]age.Identity, error)
 
 // Load finds the ring of the repository with the id and key check. Things found on the way that somebody should look at
-// are warnings. Errors wrap ErrNeedsKey, ErrWrongKey, ErrNoKeyFiles or ErrForged, or are the storage's or identify's.
+// are warnings. Where a key file that was listed is not there, the others are listed and read again until the same ones are
+// missing twice: a rotation takes files away when it has made others. Errors wrap ErrNeedsKey, ErrWrongKey, ErrNoKeyFiles or
+// ErrForged, or are the storage's or identify's.
 func Load(ctx context.Context, store storage.Store, repository, check format.Name, identify Identify) (ring *Ring, warnings []string, err error) {
-	l := loader{store: store, repository: repository, check: check}
-	if err := l.read(ctx); err != nil {
-		return nil, l.warnings, err
+	var l loader
+	for missing := []File(nil); ; missing = l.missing {
+		l = loader{store: store, repository: repository, check: check}
+		if err := l.read(ctx); err != nil {
+			return nil, l.warnings, err
+		}
+		if len(l.missing) == 0 || slices.Equal(l.missing, missing) {
+			break
+		}
 	}
 	ring, err = l.load(ctx, identify)
 	return ring, l.warnings, err
@@ -146,8 +154,9 @@ type loader struct {
 	// files that are whole, by generation; generations in descending order.
 	files       map[uint32][]keyFile
 	generations []uint32
-	// damaged is how many files are not whole.
+	// damaged is how many files are not whole, missing are those that were listed and are not there.
 	damaged  int
+	missing  []File
 	warnings []string
 	// stretched is how often a passphrase was tried, which is slow.
 	stretched int
@@ -184,7 +193,8 @@ func (l *loader) read(ctx context.Context) error {
 		}
 		content, err := storage.ReadAll(ctx, l.store, name.Path(), MaxFile)
 		if errors.Is(err, storage.ErrNotExist) {
-			continue // removed just now
+			l.missing = append(l.missing, name)
+			continue
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
