@@ -188,7 +188,8 @@ func isJobFile(name string) bool {
 }
 
 func (r *Repository) readJob(ctx context.Context, name string) (JobRecord, error) {
-	_, record, err := r.readJobOf(ctx, r.store, name)
+	var record JobRecord
+	err := r.withLaterKeys(ctx, func() (err error) { _, record, err = r.readJobOf(ctx, r.store, name); return err })
 	return record, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"strings"
+	"sync"
 	"testing"
 
 	"ferry/internal/repo"
@@ -138,14 +139,17 @@ func addWhileRotating(t *testing.T, addInRotation bool, at int, outcomes map[str
 	return true
 }
 
-// between does something once, before a call that a test picks.
+// between does something once, before a call that a test picks. Other calls wait meanwhile.
 type between struct {
 	*memory.Store
 	when func(op memory.Op, name string) bool
 	do   func()
+	mu   sync.Mutex // guards do, and what when uses
 }
 
 func (s *between) step(op memory.Op, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if do := s.do; do != nil && s.when(op, name) {
 		s.do = nil
 		do()

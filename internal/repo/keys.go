@@ -204,6 +204,22 @@ func (r *Repository) reloadKeys(ctx context.Context) error {
 	return nil
 }
 
+// withLaterKeys reads something that others may have written with a data key that was made since: then once more, with the key
+// files as they are now. The caller does not hold r.mu.
+func (r *Repository) withLaterKeys(ctx context.Context, read func() error) error {
+	err := read()
+	if !errors.Is(err, keyring.ErrNoGeneration) {
+		return err
+	}
+	r.mu.Lock()
+	err = r.reloadKeys(ctx)
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return read()
+}
+
 // noteKeyless keeps the number of an entry that nobody with the key wrote. The caller holds r.mu.
 func (r *Repository) noteKeyless(n uint64) {
 	if r.locked == nil {

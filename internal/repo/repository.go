@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -358,10 +359,14 @@ func (r *Repository) Warnings() []string {
 	return warnings
 }
 
+// warn adds a warning, unless it is there already.
 func (r *Repository) warn(message string, args ...any) {
+	text := fmt.Sprintf(message, args...)
 	r.warnMu.Lock()
 	defer r.warnMu.Unlock()
-	r.warnings = append(r.warnings, fmt.Sprintf(message, args...))
+	if !slices.Contains(r.warnings, text) {
+		r.warnings = append(r.warnings, text)
+	}
 }
 
 // Pseudonym is the name a machine has in this repository's clear files.

@@ -43,7 +43,8 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 			return err
 		}
 		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
-			if _, err := r.readCheckpoint(ctx, n); !errors.Is(err, storage.ErrNotExist) { // else a writer has just dropped it
+			err := r.withLaterKeys(ctx, func() error { _, err := r.readCheckpoint(ctx, n); return err })
+			if !errors.Is(err, storage.ErrNotExist) { // else a writer has just dropped it
 				v.derived(info.Name, err)
 			}
 		}

@@ -3,28 +3,53 @@ package repo
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"ferry/internal/repo/keyring"
 	"ferry/internal/storage"
 )
 
 // verifyKeys proves that the key files are what was written, which needs no key, and with the key that a rotation can wrap
-// the next ring for each of them.
+// the next ring for each of them. What looks damaged is looked at until it looks the same twice: a rotation beside this takes
+// files away and makes others, with a data key that this ring lacks.
 func (v *verifier) verifyKeys(ctx context.Context) error {
-	r := v.repo
-	if !r.hasher.Encrypted() {
+	if !v.repo.hasher.Encrypted() {
 		return nil
 	}
+	var before []Damage
+	for {
+		list, err := v.keyDamage(ctx)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 || slices.Equal(list, before) {
+			for _, d := range list {
+				v.damage(d)
+			}
+			return nil
+		}
+		before = list
+	}
+}
+
+// keyDamage is what is damaged of the key files and their notes as they are now.
+func (v *verifier) keyDamage(ctx context.Context) (list []Damage, err error) {
+	r := v.repo
 	files, err := keyring.Files(ctx, r.store)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	leftover := map[keyring.File]bool{} // no damage, whatever became of it: nobody needs it
 	var recipients []keyring.Recipient
 	if r.keys != nil {
+		if slices.ContainsFunc(files, func(file keyring.File) bool { return !r.ring().Has(file.Generation) }) {
+			r.mu.Lock()
+			_ = r.reloadKeys(ctx) // where none opens a newer one, the notes about that cannot be read
+			r.mu.Unlock()
+		}
 		var leftovers []keyring.Recipient
 		if recipients, leftovers, err = r.recipients(ctx); err != nil {
-			return err
+			return nil, err
 		}
 		for _, one := range leftovers {
 			leftover[one.File] = true
@@ -37,25 +62,25 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 			err = keyring.CheckFile(file, content)
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		switch {
 		case err == nil || leftover[file] || errors.Is(err, storage.ErrNotExist): // it was removed just now
 		case !unreadable(err) && !errors.Is(err, storage.ErrTooLarge):
-			return err
+			return nil, err
 		default:
-			v.damage(Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
+			list = append(list, Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
 		}
 		good[file] = err == nil
 		there = there || !errors.Is(err, storage.ErrNotExist)
 	}
 	if !there {
-		v.damage(Damage{File: keyring.Folder, Reason: (&keyring.NoKeyFilesError{}).Reason() + ": only the recovery kit opens the repository"})
+		list = append(list, Damage{File: keyring.Folder, Reason: (&keyring.NoKeyFilesError{}).Reason() + ": only the recovery kit opens the repository"})
 	}
 	for _, recipient := range recipients {
 		if good[recipient.File] && !recipient.Known {
-			v.damage(Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged, or somebody without the key made this key file: a rotation leaves it out"})
+			list = append(list, Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged, or somebody without the key made this key file: a rotation leaves it out"})
 		}
 	}
-	return nil
+	return list, nil
 }

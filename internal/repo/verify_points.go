@@ -133,7 +133,7 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 		if logErr != nil {
 			return logErr
 		}
-		if gone {
+		if gone || err != nil && !w.repo.Has(entry.ID) { // another look at the log may have told already that it was removed
 			continue
 		}
 		w.mu.Lock()

@@ -1,0 +1,61 @@
+package repo_test
+
+import (
+	"errors"
+	"testing"
+
+	"ferry/internal/repo"
+	"ferry/internal/source/sourcetest"
+	"ferry/internal/storage/memory"
+)
+
+// Others work at any moment of a verification: what they make and what they remove meanwhile is no damage.
+func TestVerifyBesideOthers(t *testing.T) {
+	first, second := newHolder(t, "first"), newHolder(t, "second")
+	var points []*sourcetest.Point
+	for day := 1; day <= 4; day++ {
+		point := onePoint("m", string(rune('a'+day)), content(uint64(day), 6*smallBlock))
+		point.Created = at(day)
+		points = append(points, point)
+	}
+	base := encryptedFor(t, first, second)
+	r := must(repo.Open(t.Context(), base, repo.Environment{Keys: keysOf{first}, CacheDir: t.TempDir()}))(t)
+	mustCopyAll(t, r, points...)
+	nightly := repo.JobRecord{Job: "nightly", Memory: []byte("{}")}
+	if err := errors.Join(r.WriteCheckpoint(t.Context()), r.WriteJob(t.Context(), nightly)); err != nil {
+		t.Fatal(err)
+	}
+	closeRepo(t, r)
+	for what, do := range map[string]func(testing.TB, *repo.Repository){
+		"keys are rotated": func(t testing.TB, other *repo.Repository) {
+			must(other.RotateKeys(t.Context(), repo.RotateOptions{}))(t) // writes a checkpoint, too
+			if err := other.WriteJob(t.Context(), nightly); err != nil {
+				t.Error(err)
+			}
+		},
+		"points are removed": func(t testing.TB, other *repo.Repository) {
+			forget(t, other, points[1:3]...)
+			for range 3 {
+				must(other.Reclaim(t.Context(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch}))(t)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			met := true
+			for moment := 1; met; moment++ {
+				store, calls := base.Clone(), 0
+				hooked := &between{Store: store, when: func(memory.Op, string) bool { calls++; return calls == moment }}
+				r := openAs(t, hooked, second)
+				other := openAs(t, store, first)
+				met, calls, hooked.do = false, 0, func() { met = true; do(t, other) }
+				report, err := r.VerifyWith(t.Context(), repo.VerifyOptions{})
+				if err != nil || len(report.Damage) > 0 {
+					t.Errorf("call %d: damage %+v, %v", moment, report, err)
+				}
+				if list := must(openAs(t, store, second).VerifyWith(t.Context(), repo.VerifyOptions{}))(t).Damage; len(list) > 0 {
+					t.Errorf("call %d: %+v afterwards", moment, list)
+				}
+			}
+		})
+	}
+}
