@@ -197,13 +197,29 @@ func TestKeysMissingAndWrong(t *testing.T) {
 	}
 }
 
-// A bit of the description's check of the keys that has rotted is no wrong key: the message says what may be damaged.
-func TestDamagedKeyCheck(t *testing.T) {
-	a := newAttacked(t)
-	description := describe(t, a)
-	description.KeyCheck[3] ^= 1
-	a.describe(t, description)
-	a.refused(t, "", repo.ErrWrongKey, "repository.json was made with; that is damaged")
+// A bit of the description that has rotted is no wrong key, also where keys are compared with it: the log says that it is another.
+func TestDamagedDescriptionIsNoWrongKey(t *testing.T) {
+	for what, rot := range map[string]func(d *format.Description){
+		"check of the keys": func(d *format.Description) { d.KeyCheck[3] ^= 1 },
+		"id":                func(d *format.Description) { d.ID[3] ^= 1 },
+	} {
+		a := newAttacked(t)
+		mirror := a.store.Clone()
+		description := describe(t, a)
+		rot(&description)
+		a.describe(t, description)
+		a.refused(t, "", repo.ErrCorrupt, "it is not the file that the log begins with")
+		if mended, err := repo.MendLog(t.Context(), a.store, repo.Environment{}, []storage.Store{mirror}); err != nil || len(mended) != 1 {
+			t.Errorf("%s: %v, %v", what, mended, err)
+		}
+		closeRepo(t, a.open(t))
+		// With the first entry gone as well nobody knows which of them is damaged.
+		a.describe(t, description)
+		if err := a.store.Tamper("log/000000000001", func([]byte) []byte { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		a.refused(t, "", repo.ErrWrongKey, "")
+	}
 }
 
 // A key ring that somebody made for the same public key: everyone can.

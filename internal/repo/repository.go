@@ -9,6 +9,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -265,6 +266,9 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 		return nil, err
 	}
 	found, err := findRing(ctx, store, description, env)
+	if errors.Is(err, ErrWrongKey) { // or the description is not that of this repository any more
+		return nil, cmp.Or(begunWithAnother(ctx, store, description, algorithm, content), err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -293,12 +297,33 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 		}
 	}
 	if r.state.Repository.ID != description.ID || r.state.Repository.Checksum != r.hasher.Sum(format.ContextRepository, content) {
-		return nil, fmt.Errorf("%s in %s: %w: it is not the file that the log begins with", format.DescriptionName, store.Location(), ErrCorrupt)
+		return nil, notBegunWith(store)
 	}
 	if env.kit != nil {
 		r.checkKit(ctx, *env.kit)
 	}
 	return r, nil
+}
+
+// begunWithAnother returns an error if the log begins with another description than the one that is there. No key is needed for that.
+func begunWithAnother(ctx context.Context, store storage.Store, description format.Description, algorithm format.Hash, content []byte) error {
+	raw, err := storage.ReadAll(ctx, store, commitlog.EntryName(1), commitlog.MaxSize)
+	if err != nil {
+		return nil // then nothing can be said of it
+	}
+	hasher := format.NewLockedHasher(algorithm)
+	payload, _, _, err := commitlog.Decode(hasher, 1, raw)
+	if err != nil || payload.Repository != nil && *payload.Repository == (commitlog.Repository{ID: description.ID, Checksum: hasher.Sum(format.ContextRepository, content)}) {
+		return nil
+	}
+	return notBegunWith(store)
+}
+
+func notBegunWith(store storage.Store) error {
+	return &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: it is not the file that the log begins with", format.DescriptionName, store.Location(), ErrCorrupt),
+		Hint: fmt.Sprintf("ferry verify %s --heal-from PLACE puts it back from a mirror of the repository's files", store.Location()),
+	}
 }
 
 func newRepository(store storage.Store, env Environment, description format.Description, algorithm format.Hash, ring *keyring.Ring) *Repository {
