@@ -51,9 +51,9 @@ func (a *app) compact(ctx context.Context, location string, options repo.Compact
 	if a.json {
 		return a.printJSON(describeCompact(repository, report, names))
 	}
-	rows := [][]string{{"machine", "reads per GiB before", "after"}}
+	rows := [][]string{{"machine", "reads per GiB before", "after", "in order"}}
 	for i, before := range report.Before {
-		rows = append(rows, []string{names.of(before.Machine.String()), perGiB(before), perGiB(report.After[i])})
+		rows = append(rows, []string{names.of(before.Machine.String()), perGiB(before.PerGiB()), perGiB(report.After[i].PerGiB()), perGiB(report.After[i].InOrderPerGiB())})
 	}
 	a.sayTable(rows)
 	a.say("%s written again: %s became %s in %s", counted(report.Blocks, "block"), size(report.Read), size(report.Written), counted(report.Packs, "pack"))
@@ -69,7 +69,7 @@ func (a *app) compact(ctx context.Context, location string, options repo.Compact
 	return nil
 }
 
-func perGiB(f repo.Fragmentation) string { return strconv.FormatFloat(f.PerGiB(), 'f', 1, 64) }
+func perGiB(reads float64) string { return strconv.FormatFloat(reads, 'f', 1, 64) }
 
 // compactJSON is the output of compact.
 type compactJSON struct {
@@ -84,13 +84,14 @@ type compactJSON struct {
 }
 
 type fragmentationJSON struct {
-	Pseudonym  string `json:"pseudonym"`
-	Machine    string `json:"machine"`
-	Point      string `json:"point"`
-	Blocks     int    `json:"blocks"`
-	Bytes      int64  `json:"bytes"`
-	RunsBefore int    `json:"runsBefore"`
-	RunsAfter  int    `json:"runsAfter"`
+	Pseudonym   string `json:"pseudonym"`
+	Machine     string `json:"machine"`
+	Point       string `json:"point"`
+	Blocks      int    `json:"blocks"`
+	Bytes       int64  `json:"bytes"`
+	RunsBefore  int    `json:"runsBefore"`
+	RunsAfter   int    `json:"runsAfter"`
+	RunsInOrder int    `json:"runsInOrder"`
 }
 
 func describeCompact(repository *repo.Repository, report *repo.CompactReport, names machineNames) compactJSON {
@@ -101,7 +102,7 @@ func describeCompact(repository *repo.Repository, report *repo.CompactReport, na
 	for i, before := range report.Before {
 		described.Machines = append(described.Machines, fragmentationJSON{
 			Pseudonym: before.Machine.String(), Machine: names[before.Machine.String()], Point: before.Point.String(), Blocks: before.Blocks, Bytes: before.Bytes,
-			RunsBefore: before.Runs, RunsAfter: report.After[i].Runs,
+			RunsBefore: before.Runs, RunsAfter: report.After[i].Runs, RunsInOrder: report.After[i].InOrder,
 		})
 	}
 	return described

@@ -73,11 +73,11 @@ func (a *app) printMachines(found *repo.Analysis, names machineNames) {
 	if found == nil || len(found.Machines.Machines) == 0 {
 		return
 	}
-	reads := map[string]string{}
+	reads, inOrder := map[string]string{}, map[string]string{}
 	for _, f := range found.Fragmentation {
-		reads[f.Machine.String()] = perGiB(f)
+		reads[f.Machine.String()], inOrder[f.Machine.String()] = perGiB(f.PerGiB()), perGiB(f.InOrderPerGiB())
 	}
-	rows := [][]string{{"machine", "points", "size", "different", "stored", "deduplication", "compression", "changed last", "reads per GiB"}}
+	rows := [][]string{{"machine", "points", "size", "different", "stored", "deduplication", "compression", "changed last", "reads per GiB", "in order"}}
 	for _, m := range found.Machines.Machines {
 		changed := "-"
 		if m.Points > 1 {
@@ -89,14 +89,14 @@ func (a *app) printMachines(found *repo.Analysis, names machineNames) {
 		}
 		rows = append(rows, []string{
 			name, count(m.Points), size(m.Logical), size(m.Distinct), size(m.Stored), ratio(m.Logical, m.Distinct), ratio(m.Distinct, m.Stored),
-			changed, cmp.Or(reads[m.Machine.String()], "-"),
+			changed, cmp.Or(reads[m.Machine.String()], "-"), cmp.Or(inOrder[m.Machine.String()], "-"),
 		})
 	}
 	a.line("")
 	a.table(rows)
-	all := found.Machines.All
-	a.line("\nin all %s of different blocks, stored as %s: what machines share counts for each of them above, and once here; %s reads per GiB of their newest points",
-		size(all.Distinct), size(all.Stored), perGiB(found.InAll()))
+	all, lying := found.Machines.All, found.InAll()
+	a.line("\nin all %s of different blocks, stored as %s: what machines share counts for each of them above, and once here; %s reads per GiB of their newest points, %s if they lay in order",
+		size(all.Distinct), size(all.Stored), perGiB(lying.PerGiB()), perGiB(lying.InOrderPerGiB()))
 }
 
 // machineNames are the names of machines, by pseudonym.
@@ -141,18 +141,20 @@ func describeUse(found *repo.Analysis) *useJSON {
 }
 
 type lyingJSON struct {
-	Pseudonym string `json:"pseudonym"`
-	Machine   string `json:"machine"`
-	Point     string `json:"point"`
-	Blocks    int    `json:"blocks"`
-	Bytes     int64  `json:"bytes"`
-	Runs      int    `json:"runs"`
+	Pseudonym   string `json:"pseudonym"`
+	Machine     string `json:"machine"`
+	Point       string `json:"point"`
+	Blocks      int    `json:"blocks"`
+	Bytes       int64  `json:"bytes"`
+	Runs        int    `json:"runs"`
+	RunsInOrder int    `json:"runsInOrder"`
 }
 
 type allLyingJSON struct {
-	Blocks int   `json:"blocks"`
-	Bytes  int64 `json:"bytes"`
-	Runs   int   `json:"runs"`
+	Blocks      int   `json:"blocks"`
+	Bytes       int64 `json:"bytes"`
+	Runs        int   `json:"runs"`
+	RunsInOrder int   `json:"runsInOrder"`
 }
 
 func describeLying(found *repo.Analysis, names machineNames) (described []lyingJSON, all *allLyingJSON) {
@@ -162,11 +164,11 @@ func describeLying(found *repo.Analysis, names machineNames) (described []lyingJ
 	}
 	for _, f := range found.Fragmentation {
 		described = append(described, lyingJSON{
-			Pseudonym: f.Machine.String(), Machine: names[f.Machine.String()], Point: f.Point.String(), Blocks: f.Blocks, Bytes: f.Bytes, Runs: f.Runs,
+			Pseudonym: f.Machine.String(), Machine: names[f.Machine.String()], Point: f.Point.String(), Blocks: f.Blocks, Bytes: f.Bytes, Runs: f.Runs, RunsInOrder: f.InOrder,
 		})
 	}
 	inAll := found.InAll()
-	return described, &allLyingJSON{Blocks: inAll.Blocks, Bytes: inAll.Bytes, Runs: inAll.Runs}
+	return described, &allLyingJSON{Blocks: inAll.Blocks, Bytes: inAll.Bytes, Runs: inAll.Runs, RunsInOrder: inAll.InOrder}
 }
 
 type machineUseJSON struct {

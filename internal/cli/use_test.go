@@ -41,13 +41,14 @@ func TestFragmentationInAll(t *testing.T) {
 		sum.Blocks += machine.Blocks
 		sum.Bytes += machine.Bytes
 		sum.Runs += machine.Runs
+		sum.RunsInOrder += machine.RunsInOrder
 	}
-	if all := found.AllFragmentation; len(found.Fragmentation) != 2 || sum.Runs == 0 || all == nil || *all != sum {
+	if all := found.AllFragmentation; len(found.Fragmentation) != 2 || sum.RunsInOrder == 0 || sum.Runs < sum.RunsInOrder || all == nil || *all != sum {
 		t.Fatalf("%+v in all, of %+v", all, found.Fragmentation)
 	}
 	lines := strings.Split(strings.TrimSpace(info("--analyze")), "\n")
-	reads := float64(sum.Runs) / (float64(sum.Bytes) / (1 << 30))
-	if last, want := lines[len(lines)-1], fmt.Sprintf("; %.1f reads per GiB of their newest points", reads); !strings.HasSuffix(last, want) {
+	perGiB := func(reads int) float64 { return float64(reads) / (float64(sum.Bytes) / (1 << 30)) }
+	if last, want := lines[len(lines)-1], fmt.Sprintf("; %.1f reads per GiB of their newest points, %.1f if they lay in order", perGiB(sum.Runs), perGiB(sum.RunsInOrder)); !strings.HasSuffix(last, want) {
 		t.Errorf("the last line %q does not end with %q", last, want)
 	}
 	if found := parsed(info("--json")); found.AllFragmentation != nil || len(found.Fragmentation) > 0 {

@@ -44,9 +44,9 @@ type CompactReport struct {
 // Compact writes the blocks of each machine's newest point again, in their order, and encodes them denser. What they
 // leave behind is dead: the newest place of a block counts (placing.go), and reclaim gives the others back. It needs the key.
 //
-// A point is looked at in pieces of up to 32 MiB. One is written again if it takes more than a few reads, or if much of it
-// is in packs of a codec that is not dense. So what was compacted once is left alone. What it reads and writes gives way to everybody
-// else's.
+// A point is looked at in pieces of up to 32 MiB. One is written again if that saves a restore enough reads, or if much of it is in packs of
+// a codec that is not dense. Of a block that several pieces need, the first one decides where it lies: else they would take it from each
+// other in every run. So what was compacted once is left alone. What it reads and writes gives way to everybody else's.
 func (r *Repository) Compact(ctx context.Context, options CompactOptions) (*CompactReport, error) {
 	if err := errors.Join(r.locked, r.Writable(), r.Refresh(ctx)); err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func (r *Repository) Compact(ctx context.Context, options CompactOptions) (*Comp
 	now := r.env.now()
 	c := &compactor{
 		repo: r, options: options, report: &CompactReport{}, started: now, rested: now, domains: r.snapshot().Domains,
-		sparse: map[format.Name]bool{}, locked: map[format.Name]bool{}, written: map[format.ID]bool{},
+		sparse: map[format.Name]bool{}, locked: map[format.Name]bool{}, settled: map[uint64]struct{}{},
 	}
 	if r.keys != nil {
 		if c.sealer, err = pack.NewSealer(r.keys); err != nil {
@@ -86,18 +86,20 @@ type compactor struct {
 	out *frameMover
 	// sparse packs have many blocks of a codec that is not dense; locked ones the storage keeps. Looked up once each.
 	sparse, locked map[format.Name]bool
-	// written are blocks that this run has written: another piece may need them too. Bounded.
-	written map[format.ID]bool
+	// settled are blocks of pieces before, by the beginnings of their ids: they stay where they are now. Bounded.
+	settled map[uint64]struct{}
 	buffer  []byte
 }
 
 const (
 	// compactPiece is what is looked at and written at once, in bytes of content; it is held in memory.
 	compactPiece = 32 << 20
-	// compactRuns is how many reads a piece may take before it is written again.
-	compactRuns = 4
-	// maxWritten bounds the memory for blocks that were written.
-	maxWritten = 1 << 20
+	// compactSaves is how many reads a piece must save at least to be written again: more than the borders of packs cost. And it must save
+	// one for each compactCosts bytes that are written: on a disk that turns, to look for something takes as long as to read that much.
+	compactSaves = 5
+	compactCosts = 1 << 20
+	// maxSettled bounds the memory for blocks that are settled: 512 GiB of different ones, of 128 KiB each, take some 80 MiB.
+	maxSettled = 1 << 22
 )
 
 // errBudget ends a run in order.
@@ -154,28 +156,41 @@ func (c *compactor) point(ctx context.Context, entry commitlog.Point) error {
 	}
 	c.out = &frameMover{repo: c.repo, domain: domain, kind: pack.KindBlock}
 	for _, root := range roots {
-		var piece []Block
+		var leaves [][]Block
 		length := int64(0)
 		for blocks, err := range c.repo.Leaves(ctx, root) {
 			if err != nil {
 				return err
 			}
-			for _, block := range blocks {
-				if length+block.Length > compactPiece {
-					if err := c.piece(ctx, domain, piece); err != nil {
+			for len(blocks) > 0 {
+				part, bytes := fitting(blocks, compactPiece)
+				if length+bytes > compactPiece {
+					if err := c.piece(ctx, domain, leaves); err != nil {
 						return err
 					}
-					piece, length = nil, 0
+					leaves, length = nil, 0
 				}
-				piece = append(piece, block)
-				length += block.Length
+				leaves = append(leaves, part)
+				length += bytes
+				blocks = blocks[len(part):]
 			}
 		}
-		if err := c.piece(ctx, domain, piece); err != nil {
+		if err := c.piece(ctx, domain, leaves); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fitting are the first blocks that hold at most so many bytes together, and these; one at least.
+func fitting(blocks []Block, most int64) (first []Block, bytes int64) {
+	for i, block := range blocks {
+		if i > 0 && bytes+block.Length > most {
+			return blocks[:i], bytes
+		}
+		bytes += block.Length
+	}
+	return blocks, bytes
 }
 
 func (c *compactor) rest(ctx context.Context) error {
@@ -187,60 +202,99 @@ func (c *compactor) rest(ctx context.Context) error {
 	return err
 }
 
-// piece writes blocks that follow each other again, if that is worth it.
-func (c *compactor) piece(ctx context.Context, domain format.Name, blocks []Block) error {
+// piece writes blocks of leaves that follow each other again, if that is worth it.
+func (c *compactor) piece(ctx context.Context, domain format.Name, leaves [][]Block) error {
 	if err := c.rest(ctx); err != nil {
 		return err
 	}
-	set, err := c.repo.lookup(ctx)
-	if err != nil {
+	found, err := c.find(ctx, domain, leaves)
+	if err != nil || found == nil {
 		return err
 	}
-	places := make([]index.Place, len(blocks))
-	size := int64(0)
-	sparse := 0
-	for i, block := range blocks {
-		place, found, err := set.FindIn(ctx, domain, block.ID)
-		if err != nil || !found {
-			return err // damaged: not a matter of compaction
-		}
-		locked, err := c.isLocked(ctx, place.Pack)
+	movable, saved := c.weigh(found)
+	sparse, size := 0, int64(0)
+	for _, p := range movable {
+		thin, err := c.isSparse(ctx, p.place.Pack)
 		if err != nil {
 			return err
 		}
-		if locked {
-			c.report.Locked += len(blocks)
-			return nil
-		}
-		thin, err := c.isSparse(ctx, place.Pack)
-		if err != nil {
-			return err
-		}
-		if thin && !c.written[block.ID] {
+		if thin {
 			sparse++
 		}
-		places[i] = place
-		size += frameSize(place)
+		size += frameSize(p.place)
 	}
-	if lie(blocks, places).Runs <= compactRuns && sparse*2 <= len(blocks) {
-		return nil
+	if saved >= max(compactSaves, int(size/compactCosts)) || sparse*2 > len(slices.Concat(found...)) {
+		if c.options.MaxTime > 0 && c.repo.env.now().Sub(c.started) >= c.options.MaxTime {
+			c.report.Stopped = "the time given is used up"
+			return errBudget
+		}
+		if c.options.MaxBytes > 0 && c.report.Read+c.report.Written+2*size > c.options.MaxBytes {
+			c.report.Stopped = "the bytes given are used up"
+			return errBudget
+		}
+		if err := c.rewrite(ctx, movable); err != nil {
+			return err
+		}
 	}
-	if c.options.MaxTime > 0 && c.repo.env.now().Sub(c.started) >= c.options.MaxTime {
-		c.report.Stopped = "the time given is used up"
-		return errBudget
+	c.settle(found)
+	return nil
+}
+
+// find looks up where the blocks of a piece lie. It returns nil if that is not a matter of compaction: one is nowhere, or locked.
+func (c *compactor) find(ctx context.Context, domain format.Name, leaves [][]Block) ([][]placed, error) {
+	set, err := c.repo.lookup(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if c.options.MaxBytes > 0 && c.report.Read+c.report.Written+2*size > c.options.MaxBytes {
-		c.report.Stopped = "the bytes given are used up"
-		return errBudget
+	found := make([][]placed, len(leaves))
+	for i, blocks := range leaves {
+		found[i] = make([]placed, len(blocks))
+		for j, block := range blocks {
+			place, ok, err := set.FindIn(ctx, domain, block.ID)
+			if err != nil || !ok { // damaged
+				return nil, err
+			}
+			locked, err := c.isLocked(ctx, place.Pack)
+			if err != nil {
+				return nil, err
+			}
+			if locked {
+				c.report.Locked += len(slices.Concat(leaves...))
+				return nil, nil
+			}
+			found[i][j] = placed{block, place}
+		}
 	}
-	return c.rewrite(ctx, blocks, places)
+	return found, nil
+}
+
+// weigh says which blocks of a piece would be written again, and how many reads that saves a restore.
+func (c *compactor) weigh(found [][]placed) (movable []placed, saved int) {
+	again := rewriting{settled: c.settled, moved: map[format.ID]index.Place{}}
+	for _, places := range found {
+		after := again.places(places)
+		saved += reads(places) - reads(after)
+	}
+	return again.movable, saved
+}
+
+// settle remembers the blocks of a piece.
+func (c *compactor) settle(found [][]placed) {
+	for _, p := range slices.Concat(found...) {
+		if len(c.settled) < maxSettled {
+			c.settled[settledKey(p.block.ID)] = struct{}{}
+		}
+	}
 }
 
 // rewrite reads blocks, proves them by their ids, and appends them in their order.
-func (c *compactor) rewrite(ctx context.Context, blocks []Block, places []index.Place) error {
-	content := make(map[format.ID][]byte, len(blocks))
-	reader := c.repo.NewBlockReader()
-	err := reader.Read(ctx, blocks, func(block Block, plain []byte) error {
+func (c *compactor) rewrite(ctx context.Context, movable []placed) error {
+	content := make(map[format.ID][]byte, len(movable))
+	blocks := make([]Block, len(movable))
+	for i, p := range movable {
+		blocks[i] = p.block
+	}
+	err := c.repo.NewBlockReader().Read(ctx, blocks, func(block Block, plain []byte) error {
 		content[block.ID] = slices.Clone(plain)
 		return nil
 	}, func(_ Block, err error) error { return err })
@@ -259,19 +313,13 @@ func (c *compactor) rewrite(ctx context.Context, blocks []Block, places []index.
 	if err := c.out.begin(ctx, pack.Header{Generation: c.sealer.Generation()}); err != nil {
 		return err
 	}
-	for i, block := range blocks {
-		if c.written[block.ID] {
-			continue
-		}
-		c.buffer = pack.AppendFrame(c.buffer[:0], c.repo.hasher, c.sealer, pack.KindBlock, c.options.Codec, block.ID, content[block.ID])
+	for _, p := range movable {
+		c.buffer = pack.AppendFrame(c.buffer[:0], c.repo.hasher, c.sealer, pack.KindBlock, c.options.Codec, p.block.ID, content[p.block.ID])
 		if _, err := c.out.writer.Append(c.buffer); err != nil {
 			return err
 		}
-		if len(c.written) < maxWritten {
-			c.written[block.ID] = true
-		}
 		c.report.Blocks++
-		c.report.Read += frameSize(places[i])
+		c.report.Read += frameSize(p.place)
 		c.report.Written += int64(len(c.buffer))
 	}
 	return nil
@@ -291,7 +339,6 @@ func (c *compactor) flush(ctx context.Context) error {
 	}
 	err := c.repo.commit(ctx, payload, nil)
 	if errors.Is(err, ErrCondemned) { // it was taken for garbage while this process slept
-		c.written = map[format.ID]bool{}
 		c.report.Stopped = "what was written was taken for garbage meanwhile; the next run begins again"
 		return errBudget
 	}
