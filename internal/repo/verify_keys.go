@@ -10,27 +10,31 @@ import (
 )
 
 // verifyKeys proves that the key files are what was written, which needs no key, and with the key that a rotation can wrap
-// the next ring for each of them. What looks damaged is looked at until it looks the same twice: a rotation beside this takes
-// files away and makes others, with a data key that this ring lacks.
+// the next ring for each of them. What looks damaged is looked at until it looks the same twice, or keyLooks times: a rotation beside
+// this takes files away and makes others, with a data key that this ring lacks.
 func (v *verifier) verifyKeys(ctx context.Context) error {
 	if !v.repo.hasher.Encrypted() {
 		return nil
 	}
-	var before []Damage
-	for {
-		list, err := v.keyDamage(ctx)
-		if err != nil {
+	var found []Damage
+	for range keyLooks {
+		before := found
+		var err error
+		if found, err = v.keyDamage(ctx); err != nil {
 			return err
 		}
-		if len(list) == 0 || slices.Equal(list, before) {
-			for _, d := range list {
-				v.damage(d)
-			}
-			return nil
+		if len(found) == 0 || slices.Equal(found, before) {
+			break
 		}
-		before = list
 	}
+	for _, d := range found {
+		v.damage(d)
+	}
+	return nil
 }
+
+// keyLooks is how often key files are looked at that are damaged in another way each time, as on a disk whose reads cannot be trusted.
+const keyLooks = 5
 
 // keyDamage is what is damaged of the key files and their notes as they are now.
 func (v *verifier) keyDamage(ctx context.Context) (list []Damage, err error) {
