@@ -183,7 +183,7 @@ func (a *app) repoInfo(ctx context.Context, path string, analyze bool) error {
 		rows = append(rows, []string{"unfinished copies", count(usage.Unfinished)})
 	}
 	rows = append(rows, lastRunRows(last, since)...)
-	a.table(append(rows, useRows(found, logical)...))
+	a.table(append(rows, useRows(found, logical, analyze)...))
 	a.printMachines(found, names)
 	return nil
 }

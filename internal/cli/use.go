@@ -16,32 +16,37 @@ func (a *app) analysisOf(ctx context.Context, repository *repo.Repository, analy
 		return repository.Analyze(ctx, a.tempDir)
 	}
 	if use := repository.LastUse(ctx); use != nil {
+		use.Condemned = repository.CondemnedBytes() // which takes no mark to know
 		return &repo.Analysis{Use: *use}, nil
 	}
 	return nil, nil
 }
 
-func useRows(found *repo.Analysis, logical int64) [][]string {
+// useRows say what of a repository is needed. logical is the size of all its points, for what was found now: what the last reclaim found is of
+// the points that were there then.
+func useRows(found *repo.Analysis, logical int64, analyzed bool) [][]string {
 	if found == nil {
 		return nil
 	}
-	use := found.Use
+	use, at, are, take := found.Use, "", "are", "take"
+	blocks := found.Machines.All // sealed domains too
+	if !analyzed {
+		blocks, logical = repo.BlockUse{Distinct: use.Content, Stored: use.Data}, use.Logical
+		at, are, take = "; --analyze finds out how it is now", "were", "took"
+	}
 	rows := [][]string{
 		{""},
-		{"needed", size(use.Live) + ", as of " + when(use.At)},
+		{"needed", size(use.Live) + ", as of " + when(use.At) + at},
 		{"not needed", size(use.Dead) + "; ferry reclaim gives back what is worth it"},
 		{"given up", size(use.Condemned) + " that waits to be deleted"},
 	}
-	blocks := repo.BlockUse{Distinct: use.Content, Stored: use.Data}
-	if len(found.Machines.Machines) > 0 {
-		blocks = found.Machines.All // sealed domains too
+	if blocks.Distinct == 0 || blocks.Stored == 0 {
+		return rows
 	}
-	if blocks.Distinct > 0 && blocks.Stored > 0 {
-		rows = append(rows,
-			[]string{"deduplication", fmt.Sprintf("%s: %s of points are %s of different blocks", ratio(logical, blocks.Distinct), size(logical), size(blocks.Distinct))},
-			[]string{"compression", fmt.Sprintf("%s: they take %s", ratio(blocks.Distinct, blocks.Stored), size(blocks.Stored))})
+	if logical > 0 { // else an earlier version reclaimed, which did not note it
+		rows = append(rows, []string{"deduplication", fmt.Sprintf("%s: %s of points %s %s of different blocks", ratio(logical, blocks.Distinct), size(logical), are, size(blocks.Distinct))})
 	}
-	return rows
+	return append(rows, []string{"compression", fmt.Sprintf("%s: they %s %s", ratio(blocks.Distinct, blocks.Stored), take, size(blocks.Stored))})
 }
 
 // ratio of two sizes, as people read it.
@@ -126,6 +131,7 @@ type useJSON struct {
 	Live      int64     `json:"liveBytes"`
 	Dead      int64     `json:"deadBytes"`
 	Condemned int64     `json:"condemnedBytes"`
+	Logical   int64     `json:"logicalBytes"`
 	Content   int64     `json:"contentBytes"`
 	Data      int64     `json:"dataBytes"`
 }
@@ -136,7 +142,7 @@ func describeUse(found *repo.Analysis) *useJSON {
 	}
 	use := found.Use
 	return &useJSON{
-		At: use.At.UTC(), LogEntry: int64(use.Entry), Live: use.Live, Dead: use.Dead, Condemned: use.Condemned, Content: use.Content, Data: use.Data,
+		At: use.At.UTC(), LogEntry: int64(use.Entry), Live: use.Live, Dead: use.Dead, Condemned: use.Condemned, Logical: use.Logical, Content: use.Content, Data: use.Data,
 	}
 }
 

@@ -32,6 +32,8 @@ type marker struct {
 	domains map[format.Name]*domainMark
 	// points and partials that are marked: the files of those of the state.
 	points, partials map[string]bool
+	// logical is the size of the points that are marked, but for those of sealed domains.
+	logical int64
 	// late, if set, takes the ids instead of the domain's sorter: those of roots that came after the mark.
 	late func(*domainMark, needed) error
 }
@@ -165,6 +167,7 @@ func (m *marker) markPoint(ctx context.Context, state *commitlog.State, p Header
 	if d.sealed {
 		return nil
 	}
+	m.logical += p.Header.Size()
 	return m.markRoots(ctx, d, entry, p.Header.Roots)
 }
 

@@ -400,3 +400,26 @@ func TestReclaimWaitsForLocks(t *testing.T) {
 	}
 	check(t, r, points[3])
 }
+
+// What a reclaim leaves for others to read: what it has given up is not called dead any more, and ratios are of the points that were there.
+func TestLastUseIsAsReclaimHasLeftIt(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	goes, stays := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 10*smallBlock))
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	mustCopyAll(t, r, goes)
+	mustCopyAll(t, r, stays)
+	forget(t, r, goes)
+	found := reclaim(t, r, atOnce())
+	last, condemned := r.LastUse(t.Context()), r.CondemnedBytes()
+	if found.Use.Dead == 0 || last.Dead != 0 || condemned < found.Use.Dead || last.Logical != 10*smallBlock || last.Live != found.Use.Live {
+		t.Errorf("found %+v; then %+v and %d bytes given up", found.Use, last, condemned)
+	}
+	if found := reclaim(t, r, atOnce()); found.Deleted.Packs == 0 || r.CondemnedBytes() != 0 {
+		t.Errorf("%+v is deleted, and %d bytes are given up", found.Deleted, r.CondemnedBytes())
+	}
+	mustCopyAll(t, r, onePoint("c", "c", content(3, 10*smallBlock)))
+	if last := r.LastUse(t.Context()); last.Logical != 10*smallBlock || last.Content != found.Use.Content {
+		t.Errorf("%+v", last)
+	}
+}

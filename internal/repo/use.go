@@ -17,8 +17,9 @@ type RepositoryUse struct {
 	Live      int64 `json:"live"`
 	Dead      int64 `json:"dead"`
 	Condemned int64 `json:"condemned"`
-	// Content is what the live blocks hold, each counted once; Data what they take, compressed and with their headers. Tree
-	// nodes and sealed domains are in neither.
+	// Logical is the size of all points, zeros included. Content is what the live blocks hold, each counted once; Data what they take,
+	// compressed and with their headers. Tree nodes are in neither of these two, sealed domains in none of the three.
+	Logical int64 `json:"logical"`
 	Content int64 `json:"content"`
 	Data    int64 `json:"data"`
 	// Packs counts those that are not condemned.
@@ -27,7 +28,7 @@ type RepositoryUse struct {
 
 // use sums up what the mark found.
 func (c *reclaimer) use() RepositoryUse {
-	u := RepositoryUse{At: c.now.UTC(), Entry: c.state.Head.N}
+	u := RepositoryUse{At: c.now.UTC(), Entry: c.state.Head.N, Logical: c.marker.logical}
 	for id, p := range c.state.Packs.All() {
 		if c.state.Condemned[id] {
 			u.Condemned += p.Size
@@ -50,14 +51,26 @@ func (c *reclaimer) use() RepositoryUse {
 	return u
 }
 
-// remember writes down what the mark found, for repo info.
+// remember writes down what the mark found, for repo info, and what this run has left of what is dead.
 func (c *reclaimer) remember(ctx context.Context) error {
 	use := c.report.Use
+	use.Dead = c.use().Dead
 	return c.saveRecord(ctx, func(record *reclaimRecord) { record.Use = &use })
 }
 
-// LastUse is what the last reclaim found, or nil.
+// LastUse is what the last reclaim found, and left of what was dead, or nil.
 func (r *Repository) LastUse(ctx context.Context) *RepositoryUse { return r.readReclaimRecord(ctx).Use }
+
+// CondemnedBytes is the size of packs that are given up and not deleted yet, as the log says now.
+func (r *Repository) CondemnedBytes() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var size int64
+	for id := range r.state.Condemned {
+		size += r.state.Packs.Of(id).Size
+	}
+	return size
+}
 
 // Analysis is what of a repository is live, what each machine's points need, and how its newest point lies in packs.
 type Analysis struct {
