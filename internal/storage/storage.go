@@ -26,6 +26,8 @@ import (
 var (
 	ErrNotExist = errors.New("no such object")
 	ErrExists   = errors.New("object exists already")
+	// ErrNoStorage: what the objects lie in is not there, such as a bucket. That says nothing of any of them.
+	ErrNoStorage = errors.New("no such storage")
 	// ErrUnsuitable: the medium lacks a guarantee that a repository needs.
 	ErrUnsuitable = errors.New("storage lacks a guarantee that a repository needs")
 	// ErrFull: no space is left, or a quota is reached.

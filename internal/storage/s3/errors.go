@@ -68,6 +68,18 @@ func classOf(err error) class {
 	return temporary
 }
 
+// errNoServer is the answer of something that stands where an S3 server should, or in front of one that it does not reach just now.
+var errNoServer = errors.New("404, and not from an S3 server")
+
+// ofServer tells a server's answer that something is not there, which is in XML, from other answers that say no more than 404. To a
+// HEAD no answer has a body.
+func ofServer(err error) error {
+	if response, ok := errors.AsType[minio.ErrorResponse](err); ok && response.StatusCode == http.StatusNotFound && response.XMLName.Local == "" {
+		return errNoServer
+	}
+	return err
+}
+
 // errCut is a body that ended early.
 var errCut = fmt.Errorf("the answer was cut off: %w", io.ErrUnexpectedEOF)
 
@@ -90,8 +102,8 @@ func (s *Store) describe(doing, name string, err error) error {
 	switch {
 	case response.StatusCode == http.StatusNotFound && response.Code == "NoSuchBucket":
 		hint = "make the bucket first, or mend its name, the endpoint or the region; docs/s3.md has the commands"
-		return &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: there is no bucket %s: %w", what, s.location.Bucket, storage.ErrNotExist), Hint: hint}
-	case response.StatusCode == http.StatusNotFound || response.Code == "NoSuchVersion":
+		return &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: there is no bucket %s: %w", what, s.location.Bucket, storage.ErrNoStorage), Hint: hint}
+	case saysMissing(response):
 		return fmt.Errorf("%s: %w", what, storage.ErrNotExist)
 	case response.StatusCode == http.StatusPreconditionFailed:
 		return fmt.Errorf("%s: %w", what, storage.ErrExists)
@@ -102,6 +114,17 @@ func (s *Store) describe(doing, name string, err error) error {
 		hint = s.answerHint(response)
 	}
 	return &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", what, cause), Hint: hint}
+}
+
+// saysMissing is true if it is the object that is not there: keys that a server does not know are answered with 404, too.
+func saysMissing(response minio.ErrorResponse) bool {
+	switch response.Code {
+	case "NoSuchVersion":
+		return true
+	case "NoSuchKey", "NotFound", "":
+		return response.StatusCode == http.StatusNotFound
+	}
+	return false
 }
 
 // answer is what the server said.
@@ -119,7 +142,7 @@ func answer(response minio.ErrorResponse) string {
 // answerHint says what a person can do about an answer.
 func (s *Store) answerHint(response minio.ErrorResponse) string {
 	switch response.Code {
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecretKey":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecretKey", "XAdminUserNotFound", "NoSuchUser":
 		return "the keys are not those of this server: see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and the endpoint in the location"
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
 		return "the session has ended: get new temporary keys (AWS_SESSION_TOKEN)"
@@ -148,6 +171,8 @@ func networkHint(err error) string {
 		return "the server's certificate is not trusted here: add its authority to the system's, or set SSL_CERT_FILE"
 	case strings.Contains(text, "HTTP response to HTTPS"):
 		return "the server speaks HTTP: write s3+http:// or endpoint=http://…"
+	case errors.Is(err, errNoServer):
+		return "see the endpoint in the location, and whether the server behind it runs"
 	case strings.Contains(text, "connection refused"):
 		return "nothing listens there: see the endpoint and its port in the location"
 	}

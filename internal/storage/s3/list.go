@@ -72,7 +72,7 @@ func (s *Store) list(ctx context.Context, prefix, after string, keeps bool, yiel
 		}
 		for object := range s.client.ListObjectsIter(ctx, s.location.Bucket, options) {
 			if object.Err != nil {
-				return object.Err
+				return ofServer(object.Err)
 			}
 			next, ours := strings.CutPrefix(object.Key, s.location.Prefix)
 			if !ours || storage.CheckName(next) != nil || next <= after {
@@ -189,7 +189,7 @@ func (s *Store) versions(ctx context.Context, name string) ([]version, error) {
 		options := minio.ListObjectsOptions{Prefix: s.key(name), Recursive: true, WithVersions: true}
 		for object := range s.client.ListObjectsIter(ctx, s.location.Bucket, options) {
 			if object.Err != nil {
-				return object.Err
+				return ofServer(object.Err)
 			}
 			if object.Key != s.key(name) {
 				break // names that begin with this one come behind it

@@ -125,7 +125,10 @@ func TestErrors(t *testing.T) {
 		said, hints string
 	}{
 		{404, "NoSuchKey", storage.ErrNotExist, permanent, "packs/a", ""},
-		{404, "NoSuchBucket", storage.ErrNotExist, permanent, "no bucket b", "make the bucket"},
+		{404, "", storage.ErrNotExist, permanent, "packs/a", ""}, // to a HEAD
+		{404, "NoSuchBucket", storage.ErrNoStorage, permanent, "no bucket b", "make the bucket"},
+		{404, "XAdminUserNotFound", nil, permanent, "404 XAdminUserNotFound", "AWS_ACCESS_KEY_ID"},
+		{404, "NoSuchUpload", nil, permanent, "404 NoSuchUpload", ""},
 		{412, "PreconditionFailed", storage.ErrExists, permanent, "packs/a", ""},
 		{403, "QuotaExceeded", storage.ErrFull, permanent, "QuotaExceeded", "quota"},
 		{507, "InsufficientStorage", storage.ErrFull, permanent, "507", "quota"},
@@ -149,7 +152,7 @@ func TestErrors(t *testing.T) {
 		if c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%d %s: %v, want %v", c.status, c.code, err, c.want)
 		}
-		for _, not := range []error{storage.ErrNotExist, storage.ErrExists, storage.ErrFull} {
+		for _, not := range []error{storage.ErrNotExist, storage.ErrNoStorage, storage.ErrExists, storage.ErrFull} {
 			if not != c.want && errors.Is(err, not) {
 				t.Errorf("%d %s: %v is %v", c.status, c.code, err, not)
 			}
