@@ -271,10 +271,10 @@ source: {repositories: [src]}
 schedule: {mode: manual}
 target: {repository: seed, map: [{machine: "*", backup: "manual/*"}]}
 `, s.source))
-	s.begin("mapped")
-	s.until("the job holds the seed's points", func() bool {
-		return strings.Count(s.u.want(0, "repo", "rescan", seed, "--passphrase-file", s.passphrase()).out, "backup mapped/vm") == 2
-	})
+	s.session("mapped")
+	if held := s.u.want(0, "repo", "rescan", seed, "--passphrase-file", s.passphrase()).out; strings.Count(held, "backup mapped/vm") != 2 {
+		t.Errorf("the job does not hold the seed's points:\n%s", held)
+	}
 	s.end(syscall.SIGINT)
 	if n := len(s.u.points(seed, "--passphrase-file", s.passphrase())); n != 2 {
 		t.Errorf("%d points", n)

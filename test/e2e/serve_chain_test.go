@@ -71,7 +71,6 @@ func TestServerWaitsForBackupsInProgress(t *testing.T) {
 	defer db.Close()
 	waits := ""
 	s.until("the session waits", func() bool {
-		time.Sleep(20 * time.Millisecond) // others work meanwhile
 		waits = column(t, db, `SELECT reason FROM sessions WHERE id = $1 AND state = 'waiting'`, session)
 		return waits != ""
 	})

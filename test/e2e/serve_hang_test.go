@@ -101,7 +101,6 @@ func TestServerKeepsTheWindowOfASourceThatHangs(t *testing.T) {
 		t.Fatal("the window had closed before the share stopped answering")
 	}
 	s.until("the session waits for the window", func() bool {
-		time.Sleep(20 * time.Millisecond) // others work meanwhile
 		return strings.Contains(column(t, db, `SELECT reason FROM sessions WHERE id = $1 AND state = 'waiting'`, session), "window has closed")
 	})
 	if late := time.Since(closes); late > 30*time.Second {
@@ -161,7 +160,6 @@ func TestServerGoesOnWhileATargetHangs(t *testing.T) {
 	db := s.catalog()
 	defer db.Close()
 	state := func(session int64) string {
-		time.Sleep(20 * time.Millisecond) // others work meanwhile
 		return column(t, db, `SELECT state FROM sessions WHERE id = $1`, session)
 	}
 	session := s.begin("offsite")

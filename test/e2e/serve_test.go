@@ -148,10 +148,16 @@ func (s *served) client() *http.Client {
 	}}
 }
 
-// until waits until something is so, without a pause of its own: what is looked at is a file, or a server that works.
+// until waits until something is so. It leaves the processor to others between two looks.
 func (s *served) until(what string, is func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(runLimit); !is(); time.Sleep(300 * time.Microsecond) {
+	s.untilEvery(20*time.Millisecond, what, is)
+}
+
+// untilEvery waits until something is so, and looks again after each pause.
+func (s *served) untilEvery(pause time.Duration, what string, is func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(runLimit); !is(); time.Sleep(pause) {
 		if time.Now().After(end) || s.server != nil && zombie(s.server) {
 			s.t.Fatalf("not so: %s\n%s", what, s.server.err.String())
 		}
@@ -210,7 +216,8 @@ func (s *served) kill(phase string) int64 {
 			return column(s.t, db, `SELECT name FROM phases WHERE session = $1 AND ended_at = 0`, session) == phase &&
 				(!ofScript || s.ran(script, session) > 0) // the phase begins before its script does
 		}
-		s.until("the session is in "+phase+", or over", func() bool {
+		// Some phases last for an instant.
+		s.untilEvery(300*time.Microsecond, "the session is in "+phase+", or over", func() bool {
 			return inPhase() || column(s.t, db, `SELECT state FROM sessions WHERE id = $1 AND ended_at <> 0`, session) != ""
 		})
 		s.end(syscall.SIGKILL)
