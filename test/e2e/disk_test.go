@@ -44,11 +44,11 @@ func smallDisk(t *testing.T, size int64) string {
 	return folder
 }
 
-// mount mounts on a folder until the test ends. Where that is not allowed the test is skipped.
+// mount mounts on a folder until the test ends.
 func mount(t *testing.T, folder string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command("mount", append(args, folder)...).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount here: %v\n%s", err, out)
+		lacks(t, "cannot mount here: %v\n%s", err, out)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", folder).CombinedOutput(); err != nil {

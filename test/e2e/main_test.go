@@ -7,7 +7,8 @@
 //	go test -tags integration ./test/e2e
 //
 // Some tests need sample data that is not part of the repository ($FERRY_SHARED, or "shared" beside the repository),
-// some need root. Without these they are skipped and say so. -short leaves out what takes long.
+// some need root and tools. Without these they are skipped and say so; where CI is set, only the sample data may be missing. -short
+// leaves out what takes long.
 package e2e
 
 import (
@@ -63,23 +64,29 @@ func golden(t *testing.T, name string) string {
 	return folder
 }
 
-// needRoot skips a test that mounts file systems.
+// lacks ends a test for want of something that is not here: it is skipped, and fails where all of that must be (CI is set).
+func lacks(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// needRoot is for a test that mounts file systems.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
+		lacks(t, "needs root, to mount a small file system")
 	}
 }
 
-// needTool is where a tool is. A test whose tool is not here is skipped; where all of them must be (CI is set) it fails.
+// needTool is where a tool is.
 func needTool(t *testing.T, name string) (path string) {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	switch {
-	case err != nil && os.Getenv("CI") != "":
-		t.Fatal(err)
-	case err != nil:
-		t.Skip(err)
+	if err != nil {
+		lacks(t, "%v", err)
 	}
 	return path
 }

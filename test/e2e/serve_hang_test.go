@@ -27,7 +27,7 @@ func mountShare(t *testing.T, from, to string) *share {
 	needTool(t, "bindfs")
 	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		t.Skipf("nothing can be mounted by FUSE here: %v", err)
+		lacks(t, "nothing can be mounted by FUSE here: %v", err)
 	}
 	fuse.Close()
 	cmd := exec.Command("bindfs", "-f", "-o", "direct_io", from, to)
