@@ -108,7 +108,7 @@ func rots(flips int) []rot {
 func TestBitRot(t *testing.T) {
 	flips := 200
 	if testing.Short() {
-		flips = 40
+		flips = 10
 	}
 	random := seeded(t)
 	original, points := everyKind(t)
