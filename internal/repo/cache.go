@@ -26,8 +26,16 @@ type cache struct {
 
 // seenHead is what the cache knows of a repository's history.
 type seenHead struct {
+	// Head is what the repository must have: the newest entry but passing ones.
 	commitlog.Head
-	Encrypted bool `json:"encrypted,omitempty"`
+	// Newest is the newest entry, where passing ones are all that came after that; else zero.
+	Newest    commitlog.Head `json:"newest,omitzero"`
+	Encrypted bool           `json:"encrypted,omitempty"`
+}
+
+// is true if an entry is the last that was seen, or the last that must be there.
+func (s seenHead) is(head commitlog.Head) bool {
+	return head.N > 0 && (head == s.Head || head == s.Newest)
 }
 
 func newCache(base string, repository format.Description) *cache {
@@ -35,11 +43,6 @@ func newCache(base string, repository format.Description) *cache {
 		return &cache{}
 	}
 	return &cache{dir: filepath.Join(base, repository.ID.String()), encrypted: repository.Encrypted}
-}
-
-func (c *cache) head() (commitlog.Head, bool) {
-	seen := c.seen()
-	return seen.Head, seen.N > 0
 }
 
 // wasEncrypted is true if the repository was when this machine saw it last.
@@ -58,13 +61,17 @@ func (c *cache) seen() seenHead {
 	return seen
 }
 
-// setHead remembers a head. A cache that cannot be written is not an error of the commit it belongs to; Adopt, whose
+// setHead remembers the head that the repository must have, and the newest. A cache that cannot be written is not an error of the commit it belongs to; Adopt, whose
 // only purpose it is, returns it.
-func (c *cache) setHead(head commitlog.Head) error {
+func (c *cache) setHead(head, newest commitlog.Head) error {
 	if c.dir == "" {
 		return nil
 	}
-	content, err := json.Marshal(seenHead{Head: head, Encrypted: c.encrypted})
+	seen := seenHead{Head: head, Encrypted: c.encrypted}
+	if newest != head {
+		seen.Newest = newest
+	}
+	content, err := json.Marshal(seen)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,9 @@ func (r *Repository) apply(payload *commitlog.Payload, head commitlog.Head) {
 		}
 	}
 	r.unindexed.note(payload, r.state)
+	if !payload.IsPassing() || payload.Generation != r.state.Generation { // that the log has a MAC of another key must not get lost
+		r.lasting = head
+	}
 	r.state.Apply(payload, head)
 	r.reached()
 }

@@ -12,9 +12,6 @@ import (
 	"ferry/internal/repo/commitlog"
 )
 
-// personHold is the id of the hold that a person has on a point: there is one, and a later one replaces it.
-const personHold = "person"
-
 // MaxHoldReason is the length of the longest reason of a person's hold, in bytes: every checkpoint has it.
 const MaxHoldReason = 1000
 
@@ -29,7 +26,7 @@ func (r *Repository) HoldForPerson(ctx context.Context, points []backup.PointID,
 	}
 	payload := &commitlog.Payload{}
 	for _, id := range points {
-		hold := commitlog.Hold{Point: id, ID: personHold, Reason: reason}
+		hold := commitlog.Hold{Point: id, ID: commitlog.PersonHold, Reason: reason}
 		if !until.IsZero() {
 			at := until.UTC()
 			hold.Until = &at
@@ -60,9 +57,9 @@ func (r *Repository) ReleaseForPerson(ctx context.Context, points []backup.Point
 		return r.commit(ctx, payload, func(state *commitlog.State) error {
 			released, payload.HoldsReleased = nil, nil
 			for _, id := range points {
-				if slices.ContainsFunc(state.Holds[id], func(h commitlog.Hold) bool { return h.ID == personHold }) {
+				if slices.ContainsFunc(state.Holds[id], func(h commitlog.Hold) bool { return h.ID == commitlog.PersonHold }) {
 					released = append(released, id)
-					payload.HoldsReleased = append(payload.HoldsReleased, commitlog.Hold{Point: id, ID: personHold})
+					payload.HoldsReleased = append(payload.HoldsReleased, commitlog.Hold{Point: id, ID: commitlog.PersonHold})
 				}
 			}
 			if len(released) == 0 {

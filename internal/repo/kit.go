@@ -20,7 +20,7 @@ func (r *Repository) ExportKit(location string, passphrase Passphrase) ([]byte, 
 		return nil, err
 	}
 	r.mu.Lock()
-	head := r.state.Head
+	head := r.lasting
 	r.mu.Unlock()
 	return keyring.Kit{Ring: r.ring(), Exported: r.env.now(), Entries: head.N, Checksum: head.Checksum}.Encode(location, passphrase)
 }

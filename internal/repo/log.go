@@ -2,6 +2,7 @@ package repo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 func (r *Repository) load(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	seen, ok := r.cache.head() // first: another process may commit, and remember that, while this one reads the log
+	seen := r.cache.seen() // first: another process may commit, and remember that, while this one reads the log
 	remembered, err := r.loadRemembered(ctx)
 	if err == nil && !remembered {
 		err = r.loadCheckpoint(ctx)
@@ -26,14 +27,21 @@ func (r *Repository) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	met := r.state.Head == seen
-	if err := r.catchUp(ctx, func() { met = met || r.state.Head == seen }); err != nil {
+	met := false
+	meet := func() {
+		if seen.is(r.state.Head) {
+			met, r.lasting = true, seen.Head
+		}
+	}
+	r.lasting = r.state.Head
+	meet()
+	if err := r.catchUp(ctx, meet); err != nil {
 		return err
 	}
-	if seen == r.state.Head {
+	if last := cmp.Or(seen.Newest, seen.Head); last == r.state.Head {
 		return nil
 	}
-	if !ok || met {
+	if seen.N == 0 || met {
 		r.remember()
 		return nil
 	}
@@ -43,7 +51,7 @@ func (r *Repository) load(ctx context.Context) error {
 			return err
 		}
 		if err == nil {
-			if _, _, head, err := commitlog.Decode(r.hasher, seen.N, raw); err == nil && head == seen {
+			if _, _, head, err := commitlog.Decode(r.hasher, seen.N, raw); err == nil && head == seen.Head {
 				r.remember()
 				return nil
 			}
@@ -65,7 +73,7 @@ func (r *Repository) remember() {
 	if r.state.Head.N == 0 {
 		return
 	}
-	if err := r.cache.setHead(r.state.Head); err != nil {
+	if err := r.cache.setHead(r.lasting, r.state.Head); err != nil {
 		r.warn("the head of the log could not be remembered: %v", err)
 	}
 }
@@ -297,5 +305,5 @@ func (r *Repository) Adopt() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.diverged = nil
-	return r.cache.setHead(r.state.Head)
+	return r.cache.setHead(r.lasting, r.state.Head)
 }

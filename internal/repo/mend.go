@@ -133,14 +133,16 @@ func (m *mender) last(ctx context.Context, description format.Description) (comm
 			last.N = max(last.N, n)
 		}
 	}
-	seen, _ := newCache(m.env.CacheDir, description).head()
+	seen := newCache(m.env.CacheDir, description).seen()
 	if seen.N <= last.N && last.N > 0 {
 		if _, _, _, head, err := m.read(ctx, m.store, last.N); err == nil {
 			return head, nil
 		}
 	}
-	if seen.N >= last.N && seen.N > 0 {
-		return seen, nil
+	for _, head := range []commitlog.Head{seen.Head, seen.Newest} {
+		if head.N >= last.N && head.N > 0 {
+			return head, nil
+		}
 	}
 	return last, errors.Join(ctx.Err(), &backup.Error{
 		Offset: backup.NoOffset,

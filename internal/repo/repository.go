@@ -104,8 +104,10 @@ type Repository struct {
 	// locked is the error of what needs the key, if it is not here.
 	locked error
 
-	mu       sync.Mutex // guards the state; held while committing
-	state    *commitlog.State
+	mu    sync.Mutex // guards the state; held while committing
+	state *commitlog.State
+	// lasting is the newest entry but passing ones, as far as they were read: a repository that lacks it was rolled back.
+	lasting  commitlog.Head
 	diverged error
 	readOnly error
 	// givenUp are the files that the log condemned or deleted since the repository was opened.
