@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/internal/repo"
+	"ferry/internal/restore"
+	"ferry/internal/storage"
 )
 
 // shownKeyID is how many digits of a key's id lists show.
@@ -176,7 +178,7 @@ func (a *app) keyRemove(ctx context.Context, path, id string) error {
 	a.warnings(repository.Warnings())
 	key, err := repository.RemoveKey(ctx, id)
 	if err != nil {
-		return keyError(err)
+		return keyError(lockedKeyHint(err, path, id))
 	}
 	if a.json {
 		return a.printJSON(describeKeys(repository, []repo.Key{key}))
@@ -185,6 +187,15 @@ func (a *app) keyRemove(ctx context.Context, path, id string) error {
 	a.say("Who had it may have kept the keys of what was copied so far. For what is copied from now on,")
 	a.say("make new ones: ferry key rotate %s", path)
 	return nil
+}
+
+// lockedKeyHint says what helps against a key whose file the storage has locked.
+func lockedKeyHint(err error, path, id string) error {
+	if _, locked := errors.AsType[*storage.LockedError](err); !locked {
+		return err
+	}
+	return hinted(err, fmt.Sprintf("until then the key opens what was copied so far; to shut it out of what is copied from now on: ferry key rotate %s --drop %s",
+		restore.Quote(path), restore.Quote(id)))
 }
 
 func (a *app) keyRotateCommand() *cobra.Command {

@@ -17,6 +17,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/policy"
 	"ferry/internal/repo"
+	"ferry/internal/storage"
 )
 
 // Keys that a rotation could not give the new data key to are named, and what helps.
@@ -35,6 +36,30 @@ func TestKeysWithoutTheNewDataKey(t *testing.T) {
 	}
 	if err := keyError(nil); err != nil {
 		t.Errorf("nothing is wrong, and: %v", err)
+	}
+}
+
+// A key whose file the storage has locked is not removed, and one is told what can be done instead.
+func TestLockedKey(t *testing.T) {
+	err := keyError(lockedKeyHint(&storage.LockedError{Name: "keys/000001-0123", Until: time.Now()}, "s3://b/my vault", "0123"))
+	if !strings.Contains(backup.Hint(err), "ferry key rotate 's3://b/my vault' --drop 0123") || !strings.Contains(err.Error(), "keys/000001-0123 is locked") {
+		t.Errorf("%v; %s", err, backup.Hint(err))
+	}
+	if other := errors.New("another"); lockedKeyHint(other, "", "") != other {
+		t.Error("another error has changed")
+	}
+}
+
+// What is no public key is named by where it stands. What it is may be a secret.
+func TestWrongRecipients(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "those.pub")
+	if err := os.WriteFile(file, []byte("# office\n\nhunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for where, f := range map[string]newKeyFlags{file + ", line 3": {recipientFiles: []string{file}}, "--recipient": {recipients: []string{"hunter2"}}} {
+		if _, err := f.publicKeys(); err == nil || !strings.HasPrefix(err.Error(), where+": ") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%v, want %s", err, where)
+		}
 	}
 }
 

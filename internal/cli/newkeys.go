@@ -47,25 +47,9 @@ func (f *newKeyFlags) given() bool {
 // resolve makes recipients of what the flags say. Where they say nothing, the passphrases that were given to open things with
 // serve if orGiven, and at last a person is asked for a new one.
 func (f *newKeyFlags) resolve(ctx context.Context, a *app, what string, orGiven bool) ([]repo.KeyRecipient, error) {
-	var list []repo.KeyRecipient
-	texts := f.recipients
-	for _, file := range f.recipientFiles {
-		content, err := readSmallFile(file)
-		if err != nil {
-			return nil, err
-		}
-		for line := range bytes.Lines(content) {
-			if text := strings.TrimSpace(string(line)); text != "" && !strings.HasPrefix(text, "#") {
-				texts = append(texts, text)
-			}
-		}
-	}
-	for _, text := range texts {
-		recipient, err := repo.ParseRecipient(text, f.label)
-		if err != nil {
-			return nil, usage("%w", err)
-		}
-		list = append(list, recipient)
+	list, err := f.publicKeys()
+	if err != nil {
+		return nil, err
 	}
 	passphrases, err := f.passphrase.read(ctx, a)
 	if err != nil {
@@ -97,6 +81,37 @@ func (f *newKeyFlags) resolve(ctx context.Context, a *app, what string, orGiven 
 			return nil, err
 		}
 		list = append(list, recipient)
+	}
+	return list, nil
+}
+
+// publicKeys are the age keys among whom the flags say.
+func (f *newKeyFlags) publicKeys() (list []repo.KeyRecipient, err error) {
+	for _, text := range f.recipients {
+		recipient, err := repo.ParseRecipient(text, f.label)
+		if err != nil {
+			return nil, usage("--recipient: %w", err)
+		}
+		list = append(list, recipient)
+	}
+	for _, file := range f.recipientFiles {
+		content, err := readSmallFile(file)
+		if err != nil {
+			return nil, err
+		}
+		number := 0
+		for line := range bytes.Lines(content) {
+			number++
+			text := strings.TrimSpace(string(line))
+			if text == "" || strings.HasPrefix(text, "#") {
+				continue
+			}
+			recipient, err := repo.ParseRecipient(text, f.label)
+			if err != nil { // the line may be a secret
+				return nil, usage("%s, line %d: %w", file, number, err)
+			}
+			list = append(list, recipient)
+		}
 	}
 	return list, nil
 }

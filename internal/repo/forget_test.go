@@ -58,6 +58,9 @@ func TestForget(t *testing.T) {
 	if d := done[2]; !d.Removed || r.Has(gone) {
 		t.Errorf("a point that nothing keeps: %+v", d)
 	}
+	if _, err := r.Hold(t.Context(), gone, "a restore"); err == nil || !strings.Contains(backup.Hint(err), "given up") {
+		t.Errorf("holding what is gone: %v", err)
+	}
 	if !done[3].Unknown || len(r.State().Tombstones) != 1 || r.State().Tombstones[gone].Reason != "too old" {
 		t.Errorf("a point that is not there: %+v; tombstones %v", done[3], r.State().Tombstones)
 	}

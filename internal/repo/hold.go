@@ -52,7 +52,10 @@ func (h *Hold) Renew(ctx context.Context) error {
 	h.hold.Until = &until
 	return h.repo.commit(ctx, &commitlog.Payload{Holds: []commitlog.Hold{h.hold}}, func(state *commitlog.State) error {
 		if !state.Points.Has(h.hold.Point) {
-			return fmt.Errorf("point %s is not in %s", h.hold.Point.Short(), h.repo.store.Location())
+			return &backup.Error{
+				Offset: backup.NoOffset, Err: fmt.Errorf("point %s is not in %s any more", h.hold.Point.Short(), h.repo.store.Location()),
+				Hint: "it was given up just now; ferry points tells what there is",
+			}
 		}
 		return nil
 	})
