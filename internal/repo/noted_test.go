@@ -2,10 +2,13 @@ package repo_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo"
@@ -146,5 +149,50 @@ func TestVerifyOfAReadOnlyRepositorySaysThatItCouldNotNote(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(report.Warnings, "\n"), "could not be noted") {
 		t.Fatalf("warnings %q", report.Warnings)
+	}
+}
+
+// What the log says is damaged is listed as it was when it was found: in order, neighbours as one range.
+func TestDamageThatIsRecalledIsListedInOrder(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	data := make([]byte, 30*smallBlock)
+	for i := range data {
+		data[i] = byte(i*i>>9 ^ i) // no block of zeros, all of the same length in a pack
+	}
+	mustCopyAll(t, r, onePoint("a", "a", data))
+	for name := range filesOf(r, "data") {
+		if err := store.Tamper(name, func(raw []byte) []byte {
+			for i := len(raw) / 4; i < len(raw)*3/4; i += 64 {
+				raw[i] ^= 1
+			}
+			return raw
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ranges := func(report *repo.VerifyReport) (all []string) {
+		for _, d := range report.Damage {
+			if d.Machine == "" {
+				d.Reason = ""
+				all = append(all, d.Place())
+			}
+		}
+		return all
+	}
+	found := ranges(must(r.Verify(t.Context(), nil))(t))
+	again := must(r.VerifyWith(t.Context(), repo.VerifyOptions{Level: repo.LevelPoints, NotSince: time.Hour}))(t)
+	if again.Packs != 0 || again.Noted <= len(found) || len(found) == 0 {
+		t.Fatalf("%d packs were read again, %d places are noted, %q", again.Packs, again.Noted, found)
+	}
+	recalled := ranges(again)
+	slices.Sort(found)
+	slices.Sort(recalled)
+	inOrder := slices.IsSortedFunc(again.Damage[:len(recalled)], func(a, b repo.Damage) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset))
+	})
+	if !inOrder || !slices.Equal(recalled, found) {
+		t.Errorf("found %q\nrecalled %q, in order %v", found, recalled, inOrder)
 	}
 }

@@ -77,10 +77,13 @@ type Damage struct {
 	Reason string
 }
 
-// Place says in words what is damaged: a file of the repository, or where in which object of a point. Names are encoded.
+// Place says in words what is damaged: a file of the repository, or where in it, or where in which object of a point. Names are encoded.
 func (d Damage) Place() string {
 	if d.Machine == "" {
-		return "file " + d.File
+		if d.Length == 0 {
+			return "file " + d.File
+		}
+		return fmt.Sprintf("file %s, bytes %d to %d", d.File, d.Offset, d.Offset+d.Length-1)
 	}
 	point := d.Point
 	if id, err := backup.ParsePointID(point); err == nil {

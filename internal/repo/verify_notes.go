@@ -1,11 +1,13 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
@@ -120,6 +122,10 @@ func (v *verifier) notePoints(ctx context.Context, damaged map[backup.PointID]Po
 // tellApart lists the damaged places in packs: those that a point needs, or may need, as damage, and the others as healed.
 // all is true if every tree was followed and nothing is lost that could have been in any place.
 func (v *verifier) tellApart(all bool) {
+	// What the log said earlier comes in no order.
+	slices.SortStableFunc(v.places, func(a, b place) int {
+		return cmp.Or(strings.Compare(a.damage.File, b.damage.File), cmp.Compare(a.damage.Offset, b.damage.Offset))
+	})
 	var last *Damage
 	var lastHealed bool
 	for _, p := range v.places {
