@@ -126,9 +126,25 @@ func TestFragmentationIsWhatARestoreReads(t *testing.T) {
 			mustCopyAll(t, r, points[1:]...)
 			last := same("after all", points[4])
 			report := compact(t, r, repo.CompactOptions{})
-			if compacted := same("compacted", points[4]); last < 2*first || compacted > last/2 || report.Before[0].Runs != last || report.After[0].Runs != compacted {
+			compacted := same("compacted", points[4])
+			if last < 2*first || compacted > last/2 || report.Before[0].Runs != last || report.After[0].Runs != compacted {
 				t.Errorf("%d reads at first, %d in the end, %d compacted: %+v", first, last, compacted, report)
 			}
+			// A process that reads the log and the index anew finds what was written last, wherever it finds it: in tables, in segments, or in one
+			// segment that has all places of a block.
+			anew := func(when string) {
+				t.Helper()
+				other := must(openSmall(t.Context(), store, newCache(t)))(t)
+				defer closeRepo(t, other)
+				lying(t, other) // it has read the packs' tables then
+				if reads := readsToRestore(t, other, store, points[4]); reads != compacted {
+					t.Errorf("%s: %d reads by another process, %d by the one that compacted", when, reads, compacted)
+				}
+			}
+			anew("compacted")
+			must(r.Reindex(t.Context(), true, nil))(t)
+			same("indexed anew", points[4])
+			anew("indexed anew")
 			forget(t, r, points[:4]...)
 			for range 3 {
 				reclaim(t, r, atOnce())
@@ -136,6 +152,30 @@ func TestFragmentationIsWhatARestoreReads(t *testing.T) {
 			same("after reclaim", points[4])
 			check(t, r, points[4])
 		})
+	}
+}
+
+// Of segments that have a block, the one is asked first that covers what was written last.
+func TestWhatWasWrittenLastIsReadFromSegments(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, newCache(t)))(t)
+	defer closeRepo(t, r)
+	points := nightly("a", noise(1, 1<<20), smallBlock, 4, 4)
+	mustCopyAll(t, r, points...)
+	must(r.Reindex(t.Context(), true, nil))(t)
+	report := compact(t, r, repo.CompactOptions{})
+	must(r.Reindex(t.Context(), false, nil))(t)
+	if segments := len(r.State().Index); segments != 2 || report.After[0].Runs*2 > report.Before[0].Runs {
+		t.Fatalf("%d segments, %+v", segments, report)
+	}
+	for range 8 { // the log's segments come in no order
+		other := must(openSmall(t.Context(), store, newCache(t)))(t)
+		for _, f := range lying(t, other) {
+			if f.Runs != report.After[0].Runs {
+				t.Errorf("%+v by another process, %+v by the one that compacted", f, report.After[0])
+			}
+		}
+		closeRepo(t, other)
 	}
 }
 

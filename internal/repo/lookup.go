@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,6 +93,7 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	head, news := r.state.Head, r.unindexed
 	r.unindexed = unindexed{}
 	live := news.in(r.state)
+	sortSegments(live.segments, r.state)
 	for _, segment := range live.segments { // it may name packs that are deleted since
 		for _, name := range segment.Packs {
 			if there := r.state.Packs.Has(name); !there {
@@ -121,6 +123,32 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	}
 	r.indexedTo = head
 	return r.index, nil
+}
+
+// inOrderOfNaming compares packs by when they were named, as newer does.
+func inOrderOfNaming(a, b commitlog.Pack) int {
+	return cmp.Or(cmp.Compare(a.Entry, b.Entry), compareNames(a.ID, b.ID))
+}
+
+// sortSegments puts segments in the order in which the last packs that they cover were named: what is added last is found first.
+func sortSegments(segments []commitlog.Segment, state *commitlog.State) {
+	if len(segments) < 2 {
+		return
+	}
+	last := make(map[format.Name]uint64, len(segments))
+	for _, segment := range segments {
+		for _, name := range segment.Packs {
+			last[segment.ID] = max(last[segment.ID], state.Packs.Of(name).Entry)
+		}
+	}
+	slices.SortStableFunc(segments, func(a, b commitlog.Segment) int { return cmp.Compare(last[a.ID], last[b.ID]) })
+}
+
+// newerPack is true if a pack was named after another.
+func (r *Repository) newerPack(a, b format.Name) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return newer(r.state.Packs.Of(a), r.state.Packs.Of(b))
 }
 
 // learn adds to the index what the log has gained. After an error it can be called again with the same.
@@ -215,6 +243,7 @@ func (r *Repository) addPacks(ctx context.Context, names []format.Name, read fun
 		}
 	}
 	r.mu.Unlock()
+	slices.SortFunc(packs, inOrderOfNaming)
 	inMemory := frames <= r.spillEntries
 	for len(packs) > 0 {
 		n, frames := 0, 0

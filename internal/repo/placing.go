@@ -214,8 +214,5 @@ func (f *placing) keepElsewhere(state *commitlog.State, damaged map[index.Frame]
 
 // newer is true if a was named after b; of packs named together the one with the greater id counts.
 func newer(a, b commitlog.Pack) bool {
-	if a.Entry != b.Entry {
-		return a.Entry > b.Entry
-	}
-	return bytes.Compare(a.ID[:], b.ID[:]) > 0
+	return inOrderOfNaming(a, b) > 0
 }

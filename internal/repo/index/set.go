@@ -36,6 +36,9 @@ type Set struct {
 	home      format.Name
 	elsewhere map[format.Name]format.Name
 
+	// newer says which of two packs was named later; nil: it is not known. It is not asked with the lock held.
+	newer func(a, b format.Name) bool
+
 	tables nearby
 	// last is the segment in parts that an id was found in last: the next is likely there.
 	last atomic.Pointer[Segment]
@@ -63,6 +66,10 @@ func NewSet(home format.Name, table Table) *Set {
 		byPack: map[format.Name][]Entry{}, givenUp: map[format.Name]loss{}, partly: map[format.Name]bool{},
 	}
 }
+
+// Prefer makes Find choose the pack that was named later, where a segment that is all here has an id in several: compaction has written
+// that one. It comes before anything is looked up.
+func (s *Set) Prefer(newer func(a, b format.Name) bool) { s.newer = newer }
 
 // AddSegment adds a segment, which belongs to the set from then on, and forgets what was kept in memory for its packs.
 func (s *Set) AddSegment(name format.Name, segment *Segment, packs []format.Name) {
@@ -261,7 +268,12 @@ func (s *Set) FindIn(ctx context.Context, domain format.Name, id format.ID) (Pla
 
 // find returns a place of an id that is accepted, which is asked with the lock held.
 func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) (Place, bool, error) {
-	place, found, inParts := s.findHere(ctx, id, accept)
+	place, more, found, inParts := s.findHere(ctx, id, accept)
+	for _, other := range more {
+		if s.newer != nil && s.newer(other.Pack, place.Pack) {
+			place = other
+		}
+	}
 	if found || !inParts {
 		return place, found, nil
 	}
@@ -272,17 +284,18 @@ func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) 
 	})
 }
 
-// findHere looks in what needs no storage. inParts is true if there are segments that do.
-func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool) (found Place, ok, inParts bool) {
+// findHere looks in what needs no storage, the latest first. more are further places that the same segment has. inParts is true if there are
+// segments that do need it.
+func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool) (found Place, more []Place, ok, inParts bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if place, known := s.recent[*id]; known {
 		if accept(place) {
-			return place, true, false
+			return place, nil, true, false
 		}
 		for _, other := range s.others[*id] {
 			if accept(other) {
-				return other, true, false
+				return other, nil, true, false
 			}
 		}
 	}
@@ -293,16 +306,22 @@ func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bo
 			continue
 		}
 		// What is all here has no errors.
-		ok, _ := segment.Lookup(ctx, id, func(place Place) bool {
-			found = place
-			return accept(place)
+		_, _ = segment.Lookup(ctx, id, func(place Place) bool {
+			switch {
+			case !accept(place):
+			case !ok:
+				found, ok = place, true
+			default:
+				more = append(more, place)
+			}
+			return false
 		})
 		s.resident.touch(s.order)
 		if ok {
-			return found, true, false
+			return found, more, true, false
 		}
 	}
-	return Place{}, false, inParts
+	return Place{}, nil, false, inParts
 }
 
 // FindAll returns every place of an id, packs that are given up included.
