@@ -63,7 +63,7 @@ test-race: check-go ## The concurrent packages' tests again (-short), under the 
 
 .PHONY: test-integration
 test-integration: check-go $(S3_SERVER) ## Tests against the real tools: qemu-img, libvirt, virtnbdbackup, bindfs, an S3 server
-	$(GO) test -tags integration -count=1 -parallel 4 -timeout $(TEST_TIMEOUT) ./test/...
+	$(GO) test -tags integration -count=1 -parallel 8 -timeout $(TEST_TIMEOUT) ./test/...
 
 .PHONY: test-independent
 test-independent: ## Self-test of the independent reader (Python, standard library only)

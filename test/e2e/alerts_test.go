@@ -30,6 +30,7 @@ func fenced(t *testing.T, page, language string) string {
 
 // The script of docs/alerts.md mails what needs a person, and nothing when all is well.
 func TestAlertsScript(t *testing.T) {
+	t.Parallel()
 	u, folder, tools := newUser(t), t.TempDir(), t.TempDir()
 	alarm, mailed := filepath.Join(folder, "alarm"), filepath.Join(folder, "mailed")
 	for path, content := range map[string]string{
@@ -116,6 +117,7 @@ scripts: {post: {run: [%q, admin@example.org]}}
 
 // The rules of docs/alerts.md ask for metrics that docs/metrics.md has, of which a test sees to it that the server tells them.
 func TestAlertsRules(t *testing.T) {
+	t.Parallel()
 	metrics, err := os.ReadFile(filepath.Join(moduleRoot, "docs", "metrics.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +136,7 @@ func TestAlertsRules(t *testing.T) {
 // The rules of docs/alerts.md fire over series that call for it, each once it has been so for its time, and not before, nor where all is
 // well. After the server has ended its last figures stay, and only the age of the file tells.
 func TestAlertsRulesFire(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	for name, content := range map[string]string{"rules.yaml": fenced(t, "alerts.md", "yaml"), "test.yaml": `rule_files: [rules.yaml]
 evaluation_interval: 1m

@@ -61,6 +61,7 @@ func wantIn(t *testing.T, what, text string, parts ...string) {
 
 // The interface as docs/api.md shows it, by curl: a job is applied, run, followed, looked at, and deleted.
 func TestInterfaceByCurl(t *testing.T) {
+	t.Parallel()
 	s := newAsked(t)
 	wantIn(t, "live", s.curl(200, "/health/live"), `"ok":true`)
 	committed, err := os.ReadFile(filepath.Join(moduleRoot, "docs", "openapi.json"))
@@ -98,6 +99,7 @@ func TestInterfaceByCurl(t *testing.T) {
 // What is refused: pages of browsers, files outside of what is allowed, also by a link that is put there later, a second
 // server. A server that was killed leaves a socket that keeps nobody from starting the next one.
 func TestInterfaceRefuses(t *testing.T) {
+	t.Parallel()
 	s := newAsked(t)
 	wantIn(t, "a page", s.curl(403, "/v1/status", "--header", "Origin: https://example.com"), "web pages")
 	wantIn(t, "shadow", s.curlApply(422, s.manual()+"---\nkind: Repository\nname: x\nlocation: /srv/x\npassphrase: {file: /etc/shadow}\n"), `"path":"passphrase.file"`, "in no allowed folder")

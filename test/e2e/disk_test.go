@@ -76,8 +76,10 @@ func filler(t *testing.T, folder string, size int64) string {
 
 // The target fills up: the copy says which disk and what to do, keeps what it has, and goes on when there is space.
 func TestFullTarget(t *testing.T) {
+	t.Parallel()
 	for _, v := range victims(t, 200*mib) {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
 			disk := smallDisk(t, 400*mib)
 			v.measure(t)
 			taken := filler(t, disk, 250*mib)
@@ -124,6 +126,7 @@ func TestFullTarget(t *testing.T) {
 
 // The folder that a restore goes to fills up: nothing half has a final name, and the same command works afterwards.
 func TestFullRestoreTarget(t *testing.T) {
+	t.Parallel()
 	v := victims(t, 100*mib)[1]
 	disk := smallDisk(t, 200*mib)
 	taken := filler(t, disk, 130*mib)
@@ -151,6 +154,7 @@ func TestFullRestoreTarget(t *testing.T) {
 
 // Clusters in wild order need the temporary folder, and it is too small.
 func TestFullTemporaryFolder(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	from, temp := t.TempDir(), t.TempDir()
 	mount(t, temp, "-t", "tmpfs", "-o", "size="+strconv.Itoa(16<<20), "tmpfs")

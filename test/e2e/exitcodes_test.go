@@ -37,6 +37,7 @@ func (s site) backup(day int) string {
 
 // The table of exit codes, command by command. What is printed names the thing and says what to do.
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	out := func() string { return filepath.Join(t.TempDir(), "out") }
 	nowhere, unmade := filepath.Join(t.TempDir(), "not mounted"), filepath.Join(t.TempDir(), "not made")
@@ -105,6 +106,7 @@ func TestExitCodes(t *testing.T) {
 
 // Which broken points fail a copy (decisions, section 3): the one that is newer than what is taken, or that was asked for.
 func TestBrokenPoints(t *testing.T) {
+	t.Parallel()
 	truncate := func(t *testing.T, path string, keep int64) {
 		t.Helper()
 		before, err := os.Stat(path)
@@ -191,6 +193,7 @@ func TestBrokenPoints(t *testing.T) {
 
 // Files that are not known, not supported or encrypted are named or counted, and never change the exit code.
 func TestUnknownFiles(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for name, content := range map[string]string{
 		"notes.txt": "hello", "vzdump-qemu-100-2026_11_23-01_00_00.vma.xz": "\xfd7zXZ\x00", "vzdump-qemu-100-2026_11_24-01_00_00.vma.zst.gpg": "secret",
@@ -221,6 +224,7 @@ func TestUnknownFiles(t *testing.T) {
 
 // Restore overwrites nothing that it was not told to, and leaves nothing half behind.
 func TestRestoreOverwrites(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.copied(s.from, s.vault, "--create")
 	out := filepath.Join(t.TempDir(), "deep", "out")
@@ -272,6 +276,7 @@ func TestRestoreOverwrites(t *testing.T) {
 
 // A restore that is killed or interrupted leaves no file under a final name that is not whole.
 func TestRestoreInterrupted(t *testing.T) {
+	t.Parallel()
 	v := victims(t, 150*mib)[1]
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
 	u.want(0, v.args(to)...)
@@ -301,6 +306,7 @@ func TestRestoreInterrupted(t *testing.T) {
 
 // A repository that went back in time is read, not written, until the person says so.
 func TestRolledBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.copied(s.from, s.vault, "--create", "--machine", "100")
 	old := filepath.Join(t.TempDir(), "old")
@@ -327,6 +333,7 @@ func TestRolledBack(t *testing.T) {
 
 // The cache is only that: lost, or in a place that cannot be written to, everything works.
 func TestCacheLost(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.copied(s.from, s.vault, "--create", "--all")
 	if err := os.RemoveAll(s.cache); err != nil {
@@ -343,6 +350,7 @@ func TestCacheLost(t *testing.T) {
 
 // Damage is found, named down to the disk and the offset, and never restored as if it were sound.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.copied(s.from, s.vault, "--create", "--all")
 	packs := treeOf(t, filepath.Join(s.vault, "packs"))

@@ -44,6 +44,7 @@ func variedVault(t *testing.T) (u *user, vault string, stored []pointInfo, want 
 // Single flipped bits, anywhere in a repository: verify finds each that matters, and no restore ends with exit code 0 and
 // other bytes than were copied.
 func TestBitFlips(t *testing.T) {
+	t.Parallel()
 	flips := 150
 	if testing.Short() {
 		flips = 20
@@ -166,6 +167,7 @@ func (f flipped) restore(t *testing.T) {
 
 // A whole file of the repository is missing or cut short.
 func TestMissingFiles(t *testing.T) {
+	t.Parallel()
 	u, to, stored, want := variedVault(t)
 	for _, name := range treeOf(t, to) {
 		// What is below marks/ are hints (what was proven when, what the last copy wrote): without one nothing of a point is

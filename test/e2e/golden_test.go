@@ -100,10 +100,12 @@ func virtnbdbackupDisks(t *testing.T) []map[string]string {
 }
 
 func TestGoldenVzdump(t *testing.T) {
+	t.Parallel()
 	proves(t, newUser(t), golden(t, "vzdump"), filepath.Join(t.TempDir(), "vault"), vzdumpDisks(t))
 }
 
 func TestGoldenVirtnbdbackup(t *testing.T) {
+	t.Parallel()
 	u := newUser(t)
 	stored := proves(t, u, golden(t, "virtnbdbackup"), filepath.Join(t.TempDir(), "vault"), virtnbdbackupDisks(t))
 	for _, p := range stored {
@@ -115,6 +117,7 @@ func TestGoldenVirtnbdbackup(t *testing.T) {
 
 // The images of the samples. Formats that Ferry does not read yet are named and change nothing.
 func TestGoldenImages(t *testing.T) {
+	t.Parallel()
 	from := golden(t, "images")
 	sums := readSums(t, filepath.Join(golden(t, "ref"), "SHA256SUMS"))
 	var want []map[string]string
@@ -143,6 +146,7 @@ func TestGoldenImages(t *testing.T) {
 
 // Raw images, in the source's own folder and one in a folder of its own.
 func TestGoldenRaw(t *testing.T) {
+	t.Parallel()
 	from := filepath.Join(t.TempDir(), "images")
 	unpack(t, filepath.Join(golden(t, "ref"), "ref.tar.zst"), from)
 	sums := readSums(t, filepath.Join(golden(t, "ref"), "SHA256SUMS"))
@@ -203,6 +207,7 @@ func writeFrom(t *testing.T, path string, content io.Reader) {
 
 // Everything of the samples in one folder: formats mix, and nothing is told from the folder it lies in.
 func TestGoldenMixed(t *testing.T) {
+	t.Parallel()
 	from := t.TempDir()
 	for _, name := range []string{"vzdump", "virtnbdbackup", "xva"} {
 		copyTree(t, golden(t, name), filepath.Join(from, name))
@@ -271,6 +276,7 @@ func copyFile(t *testing.T, from, to string) {
 
 // What lies beside the disks comes back too: the configuration, the log, notes and the mark of protection.
 func TestGoldenConfiguration(t *testing.T) {
+	t.Parallel()
 	from, to := golden(t, "vzdump"), filepath.Join(t.TempDir(), "vault")
 	u := newUser(t)
 	u.copied(from, to, "--all", "--create")

@@ -11,6 +11,7 @@ import (
 
 // A copy of a copy keeps every point's identity, through other hashes, codecs and block sizes, and back again.
 func TestCopyOfACopy(t *testing.T) {
+	t.Parallel()
 	u, folder := newUser(t), t.TempDir()
 	a, b, c := filepath.Join(folder, "a"), filepath.Join(folder, "b"), filepath.Join(folder, "c")
 	want := append(vzdumpDisks(t), virtnbdbackupDisks(t)...)
@@ -97,6 +98,7 @@ func repositoryID(u *user, path string) string {
 
 // A new point in the first repository goes on as an increment: what the next one has is neither read nor sent.
 func TestIncrementOfACopy(t *testing.T) {
+	t.Parallel()
 	u, folder := newUser(t), t.TempDir()
 	a, b := filepath.Join(folder, "a"), filepath.Join(folder, "b")
 	from := golden(t, "virtnbdbackup")

@@ -192,6 +192,7 @@ func bombs(t *testing.T, from string) {
 // A folder full of what should not be there: the good machine is copied, the rest is named with reasons, and nothing
 // outside the folder is read.
 func TestHostileFolder(t *testing.T) {
+	t.Parallel()
 	from, outside := t.TempDir(), t.TempDir()
 	put(t, outside, "secret.raw", []byte(strings.Repeat("secret of another folder ", 4000)))
 	hostileFolder(t, from, outside)

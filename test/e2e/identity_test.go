@@ -41,6 +41,7 @@ func movedCopiesNothing(t *testing.T, from string, options ...string) {
 }
 
 func TestMovedSource(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		golden  string
 		options []string
@@ -60,6 +61,7 @@ func TestMovedSource(t *testing.T) {
 
 // A machine of a format that states no UUID is another machine under another source name.
 func TestSourceNameIsIdentity(t *testing.T) {
+	t.Parallel()
 	from := filepath.Join(t.TempDir(), "dump")
 	if err := os.Mkdir(from, 0o755); err != nil {
 		t.Fatal(err)
@@ -79,6 +81,7 @@ func TestSourceNameIsIdentity(t *testing.T) {
 
 // A VMID is used again after its machine was deleted. The UUID tells the two apart, wherever they lie.
 func TestReusedVMID(t *testing.T) {
+	t.Parallel()
 	from := filepath.Join(t.TempDir(), "dump")
 	if err := os.Mkdir(from, 0o755); err != nil {
 		t.Fatal(err)
@@ -108,6 +111,7 @@ func TestReusedVMID(t *testing.T) {
 // A backup that was recompressed, renamed, or lies there twice is the same point. (Its VMID is known from its name only,
 // so the name has to keep that.)
 func TestSameBackupInTwoFiles(t *testing.T) {
+	t.Parallel()
 	from := filepath.Join(t.TempDir(), "dump")
 	if err := os.Mkdir(from, 0o755); err != nil {
 		t.Fatal(err)
@@ -149,6 +153,7 @@ func TestSameBackupInTwoFiles(t *testing.T) {
 // An administrator recompressed an archive with the zstd tool, which then states the content's size: more than what a
 // decoder is given as memory.
 func TestRecompressedArchive(t *testing.T) {
+	t.Parallel()
 	needTool(t, "zstd")
 	from := t.TempDir()
 	disk := device(t, "drive-scsi0", 31, 160*mib)

@@ -63,6 +63,7 @@ func byContent(sums map[string]string) map[string]string {
 }
 
 func TestIndependentReader(t *testing.T) {
+	t.Parallel()
 	needTool(t, "python3")
 	for _, c := range []struct {
 		golden string
@@ -84,6 +85,7 @@ func TestIndependentReader(t *testing.T) {
 // Trees of several levels, and a stream cut by content. Blocks of 4 KiB make two levels of parents of a small disk:
 // a leaf has 256 entries.
 func TestIndependentReaderTrees(t *testing.T) {
+	t.Parallel()
 	needTool(t, "python3")
 	from := t.TempDir()
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
@@ -125,6 +127,7 @@ func TestIndependentReaderTrees(t *testing.T) {
 
 // The other way round for streams: what is inserted near the front of an archive costs the blocks around it only.
 func TestContainerArchive(t *testing.T) {
+	t.Parallel()
 	from := t.TempDir()
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
 	first := containerArchive(t, filepath.Join(from, "vzdump-lxc-200-2026_11_20-01_00_00.tar.zst"), 11, 20*mib, "")
@@ -193,6 +196,7 @@ func containerArchive(t *testing.T, path string, seed uint64, size int64, insert
 // With the key ring from a recovery kit the reader restores an encrypted repository, before and after a rotation; without
 // it says that it cannot, and so does ferry.
 func TestIndependentReaderEncrypted(t *testing.T) {
+	t.Parallel()
 	needTool(t, "python3")
 	from := t.TempDir()
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
@@ -245,6 +249,7 @@ func TestIndependentReaderEncrypted(t *testing.T) {
 
 // The reader also reads what a machine with many disks, an odd size and firmware becomes.
 func TestIndependentReaderObjects(t *testing.T) {
+	t.Parallel()
 	needTool(t, "python3")
 	from := t.TempDir()
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")

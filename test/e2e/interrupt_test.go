@@ -11,8 +11,10 @@ import (
 
 // Ctrl-C is not a kill: what was read is kept, and the person is told what to do.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	for _, v := range victims(t, 200*mib) {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
 			v.measure(t)
 			for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 				u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
@@ -49,6 +51,7 @@ func TestInterrupt(t *testing.T) {
 
 // Reading commands end with 130 as well, and take nothing for damaged that they did not come to.
 func TestInterruptReading(t *testing.T) {
+	t.Parallel()
 	v := victims(t, 150*mib)[0]
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
 	u.want(0, v.args(to)...)

@@ -146,6 +146,7 @@ func restoresAll(t *testing.T, u *user, target string, want []map[string]string)
 // A job over a vzdump folder and the chains of virtnbdbackup: every point is copied as it is; the second time nothing is;
 // rules that are narrowed remove what explain has said, and what is left can be restored.
 func TestJob(t *testing.T) {
+	t.Parallel()
 	want := slices.Concat(vzdumpDisks(t), virtnbdbackupDisks(t))
 	file, target := jobOver(t, "{days: 14}")
 	u := newUser(t)
@@ -181,6 +182,7 @@ func TestJob(t *testing.T) {
 
 // Killed anywhere and run again, a job ends where it would have ended: every point is there once, and right.
 func TestJobKilled(t *testing.T) {
+	t.Parallel()
 	want := slices.Concat(vzdumpDisks(t), virtnbdbackupDisks(t))
 	file, target := jobOver(t, "{days: 14}")
 	u := newUser(t)
@@ -221,6 +223,7 @@ func TestJobKilled(t *testing.T) {
 // A target that is full, read only, not mounted, or another one: each a state with a name. Nothing is made where it was and
 // nothing removed, and it goes on without hands when the trouble is over.
 func TestJobTargetStates(t *testing.T) {
+	t.Parallel()
 	disk := smallDisk(t, 200*mib)
 	images := t.TempDir()
 	contentFile(t, filepath.Join(images, "machine.raw"), 31, 100*mib)

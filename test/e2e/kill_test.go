@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -239,6 +240,7 @@ func seeded(t *testing.T) *rand.Rand {
 // Kills at moments spread over the whole length of a copy: nothing that is listed is ever less than whole, and what was
 // durable is not done again.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	kills, size := 50, 320*mib
 	if testing.Short() {
 		kills = 6
@@ -248,24 +250,33 @@ func TestKills(t *testing.T) {
 		v.measure(t)
 	}
 	moments := seeded(t)
-	ended, nothing := 0, 0
+	var ended, nothing atomic.Int64
+	// The moments must be what they claim to be: kills that hit nothing prove nothing.
+	t.Cleanup(func() {
+		t.Logf("%d copies had ended before they were killed, %d had nothing durable", ended.Load(), nothing.Load())
+		if int(ended.Load()) > kills/4 || int(nothing.Load()) > kills*2/3 {
+			t.Errorf("of %d kills %d came too late and %d too early", kills, ended.Load(), nothing.Load())
+		}
+	})
 	for i := range kills {
 		v := all[i%len(all)]
 		// Stratified: each victim's kills are spread evenly, at a random place of their part.
 		part, parts := int64(i/len(all)), int64((kills+len(all)-1)/len(all))
 		at := v.length*part/parts + moments.Int64N(v.length/parts)
 		t.Run(fmt.Sprintf("%02d %s at %d%%", i, v.name, at*100/v.length), func(t *testing.T) {
+			t.Parallel()
 			finished, durable := v.killOnce(t, func(r *running, _ string) bool { return progressOf(r) >= at })
 			if finished {
-				ended++
+				ended.Add(1)
 			} else if durable == 0 {
-				nothing++
+				nothing.Add(1)
 			}
 		})
 	}
 	for i, folder := range []string{"log", "packs", "packs", "partials", "index", "points", "log", "log", "log"} {
 		v := all[i%2]
 		t.Run(fmt.Sprintf("at %d of %s, %s", 1+i, folder, v.name), func(t *testing.T) {
+			t.Parallel()
 			if testing.Short() && i%3 > 0 {
 				t.Skip("short")
 			}
@@ -273,11 +284,6 @@ func TestKills(t *testing.T) {
 			least := map[string]int{"packs": i, "log": max(1, i-3)}[folder]
 			v.killOnce(t, func(_ *running, to string) bool { return filesIn(filepath.Join(to, folder)) >= max(least, 1) })
 		})
-	}
-	t.Logf("%d copies had ended before they were killed, %d had nothing durable", ended, nothing)
-	// The moments must be what they claim to be: kills that hit nothing prove nothing.
-	if ended > kills/4 || nothing > kills*2/3 {
-		t.Errorf("of %d kills %d came too late and %d too early", kills, ended, nothing)
 	}
 }
 
@@ -299,6 +305,7 @@ func filesIn(folder string) int {
 // Kills while a chain of increments is copied, from its folder and from another repository: what is listed at any time is
 // whole, however little that is, and the end is the same as without kills.
 func TestKillsOfIncrements(t *testing.T) {
+	t.Parallel()
 	kills := 28
 	if testing.Short() {
 		kills = 8

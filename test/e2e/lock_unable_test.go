@@ -12,6 +12,7 @@ import (
 
 // Who may not make files immutable makes no repository that promises it, and adds nothing to one; it is told why and what to do.
 func TestLocksThatMayNotBeSet(t *testing.T) {
+	t.Parallel()
 	disk := smallDisk(t, 300*mib)
 	setpriv := needTool(t, "setpriv")
 	from, to := t.TempDir(), filepath.Join(disk, "vault")

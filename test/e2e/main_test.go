@@ -8,7 +8,7 @@
 //
 // Some tests need sample data that is not part of the repository ($FERRY_SHARED, or "shared" beside the repository),
 // some need root and tools. Without these they are skipped and say so; where CI is set, only the sample data may be missing. -short
-// leaves out what takes long.
+// leaves out what takes long. All run beside each other: most of them wait, for a disk or for the next minute.
 package e2e
 
 import (

@@ -30,6 +30,7 @@ func small(t *testing.T, r result) {
 // A clever order of clusters is the worst that a one-pass source can do: reversed, no block of it is whole before its
 // second half came, and ids are found in the opposite order of the tree.
 func TestMemoryOfALargeDisk(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a disk of 2 TiB takes most of a minute")
 	}

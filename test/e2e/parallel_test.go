@@ -26,6 +26,7 @@ func together(t *testing.T, commands ...[]string) []result {
 
 // Two copies of one source into one repository at once: both succeed, and the point is there once.
 func TestTwoCopiesOfOneSource(t *testing.T) {
+	t.Parallel()
 	for _, v := range victims(t, 150*mib)[:2] {
 		t.Run(v.name, func(t *testing.T) {
 			u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
@@ -48,6 +49,7 @@ func TestTwoCopiesOfOneSource(t *testing.T) {
 
 // Different sources at once, some of whose content is the same.
 func TestTwoCopiesOfTwoSources(t *testing.T) {
+	t.Parallel()
 	shared := device(t, "drive-scsi0", 41, 90*mib)
 	want := map[string]map[string]string{}
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
@@ -79,6 +81,7 @@ func TestTwoCopiesOfTwoSources(t *testing.T) {
 
 // Who reads while someone writes sees whole points or none.
 func TestReadersDuringACopy(t *testing.T) {
+	t.Parallel()
 	v := victims(t, 200*mib)[0]
 	u, to := newUser(t), filepath.Join(t.TempDir(), "vault")
 	u.want(0, "repo", "init", to)
@@ -103,6 +106,7 @@ func TestReadersDuringACopy(t *testing.T) {
 
 // Both make the repository. One of them may be refused, but then it says so, and what is there is one whole repository.
 func TestTwoCreate(t *testing.T) {
+	t.Parallel()
 	from := t.TempDir()
 	dump{vmid: 600, uuid: uuidOne, name: "both", disks: []vma.DeviceContent{device(t, "drive-scsi0", 61, mib)}}.write(t, from)
 	for range 10 {

@@ -17,6 +17,7 @@ import (
 // where a link in a place has come to lead elsewhere, whenever they are used. What lies elsewhere is neither read nor changed,
 // though it is a repository with the very id.
 func TestServerKeepsToItsPlaces(t *testing.T) {
+	t.Parallel()
 	needTool(t, "curl")
 	s := newServed(t, 1, 2*mib)
 	root := filepath.Dir(s.vault)

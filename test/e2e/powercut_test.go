@@ -72,6 +72,7 @@ func (g *grid) cut(look func(u *user, folder string)) {
 // What a command has said to be done is there when the power is cut at that moment: on a file system that has by then only what was
 // synced, with no cache from before.
 func TestPowerCutAfterEachCommand(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -123,6 +124,7 @@ func TestPowerCutAfterEachCommand(t *testing.T) {
 
 // The power is cut at moments in the middle of a copy: what was there before is whole, and the next copy ends as if nothing had been.
 func TestPowerCutWhileCopying(t *testing.T) {
+	t.Parallel()
 	moments := seeded(t)
 	v := victims(t, 96*mib)[0]
 	v.measure(t)

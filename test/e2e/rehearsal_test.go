@@ -110,6 +110,7 @@ retention: {points: %d}
 // up, mapped, and gone on with over the line, while the source's paths change. Then a backup that was carried by hand, and the
 // loss of the machine that runs the job.
 func TestSeedingRehearsal(t *testing.T) {
+	t.Parallel()
 	r := newRehearsal(t)
 	r.state(0, "dump", "images")
 
@@ -242,6 +243,7 @@ func adoptedResource(t *testing.T, file string) string {
 
 // Where a server runs, a repository that was carried there is given to it; a job that maps it goes on with it.
 func TestAdoptGivesTheRepositoryToTheServer(t *testing.T) {
+	t.Parallel()
 	s := newServed(t, 2, 1<<20)
 	seed := filepath.Join(t.TempDir(), "seed")
 	s.u.copied(s.source, seed, "--create", "--encrypt", "--passphrase-file", s.passphrase())

@@ -72,6 +72,7 @@ func (u *user) misses(what, file, target string, inTurn bool) missingReport {
 // What is missing equals what the next interval writes: for archives that come one after the other, images that change, and
 // chains of increments.
 func TestMissingOnRealBackups(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	target := filepath.Join(folder, "vault")
 	archives, err := filepath.Glob(filepath.Join(golden(t, "vzdump"), "*.vma.[zgl]*[toz]"))

@@ -256,6 +256,7 @@ var phases = []string{"pre-job script", "health check", "synchronize", "transfor
 // hands, and of each machine its newest point alone is in the target in the end: what retention gives up in it, it gives up once.
 // Scripts that had ended are not run again.
 func TestServerKilledInEachPhase(t *testing.T) {
+	t.Parallel()
 	for _, phase := range phases {
 		t.Run(phase, func(t *testing.T) {
 			s := newServed(t, 3, 40*mib)
@@ -319,6 +320,7 @@ func TestServerKilledInEachPhase(t *testing.T) {
 // A server that is killed while its job is idle has nothing to go on with: no session is lost, none is begun again, no script is
 // run a second time, and the next session copies what is new.
 func TestServerKilledIdle(t *testing.T) {
+	t.Parallel()
 	s := newServed(t, 2, 4*mib)
 	s.serve()
 	s.apply(s.full())
@@ -355,6 +357,7 @@ func TestServerKilledIdle(t *testing.T) {
 // A task whose server is killed in the middle of a copy goes on in its very row, under a higher epoch: the catalog says what was kept
 // of it, and no more than the rest is read again.
 func TestTaskGoesOnAfterAKill(t *testing.T) {
+	t.Parallel()
 	s := newServed(t, 0, 0)
 	const size = 320 * mib
 	file, err := os.Create(filepath.Join(s.source, "big.raw"))
@@ -409,6 +412,7 @@ func TestTaskGoesOnAfterAKill(t *testing.T) {
 // A server that is told to end while it copies writes a checkpoint and ends with 0; the next one goes on from there, reads what is
 // left, and the job can be deleted with what it claims.
 func TestServerEndsInOrder(t *testing.T) {
+	t.Parallel()
 	s := newServed(t, 0, 0)
 	const size = 600 * mib
 	path := filepath.Join(s.source, "big.raw") // of bytes that do not compress: what is stored is what was read

@@ -13,6 +13,7 @@ import (
 // What the systemd unit lets the server do must suffice for what the server does: a root with its capabilities, and no others,
 // copies what only root may read to a repository that locks its files.
 func TestUnitsCapabilitiesSuffice(t *testing.T) {
+	t.Parallel()
 	disk := smallDisk(t, 300*mib)
 	setpriv := needTool(t, "setpriv")
 	unit, err := os.ReadFile(filepath.Join(moduleRoot, "packaging", "ferry.service"))
