@@ -42,10 +42,10 @@ func (r *Repository) catchUp(ctx context.Context, each func()) error {
 		for i := range raws {
 			group.Go(func() (err error) {
 				raws[i], err = storage.ReadAll(ctx, r.store, commitlog.EntryName(first+uint64(i)), commitlog.MaxSize)
-				if errors.Is(err, storage.ErrNotExist) {
+				if errors.Is(err, storage.ErrNotExist) && !errors.Is(err, storage.ErrNotFile) {
 					return r.gap(first+uint64(i), last)
 				}
-				return err
+				return notEntry(err)
 			})
 		}
 		if err := group.Wait(); err != nil {
@@ -82,6 +82,17 @@ func (r *Repository) gap(missing, behind uint64) error {
 	return &backup.Error{
 		Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: it is missing, but entry %d exists", commitlog.EntryName(missing), r.store.Location(), ErrCorrupt, behind),
 		Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
+	}
+}
+
+// notEntry is the error of reading a log entry, with what to do where something else lies in its place.
+func notEntry(err error) error {
+	if !errors.Is(err, storage.ErrNotFile) {
+		return err
+	}
+	return &backup.Error{
+		Offset: backup.NoOffset, Err: fmt.Errorf("%w: %w", ErrCorrupt, err),
+		Hint: "look where the file has gone and put it there, or restore it from another copy of the repository; its packs and points are not touched by this",
 	}
 }
 

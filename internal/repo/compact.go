@@ -396,7 +396,7 @@ func (c *compactor) isLocked(ctx context.Context, name format.Name) (bool, error
 		return locked, nil
 	}
 	until, err := locker.LockedUntil(ctx, pack.ObjectName(name))
-	if err != nil && !errors.Is(err, storage.ErrNotExist) {
+	if err != nil && !storage.Missing(err) {
 		return false, err
 	}
 	c.locked[name] = until.After(c.started)

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"io"
 	"strings"
 
@@ -39,7 +38,7 @@ func (r *Repository) repaired(ctx context.Context, p commitlog.Pack) (whole *par
 	if err == nil {
 		open = append(open, reader)
 		damaged = reader
-	} else if !errors.Is(err, storage.ErrNotExist) {
+	} else if !storage.Missing(err) {
 		return nil, nil, err
 	}
 	whole, err = r.parity.Repair(damaged, file, opened)

@@ -285,7 +285,7 @@ func (r *Repository) lockAll(ctx context.Context, names []string, until time.Tim
 	for _, name := range names {
 		group.Go(func() error {
 			err := r.locks.locker.Lock(ctx, name, r.locks.how, until)
-			if !errors.Is(err, storage.ErrNotExist) {
+			if !storage.Missing(err) {
 				return err
 			}
 			switch folder, _, _ := strings.Cut(name, "/"); folder {

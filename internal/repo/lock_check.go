@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +53,7 @@ func (r *Repository) CheckLocks(ctx context.Context) (files int, first time.Time
 	for _, name := range names {
 		group.Go(func() error {
 			until, err := r.locks.locker.LockedUntil(asking, name)
-			missing := errors.Is(err, storage.ErrNotExist)
+			missing := storage.Missing(err)
 			if err != nil && !missing {
 				return err
 			}

@@ -219,7 +219,7 @@ func (r *Repository) addSegment(ctx context.Context, segment commitlog.Segment) 
 	}
 	r.segments[segment.ID] = true
 	if err != nil {
-		r.unusable[segment.ID] = errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist)
+		r.unusable[segment.ID] = errors.Is(err, ErrCorrupt) || storage.Missing(err)
 		r.warn("index segment %s is not used, its packs are read instead: %v", segment.ID, err)
 		return nil
 	}
@@ -340,5 +340,16 @@ func (r *Repository) readTables(ctx context.Context, packs []commitlog.Pack, rea
 
 // unreadable is true for errors that say something of a file itself, and not only of reading it now.
 func unreadable(err error) bool {
-	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewer) || errors.Is(err, ErrNeedsKey)
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewer) || errors.Is(err, ErrNeedsKey) || errors.Is(err, storage.ErrNotFile)
+}
+
+// whyMissing says what is with a file that is missing: nothing lies there, or what lies there.
+func whyMissing(err error) error {
+	if !errors.Is(err, storage.ErrNotFile) {
+		return errors.New("the file is missing")
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return fmt.Errorf("the file is missing: what lies in its place %w", err)
 }

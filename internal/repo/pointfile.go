@@ -101,7 +101,7 @@ func (r *Repository) readPointFile(ctx context.Context, entry commitlog.Point, d
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
+	if errors.Is(err, ErrCorrupt) || storage.Missing(err) {
 		err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
 	}
 	return &backup.Error{Point: entry.ID.Short(), Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", entry.File(), err)}

@@ -71,7 +71,7 @@ func (r *Repository) prove(ctx context.Context, id format.Name, segment *index.S
 		return false, ctx.Err()
 	case err == nil:
 		return true, nil
-	case !errors.Is(err, storage.ErrNotExist) && !unreadable(err) && !wasWhole:
+	case !storage.Missing(err) && !unreadable(err) && !wasWhole:
 		return false, fmt.Errorf("index segment %s: %w", id, err)
 	}
 	return false, r.replace(ctx, id, err)

@@ -191,7 +191,7 @@ func (r *Repository) wrongFrame(raw []byte, what string) error {
 
 // damagedPack says where a frame could not be read. Only what cannot be mended by trying again is damage.
 func damagedPack(place index.Place, err error) error {
-	if errors.Is(err, ErrCorrupt) || errors.Is(err, storage.ErrNotExist) {
+	if errors.Is(err, ErrCorrupt) || storage.Missing(err) {
 		err = fmt.Errorf("%w: %w", backup.ErrDamaged, err)
 	}
 	return fmt.Errorf("pack %s at %d: %w", place.Pack, place.Offset, err)

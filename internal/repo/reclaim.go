@@ -215,7 +215,9 @@ func (c *reclaimer) list(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("listing %s: %w", folder, err)
 			}
-			c.listing.add(info)
+			if !info.NotFile { // Ferry made none: it is left, and a pack in whose place it lies is missing
+				c.listing.add(info)
+			}
 		}
 	}
 	c.listing.done()
@@ -236,7 +238,7 @@ func (c *reclaimer) list(ctx context.Context) error {
 		switch {
 		case err == nil:
 			c.listing.addUnlisted(info)
-		case errors.Is(err, storage.ErrNotExist):
+		case storage.Missing(err):
 			if err := r.Refresh(ctx); err != nil {
 				return err
 			}

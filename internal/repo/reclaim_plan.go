@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -261,7 +260,7 @@ func (c *reclaimer) keepLocked(ctx context.Context) error {
 			continue
 		}
 		until, err := locker.LockedUntil(ctx, pack.ObjectName(step.Pack))
-		if err != nil && !errors.Is(err, storage.ErrNotExist) {
+		if err != nil && !storage.Missing(err) {
 			return err
 		}
 		if until.After(c.now) {

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 
@@ -84,7 +83,7 @@ func (r *Repository) forgetLost(ctx context.Context) error {
 		switch info, err := r.store.Stat(ctx, segmentName(id)); {
 		case err == nil && info.Size == segment.Size:
 			continue
-		case err != nil && !errors.Is(err, storage.ErrNotExist):
+		case err != nil && !storage.Missing(err):
 			return err
 		}
 		r.indexing.Lock()

@@ -258,7 +258,7 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 		}
 		return err
 	})
-	if errors.Is(err, storage.ErrNotExist) || errors.Is(err, storage.ErrNoStorage) {
+	if errors.Is(err, storage.ErrNoStorage) || errors.Is(err, storage.ErrNotExist) && !errors.Is(err, storage.ErrNotFile) {
 		return nil, &backup.Error{
 			Offset: backup.NoOffset, Err: fmt.Errorf("%w at %s", ErrNoRepository, store.Location()),
 			Hint: "is the disk mounted? To make a new repository there, add --create to ferry copy or use ferry repo init",

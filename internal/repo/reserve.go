@@ -106,7 +106,7 @@ func (r *Repository) reserved(ctx context.Context) (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(info.Name, reserveMark) && len(there) < 2*reservePieces {
+		if strings.HasPrefix(info.Name, reserveMark) && !info.NotFile && len(there) < 2*reservePieces {
 			there[info.Name] = true
 		}
 	}

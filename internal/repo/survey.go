@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +42,9 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 			if err != nil {
 				return nil, fmt.Errorf("listing %s: %w", folder, err)
 			}
-			listing[info.Name] = info
+			if !info.NotFile {
+				listing[info.Name] = info
+			}
 		}
 	}
 	if err := r.Refresh(ctx); err != nil {
@@ -59,7 +60,7 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 		info, listed := listing[name]
 		if !listed { // listings may lag
 			var err error
-			if info, err = r.store.Stat(ctx, name); errors.Is(err, storage.ErrNotExist) {
+			if info, err = r.store.Stat(ctx, name); storage.Missing(err) {
 				s.Missing = append(s.Missing, name)
 				continue
 			} else if err != nil {
@@ -74,7 +75,7 @@ func (r *Repository) Survey(ctx context.Context) (*Survey, error) {
 	}
 	for n := uint64(1); n <= state.Head.N; n++ {
 		if _, listed := listing[commitlog.EntryName(n)]; !listed {
-			if _, err := r.store.Stat(ctx, commitlog.EntryName(n)); errors.Is(err, storage.ErrNotExist) {
+			if _, err := r.store.Stat(ctx, commitlog.EntryName(n)); storage.Missing(err) {
 				s.Missing = append(s.Missing, commitlog.EntryName(n))
 			} else if err != nil {
 				return nil, err

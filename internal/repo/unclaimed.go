@@ -57,7 +57,7 @@ func (c *reclaimer) oldTasks(ctx context.Context) (map[format.Name]int, error) {
 		newest := time.Time{}
 		for _, partial := range partials {
 			info, err := c.repo.store.Stat(ctx, partial.File)
-			if err != nil && !errors.Is(err, storage.ErrNotExist) {
+			if err != nil && !storage.Missing(err) {
 				return nil, err
 			}
 			if info.Modified.After(newest) {

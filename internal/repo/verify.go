@@ -3,7 +3,6 @@ package repo
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -325,7 +324,7 @@ func (v *verifier) verifyLog(ctx context.Context) error {
 // gone is true if err says that a file is missing, and another writer has given it up since the log was read: live looks in the log
 // as it is now. The error is that of reading the log: then nobody knows.
 func (v *verifier) gone(ctx context.Context, err error, live func(*commitlog.State) bool) (bool, error) {
-	if !errors.Is(err, storage.ErrNotExist) {
+	if !storage.Missing(err) {
 		return false, nil
 	}
 	if err := v.repo.Refresh(ctx); err != nil {

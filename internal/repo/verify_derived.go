@@ -54,7 +54,7 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 			return err
 		}
 		var id format.Name
-		if id.UnmarshalText([]byte(path.Base(info.Name))) == nil && !r.hasPack(id) {
+		if id.UnmarshalText([]byte(path.Base(info.Name))) == nil && !info.NotFile && !r.hasPack(id) {
 			v.report.Pending++
 		}
 	}
@@ -87,8 +87,8 @@ func (v *verifier) derived(name string, err error) {
 	if err == nil {
 		return
 	}
-	if errors.Is(err, storage.ErrNotExist) {
-		err = errors.New("the file is missing")
+	if storage.Missing(err) {
+		err = whyMissing(err)
 	}
 	v.damage(Damage{File: name, Reason: err.Error() + "; it is derived, no point needs it"})
 }

@@ -120,13 +120,13 @@ func (v *verifier) verifyPack(ctx context.Context, p commitlog.Pack) error {
 	live := func(now *commitlog.State) bool { return now.Live(p.ID) }
 	reader, err := r.store.Open(ctx, name)
 	if err != nil {
-		if !errors.Is(err, storage.ErrNotExist) {
+		if !storage.Missing(err) {
 			return err
 		}
 		if gone, err := v.gone(ctx, err, live); gone || err != nil {
 			return err
 		}
-		c.finish(ctx, 0, errors.New("the file is missing"), pack.Table{})
+		c.finish(ctx, 0, whyMissing(err), pack.Table{})
 		return nil
 	}
 	ahead := newReadAhead(reader)

@@ -30,6 +30,9 @@ var (
 	ErrNoStorage = errors.New("no such storage")
 	// ErrUnsuitable: the medium lacks a guarantee that a repository needs.
 	ErrUnsuitable = errors.New("storage lacks a guarantee that a repository needs")
+	// ErrNotFile: something lies under the name that is no object, and is not opened: a link, a pipe, a socket, a device or a folder. Of a
+	// folder the error wraps ErrNotExist as well.
+	ErrNotFile = errors.New("not a file of a repository")
 	// ErrFull: no space is left, or a quota is reached.
 	ErrFull = errors.New("storage is full")
 )
@@ -41,7 +44,12 @@ type Info struct {
 	Size int64
 	// Modified is when the object was published, by the storage's clock.
 	Modified time.Time
+	// NotFile is true in a listing of what is no object, of which opening gives ErrNotFile: its name is taken. Size is 0 then.
+	NotFile bool
 }
+
+// Missing is true for errors that say that there is no object under a name: nothing, or what is none.
+func Missing(err error) bool { return errors.Is(err, ErrNotExist) || errors.Is(err, ErrNotFile) }
 
 // Store keeps objects. All methods may be used from several goroutines at once. Names are relative, slash-separated,
 // of letters, digits and "-_.", without empty elements, "." or "..", as CheckName has it.

@@ -242,5 +242,5 @@ func (s *Segment) IsWhole() bool { return s.parts == nil || s.parts.whole.Load()
 // useless is true for errors that say that a segment's bytes are not what they should be, or not there any more: others may
 // have merged it. Then it finds nothing.
 func useless(err error) bool {
-	return errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrNewer) || errors.Is(err, storage.ErrNotExist)
+	return errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrNewer) || storage.Missing(err)
 }

@@ -91,7 +91,7 @@ func look(ctx context.Context, store storage.Store) ([]File, keyList, error) {
 
 // passing returns an error of the storage that says nothing of the file: that it is not there, or no such file, is nil.
 func passing(err error) error {
-	if errors.Is(err, storage.ErrNotExist) || errors.Is(err, storage.ErrTooLarge) {
+	if storage.Missing(err) || errors.Is(err, storage.ErrTooLarge) {
 		return nil
 	}
 	return err

@@ -13,8 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLink: a symbolic link lies where a file or folder of the store is expected.
+// errLink: a symbolic link lies where a folder of the store is expected.
 var errLink = errors.New("is a symbolic link, which a repository does not follow")
+
+// notFile says what lies where a file is expected.
+type notFile string
+
+func (e notFile) Error() string { return string(e) }
+
+func (e notFile) Is(target error) bool {
+	return target == storage.ErrNotFile || e == isFolder && target == storage.ErrNotExist
+}
+
+const (
+	isLink   notFile = "is a symbolic link, which a repository does not follow"
+	isFolder notFile = "is a folder, not a file"
+	isOther  notFile = "is not a regular file"
+)
 
 // pathOf returns where an object lies, for messages.
 func (s *Store) pathOf(name string) string { return filepath.Join(s.path, name) }
@@ -71,12 +86,12 @@ func regular(status unix.Stat_t) error {
 	case unix.S_IFREG:
 		return nil
 	case unix.S_IFLNK:
-		return errLink
+		return isLink
 	case unix.S_IFDIR:
 		// A flat store has no folders: a folder's name is not an object's.
-		return unix.ENOENT
+		return isFolder
 	}
-	return errors.New("is not a regular file")
+	return isOther
 }
 
 // describeFile gives an object's description from its file's.

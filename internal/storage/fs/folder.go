@@ -110,6 +110,9 @@ func openObject(folder *os.File, element string) (*os.File, error) {
 		return nil, err
 	}
 	file, err := openAt(folder, element, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		err = isLink
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -293,16 +294,29 @@ func TestLinksAreNotFollowed(t *testing.T) {
 		if err := store.Put(ctx, "dangling", nil); !errors.Is(err, storage.ErrExists) {
 			t.Errorf("%v: put on a dangling link: %v, want ErrExists", how, err)
 		}
-		for _, prefix := range []string{"", "packs/"} {
-			var last error
-			for info, err := range store.List(ctx, prefix) {
-				if last = err; err == nil {
-					t.Errorf("%v: list %q: %s", how, prefix, info.Name)
-				}
+		if _, err := store.Open(ctx, "log"); !errors.Is(err, storage.ErrNotFile) {
+			t.Errorf("%v: open a link: %v, want ErrNotFile", how, err)
+		}
+		if _, err := store.Open(ctx, "packs/secret"); errors.Is(err, storage.ErrNotFile) {
+			t.Errorf("%v: a link in place of a folder hides what lies there, and it is said that it is no file: %v", how, err)
+		}
+		var found []string
+		for info, err := range store.List(ctx, "") {
+			if found = append(found, info.Name); err != nil || !info.NotFile || info.Size != 0 {
+				t.Errorf("%v: list: %+v, %v", how, info, err)
 			}
-			if last == nil {
-				t.Errorf("%v: list %q hides that something cannot be listed", how, prefix)
+		}
+		if slices.Sort(found); !slices.Equal(found, []string{"dangling", "log", "packs"}) {
+			t.Errorf("%v: list: %q, so something is hidden", how, found)
+		}
+		var last error
+		for info, err := range store.List(ctx, "packs/") {
+			if last = err; err == nil {
+				t.Errorf("%v: list below a link: %s", how, info.Name)
 			}
+		}
+		if last == nil {
+			t.Errorf("%v: list below a link hides that something cannot be listed", how)
 		}
 		if err := store.Delete(ctx, "packs/secret"); err == nil {
 			t.Errorf("%v: delete below a link succeeded", how)
@@ -334,11 +348,19 @@ func TestOddFiles(t *testing.T) {
 	if err := os.WriteFile(store.pathOf("not ours"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(t.Context(), "pipe"); err == nil {
-		t.Error("a pipe was opened")
+	if _, err := store.Open(t.Context(), "pipe"); !errors.Is(err, storage.ErrNotFile) || errors.Is(err, storage.ErrNotExist) {
+		t.Errorf("open a pipe: %v, want ErrNotFile", err)
 	}
-	if got := listed(t, store); got != 0 {
-		t.Errorf("%d objects, want none", got)
+	if err := os.Mkdir(store.pathOf("folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), "folder"); !errors.Is(err, storage.ErrNotFile) || !errors.Is(err, storage.ErrNotExist) {
+		t.Errorf("open a folder: %v, want ErrNotFile and ErrNotExist", err)
+	}
+	for info, err := range store.List(t.Context(), "") {
+		if err != nil || info.Name != "pipe" || !info.NotFile {
+			t.Errorf("%+v, %v, want the pipe, which is no file", info, err)
+		}
 	}
 	if err := store.Put(t.Context(), "file", nil); err != nil {
 		t.Fatal(err)

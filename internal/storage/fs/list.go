@@ -16,8 +16,8 @@ import (
 // listBatch is how many names of a folder are in memory at once.
 const listBatch = 1024
 
-// List walks the folders below prefix. Names that no object can have are skipped: they are not ours. A symbolic link
-// under a name that could be ours fails the listing: what it hides would be missing from it.
+// List walks the folders below prefix. Names that no object can have are skipped: they are not ours. What is neither a file nor a folder is
+// listed as what it is: its name is taken, and a symbolic link may stand for a folder, and hide what was in it.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		if err := storage.CheckPrefix(prefix); err != nil {
@@ -76,9 +76,6 @@ func (s *Store) listOne(ctx context.Context, above *os.File, element, name strin
 		return true
 	}
 	kind := status.Mode & unix.S_IFMT
-	if err == nil && kind == unix.S_IFLNK {
-		err = errLink
-	}
 	if err == nil && kind == unix.S_IFDIR {
 		var folder *os.File
 		if folder, err = openFolder(above, element); err == nil {
@@ -92,8 +89,9 @@ func (s *Store) listOne(ctx context.Context, above *os.File, element, name strin
 		yield(storage.Info{}, s.writeError("listing", name, err))
 		return false
 	}
+	info := describeFile(name, status)
 	if kind != unix.S_IFREG {
-		return true
+		info.Size, info.NotFile = 0, true
 	}
-	return yield(describeFile(name, status), nil)
+	return yield(info, nil)
 }
