@@ -328,11 +328,20 @@ func (s *Store) find(ctx context.Context, name string) (minio.ObjectInfo, error)
 	return s.head(ctx, name, version)
 }
 
+// head asks what an object is. Answers to a HEAD have no body: what a 404 means, a GET is asked.
 func (s *Store) head(ctx context.Context, name, version string) (minio.ObjectInfo, error) {
 	var info minio.ObjectInfo
 	err := s.retry(ctx, 0, func(ctx context.Context) (err error) {
 		info, err = s.client.StatObject(ctx, s.location.Bucket, s.key(name), minio.StatObjectOptions{VersionID: version})
-		return err
+		if !isStatus(err, http.StatusNotFound) {
+			return err
+		}
+		content, _, _, why := s.core.GetObject(ctx, s.location.Bucket, s.key(name), minio.GetObjectOptions{VersionID: version})
+		if why == nil {
+			content.Close()
+			return errNoServer // it is there
+		}
+		return ofServer(why)
 	})
 	info.LastModified = info.LastModified.UTC().Truncate(time.Second)
 	return info, err
