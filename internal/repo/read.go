@@ -17,8 +17,8 @@ import (
 	"ferry/internal/storage"
 )
 
-// ErrMissing: a block or node that a point needs is in no pack.
-var ErrMissing = fmt.Errorf("%w: not in any pack", backup.ErrDamaged)
+// ErrMissing: a block or node that a point needs is in no pack, or only where the log says that it is damaged.
+var ErrMissing = fmt.Errorf("%w: no pack has a good copy of it", backup.ErrDamaged)
 
 // ReadPoint reads a point's file. A damaged one gives an error wrapping backup.ErrDamaged.
 func (r *Repository) ReadPoint(ctx context.Context, id backup.PointID) (*Point, error) {
