@@ -103,7 +103,11 @@ func (a *app) printReclaim(f reclaimFlags, report *repo.ReclaimReport) {
 	row("given up", report.GivenUp, "")
 	row("  of it garbage", report.Garbage, "")
 	row("moved", report.Moved, " to "+amountText(report.Written))
-	row("waits", report.Waiting, ": of two runs after "+when(report.Until)+" the second deletes it")
+	deletion := ": of two runs after " + when(report.Until) + " the second deletes it"
+	if report.NextRun {
+		deletion = ": the next run deletes it"
+	}
+	row("waits", report.Waiting, deletion)
 	row("locked", report.Locked, ", until "+when(report.LockedUntil)+" at least")
 	a.sayTable(rows)
 	if report.PointsRemoved > 0 {

@@ -58,8 +58,10 @@ type ReclaimReport struct {
 	// Deleted gave its space back in this run.
 	Deleted Amount
 	// Waiting is condemned and not deleted yet. Until is when the grace of the last of it has passed, by the storage's clock.
+	// NextRun is true if it has passed for all of it and a run has noted that, so that the next one deletes it.
 	Waiting Amount
 	Until   time.Time
+	NextRun bool
 	// Locked could not be deleted because the storage keeps it until LockedUntil at least.
 	Locked      Amount
 	LockedUntil time.Time

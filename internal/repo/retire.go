@@ -65,7 +65,7 @@ type condemnedFile struct {
 // retire deletes what was condemned, once two runs found that the grace has passed since. Then the log says so.
 func (c *reclaimer) retire(ctx context.Context) error {
 	// It is done twice in a run: what was locked is tried again, and time has passed.
-	c.report.Waiting, c.report.Until = Amount{}, time.Time{}
+	c.report.Waiting, c.report.Until, c.report.NextRun = Amount{}, time.Time{}, true
 	c.report.Locked, c.report.LockedUntil = Amount{}, time.Time{}
 	if !c.options.DryRun {
 		now, err := c.storageTime(ctx)
@@ -90,6 +90,7 @@ func (c *reclaimer) retire(ctx context.Context) error {
 		i := slices.IndexFunc(record.Passed, func(p passedRecord) bool { return p.Entry == entry })
 		switch {
 		case c.now.Before(until) || c.report.Frozen != "":
+			c.report.NextRun = false
 			c.wait(files, until)
 			continue
 		case i < 0:
@@ -151,6 +152,7 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 		reason := c.needed(state, id)
 		if reason != "" {
 			c.repo.warn("pack %s is condemned and not deleted: %s", id, reason)
+			c.report.NextRun = false
 		}
 		if reason != "" || c.rescued[id] {
 			c.report.Waiting.add(true, f.size)
