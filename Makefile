@@ -20,8 +20,8 @@ export PATH   := $(PATH):/usr/sbin:/sbin
 GO_FOLDERS    := $(wildcard cmd internal test)
 RACE_PACKAGES := $(addprefix ./,$(addsuffix /...,$(wildcard internal/storage internal/source internal/repo internal/mover internal/restore internal/pace internal/job internal/catalog internal/scheduler internal/server internal/client)))
 
-# What `make test` does, in this order.
-PHASES        := vet test-unit test-race test-integration test-independent test-fuzz
+# What `make test` does, in this order; what is joined by + at the same time, as the integration tests wait much.
+PHASES        := vet test-unit test-integration+test-race test-independent test-fuzz
 
 .PHONY: help
 help: ## List the targets
