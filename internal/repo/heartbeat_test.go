@@ -33,7 +33,7 @@ func storeWith(t *testing.T, points []*sourcetest.Point) *memory.Store {
 }
 
 func TestLeaseLastsThroughASlowCall(t *testing.T) {
-	points := manyStates(3, 12)
+	points := manyStates(6, 24)
 	base := storeWith(t, points)
 	synctest.Test(t, func(t *testing.T) {
 		store := base.Clone()
