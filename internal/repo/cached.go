@@ -12,6 +12,7 @@ import (
 	"ferry/internal/cachefile"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
 )
 
 // withState calls use with what setState kept, which use checks. It may be more than all else that is read of a repository when it is
@@ -71,6 +72,25 @@ func (c *cache) dropPoints(live map[format.ID]bool) {
 		if id.UnmarshalText([]byte(entry.Name())) == nil && !live[id] {
 			os.Remove(filepath.Join(c.dir, "points", entry.Name()))
 		}
+	}
+}
+
+// keyFile is the key file that keepKeyFile kept.
+func (c *cache) keyFile() (keyring.File, bool) {
+	if c.dir == "" {
+		return keyring.File{}, false
+	}
+	name, err := os.ReadFile(filepath.Join(c.dir, "key"))
+	if err != nil {
+		return keyring.File{}, false
+	}
+	return keyring.ParseFile(string(name))
+}
+
+// keepKeyFile keeps the name of the key file that opens the repository here. Not being able to costs looking for it.
+func (c *cache) keepKeyFile(file keyring.File) {
+	if c.dir != "" {
+		_ = cachefile.Write(filepath.Join(c.dir, "key"), []byte(file.Path()))
 	}
 }
 

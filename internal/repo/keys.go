@@ -82,6 +82,9 @@ func findRing(ctx context.Context, store storage.Store, description format.Descr
 	case !description.Encrypted:
 		return found, nil
 	}
+	if found.ring = unlockKnown(ctx, store, description, env); found.ring != nil {
+		return found, nil
+	}
 	kits, err := findKits(ctx, env.Keys)
 	if err != nil {
 		return found, fmt.Errorf("%s: %w", store.Location(), err)
@@ -89,6 +92,9 @@ func findRing(ctx context.Context, store storage.Store, description format.Descr
 	var unfit error
 	if kits != nil {
 		found.ring, found.warnings, err = unlock(ctx, store, description, onlyGiven{env.Keys})
+		if err == nil {
+			keepKeyFile(description, env, found.ring, found.warnings)
+		}
 		if err == nil || ctx.Err() != nil {
 			return found, err
 		}
@@ -100,6 +106,7 @@ func findRing(ctx context.Context, store storage.Store, description format.Descr
 	found.ring, found.warnings, err = unlock(ctx, store, description, env.Keys)
 	switch {
 	case err == nil:
+		keepKeyFile(description, env, found.ring, found.warnings)
 		return found, nil
 	case unfit != nil:
 		err = fmt.Errorf("%w; %w", err, unfit)

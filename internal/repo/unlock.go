@@ -91,6 +91,25 @@ func unlock(ctx context.Context, store storage.Store, description format.Descrip
 	return nil, warnings, &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", store.Location(), err), Hint: hint}
 }
 
+// unlockKnown finds the key ring in the key file that this machine opened the repository with before, where each request is a round trip.
+// Nobody is asked for a key. Nil: unlock is to be asked. What it does not see is that other people's key files are damaged.
+func unlockKnown(ctx context.Context, store storage.Store, description format.Description, env Environment) *keyring.Ring {
+	known, is := newCache(env.CacheDir, description).keyFile()
+	if !is || env.Keys == nil || storage.ParallelReads(store) < 2 {
+		return nil
+	}
+	return keyring.LoadKnown(ctx, store, known, description.ID, description.KeyCheck, func(ctx context.Context, try int, has []KeyKind) ([]age.Identity, error) {
+		return onlyGiven{env.Keys}.Identities(ctx, KeyRequest{Location: store.Location(), Kinds: has, Try: try})
+	})
+}
+
+// keepKeyFile remembers by which key file the repository was opened, for unlockKnown: unless there is something to warn of each time.
+func keepKeyFile(description format.Description, env Environment, ring *keyring.Ring, warnings []string) {
+	if file, whole := ring.File(); whole && len(warnings) == 0 && file.Generation == ring.Newest() {
+		newCache(env.CacheDir, description).keepKeyFile(file)
+	}
+}
+
 // noKeyFiles says of an ErrNoKeyFiles who can read the repository all the same, and what is to be done.
 func noKeyFiles(store storage.Store, err error) error {
 	return &backup.Error{

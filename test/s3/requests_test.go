@@ -78,6 +78,47 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// A copy of nothing new takes a handful of requests, exactly: of a plain repository its description, an entry of the log and a listing.
+// An encrypted one is opened by the key file that this machine knows: that, and whether somebody has rotated the keys.
+func TestRequestsOfNothingNew(t *testing.T) {
+	const afterFirst, plainCopy, lookForKeys, knownKey = 5, 3, 6, 2
+	source := disks(t, 1<<20, "web")
+	m := newMachine(t)
+	vault := shared.location(shared.bucket(t, plain))
+	m.counted("copy", source, vault, "--create")
+	for _, want := range []int{afterFirst, plainCopy, plainCopy} {
+		if got := m.counted("copy", source, vault); got.Total != want {
+			t.Errorf("of a plain repository: %+v, want %d requests", got, want)
+		}
+	}
+
+	vault = shared.location(shared.bucket(t, plain))
+	folder := t.TempDir()
+	var keys, recipients []string
+	for _, name := range []string{"first", "second"} {
+		key := filepath.Join(folder, name)
+		public, _ := m.run(0, "key", "generate", key)
+		if err := os.WriteFile(key+".pub", []byte(public), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		keys, recipients = append(keys, key), append(recipients, key+".pub")
+	}
+	copied := []string{"copy", source, vault, "--identity", keys[0]}
+	m.counted(append(copied, "--create", "--encrypt", "--recipients-file", recipients[0])...)
+	// It made the repository; now it finds the key: two listings, the newest list of key files and two numbers behind it, and the file.
+	if got := m.counted(copied...); got.Total != afterFirst+lookForKeys {
+		t.Errorf("of an encrypted repository, for the first time: %+v, want %d requests", got, afterFirst+lookForKeys)
+	}
+	for i := range 3 {
+		if got := m.counted(copied...); got.Total != plainCopy+knownKey {
+			t.Errorf("of an encrypted repository: %+v, want %d requests", got, plainCopy+knownKey)
+		}
+		if i == 0 { // another key costs nothing
+			m.run(0, "key", "add", vault, "--identity", keys[0], "--recipients-file", recipients[1])
+		}
+	}
+}
+
 // coldRestore counts what a machine that has not seen a repository reads to restore a machine, by the kind of file.
 func coldRestore(t *testing.T, vault, machine string) map[string]int {
 	t.Helper()

@@ -79,6 +79,8 @@ type Ring struct {
 
 	// from is the key file that it was read from; zero if it was not read from one.
 	from File
+	// united is true if other key files had to be read for it as well.
+	united bool
 }
 
 // New makes a ring of fresh keys, with one data key of generation 1.
@@ -212,7 +214,7 @@ func (r *Ring) unite(other *Ring) (*Ring, error) {
 		return nil, ErrForged
 	}
 	united := r.For(r.Repository)
-	united.from = r.from
+	united.from, united.united = r.from, true
 	for _, key := range other.DataKeys {
 		if own := r.find(key.Generation); own == nil {
 			united.DataKeys = append(united.DataKeys, key)
