@@ -19,7 +19,8 @@ func LoadKnown(ctx context.Context, store storage.Store, known File, repository,
 	if err != nil || CheckFile(known, content) != nil {
 		return nil
 	}
-	if _, err := store.Stat(ctx, Folder+generationName(known.Generation+1)); !errors.Is(err, storage.ErrNotExist) {
+	// By reading it, which is one request: that a HEAD finds nothing is asked once more.
+	if _, err := storage.ReadAll(ctx, store, Folder+generationName(known.Generation+1), MaxFile); !errors.Is(err, storage.ErrNotExist) {
 		return nil
 	}
 	identities, err := identify(ctx, 0, []Kind{KindOf(content)})
