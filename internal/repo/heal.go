@@ -236,7 +236,7 @@ func (h *healer) follow(ctx context.Context, point *Point) error {
 			continue
 		}
 		w := &treeWalk{
-			load: h.load, root: *root, domain: point.Domain, good: h.good,
+			load: h.load, root: *root, domain: point.Domain, good: h.good, answers: h.repo.answers,
 			readable: func(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error) {
 				good, err := h.mend(ctx, point.Domain, kind, id, length)
 				return good, "", err

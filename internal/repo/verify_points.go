@@ -15,6 +15,7 @@ import (
 	"ferry/internal/repo/format"
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/tree"
+	"ferry/internal/storage"
 )
 
 // anyLength of a tree node is right.
@@ -187,8 +188,8 @@ func (w *pointsWalk) point(ctx context.Context, point *Point) error {
 		ranges := objectDamage{}
 		follower := &treeWalk{
 			load: w.repo.LoadNode, root: *root, good: w.good,
-			readable: w.readable,
-			lost:     func(b tree.Block, _ pack.Kind, reason string) error { ranges.add(b, reason); return nil },
+			readable: w.readable, answers: w.repo.answers,
+			lost: func(b tree.Block, _ pack.Kind, reason string) error { ranges.add(b, reason); return nil },
 		}
 		if _, err := follower.walk(ctx, root.Top, root.Height-1, 0, root.Size); err != nil {
 			return err
@@ -226,6 +227,8 @@ type treeWalk struct {
 	good   *goodNodes
 	// readable is true if there is a good copy of an id, of that length; else the reason why not.
 	readable func(ctx context.Context, kind pack.Kind, id format.ID, length int64) (bool, string, error)
+	// answers is true if the storage does, when it is asked for the pack of a node that it did not give.
+	answers func(ctx context.Context, id format.ID) bool
 	// lost is told of each node and block that there is no good copy of, with what it covers of the object.
 	lost func(b tree.Block, kind pack.Kind, reason string) error
 }
@@ -245,6 +248,9 @@ func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, le
 		children, err = tree.Children(ctx, w.load, w.root, id, level, offset, length)
 		if ctx.Err() != nil {
 			return false, ctx.Err()
+		}
+		if err != nil && !permanent(err) && !isLost(err) && !w.answers(ctx, id) {
+			return false, err // the storage's, which says nothing of the node
 		}
 		if err != nil {
 			whole, reason = false, err.Error()
@@ -269,6 +275,20 @@ func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, le
 		w.good.add(key)
 	}
 	return whole, nil
+}
+
+// answers is true if the storage says how large the pack is in which an id is, or that it is not there: then a read of it that failed is
+// no failure of the whole storage.
+func (r *Repository) answers(ctx context.Context, id format.ID) bool {
+	set, err := r.lookup(ctx)
+	if err != nil {
+		return false
+	}
+	place, found, err := set.Find(ctx, id)
+	if err == nil && found {
+		_, err = r.store.Stat(ctx, pack.ObjectName(place.Pack))
+	}
+	return err == nil || storage.Missing(err)
 }
 
 // objectDamage collects the damaged ranges of an object, in ascending order. Neighbours become one range.
