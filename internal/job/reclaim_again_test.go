@@ -58,3 +58,30 @@ func TestSpaceIsGivenBackByTheNextSession(t *testing.T) {
 		})
 	}
 }
+
+// What one session gives up, later ones delete when the grace has passed, though they remove nothing; then they look for space seldom again.
+func TestWhatWasGivenUpIsDeletedInTime(t *testing.T) {
+	l := newLab(t, day("a", 1))
+	l.setup.Job.Retention = policy.Retention{Points: 1}
+	l.run(job.ResultDone)
+	l.points = append(l.points, day("a", 2))
+	marks := 0
+	l.store.SetFault(memory.InTurn(func(op memory.Op, name string) error {
+		if op == memory.OpList && name == "packs/" {
+			marks++
+		}
+		return nil
+	}))
+	l.now = l.now.Add(24 * time.Hour)
+	if given := l.run(job.ResultDone).Phase(job.PhaseTransform).Counts["givenUpBytes"]; given == 0 || marks != 1 {
+		t.Fatalf("%d bytes were given up in %d runs", given, marks)
+	}
+	deleted := int64(0)
+	for range 6 * 5 { // every four hours for five days
+		l.now = l.now.Add(4 * time.Hour)
+		deleted += l.run(job.ResultDone).Phase(job.PhaseTransform).Counts["deletedBytes"]
+	}
+	if left := l.target().CondemnedBytes(); deleted == 0 || left != 0 || marks > 4 {
+		t.Errorf("%d bytes were deleted and %d are left, after %d runs", deleted, left, marks)
+	}
+}

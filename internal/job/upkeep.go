@@ -243,12 +243,14 @@ func (r *runner) mayRemove(ctx context.Context, points []repo.Forgetting) error 
 	return err
 }
 
-// reclaim gives space back, if there is reason to think that there is some.
+// reclaim gives space back, if there is reason to think that there is some: something was removed, or what was given up may be deleted.
 func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo.ReclaimPolicy) error {
-	last := r.target.LastUse(ctx)
-	waiting := last != nil && last.Condemned > 0
+	since, seldom := r.Now().Sub(r.memory.Reclaimed), reclaimSeldom
+	if r.target.CondemnedBytes() > 0 {
+		seldom = min(seldom, by.Grace)
+	}
 	r.memory.Unreclaimed = r.memory.Unreclaimed || needed
-	if since := r.Now().Sub(r.memory.Reclaimed); !r.memory.Unreclaimed && !waiting && since >= 0 && since < reclaimSeldom {
+	if !r.memory.Unreclaimed && since >= 0 && since < seldom {
 		return nil
 	}
 	report, err := r.target.Reclaim(ctx, repo.ReclaimOptions{MaxTime: r.reclaimTime(), Policy: by, TempDir: r.Copy.TempDir})
