@@ -101,3 +101,17 @@ func TestListKeysByKitWithoutKeyFiles(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
+
+// Without the key the index is not made anew, and no file is left of the attempt.
+func TestReindexWithoutAKey(t *testing.T) {
+	store := encryptedFor(t, newHolder(t, "first"))
+	r := must(repo.Open(t.Context(), store, repo.Environment{}))(t)
+	defer closeRepo(t, r)
+	before := store.Names("")
+	if _, err := r.Reindex(t.Context(), true, nil); !errors.Is(err, repo.ErrNeedsKey) {
+		t.Errorf("%v", err)
+	}
+	if after := store.Names(""); !slices.Equal(after, before) {
+		t.Errorf("files %q became %q", before, after)
+	}
+}

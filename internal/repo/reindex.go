@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -25,7 +26,7 @@ type Reindexed struct {
 // at a time. Nothing else may use the repository meanwhile.
 func (r *Repository) Reindex(ctx context.Context, all bool, progress func(done, total int)) (Reindexed, error) {
 	var report Reindexed
-	if err := r.Writable(); err != nil {
+	if err := errors.Join(r.locked, r.Writable()); err != nil { // the log entry that names segments takes the key
 		return report, err
 	}
 	if err := r.Refresh(ctx); err != nil {
