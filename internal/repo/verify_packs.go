@@ -19,8 +19,7 @@ import (
 	"ferry/internal/storage"
 )
 
-// choose decides which packs are read: those whose proof is oldest first, and no more than the budget has. A proof of what was found
-// damaged since says nothing.
+// choose decides which packs are read: those whose proof is oldest first, and no more than the budget has.
 func (v *verifier) choose() {
 	r := v.repo
 	fresh := v.proofs.begin(v.options, v.started)
@@ -30,7 +29,7 @@ func (v *verifier) choose() {
 	r.mu.Lock()
 	var stale []commitlog.Pack
 	for id, p := range r.state.Packs.All() {
-		if v.noted[id] || v.proofs.at(id, v.level).Before(fresh) {
+		if v.proofs.at(id, v.level).Before(fresh) {
 			stale = append(stale, p)
 		} else {
 			v.report.Fresh++
