@@ -178,8 +178,10 @@ func TestJSON(t *testing.T) {
 	if err != nil || len(entries) < 2 {
 		t.Fatal(entries, err)
 	}
-	if err := os.Remove(slices.Max(entries)); err != nil { // the history ends before what was seen
-		t.Fatal(err)
+	for _, entry := range entries[1:] { // the history ends before what was seen; without the holds of the restores alone nothing is missed
+		if err := os.Remove(entry); err != nil {
+			t.Fatal(err)
+		}
 	}
 	printed["Warnings and errors"] = append(printed["Warnings and errors"], messages(ExitFailed, "copy", vzdumpSamples, in("second"))...)
 
