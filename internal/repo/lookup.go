@@ -144,11 +144,11 @@ func sortSegments(segments []commitlog.Segment, state *commitlog.State) {
 	slices.SortStableFunc(segments, func(a, b commitlog.Segment) int { return cmp.Compare(last[a.ID], last[b.ID]) })
 }
 
-// newerPack is true if a pack was named after another.
-func (r *Repository) newerPack(a, b format.Name) bool {
+// byNaming is inOrderOfNaming of packs by their ids.
+func (r *Repository) byNaming(a, b format.Name) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return newer(r.state.Packs.Of(a), r.state.Packs.Of(b))
+	return inOrderOfNaming(r.state.Packs.Of(a), r.state.Packs.Of(b))
 }
 
 // learn adds to the index what the log has gained. After an error it can be called again with the same.

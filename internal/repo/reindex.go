@@ -68,7 +68,7 @@ func (r *Repository) forgetIndex() {
 	defer r.mu.Unlock()
 	r.index.Close()
 	r.index = index.NewSet(r.description.ID, r.packEntries)
-	r.index.Prefer(r.newerPack)
+	r.index.Prefer(r.byNaming)
 	r.unindexed, r.indexedTo = unindexed{everything: true}, commitlog.Head{}
 	clear(r.packs)
 	clear(r.local)

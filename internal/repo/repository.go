@@ -343,7 +343,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		r.keys, r.opener = keys, pack.NewOpener(keys, hasher)
 	}
 	r.index = index.NewSet(description.ID, r.packEntries)
-	r.index.Prefer(r.newerPack)
+	r.index.Prefer(r.byNaming)
 	return r
 }
 

@@ -152,6 +152,7 @@ func (s *Set) findInPart(ctx context.Context, segment *Segment, id *format.ID, a
 	}); err != nil && !useless(err) {
 		return Place{}, false, err
 	}
+	slices.SortStableFunc(candidates, s.lastFirst)
 	for _, place := range candidates {
 		held, err := s.tables.holds(ctx, id, place)
 		if ctx.Err() != nil {

@@ -36,8 +36,8 @@ type Set struct {
 	home      format.Name
 	elsewhere map[format.Name]format.Name
 
-	// newer says which of two packs was named later; nil: it is not known. It is not asked with the lock held.
-	newer func(a, b format.Name) bool
+	// byNaming compares packs by when they were named. It is not asked with the lock held.
+	byNaming func(a, b format.Name) int
 
 	tables nearby
 	// last is the segment in parts that an id was found in last: the next is likely there.
@@ -64,12 +64,16 @@ func NewSet(home format.Name, table Table) *Set {
 		home: home, elsewhere: map[format.Name]format.Name{}, tables: nearby{read: table},
 		segments: map[format.Name]*Segment{}, users: map[*Segment]int{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
 		byPack: map[format.Name][]Entry{}, givenUp: map[format.Name]loss{}, partly: map[format.Name]bool{},
+		byNaming: func(_, _ format.Name) int { return 0 },
 	}
 }
 
-// Prefer makes Find choose the pack that was named later, where a segment that is all here has an id in several: compaction has written
-// that one. It comes before anything is looked up.
-func (s *Set) Prefer(newer func(a, b format.Name) bool) { s.newer = newer }
+// Prefer makes Find choose the pack that was named last, where a segment has an id in several: compaction has written that one. byNaming
+// compares packs by when they were named. It comes before anything is looked up.
+func (s *Set) Prefer(byNaming func(a, b format.Name) int) { s.byNaming = byNaming }
+
+// lastFirst compares places: that in the pack that was named last comes first.
+func (s *Set) lastFirst(a, b Place) int { return s.byNaming(b.Pack, a.Pack) }
 
 // AddSegment adds a segment, which belongs to the set from then on, and forgets what was kept in memory for its packs.
 func (s *Set) AddSegment(name format.Name, segment *Segment, packs []format.Name) {
@@ -269,10 +273,8 @@ func (s *Set) FindIn(ctx context.Context, domain format.Name, id format.ID) (Pla
 // find returns a place of an id that is accepted, which is asked with the lock held.
 func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) (Place, bool, error) {
 	place, more, found, inParts := s.findHere(ctx, id, accept)
-	for _, other := range more {
-		if s.newer != nil && s.newer(other.Pack, place.Pack) {
-			place = other
-		}
+	if len(more) > 0 {
+		place = slices.MinFunc(append(more, place), s.lastFirst)
 	}
 	if found || !inParts {
 		return place, found, nil
@@ -293,7 +295,7 @@ func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bo
 		if accept(place) {
 			return place, nil, true, false
 		}
-		for _, other := range s.others[*id] {
+		for _, other := range slices.Backward(s.others[*id]) {
 			if accept(other) {
 				return other, nil, true, false
 			}

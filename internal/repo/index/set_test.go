@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -109,6 +110,34 @@ func TestSetKeepsOtherCopies(t *testing.T) {
 				t.Fatalf("%d and %d places are kept for nothing", len(s.recent), len(s.others))
 			}
 		}
+	}
+}
+
+// Of the places of an id the one in the pack that was named last is found, wherever they are known from.
+func TestSetFindsWhatWasNamedLast(t *testing.T) {
+	named := []byte{3, 1, 2} // neither the first nor the last of a segment is the last
+	entries := []Entry{entry(1, 1, 64), entry(1, 2, 64), entry(1, 3, 64)}
+	for _, where := range []string{"in memory", "in a segment", "in a segment read in parts"} {
+		s := NewSet(format.Name{}, func(_ context.Context, pack format.Name) ([]Entry, error) {
+			return []Entry{entry(1, pack[0], 64)}, nil
+		})
+		s.Prefer(func(a, b format.Name) int { return slices.Index(named, a[0]) - slices.Index(named, b[0]) })
+		switch where {
+		case "in memory":
+			for _, pack := range named {
+				s.AddPack(format.Name{pack}, []Entry{entry(1, pack, 64)})
+			}
+		case "in a segment":
+			add(t, s, 10, entries...)
+		default:
+			raw := Build(testHasher, entries)
+			s.AddSegment(format.Name{10}, partsOf(t, raw, format.ID(raw[len(raw)-checksumSize:]), nil), nil)
+		}
+		for _, pack := range slices.Backward(named) {
+			wantPack(t, s, where, blockID(1), pack)
+			s.Hide(format.Name{pack})
+		}
+		wantPack(t, s, where, blockID(1), 0)
 	}
 }
 
