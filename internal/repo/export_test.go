@@ -67,6 +67,13 @@ func (r *Repository) ReadSegmentsInParts() { r.smallSegment = 0 }
 // LocalSegments counts the segments that this process has for itself.
 func (r *Repository) LocalSegments() int { return len(r.local) }
 
+// OpenSegments are the segments that the index has.
+func (r *Repository) OpenSegments() []format.Name {
+	open, done := r.index.Segments()
+	defer done()
+	return slices.Collect(maps.Keys(open))
+}
+
 // BlockID computes a block's id.
 func (r *Repository) BlockID(plain []byte) format.ID { return r.hasher.Sum(format.ContextBlock, plain) }
 

@@ -296,3 +296,33 @@ func TestHealingGivesUpASegmentThatIsOpen(t *testing.T) {
 		}
 	}
 }
+
+// A segment that a process cannot use is given up by healing. From then on the process follows again what others do with segments: those
+// that they replace do not stay open.
+func TestSegmentsAreReplacedAfterOneWasGivenUp(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := []*sourcetest.Point{onePoint("a", "a", content(1, 40*smallBlock)), onePoint("b", "b", content(2, 40*smallBlock))}
+	other := must(openSmall(t.Context(), store, newCache(t)))(t)
+	defer closeRepo(t, other)
+	mustCopyAll(t, other, points[0])
+	must(other.Reindex(t.Context(), false, nil))(t)
+	rotten := store.Names("index/")
+	mustCopyAll(t, other, points[1])
+	must(other.Reindex(t.Context(), false, nil))(t)
+	for _, name := range rotten {
+		if err := store.Tamper(name, func(raw []byte) []byte { raw[len(raw)/2] ^= 4; return raw }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := must(openSmall(t.Context(), store, newCache(t)))(t)
+	defer closeRepo(t, r)
+	healed := must(r.Heal(t.Context(), must(r.Verify(t.Context(), nil))(t), nil))(t)
+	if len(rotten) != 1 || len(healed.Remade) != 1 || len(r.State().Index) != 1 {
+		t.Fatalf("of %q are healed %q, the log names %d segments", rotten, healed.Remade, len(r.State().Index))
+	}
+	must(other.Reindex(t.Context(), true, nil))(t)
+	check(t, r, points...)
+	if open := r.OpenSegments(); len(open) != 1 || len(r.State().Index) != 1 || r.State().Index[open[0]].ID != open[0] {
+		t.Errorf("segments %v are open, the log names %v", open, r.State().Index)
+	}
+}

@@ -171,10 +171,15 @@ func (r *Repository) learn(ctx context.Context, news unindexed) error {
 		r.index.Forget(name)
 		delete(r.packs, name)
 	}
+	removed := keep(news.removed, func(s commitlog.Segment) bool { // the index does not have one that cannot be used, but its packs
+		_, unusable := r.unusable[s.ID]
+		delete(r.unusable, s.ID)
+		return !unusable
+	})
 	if len(r.unusable) > 0 { // then what replaces them may be what is damaged
 		return nil
 	}
-	return r.removeSegments(ctx, news.removed, news.segments)
+	return r.removeSegments(ctx, removed, news.segments)
 }
 
 // removeSegments takes segments out of the index that the log names no more. Healing gives damaged ones up without others in their
