@@ -80,6 +80,8 @@ func (r *Repository) forgetIndex() {
 // forgetLost takes segments out of the index whose files are not there, or are not as long as they were. This machine may have them in its
 // cache, others have not.
 func (r *Repository) forgetLost(ctx context.Context) error {
+	r.indexing.Lock()
+	defer r.indexing.Unlock()
 	for id, segment := range r.snapshot().Index {
 		switch info, err := r.store.Stat(ctx, segmentName(id)); {
 		case err == nil && info.Size == segment.Size:
@@ -87,17 +89,12 @@ func (r *Repository) forgetLost(ctx context.Context) error {
 		case err != nil && !storage.Missing(err):
 			return err
 		}
-		r.indexing.Lock()
 		r.cache.drop(id)
 		r.index.RemoveSegment(id)
 		for _, name := range segment.Packs {
 			delete(r.packs, name)
 		}
-		r.segments[id] = true
-		r.mu.Lock()
-		r.unusable[id] = true
-		r.mu.Unlock()
-		r.indexing.Unlock()
+		r.segments[id], r.unusable[id] = true, true
 	}
 	return nil
 }
