@@ -193,6 +193,7 @@ func (c *compactor) flush(ctx context.Context) error {
 		return err
 	}
 	err := c.repo.commit(ctx, payload, nil)
+	full.dropUnnamed(ctx, err)
 	if errors.Is(err, ErrCondemned) { // it was taken for garbage while this process slept
 		c.report.Stopped = "what was written was taken for garbage meanwhile; the next run begins again"
 		return errBudget

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,30 @@ func TestCompactWithinABudget(t *testing.T) {
 		t.Errorf("%+v", report)
 	}
 	check(t, r, points[:4]...)
+}
+
+// A compaction that finds no space for its log entry leaves nothing behind that takes what space there is.
+func TestCompactIntoAFullStorage(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	points := manyStates(4, 40)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	before := store.Names("packs/")
+	fullBut(store, "log/", -1)
+	if _, err := r.Compact(t.Context(), repo.CompactOptions{Codec: repo.CodecZstd}); !errors.Is(err, storage.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	if after := store.Names("packs/"); !slices.Equal(after, before) {
+		t.Errorf("%d packs before, %d after", len(before), len(after))
+	}
+	store.SetFault(nil)
+	if report := compact(t, r, repo.CompactOptions{}); report.Blocks == 0 {
+		t.Errorf("%+v", report)
+	}
+	check(t, r, points...)
 }
 
 // A compaction of which the pack is taken for garbage before it is named loses nothing.
