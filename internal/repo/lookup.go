@@ -93,7 +93,6 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 	head, news := r.state.Head, r.unindexed
 	r.unindexed = unindexed{}
 	live := news.in(r.state)
-	sortSegments(live.segments, r.state)
 	for _, segment := range live.segments { // it may name packs that are deleted since
 		for _, name := range segment.Packs {
 			if there := r.state.Packs.Has(name); !there {
@@ -128,20 +127,6 @@ func (r *Repository) lookup(ctx context.Context) (*index.Set, error) {
 // inOrderOfNaming compares packs by when they were named, as newer does.
 func inOrderOfNaming(a, b commitlog.Pack) int {
 	return cmp.Or(cmp.Compare(a.Entry, b.Entry), compareNames(a.ID, b.ID))
-}
-
-// sortSegments puts segments in the order in which the last packs that they cover were named: what is added last is found first.
-func sortSegments(segments []commitlog.Segment, state *commitlog.State) {
-	if len(segments) < 2 {
-		return
-	}
-	last := make(map[format.Name]uint64, len(segments))
-	for _, segment := range segments {
-		for _, name := range segment.Packs {
-			last[segment.ID] = max(last[segment.ID], state.Packs.Of(name).Entry)
-		}
-	}
-	slices.SortStableFunc(segments, func(a, b commitlog.Segment) int { return cmp.Compare(last[a.ID], last[b.ID]) })
 }
 
 // byNaming is inOrderOfNaming of packs by their ids.
@@ -248,7 +233,6 @@ func (r *Repository) addPacks(ctx context.Context, names []format.Name, read fun
 		}
 	}
 	r.mu.Unlock()
-	slices.SortFunc(packs, inOrderOfNaming)
 	inMemory := frames <= r.spillEntries
 	for len(packs) > 0 {
 		n, frames := 0, 0

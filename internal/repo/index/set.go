@@ -68,8 +68,9 @@ func NewSet(home format.Name, table Table) *Set {
 	}
 }
 
-// Prefer makes Find choose the pack that was named last, where a segment has an id in several: compaction has written that one. byNaming
-// compares packs by when they were named. It comes before anything is looked up.
+// Prefer makes Find choose the pack that was named last, of several that hold an id: compaction has written that one. Segments that are read
+// in parts are asked only if nothing else has it, and no further than one has. byNaming compares packs by when they were named. It comes
+// before anything is looked up.
 func (s *Set) Prefer(byNaming func(a, b format.Name) int) { s.byNaming = byNaming }
 
 // lastFirst compares places: that in the pack that was named last comes first.
@@ -272,12 +273,12 @@ func (s *Set) FindIn(ctx context.Context, domain format.Name, id format.ID) (Pla
 
 // find returns a place of an id that is accepted, which is asked with the lock held.
 func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) (Place, bool, error) {
-	place, more, found, inParts := s.findHere(ctx, id, accept)
-	if len(more) > 0 {
-		place = slices.MinFunc(append(more, place), s.lastFirst)
+	places, inParts := s.findHere(ctx, id, accept)
+	if len(places) > 0 {
+		return slices.MinFunc(places, s.lastFirst), true, nil
 	}
-	if found || !inParts {
-		return place, found, nil
+	if !inParts {
+		return Place{}, false, nil
 	}
 	return s.findInParts(ctx, id, func(place Place) bool {
 		s.mu.RLock()
@@ -286,44 +287,31 @@ func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) 
 	})
 }
 
-// findHere looks in what needs no storage, the latest first. more are further places that the same segment has. inParts is true if there are
-// segments that do need it.
-func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool) (found Place, more []Place, ok, inParts bool) {
+// findHere looks in what needs no storage. inParts is true if there are segments that do need it.
+func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool) (places []Place, inParts bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if place, known := s.recent[*id]; known {
+	visit := func(place Place) bool {
 		if accept(place) {
-			return place, nil, true, false
+			places = append(places, place)
 		}
-		for _, other := range slices.Backward(s.others[*id]) {
-			if accept(other) {
-				return other, nil, true, false
-			}
+		return false
+	}
+	if place, known := s.recent[*id]; known {
+		visit(place)
+		for _, other := range s.others[*id] {
+			visit(other)
 		}
 	}
-	for i := len(s.order) - 1; i >= 0; i-- {
-		segment := s.order[i]
+	for _, segment := range s.order {
 		if !segment.IsWhole() {
 			inParts = true
 			continue
 		}
-		// What is all here has no errors.
-		_, _ = segment.Lookup(ctx, id, func(place Place) bool {
-			switch {
-			case !accept(place):
-			case !ok:
-				found, ok = place, true
-			default:
-				more = append(more, place)
-			}
-			return false
-		})
+		_, _ = segment.Lookup(ctx, id, visit) // what is all here has no errors
 		s.resident.touch(s.order)
-		if ok {
-			return found, more, true, false
-		}
 	}
-	return Place{}, nil, false, inParts
+	return places, inParts
 }
 
 // FindAll returns every place of an id, packs that are given up included.

@@ -113,26 +113,37 @@ func TestSetKeepsOtherCopies(t *testing.T) {
 	}
 }
 
-// Of the places of an id the one in the pack that was named last is found, wherever they are known from.
+// Of the places of an id the one in the pack that was named last is found, wherever they are known from and in whatever order they came.
 func TestSetFindsWhatWasNamedLast(t *testing.T) {
-	named := []byte{3, 1, 2} // neither the first nor the last of a segment is the last
+	named := []byte{3, 1, 2}
 	entries := []Entry{entry(1, 1, 64), entry(1, 2, 64), entry(1, 3, 64)}
-	for _, where := range []string{"in memory", "in a segment", "in a segment read in parts"} {
+	for where, know := range map[string]func(s *Set){
+		"in memory": func(s *Set) {
+			for _, e := range entries {
+				s.AddPack(e.Pack, []Entry{e})
+			}
+		},
+		"in a segment": func(s *Set) { add(t, s, 10, entries...) },
+		"in segments": func(s *Set) {
+			for i, e := range entries {
+				add(t, s, byte(10+i), e)
+			}
+		},
+		"in a segment, others in memory": func(s *Set) {
+			add(t, s, 10, entries[1])
+			s.AddPack(entries[0].Pack, entries[:1])
+			s.AddPack(entries[2].Pack, entries[2:])
+		},
+		"in a segment read in parts": func(s *Set) {
+			raw := Build(testHasher, entries)
+			s.AddSegment(format.Name{10}, partsOf(t, raw, format.ID(raw[len(raw)-checksumSize:]), nil), nil)
+		},
+	} {
 		s := NewSet(format.Name{}, func(_ context.Context, pack format.Name) ([]Entry, error) {
 			return []Entry{entry(1, pack[0], 64)}, nil
 		})
 		s.Prefer(func(a, b format.Name) int { return slices.Index(named, a[0]) - slices.Index(named, b[0]) })
-		switch where {
-		case "in memory":
-			for _, pack := range named {
-				s.AddPack(format.Name{pack}, []Entry{entry(1, pack, 64)})
-			}
-		case "in a segment":
-			add(t, s, 10, entries...)
-		default:
-			raw := Build(testHasher, entries)
-			s.AddSegment(format.Name{10}, partsOf(t, raw, format.ID(raw[len(raw)-checksumSize:]), nil), nil)
-		}
+		know(s)
 		for _, pack := range slices.Backward(named) {
 			wantPack(t, s, where, blockID(1), pack)
 			s.Hide(format.Name{pack})
