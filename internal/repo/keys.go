@@ -198,7 +198,10 @@ func (r *Repository) NeedsKey() error { return r.locked }
 // reloadKeys reads the key files again when the log is of a key that the ring lacks: somebody rotated it.
 func (r *Repository) reloadKeys(ctx context.Context) error {
 	if r.env.kit != nil {
-		return ErrKitTooOld
+		return &backup.Error{
+			Offset: backup.NoOffset, Err: fmt.Errorf("%s: %w", r.store.Location(), ErrKitTooOld),
+			Hint: "give the recovery kit that was exported after the rotation, or a key; who has a key makes such a kit: ferry key export",
+		}
 	}
 	ring, warnings, err := unlock(ctx, r.store, r.description, r.env.Keys)
 	if err != nil {

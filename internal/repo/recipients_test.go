@@ -11,6 +11,7 @@ import (
 
 	"filippo.io/age"
 
+	"ferry/internal/backup"
 	"ferry/internal/repo"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
@@ -374,8 +375,9 @@ func TestWrongKit(t *testing.T) {
 	closeRepo(t, old)
 
 	must(r.RotateKeys(t.Context(), repo.RotateOptions{}))(t)
-	if _, err := repo.OpenWithKit(t.Context(), store, repo.Environment{}, later, nil); err == nil || !strings.Contains(err.Error(), "before the key was rotated") {
-		t.Errorf("a kit from before the rotation: %v", err)
+	_, err := repo.OpenWithKit(t.Context(), store, repo.Environment{}, later, nil)
+	if !errors.Is(err, repo.ErrKitTooOld) || !strings.HasPrefix(err.Error(), store.Location()+": ") || !strings.Contains(backup.Hint(err), "after the rotation") {
+		t.Errorf("a kit from before the rotation: %v; %s", err, backup.Hint(err))
 	}
 }
 
