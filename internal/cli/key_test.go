@@ -101,6 +101,53 @@ func TestSecretCommandLeavesSomethingRunning(t *testing.T) {
 	left()
 }
 
+// Of repositories that are opened at once none asks for what was typed for another meanwhile.
+func TestTypedMeanwhile(t *testing.T) {
+	whole := &app{errOut: io.Discard, unattended: true} // so nobody can be asked
+	whole.keys = &keys{app: whole}
+	of := whole.asResource(policy.Repository{}).app.keys
+	identities := func(try, want int) {
+		t.Helper()
+		got, err := of.Identities(t.Context(), repo.KeyRequest{Kinds: []repo.KeyKind{repo.KeyPassphrase}, Try: try})
+		if err != nil || len(got) != want {
+			t.Errorf("try %d: %d keys, %v, want %d", try, len(got), err, want)
+		}
+	}
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string]string{"first": "horse\n", "second": "staple\n"} {
+		if err := os.WriteFile(in(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, ExitDone, "repo", "init", in("vault"), "--encrypt", "--new-passphrase-file", in("first"), "--cache-dir", in("cache"))
+	run(t, ExitDone, "key", "export", in("vault"), in("kit"), "--new-passphrase-file", in("second"), "--passphrase-file", in("first"), "--cache-dir", in("cache"))
+	content, err := os.ReadFile(in("kit"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kit, wrong, right := repo.Kit{Name: "kit", Content: content}, repo.NewPassphrase("horse"), repo.NewPassphrase("staple")
+	opens := func(want repo.Passphrase, tried ...repo.Passphrase) {
+		t.Helper()
+		if got, err := of.KitPassphrase(t.Context(), kit, tried); err != nil || !got.Equal(want) {
+			t.Errorf("%d tried: %d letters, %v, want %d", len(tried), got.Length(), err, want.Length())
+		}
+	}
+	identities(0, 0)
+	opens(repo.Passphrase{})
+	for _, typed := range []repo.Passphrase{wrong, right} {
+		if _, err := whole.keys.add(typed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	identities(1, 2)
+	identities(2, 0)
+	identities(0, 2) // when it is opened again
+	opens(right)
+	opens(right, wrong)
+	opens(repo.Passphrase{}, wrong, right)
+}
+
 // A passphrase's file that hangs keeps nobody from the keys of other repositories.
 func TestSecretThatHangsHoldsUpItsOwnRepository(t *testing.T) {
 	dir := t.TempDir()

@@ -57,6 +57,8 @@ type keys struct {
 	read bool
 	// asked is how often a passphrase was asked for since the last repository was unlocked.
 	asked int
+	// tried is how many of all that was given or typed were tried on the repository that is being unlocked.
+	tried int
 	// passphrases that were given or typed, in this order, and what opens key files: these and age keys.
 	passphrases []repo.Passphrase
 	identities  []age.Identity
@@ -95,10 +97,11 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 		defer of.using.Unlock()
 	}
 	if request.Try == 0 {
-		k.asked = 0
-		if all := k.all(); len(all) > 0 {
-			return all, nil
-		}
+		k.asked, k.tried = 0, 0
+	}
+	if untried := k.all()[k.tried:]; len(untried) > 0 { // later ones were typed meanwhile for another repository
+		k.tried += len(untried)
+		return untried, nil
 	}
 	if request.Given || !slices.Contains(request.Kinds, repo.KeyPassphrase) || !k.app.canPrompt() || k.asked == promptTries {
 		return nil, nil
@@ -116,6 +119,7 @@ func (k *keys) Identities(ctx context.Context, request repo.KeyRequest) ([]age.I
 		return nil, nil
 	}
 	identity, err := of.add(passphrase)
+	k.tried = len(k.all())
 	return []age.Identity{identity}, err
 }
 
@@ -143,18 +147,24 @@ func (k *keys) Kits(ctx context.Context) (kits []repo.Kit, passphrases []repo.Pa
 	return kits, passphrases, nil
 }
 
-// KitPassphrase asks for the passphrase of a recovery kit, and keeps it as one of the whole run.
-func (k *keys) KitPassphrase(ctx context.Context, name string) (repo.Passphrase, error) {
+// KitPassphrase gives what opens a recovery kit of what was typed meanwhile for another repository. Else it asks for its passphrase, and keeps
+// it as one of the whole run.
+func (k *keys) KitPassphrase(ctx context.Context, kit repo.Kit, tried []repo.Passphrase) (repo.Passphrase, error) {
 	of := k
 	if k.shared != nil {
 		of = k.shared
 	}
 	of.using.Lock()
 	defer of.using.Unlock()
+	for _, typed := range of.passphrases {
+		if !slices.ContainsFunc(tried, typed.Equal) && kit.Opens(typed) {
+			return typed, nil
+		}
+	}
 	if !k.app.canPrompt() {
 		return repo.Passphrase{}, nil
 	}
-	passphrase, err := k.app.prompt(ctx, "passphrase of the recovery kit "+name+": ")
+	passphrase, err := k.app.prompt(ctx, "passphrase of the recovery kit "+kit.Name+": ")
 	if err == nil && !passphrase.IsEmpty() {
 		_, err = of.add(passphrase)
 	}

@@ -43,7 +43,7 @@ func (a *app) repoRecover(ctx context.Context, path, kitFile string, f newKeyFla
 		return err
 	}
 	if repo.KitIsEncrypted(content) && len(a.keys.passphrases) == 0 {
-		if _, err := a.keys.KitPassphrase(ctx, kit.Name); err != nil {
+		if _, err := a.keys.KitPassphrase(ctx, kit, nil); err != nil {
 			return err
 		}
 	}

@@ -66,12 +66,19 @@ func (k Kit) open(passphrases ...Passphrase) (keyring.Kit, error) {
 	return kit, err
 }
 
+// Opens is true if a passphrase opens a kit that is encrypted, whatever is in it. That is slow.
+func (k Kit) Opens(passphrase Passphrase) bool {
+	_, err := k.open(passphrase)
+	return !errors.Is(err, ErrKitPassphrase)
+}
+
 // KitSource is a KeySource that may have recovery kits as well.
 type KitSource interface {
 	// Kits returns recovery kits, and the passphrases that are tried on those that are encrypted.
 	Kits(ctx context.Context) (kits []Kit, passphrases []Passphrase, err error)
-	// KitPassphrase asks for the passphrase of a kit that none of them opens; empty if there is nobody to ask.
-	KitPassphrase(ctx context.Context, name string) (Passphrase, error)
+	// KitPassphrase is asked for the passphrase of a kit that none of those that were tried opens. It may be one that was typed for another
+	// repository since; it is empty if there is nobody to ask.
+	KitPassphrase(ctx context.Context, kit Kit, tried []Passphrase) (Passphrase, error)
 }
 
 // foundKits are the recovery kits that a source of keys has.
@@ -122,7 +129,7 @@ func (f *foundKits) open(ctx context.Context, file Kit) (keyring.Kit, error) {
 	if !errors.Is(err, ErrKitPassphrase) {
 		return kit, err
 	}
-	typed, askErr := f.source.KitPassphrase(ctx, file.Name)
+	typed, askErr := f.source.KitPassphrase(ctx, file, f.passphrases)
 	if askErr != nil {
 		return kit, askErr
 	}

@@ -23,6 +23,7 @@ type kitHolder struct {
 	typed repo.Passphrase
 
 	kitQuestions []string
+	tried        []repo.Passphrase // of the last question
 	keyQuestions int
 }
 
@@ -37,8 +38,8 @@ func (k *kitHolder) Kits(context.Context) ([]repo.Kit, []repo.Passphrase, error)
 	return k.kits, k.given, nil
 }
 
-func (k *kitHolder) KitPassphrase(_ context.Context, name string) (repo.Passphrase, error) {
-	k.kitQuestions = append(k.kitQuestions, name)
+func (k *kitHolder) KitPassphrase(_ context.Context, kit repo.Kit, tried []repo.Passphrase) (repo.Passphrase, error) {
+	k.kitQuestions, k.tried = append(k.kitQuestions, kit.Name), tried
 	return k.typed, nil
 }
 
@@ -128,7 +129,8 @@ func TestKitsThatDoNotOpen(t *testing.T) {
 	r := openAs(t, encryptedFor(t, h), h)
 	plain, secret := kitOf(t, r, repo.Passphrase{}), kitOf(t, r, repo.NewPassphrase("the passphrase of the kit"))
 	store := encryptedFor(t, h)
-	who := &kitHolder{kits: []repo.Kit{kitNamed(plain, "other.txt"), kitNamed(secret, "secret.txt"), {Name: "broken.txt", Content: plain.Content[:len(plain.Content)/2]}}}
+	wrong := []repo.Passphrase{repo.NewPassphrase("another")}
+	who := &kitHolder{given: wrong, kits: []repo.Kit{kitNamed(plain, "other.txt"), kitNamed(secret, "secret.txt"), {Name: "broken.txt", Content: plain.Content[:len(plain.Content)/2]}}}
 	_, err := repo.Open(t.Context(), store, repo.Environment{Keys: who})
 	if !errors.Is(err, repo.ErrNeedsKey) || !errors.Is(err, repo.ErrKitPassphrase) || !errors.Is(err, repo.ErrNoKit) {
 		t.Fatalf("opened: %v", err)
@@ -138,7 +140,7 @@ func TestKitsThatDoNotOpen(t *testing.T) {
 			t.Errorf("%q lacks %q", err, want)
 		}
 	}
-	if who.keyQuestions != 1 || !slices.Equal(who.kitQuestions, []string{"secret.txt"}) {
-		t.Errorf("asked for %q, and %d times for keys", who.kitQuestions, who.keyQuestions)
+	if who.keyQuestions != 1 || !slices.Equal(who.kitQuestions, []string{"secret.txt"}) || !slices.Equal(who.tried, wrong) {
+		t.Errorf("asked for %q after %d passphrases, and %d times for keys", who.kitQuestions, len(who.tried), who.keyQuestions)
 	}
 }
