@@ -82,12 +82,12 @@ func findRing(ctx context.Context, store storage.Store, description format.Descr
 	case !description.Encrypted:
 		return found, nil
 	}
-	if found.ring = unlockKnown(ctx, store, description, env); found.ring != nil {
-		return found, nil
-	}
 	kits, err := findKits(ctx, env.Keys)
 	if err != nil {
 		return found, fmt.Errorf("%s: %w", store.Location(), err)
+	}
+	if found.ring = unlockKnown(ctx, store, description, env); found.ring != nil {
+		return found, nil
 	}
 	var unfit error
 	if kits != nil {

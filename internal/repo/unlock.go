@@ -98,9 +98,11 @@ func unlockKnown(ctx context.Context, store storage.Store, description format.De
 	if !is || env.Keys == nil || storage.ParallelReads(store) < 2 {
 		return nil
 	}
-	return keyring.LoadKnown(ctx, store, known, description.ID, description.KeyCheck, func(ctx context.Context, try int, has []KeyKind) ([]age.Identity, error) {
-		return onlyGiven{env.Keys}.Identities(ctx, KeyRequest{Location: store.Location(), Kinds: has, Try: try})
-	})
+	given, err := env.Keys.Identities(ctx, KeyRequest{Location: store.Location(), Given: true})
+	if err != nil || len(given) == 0 {
+		return nil
+	}
+	return keyring.LoadKnown(ctx, store, known, description.ID, description.KeyCheck, given)
 }
 
 // keepKeyFile remembers by which key file the repository was opened, for unlockKnown: unless there is something to warn of each time.
