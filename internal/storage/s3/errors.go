@@ -71,8 +71,8 @@ func classOf(err error) class {
 // errNoServer is the answer of something that stands where an S3 server should, or in front of one that it does not reach just now.
 var errNoServer = errors.New("404, and not from an S3 server")
 
-// ofServer tells a server's answer that something is not there, which is in XML, from other answers that say no more than 404. To a
-// HEAD no answer has a body.
+// ofServer tells a server's answer that something is not there, which is in XML, from other answers that say no more than 404. It is not for
+// those to a HEAD, of which none has a body.
 func ofServer(err error) error {
 	if response, ok := errors.AsType[minio.ErrorResponse](err); ok && response.StatusCode == http.StatusNotFound && response.XMLName.Local == "" {
 		return errNoServer
@@ -103,7 +103,7 @@ func (s *Store) describe(doing, name string, err error) error {
 	case response.StatusCode == http.StatusNotFound && response.Code == "NoSuchBucket":
 		hint = "make the bucket first, or mend its name, the endpoint or the region; docs/s3.md has the commands"
 		return &backup.Error{Offset: backup.NoOffset, Err: fmt.Errorf("%s: there is no bucket %s: %w", what, s.location.Bucket, storage.ErrNoStorage), Hint: hint}
-	case saysMissing(response):
+	case saysMissing(err):
 		return fmt.Errorf("%s: %w", what, storage.ErrNotExist)
 	case response.StatusCode == http.StatusPreconditionFailed:
 		return fmt.Errorf("%s: %w", what, storage.ErrExists)
@@ -117,12 +117,12 @@ func (s *Store) describe(doing, name string, err error) error {
 }
 
 // saysMissing is true if it is the object that is not there: keys that a server does not know are answered with 404, too.
-func saysMissing(response minio.ErrorResponse) bool {
-	switch response.Code {
+func saysMissing(err error) bool {
+	switch response, _ := errors.AsType[minio.ErrorResponse](err); response.Code {
 	case "NoSuchVersion":
 		return true
 	case "NoSuchKey", "NotFound", "":
-		return response.StatusCode == http.StatusNotFound
+		return isStatus(err, http.StatusNotFound)
 	}
 	return false
 }

@@ -72,7 +72,7 @@ func (s *Store) list(ctx context.Context, prefix, after string, keeps bool, yiel
 		}
 		for object := range s.client.ListObjectsIter(ctx, s.location.Bucket, options) {
 			if object.Err != nil {
-				return ofServer(object.Err)
+				return object.Err
 			}
 			next, ours := strings.CutPrefix(object.Key, s.location.Prefix)
 			if !ours || storage.CheckName(next) != nil || next <= after {
@@ -163,8 +163,7 @@ func (s *Store) setOldest(name string, v version) {
 
 // mayBeHidden is true if an object that was not found may be there nevertheless, in an older version.
 func (s *Store) mayBeHidden(name string, err error) bool {
-	missing := isStatus(err, http.StatusNotFound) && !isCode(err, "NoSuchBucket") || isStatus(err, http.StatusMethodNotAllowed)
-	return missing && immutable(name) && s.counter.versioned.Load()
+	return (saysMissing(err) || isStatus(err, http.StatusMethodNotAllowed)) && immutable(name) && s.counter.versioned.Load()
 }
 
 // oldestVersion finds the oldest version of an object.
@@ -189,7 +188,7 @@ func (s *Store) versions(ctx context.Context, name string) ([]version, error) {
 		options := minio.ListObjectsOptions{Prefix: s.key(name), Recursive: true, WithVersions: true}
 		for object := range s.client.ListObjectsIter(ctx, s.location.Bucket, options) {
 			if object.Err != nil {
-				return ofServer(object.Err)
+				return object.Err
 			}
 			if object.Key != s.key(name) {
 				break // names that begin with this one come behind it
@@ -262,7 +261,7 @@ func (s *Store) removeVersion(ctx context.Context, name, id string) error {
 	err := s.retry(ctx, 0, func(ctx context.Context) error {
 		return s.client.RemoveObject(ctx, s.location.Bucket, s.key(name), minio.RemoveObjectOptions{VersionID: id})
 	})
-	if isStatus(err, http.StatusNotFound) && !isCode(err, "NoSuchBucket") {
+	if saysMissing(err) {
 		return nil
 	}
 	return err

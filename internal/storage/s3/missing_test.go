@@ -8,13 +8,14 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"ferry/internal/backup"
 	"ferry/internal/storage"
 )
 
-// What says 404 and is no S3 server, such as a proxy whose server is being started, says nothing of an object: it is asked again.
-// Nor does a server that does not know the keys, or the bucket.
+// What says 404 and is no S3 server, such as a proxy whose server is being started, says nothing of an object: it is asked again, and has
+// removed and locked nothing. Nor has a server that does not know the keys, or the bucket.
 func TestNotMissing(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -47,6 +48,10 @@ func TestNotMissing(t *testing.T) {
 				_, _ = io.WriteString(w, c.body)
 				return
 			}
+			if r.Method == http.MethodDelete {
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
 			w.Header().Set("ETag", `"1"`)
 			w.Header().Set("Last-Modified", "Fri, 27 Nov 2026 03:00:00 GMT")
 			if r.URL.Query().Has("list-type") {
@@ -60,13 +65,16 @@ func TestNotMissing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for how, read := range map[string]func(*Store) error{
-			"whole": func(s *Store) error { _, err := s.ReadAll(t.Context(), "packs/a", 100); return err },
-			"range": func(s *Store) error { return readSome(t.Context(), s) },
-			"stat":  func(s *Store) error { _, err := s.Stat(t.Context(), "packs/a"); return err },
-			"list":  func(s *Store) error { return listed(t.Context(), s) },
+		for how, do := range map[string]func(*Store) error{
+			"whole":  func(s *Store) error { _, err := s.ReadAll(t.Context(), "packs/a", 100); return err },
+			"range":  func(s *Store) error { return readSome(t.Context(), s) },
+			"stat":   func(s *Store) error { _, err := s.Stat(t.Context(), "packs/a"); return err },
+			"list":   func(s *Store) error { return listed(t.Context(), s) },
+			"put":    func(s *Store) error { return s.Put(t.Context(), "packs/a", []byte("pack")) },
+			"delete": func(s *Store) error { return s.Delete(t.Context(), "packs/a") },
+			"lock":   func(s *Store) error { return s.Lock(t.Context(), "packs/a", storage.Compliance, time.Now()) },
 		} {
-			if how == "list" && c.want == storage.ErrNotExist {
+			if c.want == storage.ErrNotExist && (how == "list" || how == "put" || how == "delete") {
 				continue
 			}
 			store, err := Open(location, Options{Pause: 1})
@@ -75,7 +83,7 @@ func TestNotMissing(t *testing.T) {
 			}
 			store.counter.told.Store(true)
 			asked = 0
-			err = read(store)
+			err = do(store)
 			want := c.asked
 			if how == "stat" && c.answers < c.asked {
 				want-- // the last is a HEAD

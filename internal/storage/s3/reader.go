@@ -112,7 +112,7 @@ func (s *Store) readRange(ctx context.Context, name, version string, p []byte, o
 	err := s.retry(ctx, int64(len(p)), func(ctx context.Context) error {
 		content, _, header, err := s.core.GetObject(ctx, s.location.Bucket, s.key(name), options)
 		if err != nil {
-			return ofServer(err)
+			return err
 		}
 		defer content.Close()
 		var first, last int64
@@ -157,7 +157,7 @@ func (s *Store) readAll(ctx context.Context, name, version string, limit int64) 
 	err := s.retry(ctx, limit, func(ctx context.Context) error {
 		content, info, _, err := s.core.GetObject(ctx, s.location.Bucket, s.key(name), minio.GetObjectOptions{VersionID: version})
 		if err != nil {
-			return ofServer(err)
+			return err
 		}
 		defer content.Close()
 		if info.Size > limit {

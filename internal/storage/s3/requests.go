@@ -112,7 +112,7 @@ func (s *Store) retry(ctx context.Context, size int64, do func(context.Context) 
 			return err
 		}
 		once, cancel := context.WithTimeout(ctx, patience+time.Duration(size/slowest)*time.Second)
-		err := do(once)
+		err := ofServer(do(once))
 		cancel()
 		if err != nil && ctx.Err() != nil { // what has succeeded has, also if nobody waits for it any more
 			return ctx.Err()

@@ -341,7 +341,7 @@ func (s *Store) head(ctx context.Context, name, version string) (minio.ObjectInf
 			content.Close()
 			return errNoServer // it is there
 		}
-		return ofServer(why)
+		return why
 	})
 	info.LastModified = info.LastModified.UTC().Truncate(time.Second)
 	return info, err
