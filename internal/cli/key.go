@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,9 +54,9 @@ func (a *app) keyList(ctx context.Context, path string) error {
 	defer repository.Close()
 	list, err := repository.ListKeys(ctx)
 	none := errors.Is(err, repo.ErrNoKeyFiles)
-	if !none { // else the warning is the error, and the list says which files are damaged
-		a.warnings(repository.Warnings())
-	}
+	a.warnings(slices.DeleteFunc(repository.Warnings(), func(warning string) bool { // what the error says as well is said once
+		return none && strings.HasPrefix(warning, err.Error())
+	}))
 	if len(list) == 0 && err != nil {
 		return keyError(err)
 	}
