@@ -117,6 +117,13 @@ func TestRequestsOfNothingNew(t *testing.T) {
 			m.run(0, "key", "add", vault, "--identity", keys[0], "--recipients-file", recipients[1])
 		}
 	}
+	// The key file that it knows is gone, which takes one more to see; there are two others.
+	m.run(0, "key", "rotate", vault, "--identity", keys[0])
+	for _, want := range []int{plainCopy + 1 + lookForKeys + 1, plainCopy + knownKey} {
+		if got := m.counted(copied...); got.Total != want {
+			t.Errorf("after a rotation of the keys: %+v, want %d requests", got, want)
+		}
+	}
 }
 
 // coldRestore counts what a machine that has not seen a repository reads to restore a machine, by the kind of file.
