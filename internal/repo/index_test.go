@@ -129,31 +129,38 @@ func TestReindex(t *testing.T) {
 	closeRepo(t, r)
 }
 
-// A segment whose file is gone is written anew, also by a machine that has it in its cache, with or without having looked into it.
+// A segment whose file is gone, or cut short, is written anew, also by a machine that has it in its cache, with or without having looked into it.
 func TestReindexOfALostSegmentThatIsCached(t *testing.T) {
-	for _, looked := range []bool{false, true} {
-		store, plain := packsOfBlocks(t, 100)
-		cache := newCache(t)
-		r := must(openSmall(t.Context(), store, cache))(t)
-		must(r.Reindex(t.Context(), true, nil))(t)
-		closeRepo(t, r)
-		r = must(openSmall(t.Context(), store, cache))(t)
-		if looked {
-			findBlocks(t, r, plain)
-		}
-		lost := store.Names("index/")
-		for _, name := range lost {
-			if err := store.Delete(t.Context(), name); err != nil {
-				t.Fatal(err)
+	for what, lose := range map[string]func(store *memory.Store, name string) error{
+		"gone": func(store *memory.Store, name string) error { return store.Delete(t.Context(), name) },
+		"cut short": func(store *memory.Store, name string) error {
+			return store.Tamper(name, func(raw []byte) []byte { return raw[:len(raw)/2] })
+		},
+	} {
+		for _, looked := range []bool{false, true} {
+			store, plain := packsOfBlocks(t, 100)
+			cache := newCache(t)
+			r := must(openSmall(t.Context(), store, cache))(t)
+			must(r.Reindex(t.Context(), true, nil))(t)
+			closeRepo(t, r)
+			r = must(openSmall(t.Context(), store, cache))(t)
+			if looked {
+				findBlocks(t, r, plain)
 			}
+			lost := store.Names("index/")
+			for _, name := range lost {
+				if err := lose(store, name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			report := must(r.Reindex(t.Context(), false, nil))(t)
+			if written := store.Names("index/"); len(lost) == 0 || report.Segments == 0 || len(written) != len(r.State().Index) {
+				t.Errorf("of %q %s: %+v, %q written, the log names %d", lost, what, report, written, len(r.State().Index))
+			}
+			findBlocks(t, r, plain)
+			check(t, r)
+			closeRepo(t, r)
 		}
-		report := must(r.Reindex(t.Context(), false, nil))(t)
-		if written := store.Names("index/"); len(lost) == 0 || report.Segments == 0 || len(written) != len(r.State().Index) {
-			t.Errorf("of %q lost: %+v, %q written, the log names %d", lost, report, written, len(r.State().Index))
-		}
-		findBlocks(t, r, plain)
-		check(t, r)
-		closeRepo(t, r)
 	}
 }
 
