@@ -331,14 +331,3 @@ func (r *Repository) readTables(ctx context.Context, packs []commitlog.Pack, rea
 func unreadable(err error) bool {
 	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewer) || errors.Is(err, ErrNeedsKey) || errors.Is(err, storage.ErrNotFile)
 }
-
-// whyMissing says what is with a file that is missing: nothing lies there, or what lies there.
-func whyMissing(err error) error {
-	if !errors.Is(err, storage.ErrNotFile) {
-		return errors.New("the file is missing")
-	}
-	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
-		err = inner
-	}
-	return fmt.Errorf("the file is missing: what lies in its place %w", err)
-}

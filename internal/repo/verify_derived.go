@@ -93,4 +93,15 @@ func (v *verifier) derived(name string, err error) {
 	v.damage(Damage{File: name, Reason: err.Error() + "; it is derived, no point needs it"})
 }
 
+// whyMissing says what is with a file that is missing: nothing lies there, or what lies there.
+func whyMissing(err error) error {
+	if !errors.Is(err, storage.ErrNotFile) {
+		return errors.New("the file is missing")
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return fmt.Errorf("the file is missing: what lies in its place %w", err)
+}
+
 func packName(id format.Name) string { return pack.ObjectName(id) }
