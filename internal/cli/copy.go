@@ -135,7 +135,7 @@ func (a *app) copy(ctx context.Context, from, to string, f copyFlags, given func
 	}
 	steps := plan.Make(points, has, f.Request)
 	if len(steps.Steps) == 0 {
-		return nothingSelected(from, points, f.Machines)
+		return nothingSelected(from, points, opened.Incomplete, f.Machines)
 	}
 	if f.dryRun {
 		return a.printPlan(from, to, target, steps, opened.Unknown)
@@ -213,8 +213,11 @@ func (a *app) openTarget(ctx context.Context, to string, f copyFlags) (*repo.Rep
 	return target, nil
 }
 
-func nothingSelected(from string, points []backup.Point, globs []string) error {
+func nothingSelected(from string, points []backup.Point, incomplete []error, globs []string) error {
 	if len(points) == 0 {
+		if hidden := slices.IndexFunc(incomplete, isHidden); hidden >= 0 {
+			return fmt.Errorf("the source was not listed whole: %w", incomplete[hidden])
+		}
 		return exitWith(ExitNothing, "no restore points in %s", from)
 	}
 	var names, wanted []string
@@ -233,11 +236,14 @@ func nothingSelected(from string, points []backup.Point, globs []string) error {
 // machinesShown is how many machines a message names.
 const machinesShown = 10
 
+// isHidden is true for the reasons of an incomplete listing that are a failure.
+func isHidden(reason error) bool { return !isKeyError(reason) }
+
 // copyExit is the exit code of a copy that was carried out to its end. Where the source was not listed whole, machines may be missing.
 // An encrypted repository among the backups is told of, and is no failure.
 func copyExit(report job.Report, incomplete []error) error {
 	failed := report.Failed()
-	hidden := slices.IndexFunc(incomplete, func(err error) bool { return !isKeyError(err) })
+	hidden := slices.IndexFunc(incomplete, isHidden)
 	switch {
 	case failed == 0 && hidden >= 0:
 		return hinted(exitWith(ExitSomeFailed, "the source was not listed whole: %w", incomplete[hidden]), "what lies there was not copied")

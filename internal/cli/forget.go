@@ -285,7 +285,7 @@ func nothingClaimed(location string, points []backup.Point, f forgetFlags) error
 		return exitWith(ExitNothing, "no points in %s", location)
 	}
 	if !slices.ContainsFunc(points, func(p backup.Point) bool { return plan.Selected(p.Machine, f.Machines) }) {
-		return nothingSelected(location, points, f.Machines)
+		return nothingSelected(location, points, nil, f.Machines)
 	}
 	of := ""
 	if len(f.Machines) > 0 {

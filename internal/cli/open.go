@@ -41,7 +41,8 @@ func (a *app) formats() []source.Format {
 	}
 }
 
-// openSource lists a folder of backups, or a repository in a bucket.
+// openSource lists a folder of backups, or a repository in a bucket. A repository that does not open, such as one whose log is damaged,
+// is an error: it is not known to be without points.
 func (a *app) openSource(ctx context.Context, path, name string) (*registry.Source, error) {
 	options := registry.Options{Name: name, Instance: a.instance, CacheDir: a.cacheDir, Formats: a.formats()}
 	if s3.IsLocation(path) {
@@ -61,7 +62,7 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 	if err != nil {
 		return nil, err
 	}
-	if options.Elsewhere && len(opened.Points) == 0 && len(opened.Incomplete) > 0 {
+	if len(opened.Points) == 0 && len(opened.Incomplete) > 0 && isRepository(path) && !errors.Is(opened.Incomplete[0], repo.ErrNeedsKey) {
 		opened.Close()
 		return nil, opened.Incomplete[0] // the only place there is
 	}

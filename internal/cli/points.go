@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -64,9 +63,6 @@ func (a *app) points(ctx context.Context, location, name string, check bool) err
 		return err
 	}
 	defer opened.Close()
-	if len(opened.Points) == 0 && len(opened.Incomplete) > 0 && isRepository(location) && !errors.Is(opened.Incomplete[0], repo.ErrNeedsKey) {
-		return opened.Incomplete[0]
-	}
 	var checked job.CheckReport
 	if check {
 		if checked, err = a.check(ctx, opened); err != nil {

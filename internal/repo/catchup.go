@@ -81,8 +81,13 @@ func (r *Repository) checkGap(ctx context.Context, missing uint64) error {
 func (r *Repository) gap(missing, behind uint64) error {
 	return &backup.Error{
 		Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w: it is missing, but entry %d exists", commitlog.EntryName(missing), r.store.Location(), ErrCorrupt, behind),
-		Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
+		Hint: r.putBack(),
 	}
+}
+
+// putBack is what to do about a log entry that is missing or damaged.
+func (r *Repository) putBack() string {
+	return fmt.Sprintf("ferry verify %s --heal-from PLACE puts it back from a mirror of the repository's files; its packs and points are not touched by this", r.store.Location())
 }
 
 // notEntry is the error of reading a log entry, with what to do where something else lies in its place.

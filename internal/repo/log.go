@@ -147,7 +147,7 @@ func (r *Repository) appendRaw(ctx context.Context, n uint64, raw []byte) error 
 	if err != nil {
 		return &backup.Error{
 			Offset: backup.NoOffset, Err: fmt.Errorf("%s in %s: %w", commitlog.EntryName(n), r.store.Location(), err),
-			Hint: "restore this file from another copy of the repository; its packs and points are not touched by this",
+			Hint: r.putBack(),
 		}
 	}
 	r.heed(raw)
