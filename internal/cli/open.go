@@ -208,6 +208,9 @@ func (a *app) createRepository(ctx context.Context, path string, options repo.Op
 	environment.OwnsStore = true
 	made, err := repo.Init(ctx, store, environment, options)
 	if err != nil {
+		if folder, is := store.(*filestore.Store); is && !isRepository(path) { // else somebody made it meanwhile, or it is only to be finished
+			folder.Withdraw()
+		}
 		store.Close()
 		return nil, err
 	}

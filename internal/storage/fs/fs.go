@@ -28,6 +28,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,8 @@ type Store struct {
 	root *os.File
 	// distant is true on a network's file system where each write waits for the server.
 	distant bool
+	// made are the folders that Create made, those above before those in them.
+	made []string
 
 	// mu guards the fields below.
 	mu sync.Mutex
@@ -81,51 +84,72 @@ func Open(path string) (*Store, error) {
 }
 
 // Create makes the folder, and its parents, unless they exist, opens it, and probes whether it is fit for a
-// repository: storage.ErrUnsuitable if it is not.
+// repository: storage.ErrUnsuitable if it is not. A failure leaves nothing.
 func Create(path string) (*Store, error) {
-	if err := makeRoot(filepath.Clean(path)); err != nil {
+	made, err := makeRoot(filepath.Clean(path))
+	if err != nil {
+		removeEmpty(made)
 		return nil, err
 	}
 	store, err := Open(path)
 	if err != nil {
+		removeEmpty(made)
 		return nil, err
 	}
+	store.made = made
+	if _, err := statAt(store.root, tmpFolder); errors.Is(err, unix.ENOENT) { // the probe makes it
+		store.made = append(store.made, store.pathOf(tmpFolder))
+	}
 	if err := store.Probe(context.Background()); err != nil {
+		store.Withdraw()
 		store.Close()
 		return nil, err
 	}
 	return store, nil
 }
 
-// makeRoot makes a folder and its missing parents, each synced into the one above.
-func makeRoot(folder string) error {
+// Withdraw removes the folders that Create made, as far as nothing lies in them: no repository was made after all.
+func (s *Store) Withdraw() { removeEmpty(s.made) }
+
+// removeEmpty removes those of some folders, each behind the one that it lies in, that are empty. What stays is in nobody's way.
+func removeEmpty(folders []string) {
+	for _, folder := range slices.Backward(folders) {
+		_ = unix.Rmdir(folder)
+	}
+}
+
+// makeRoot makes a folder and its missing parents, each synced into the one above, and returns which it made.
+func makeRoot(folder string) (made []string, err error) {
 	info, err := os.Stat(folder)
 	switch {
 	case err == nil && !info.IsDir():
-		return fmt.Errorf("%s is not a folder", folder)
+		return nil, fmt.Errorf("%s is not a folder", folder)
 	case err == nil:
-		return nil
+		return nil, nil
 	case !errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("looking at %s: %w", folder, cause(err))
+		return nil, fmt.Errorf("looking at %s: %w", folder, cause(err))
 	}
 	above := filepath.Dir(folder)
-	if err := makeRoot(above); err != nil {
-		return err
+	if made, err = makeRoot(above); err != nil {
+		return made, err
 	}
-	if err := os.Mkdir(folder, folderMode); err != nil && !errors.Is(err, unix.EEXIST) {
-		return describe("making folder", folder, err)
+	switch err := os.Mkdir(folder, folderMode); {
+	case err == nil:
+		made = append(made, folder)
+	case !errors.Is(err, unix.EEXIST):
+		return made, describe("making folder", folder, err)
 	}
 	parent, err := os.Open(above)
 	if errors.Is(err, unix.EACCES) {
 		// A parent that may be written but not read cannot be opened to be synced. Folders like that are rare and
 		// the loss is a folder that is plainly missing.
-		return nil
+		return made, nil
 	}
 	if err != nil {
-		return describe("opening folder", above, err)
+		return made, describe("opening folder", above, err)
 	}
 	defer parent.Close()
-	return describe("syncing folder", above, syncFolder(parent))
+	return made, describe("syncing folder", above, syncFolder(parent))
 }
 
 // Location is the path as it was given.

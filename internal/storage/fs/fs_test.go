@@ -140,6 +140,37 @@ func TestFree(t *testing.T) {
 	}
 }
 
+// TestWithdraw: of the folders that were made for a store those go again that nothing lies in, and no others.
+func TestWithdraw(t *testing.T) {
+	root := t.TempDir()
+	made := func(put string) string {
+		store, err := Create(filepath.Join(root, "usb", "vault"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		if err := os.MkdirAll(store.pathOf(put), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		store.Withdraw()
+		var left []string
+		if err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+			left = append(left, strings.TrimPrefix(path, root))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(left, " ")
+	}
+	for _, c := range []struct{ put, want string }{
+		{"", ""}, {"log", " /usb /usb/vault /usb/vault/log"}, {"", " /usb /usb/vault /usb/vault/log"},
+	} {
+		if got := made(c.put); got != c.want {
+			t.Errorf("with %q: %q are left, want %q", c.put, got, c.want)
+		}
+	}
+}
+
 // TestReadingWritesNothing: a store on a read-only medium can be read.
 func TestReadingWritesNothing(t *testing.T) {
 	folder := t.TempDir()
