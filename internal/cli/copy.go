@@ -304,12 +304,18 @@ func (a *app) printReport(from string, target *repo.Repository, report job.Repor
 		}
 		return a.printJSON(described)
 	}
-	notReached := 0
+	notReached, forgotten := 0, 0
 	for _, s := range report.Steps {
 		a.printNotCopied(s)
-		if s.Outcome == job.OutcomeNotReached {
+		switch {
+		case s.Outcome == job.OutcomeNotReached:
 			notReached++
+		case s.Action == plan.ActionForgotten:
+			forgotten++
 		}
+	}
+	if forgotten > 0 {
+		a.say("not copied: %s that the repository has given up; --again copies such as any others", counted(forgotten, "point"))
 	}
 	summary := fmt.Sprintf("%d copied, %d already there, %d failed", report.Copied(), report.There(), report.Failed())
 	if notReached > 0 {
