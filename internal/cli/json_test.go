@@ -103,6 +103,11 @@ func TestJSON(t *testing.T) {
 	note("repo info", ferry(ExitDone, "repo", "info", in("vault")))
 	note("repo info", ferry(ExitDone, "repo", "info", in("vault"), "--analyze"))
 	note("verify", ferry(ExitDone, "verify", in("vault")))
+	if document := printed["verify"][0]; strings.Contains(document, `"begun"`) {
+		t.Errorf("a verification that goes on with none says since when: %s", document)
+	}
+	ferry(ExitDone, "verify", in("vault"), "--max-bytes", "1")
+	note("verify", ferry(ExitDone, "verify", in("vault"))) // goes on
 	note("repo locks", ferry(ExitDone, "repo", "locks", in("vault"), "--check"))
 	// What takes rights that not everyone who runs the tests has.
 	problem, err := json.Marshal(locksJSON{Problems: []lockProblemJSON{{File: "packs/a2/b3"}}})

@@ -19,7 +19,7 @@ type verifyJSON struct {
 	FreshPacks    int          `json:"freshPacks"`
 	UnreadPacks   int          `json:"unreadPacks"`
 	Complete      bool         `json:"complete"`
-	Begun         time.Time    `json:"begun"`
+	Begun         time.Time    `json:"begun,omitzero"`
 	PendingPacks  int          `json:"pendingPacks"`
 	NotedPlaces   int          `json:"notedPlaces"`
 	DamagedPoints int          `json:"damagedPoints"`
