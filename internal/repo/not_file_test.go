@@ -191,6 +191,31 @@ func TestNoFileInPlaceOfOthers(t *testing.T) {
 	}
 }
 
+// In place of a parity file it is removed, and the file made again. A folder is left: it is told that it lies there.
+func TestNoFileInPlaceOfParity(t *testing.T) {
+	for kind, by := range notFiles {
+		t.Run(kind, func(t *testing.T) {
+			folder := newCache(t)
+			r := must(repo.Init(t.Context(), openFolder(t, folder), repo.Environment{}, repo.Options{BlockSize: smallBlock, Parity: &repo.Parity{Data: 8, Parity: 2}}))(t)
+			defer closeRepo(t, r)
+			mustCopyAll(t, r, machinesAtOnce()[0])
+			file := must(filepath.Glob(filepath.Join(folder, "parity/*")))(t)[0]
+			name := strings.TrimPrefix(file, folder+"/")
+			replaced(t, file, by)
+			report := verified(t, r, repo.VerifyOptions{})
+			if kind != "folder" {
+				if len(report.Damage) != 0 || len(report.Remade) != 1 || report.Remade[0] != name {
+					t.Errorf("made again: %q, %+v", report.Remade, report.Damage)
+				}
+				return
+			}
+			if len(report.Remade) != 0 || len(report.Damage) != 1 || report.Damage[0].File != name || !strings.Contains(report.Damage[0].Reason, "what lies in its place is a folder") {
+				t.Errorf("made again: %q, %+v", report.Remade, report.Damage)
+			}
+		})
+	}
+}
+
 // A link in place of a folder hides all that lay there. That is no damage of so many files, which would be noted, and given up: it is an
 // error that names the link, and nothing is done.
 func TestLinkInPlaceOfAFolder(t *testing.T) {

@@ -246,6 +246,7 @@ func (v *verifier) verifyParity(ctx context.Context, p commitlog.Pack, good bool
 		return err
 	}
 	if r.Writable() == nil {
+		found := err
 		if !errors.Is(err, storage.ErrNotExist) {
 			err = r.store.Delete(ctx, name)
 		} else {
@@ -253,6 +254,9 @@ func (v *verifier) verifyParity(ctx context.Context, p commitlog.Pack, good bool
 		}
 		if err == nil {
 			err = r.protect(ctx, p.ID, p.Size)
+		}
+		if err == nil && errors.Is(found, storage.ErrNotFile) { // a folder is not removed, and keeps the name
+			err = r.checkParity(ctx, p)
 		}
 		if err == nil {
 			v.mu.Lock()
