@@ -78,7 +78,10 @@ func (r *Repository) lease(ctx context.Context, run format.Name, what string) (r
 	if err != nil {
 		return nil, err
 	}
-	if err := r.store.Overwrite(ctx, leaseMark, content); err != nil {
+	if err := r.store.Overwrite(ctx, leaseMark, content); errors.Is(err, storage.ErrNotFile) { // it only saves work
+		r.warn("others do not see that %s runs: %v", what, err)
+		return func() {}, nil
+	} else if err != nil {
 		return nil, err
 	}
 	// Of two that came at once the later one has it.

@@ -216,6 +216,37 @@ func TestNoFileInPlaceOfParity(t *testing.T) {
 	}
 }
 
+// A folder in place of a mark, which is a hint, costs what the mark is for, and that is told. Only who must know the storage's time cannot go on.
+func TestFolderInPlaceOfMarks(t *testing.T) {
+	for _, mark := range []string{"clock", "reclaim-lease", "reclaim", "verified", "last-run"} {
+		t.Run(mark, func(t *testing.T) {
+			folder, _, points, _ := inFolder(t)
+			path := filepath.Join(folder, "marks", mark)
+			if err := errors.Join(os.RemoveAll(path), os.MkdirAll(path, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			r := must(openSmall(t.Context(), openFolder(t, folder), ""))(t)
+			defer closeRepo(t, r)
+			mustCopyAll(t, r, machinesAtOnce()[2])
+			if report := verified(t, r, repo.VerifyOptions{}); len(report.Damage) != 0 {
+				t.Errorf("verify: %+v", report.Damage)
+			}
+			check(t, r, append(points, machinesAtOnce()[2])...)
+			_, err := r.Reclaim(t.Context(), repo.ReclaimOptions{Policy: atOnce(), TempDir: scratch})
+			if mark == "clock" {
+				if !errors.Is(err, storage.ErrNotFile) || !strings.Contains(err.Error(), path) || backup.Hint(err) == "" {
+					t.Errorf("reclaim: %v", err)
+				}
+				return
+			}
+			told := strings.Join(r.Warnings(), "\n")
+			if err != nil || strings.Count(told, path) != 1 {
+				t.Errorf("reclaim: %v; told is %q", err, told)
+			}
+		})
+	}
+}
+
 // A link in place of a folder hides all that lay there. That is no damage of so many files, which would be noted, and given up: it is an
 // error that names the link, and nothing is done.
 func TestLinkInPlaceOfAFolder(t *testing.T) {

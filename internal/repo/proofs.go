@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -146,7 +147,9 @@ func (p *proofs) save(ctx context.Context, r *Repository, now bool) {
 	if len(p.packs) > maxProofs {
 		p.forget()
 	}
-	_ = r.store.Overwrite(ctx, proofsName, p.encode(r.hasher))
+	if err := r.store.Overwrite(ctx, proofsName, p.encode(r.hasher)); errors.Is(err, storage.ErrNotFile) { // no other time goes better
+		r.warn("what was proven is not remembered: %v", err)
+	}
 }
 
 // forget drops the oldest proofs beyond what a mark may hold. Their packs count as never proven, and are taken behind the

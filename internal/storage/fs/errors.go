@@ -29,6 +29,8 @@ const (
 	isLink   notFile = "is a symbolic link, which a repository does not follow"
 	isFolder notFile = "is a folder, not a file"
 	isOther  notFile = "is not a regular file"
+	// isTaken is isFolder for what was to be written there.
+	isTaken notFile = "a folder lies there, which is left alone"
 )
 
 // pathOf returns where an object lies, for messages.

@@ -3,9 +3,11 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path"
 
+	"ferry/internal/backup"
 	"ferry/internal/direct"
 	"ferry/internal/storage"
 
@@ -69,7 +71,7 @@ func (s *Store) Put(ctx context.Context, name string, content []byte) error {
 }
 
 // Overwrite replaces an object by renaming a file over it. The file is synced, the name is not: after a power cut the
-// old content may be back, which a hint must bear anyway.
+// old content may be back, which a hint must bear anyway. A folder of that name is left alone: storage.ErrNotFile.
 func (s *Store) Overwrite(ctx context.Context, name string, content []byte) error {
 	if err := check(ctx, name); err != nil {
 		return err
@@ -96,7 +98,14 @@ func (s *Store) Overwrite(ctx context.Context, name string, content []byte) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.writeError("replacing", name, draft.replace(folder, path.Base(name)))
+	err = draft.replace(folder, path.Base(name))
+	if errors.Is(err, unix.EISDIR) {
+		return &backup.Error{
+			Offset: backup.NoOffset, Err: fmt.Errorf("replacing %s: %w", s.pathOf(name), isTaken),
+			Hint: "look what it is, and move it away: ferry makes only a file there",
+		}
+	}
+	return s.writeError("replacing", name, err)
 }
 
 // Write appends to the object. After an error the object cannot be committed.
