@@ -159,15 +159,18 @@ func (w *walker) readFolder(folder string) ([]fs.DirEntry, error) {
 }
 
 // isRepository is true for the folder of a Ferry repository, also a damaged one: it has a description, and a log or a
-// description that says what it is. A file that happens to have the description's name hides nothing.
+// description that says what it is. A file that happens to have the description's name hides nothing; what is no file, and lies in place of
+// the description beside a log, does not hide that a repository is there.
 func (w *walker) isRepository(folder string, entries []fs.DirEntry) bool {
-	described, log := false, false
+	described, regular, log := false, false, false
 	for _, e := range entries {
-		described = described || (e.Name() == "repository.json" && e.Type().IsRegular())
+		if e.Name() == "repository.json" {
+			described, regular = true, e.Type().IsRegular()
+		}
 		log = log || (e.Name() == "log" && e.IsDir())
 	}
-	if !described || log {
-		return described
+	if log || !regular {
+		return described && log
 	}
 	content, _, err := w.listing.Root.ReadFile(path.Join(folder, "repository.json"), ScanLimit)
 	return err == nil && bytes.Contains(content, []byte(`"ferry-repository"`))

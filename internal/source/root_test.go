@@ -214,11 +214,14 @@ func TestDamagedRepositoriesAreStillRepositories(t *testing.T) {
 	write(t, filepath.Join(inside, "a", "repository.json"), "\x00\x01")
 	write(t, filepath.Join(inside, "a", "log", "000000000001"), "x")
 	write(t, filepath.Join(inside, "b", "repository.json"), `{"format": "ferry-repository"}`)
+	write(t, filepath.Join(inside, "c", "repository.json", "f"), "x")
+	write(t, filepath.Join(inside, "c", "log", "000000000001"), "x")
+	write(t, filepath.Join(inside, "d", "repository.json", "f"), "x")
 	listing, err := source.List(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(listing.Repositories, " "); got != "a b" {
+	if got := strings.Join(listing.Repositories, " "); got != "a b c" {
 		t.Fatalf("repositories %s", got)
 	}
 }
