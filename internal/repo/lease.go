@@ -68,10 +68,13 @@ func (r *Repository) lease(ctx context.Context, run format.Name, what string) (r
 	if err != nil {
 		return nil, err
 	}
-	if held, since, err := r.readLease(ctx); err == nil && now.Sub(since) < leaseFor && !held.gone() {
-		return nil, r.refusal(held, leaseFor-now.Sub(since))
-	} else if err != nil && !errors.Is(err, storage.ErrNotExist) && ctx.Err() != nil {
+	held, renewed, err := r.readLease(ctx)
+	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	// One of the future was last renewed before the clock was put back: whoever lives renews it by the new time.
+	if age := now.Sub(renewed); err == nil && age > -clockStep && age < leaseFor && !held.gone() {
+		return nil, r.refusal(held, leaseFor-age)
 	}
 	host, _ := os.Hostname()
 	content, err := json.Marshal(leaseRecord{process: thisProcess(), Run: run, What: what, Host: host, Program: r.env.Program, Since: r.env.now().UTC()})

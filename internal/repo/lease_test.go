@@ -126,3 +126,19 @@ func TestLeaseSaysWhenItEnds(t *testing.T) {
 		t.Errorf("neither %q nor %q says %s", err, backup.Hint(err), ends)
 	}
 }
+
+// A lease that was last renewed before the storage's clock was put back ends by the new time, too.
+func TestLeaseWithTheClockPutBack(t *testing.T) {
+	store := initialized(t, repo.Options{})
+	now := clocked(store)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	defer closeRepo(t, r)
+	leftBy(t, store, r, func(map[string]any) {})
+	now.now = now.now.Add(-30 * time.Second) // so much, clocks of one storage may differ
+	keptOut(t, r)
+	now.now = now.now.Add(-time.Minute)
+	reclaim(t, r, atOnce())
+	if len(store.Names(leaseMark)) != 0 {
+		t.Error("the lease is left")
+	}
+}

@@ -8,8 +8,12 @@ import (
 	"ferry/internal/repo/commitlog"
 )
 
-// clockTolerance is how far the storage's clock and this machine's may differ before one of them is not believed.
-const clockTolerance = time.Hour
+const (
+	// clockTolerance is how far the storage's clock and this machine's may differ before one of them is not believed.
+	clockTolerance = time.Hour
+	// clockStep is how far a file may be ahead of the storage's clock before that is said to have been put back.
+	clockStep = time.Minute
+)
 
 // readClock asks the storage for its time, and freezes the run if that cannot be right.
 func (c *reclaimer) readClock(ctx context.Context) error {
@@ -27,7 +31,7 @@ func (c *reclaimer) readClock(ctx context.Context) error {
 		return err
 	}
 	switch off := c.now.Sub(c.started).Abs(); {
-	case c.now.Before(last.Modified.Add(-time.Minute)):
+	case c.now.Before(last.Modified.Add(-clockStep)):
 		c.freeze("the storage's clock says %s, but the log's last entry was written at %s: the clock was put back", clockText(c.now), clockText(last.Modified))
 	case off > clockTolerance:
 		c.freeze("the storage's clock says %s, this machine's %s: one of them is wrong", clockText(c.now), clockText(c.started))
