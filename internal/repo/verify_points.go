@@ -137,6 +137,9 @@ func (w *pointsWalk) machine(ctx context.Context, points []commitlog.Point) erro
 		if gone || err != nil && !w.repo.Has(entry.ID) { // another look at the log may have told already that it was removed
 			continue
 		}
+		if err != nil && !permanent(err) && !isLost(err) && !w.repo.answersFor(ctx, entry.File()) {
+			return err // the storage's, which says nothing of the point
+		}
 		w.mu.Lock()
 		w.report.Points++
 		w.mu.Unlock()
@@ -277,17 +280,23 @@ func (w *treeWalk) walk(ctx context.Context, id format.ID, level int, offset, le
 	return whole, nil
 }
 
-// answers is true if the storage says how large the pack is in which an id is, or that it is not there: then a read of it that failed is
-// no failure of the whole storage.
+// answers is true if the storage does when it is asked for the pack in which an id is.
 func (r *Repository) answers(ctx context.Context, id format.ID) bool {
 	set, err := r.lookup(ctx)
 	if err != nil {
 		return false
 	}
 	place, found, err := set.Find(ctx, id)
-	if err == nil && found {
-		_, err = r.store.Stat(ctx, pack.ObjectName(place.Pack))
+	if err != nil || !found {
+		return err == nil || storage.Missing(err)
 	}
+	return r.answersFor(ctx, pack.ObjectName(place.Pack))
+}
+
+// answersFor is true if the storage says how large a file is, or that it is not there: then a read of it that failed is no failure of the
+// whole storage.
+func (r *Repository) answersFor(ctx context.Context, name string) bool {
+	_, err := r.store.Stat(ctx, name)
 	return err == nil || storage.Missing(err)
 }
 
