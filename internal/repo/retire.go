@@ -154,11 +154,14 @@ func (c *reclaimer) condemnedByEntry() map[uint64][]condemnedFile {
 			c.repo.warn("pack %s is condemned and not deleted: %s", id, reason)
 			c.report.NextRun = false
 		}
+		entry := state.CondemnedIn[id.String()]
+		files := byEntry[entry]
 		if reason != "" || c.rescued[id] {
 			c.report.Waiting.add(true, f.size)
-			continue
+		} else {
+			files = append(files, f)
 		}
-		byEntry[state.CondemnedIn[id.String()]] = append(byEntry[state.CondemnedIn[id.String()]], f)
+		byEntry[entry] = files // also if none may be deleted yet: their grace passes all the same
 	}
 	for name := range state.CondemnedFiles {
 		if isReclaimed(name) { // else no program of ours condemned it
