@@ -30,7 +30,8 @@ type memory struct {
 	Full      time.Time `json:"full,omitzero"`
 	Owed      []string  `json:"owed,omitempty"`
 	Reclaimed time.Time `json:"reclaimed,omitzero"`
-	// Unreclaimed is true if points were removed since, and giving their space back did not come to its end.
+	// Unreclaimed is true if points were removed since, and giving their space back did not come to its end, or if the next run deletes
+	// what was given up.
 	Unreclaimed bool `json:"unreclaimed,omitempty"`
 	// Missing says by the machine's id since when no source has it. Listed are where the sources lay that were listed last; none: not all
 	// that they have was.

@@ -267,7 +267,8 @@ func (r *runner) reclaim(ctx context.Context, phase *Phase, needed bool, by repo
 		return err
 	}
 	r.memory.Reclaimed = r.session.Began
-	r.memory.Unreclaimed = report.Stopped != "" || report.Frozen != "" || len(report.Incomplete) > 0
+	deletable := report.NextRun && report.Waiting != repo.Amount{}
+	r.memory.Unreclaimed = report.Stopped != "" || report.Frozen != "" || len(report.Incomplete) > 0 || deletable
 	phase.Counts["givenUpBytes"] += report.GivenUp.Bytes
 	phase.Counts["deletedBytes"] += report.Deleted.Bytes
 	phase.Counts["waitingBytes"], phase.Counts["lockedBytes"] = report.Waiting.Bytes, report.Locked.Bytes
