@@ -165,29 +165,33 @@ func (l *looker) past(ctx context.Context, name string) (p past, err error) {
 // unanswered leaves out of sessions that say how machines fare the newest ones that ended early, if they did not come to a machine that had
 // failed in the one before them: a session that was stopped after its first machine says nothing of the others.
 func (l *looker) unanswered(ctx context.Context, told []catalog.Session) ([]catalog.Session, error) {
-	waits := map[string]bool{} // machines that the newest session has, and none that ended early came to
-	for i, of := range told {
-		early := of.State == catalog.SessionStopped || of.State == catalog.SessionExpired
-		if !early && (i == 0 || of.State == catalog.SessionDone) {
-			break
-		}
+	ended := slices.IndexFunc(told, func(of catalog.Session) bool {
+		return of.State != catalog.SessionStopped && of.State != catalog.SessionExpired
+	})
+	if ended <= 0 || told[ended].State == catalog.SessionDone {
+		return told, nil
+	}
+	waits := map[string]bool{} // machines that the newest session has, and none that ended early was done with
+	for i, of := range told[:ended] {
 		s, err := l.reported(ctx, of)
 		if err != nil {
 			return nil, err
 		}
 		for _, task := range s.report.Tasks {
-			came := task.State == job.TaskCopied || task.State == job.TaskUpToDate
-			switch id := task.Machine.ID; {
-			case !early && task.State == job.TaskFailed && waits[id]:
-				return told[i:], nil
-			case came:
-				delete(waits, id)
-			case i == 0:
-				waits[id] = true
+			if task.State == job.TaskCopied || task.State == job.TaskUpToDate {
+				delete(waits, task.Machine.ID)
+			} else if i == 0 {
+				waits[task.Machine.ID] = true
 			}
 		}
-		if !early {
-			break
+	}
+	before, err := l.reported(ctx, told[ended])
+	if err != nil {
+		return nil, err
+	}
+	for _, task := range before.report.Tasks {
+		if task.State == job.TaskFailed && waits[task.Machine.ID] {
+			return told[ended:], nil
 		}
 	}
 	return told, nil
