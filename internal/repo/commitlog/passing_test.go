@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ func TestPassingEntries(t *testing.T) {
 		payload Payload
 		want    bool
 	}{
-		"a hold":                {Payload{Holds: []Hold{hold}}, true},
+		"a hold":                {Payload{Time: until, Writer: "w", Program: "p", Keyless: true, Generation: 1, Holds: []Hold{hold}}, true},
 		"its end":               {Payload{HoldsReleased: []Hold{{Point: hold.Point, ID: hold.ID}}}, true},
 		"nothing":               {Payload{}, false},
 		"a hold without an end": {Payload{Holds: []Hold{{Point: hold.Point, ID: hold.ID}}}, false},
@@ -33,7 +34,7 @@ func TestPassingEntries(t *testing.T) {
 		p := Payload{Holds: []Hold{hold}}
 		value := reflect.ValueOf(&p).Elem().Field(i)
 		switch {
-		case passingMay[field.Name]:
+		case slices.Contains([]string{"Time", "Writer", "Program", "Keyless", "Generation", "Holds", "HoldsReleased"}, field.Name):
 			continue
 		case field.Type.Kind() == reflect.Slice:
 			value.Set(reflect.MakeSlice(field.Type, 1, 1))
