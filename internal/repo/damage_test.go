@@ -207,11 +207,12 @@ func TestEveryFlippedByteOfHeadersIsNoticed(t *testing.T) {
 }
 
 func TestFilesLostCutAndExchanged(t *testing.T) {
-	for hash, options := range specimens() {
+	kinds := specimens()
+	if testing.Short() {
+		delete(kinds, "sha256") // the other hash stands for it
+	}
+	for hash, options := range kinds {
 		t.Run(hash, func(t *testing.T) {
-			if testing.Short() && hash != "blake3" {
-				t.Skip("the other hash stands for it")
-			}
 			s := newSpecimen(t, options)
 			names := s.store.Names("")
 			for _, name := range names {

@@ -129,15 +129,22 @@ func TestMarkingReadsNodesOnly(t *testing.T) {
 	}
 }
 
+// oneForgotten is a repository of two machines with nothing in common: the larger one's point is forgotten, that of ten blocks stays.
+func oneForgotten(t *testing.T) (*memory.Store, *repo.Repository) {
+	t.Helper()
+	store := initialized(t, repo.Options{})
+	r := must(openSmall(t.Context(), store, ""))(t)
+	t.Cleanup(func() { closeRepo(t, r) })
+	goes := onePoint("a", "a", content(1, 20*smallBlock))
+	mustCopyAll(t, r, goes)
+	mustCopyAll(t, r, onePoint("b", "b", content(2, 10*smallBlock)))
+	forget(t, r, goes)
+	return store, r
+}
+
 // Packs that the log names and the storage lacks are damage: nothing is given up.
 func TestReclaimRefusesMissingPacks(t *testing.T) {
-	store := initialized(t, repo.Options{})
-	point, other := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 20*smallBlock))
-	r := must(openSmall(t.Context(), store, ""))(t)
-	defer closeRepo(t, r)
-	mustCopyAll(t, r, point)
-	mustCopyAll(t, r, other)
-	forget(t, r, point)
+	store, r := oneForgotten(t)
 	if err := store.Delete(t.Context(), store.Names("packs/")[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -403,13 +410,7 @@ func TestReclaimWaitsForLocks(t *testing.T) {
 
 // What a reclaim leaves for others to read: what it has given up is not called dead any more, and ratios are of the points that were there.
 func TestLastUseIsAsReclaimHasLeftIt(t *testing.T) {
-	store := initialized(t, repo.Options{})
-	goes, stays := onePoint("a", "a", content(1, 20*smallBlock)), onePoint("b", "b", content(2, 10*smallBlock))
-	r := must(openSmall(t.Context(), store, ""))(t)
-	defer closeRepo(t, r)
-	mustCopyAll(t, r, goes)
-	mustCopyAll(t, r, stays)
-	forget(t, r, goes)
+	_, r := oneForgotten(t)
 	found := reclaim(t, r, atOnce())
 	last, condemned := r.LastUse(t.Context()), r.CondemnedBytes()
 	if found.Use.Dead == 0 || last.Dead != 0 || condemned < found.Use.Dead || last.Logical != 10*smallBlock || last.Live != found.Use.Live {
