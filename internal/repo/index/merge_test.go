@@ -384,6 +384,24 @@ func TestNeighboursCostNothing(t *testing.T) {
 	}
 }
 
+// A table that is read late does not bring back the places that its pack had before others of the same blocks were written.
+func TestNeighboursAreThoseWrittenLast(t *testing.T) {
+	old, moved := []Entry{entry(1<<40, 200, 64), entry(1<<40+1, 200, 300)}, []Entry{entry(1<<40+1, 201, 64), entry(1<<40+2, 201, 300)}
+	raw := Build(testHasher, slices.Concat(manyEntries(60_000), old, moved)) // so many that it is not read whole
+	s := NewSet(format.Name{}, func(_ context.Context, pack format.Name) ([]Entry, error) {
+		return map[byte][]Entry{200: old, 201: moved}[pack[0]], nil
+	})
+	s.Prefer(func(a, b format.Name) int { return int(a[0]) - int(b[0]) })
+	segment := partsOf(t, raw, format.ID(raw[len(raw)-checksumSize:]), nil)
+	s.AddSegment(format.Name{10}, segment, nil)
+	for _, want := range []Entry{moved[1], old[0], moved[0]} {
+		wantPack(t, s, "read in parts", want.ID, want.Pack[0])
+	}
+	if segment.IsWhole() {
+		t.Error("it was read whole: the test shows nothing")
+	}
+}
+
 func FuzzParts(f *testing.F) {
 	f.Add(smallSegment(testHasher), uint64(2))
 	f.Add(Build(testHasher, manyEntries(400)), uint64(3))

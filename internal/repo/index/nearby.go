@@ -15,6 +15,8 @@ const nearbyEntries = 256 << 10
 // read from a cold repository, one lookup in a segment finds the pack, and its table the hundreds of blocks beside it.
 type nearby struct {
 	read Table
+	// byNaming compares packs by when they were named. It takes a lock of the repository's, and may be asked with this one held.
+	byNaming func(a, b format.Name) int
 
 	mu     sync.Mutex
 	places map[format.ID]Place
@@ -82,7 +84,9 @@ func (n *nearby) table(ctx context.Context, pack format.Name) ([]Entry, error) {
 
 func (n *nearby) keep(pack format.Name, entries []Entry) {
 	for _, e := range entries {
-		n.places[e.ID] = e.Place
+		if other, known := n.places[e.ID]; !known || n.byNaming(other.Pack, pack) <= 0 {
+			n.places[e.ID] = e.Place
+		}
 	}
 	n.packs[pack] = entries
 	n.order = append(n.order, pack)

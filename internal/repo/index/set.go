@@ -36,9 +36,6 @@ type Set struct {
 	home      format.Name
 	elsewhere map[format.Name]format.Name
 
-	// byNaming compares packs by when they were named. It is not asked with the lock held.
-	byNaming func(a, b format.Name) int
-
 	tables nearby
 	// last is the segment in parts that an id was found in last: the next is likely there.
 	last atomic.Pointer[Segment]
@@ -61,20 +58,19 @@ type Table func(ctx context.Context, pack format.Name) ([]Entry, error)
 // segments say that are not all here.
 func NewSet(home format.Name, table Table) *Set {
 	return &Set{
-		home: home, elsewhere: map[format.Name]format.Name{}, tables: nearby{read: table},
+		home: home, elsewhere: map[format.Name]format.Name{}, tables: nearby{read: table, byNaming: func(_, _ format.Name) int { return 0 }},
 		segments: map[format.Name]*Segment{}, users: map[*Segment]int{}, recent: map[format.ID]Place{}, others: map[format.ID][]Place{},
 		byPack: map[format.Name][]Entry{}, givenUp: map[format.Name]loss{}, partly: map[format.Name]bool{},
-		byNaming: func(_, _ format.Name) int { return 0 },
 	}
 }
 
 // Prefer makes Find choose the pack that was named last, of several that hold an id: compaction has written that one. Segments that are read
 // in parts are asked only if nothing else has it, and no further than one has. byNaming compares packs by when they were named. It comes
-// before anything is looked up.
-func (s *Set) Prefer(byNaming func(a, b format.Name) int) { s.byNaming = byNaming }
+// before anything is looked up, and is not asked with the set's lock held.
+func (s *Set) Prefer(byNaming func(a, b format.Name) int) { s.tables.byNaming = byNaming }
 
 // lastFirst compares places: that in the pack that was named last comes first.
-func (s *Set) lastFirst(a, b Place) int { return s.byNaming(b.Pack, a.Pack) }
+func (s *Set) lastFirst(a, b Place) int { return s.tables.byNaming(b.Pack, a.Pack) }
 
 // AddSegment adds a segment, which belongs to the set from then on, and forgets what was kept in memory for its packs.
 func (s *Set) AddSegment(name format.Name, segment *Segment, packs []format.Name) {
@@ -174,12 +170,12 @@ func (s *Set) Hide(pack format.Name) {
 
 // Forget takes a pack out that is gone.
 func (s *Set) Forget(pack format.Name) {
+	s.tables.forget(pack)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.givenUp[pack] = gone
 	s.dropRecent(pack)
 	delete(s.partly, pack)
-	s.tables.forget(pack)
 }
 
 func (s *Set) dropRecent(pack format.Name) {
