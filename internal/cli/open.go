@@ -267,6 +267,10 @@ func isRepository(path string) bool {
 	if s3.IsLocation(path) {
 		return true
 	}
-	info, err := os.Stat(filepath.Join(path, "repository.json"))
-	return err == nil && info.Mode().IsRegular()
+	info, err := os.Lstat(filepath.Join(path, "repository.json"))
+	if err != nil || info.Mode().IsRegular() {
+		return err == nil
+	}
+	log, err := os.Stat(filepath.Join(path, "log")) // what is no file does not hide that a repository is there
+	return err == nil && log.IsDir()
 }

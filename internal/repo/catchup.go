@@ -42,10 +42,10 @@ func (r *Repository) catchUp(ctx context.Context, each func()) error {
 		for i := range raws {
 			group.Go(func() (err error) {
 				raws[i], err = storage.ReadAll(ctx, r.store, commitlog.EntryName(first+uint64(i)), commitlog.MaxSize)
-				if errors.Is(err, storage.ErrNotExist) && !errors.Is(err, storage.ErrNotFile) {
+				if storage.Absent(err) {
 					return r.gap(first+uint64(i), last)
 				}
-				return notEntry(err)
+				return notFile(err)
 			})
 		}
 		if err := group.Wait(); err != nil {
@@ -90,8 +90,8 @@ func (r *Repository) putBack() string {
 	return fmt.Sprintf("ferry verify %s --heal-from PLACE puts it back from a mirror of the repository's files; its packs and points are not touched by this", r.store.Location())
 }
 
-// notEntry is the error of reading a log entry, with what to do where something else lies in its place.
-func notEntry(err error) error {
+// notFile is the error of reading repository.json or a log entry, with what to do where something else lies in its place.
+func notFile(err error) error {
 	if !errors.Is(err, storage.ErrNotFile) {
 		return err
 	}

@@ -84,11 +84,11 @@ func (r *Repository) follow(ctx context.Context, each func()) error {
 	for {
 		n := r.state.Head.N + 1
 		raw, err := storage.ReadAll(ctx, r.store, commitlog.EntryName(n), commitlog.MaxSize)
-		if errors.Is(err, storage.ErrNotExist) && !errors.Is(err, storage.ErrNotFile) { // else there is something, perhaps in place of an entry
+		if storage.Absent(err) { // else there is something, perhaps in place of an entry
 			return nil
 		}
 		if err != nil {
-			return notEntry(err)
+			return notFile(err)
 		}
 		if err := r.append(ctx, n, raw); err != nil {
 			return err

@@ -147,8 +147,8 @@ func TestNoFileInPlaceOfTheLog(t *testing.T) {
 				if err == nil {
 					closeRepo(t, r)
 				}
-				if !errors.Is(err, storage.ErrNotFile) || errors.Is(err, repo.ErrNoRepository) || !strings.Contains(err.Error(), path) {
-					t.Errorf("opened: %v", err)
+				if !errors.Is(err, storage.ErrNotFile) || !errors.Is(err, repo.ErrCorrupt) || errors.Is(err, repo.ErrNoRepository) || !strings.Contains(err.Error(), path) || backup.Hint(err) == "" {
+					t.Errorf("opened: %v; %s", err, backup.Hint(err))
 				}
 			})
 		}

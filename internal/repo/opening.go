@@ -109,14 +109,14 @@ func Open(ctx context.Context, store storage.Store, env Environment) (*Repositor
 		}
 		return err
 	})
-	if errors.Is(err, storage.ErrNoStorage) || errors.Is(err, storage.ErrNotExist) && !errors.Is(err, storage.ErrNotFile) {
+	if errors.Is(err, storage.ErrNoStorage) || storage.Absent(err) {
 		return nil, &backup.Error{
 			Offset: backup.NoOffset, Err: fmt.Errorf("%w at %s", ErrNoRepository, store.Location()),
 			Hint: "is the disk mounted? To make a new repository there, add --create to ferry copy or use ferry repo init",
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, notFile(err)
 	}
 	found, err := findRing(ctx, store, description, env)
 	if errors.Is(err, ErrWrongKey) { // or the description is not that of this repository any more

@@ -51,6 +51,9 @@ type Info struct {
 // Missing is true for errors that say that there is no object under a name: nothing, or what is none.
 func Missing(err error) bool { return errors.Is(err, ErrNotExist) || errors.Is(err, ErrNotFile) }
 
+// Absent is true for errors that say that nothing lies under a name: no object, nor what is none.
+func Absent(err error) bool { return errors.Is(err, ErrNotExist) && !errors.Is(err, ErrNotFile) }
+
 // Store keeps objects. All methods may be used from several goroutines at once. Names are relative, slash-separated,
 // of letters, digits and "-_.", without empty elements, "." or "..", as CheckName has it.
 type Store interface {
