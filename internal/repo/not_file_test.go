@@ -200,6 +200,42 @@ func TestNoFileInPlaceOfOthers(t *testing.T) {
 	}
 }
 
+// In place of a key file it is as if that were damaged: who needs it is told, and others verify and list it so.
+func TestNoFileInPlaceOfAKeyFile(t *testing.T) {
+	for kind, by := range notFiles {
+		t.Run(kind, func(t *testing.T) {
+			folder, holders := newCache(t), []holder{newHolder(t, "first"), newHolder(t, "second")}
+			options := repo.Options{BlockSize: smallBlock, Encrypt: []repo.KeyRecipient{holders[0].to, holders[1].to}}
+			closeRepo(t, must(repo.Init(t.Context(), openFolder(t, folder), repo.Environment{}, options))(t))
+			file := must(filepath.Glob(filepath.Join(folder, "keys", "*-*[0-9a-f]")))(t)[0]
+			name := strings.TrimPrefix(file, folder+"/")
+			replaced(t, file, by)
+			opened := 0
+			for _, h := range holders {
+				r, err := repo.Open(t.Context(), openFolder(t, folder), repo.Environment{Keys: keysOf{h}})
+				if err != nil {
+					if !errors.Is(err, repo.ErrWrongKey) || !strings.Contains(err.Error(), file) {
+						t.Errorf("who needs it: %v", err)
+					}
+					continue
+				}
+				opened++
+				if report := verified(t, r, repo.VerifyOptions{}); len(report.Damage) != 1 || report.Damage[0].File != name {
+					t.Errorf("verify: %+v", report.Damage)
+				}
+				list, err := r.ListKeys(t.Context())
+				if err != nil || len(list) != 2 || list[0].Damaged == list[1].Damaged {
+					t.Errorf("listed: %+v, %v", list, err)
+				}
+				closeRepo(t, r)
+			}
+			if opened != 1 {
+				t.Errorf("%d of the two keys open it", opened)
+			}
+		})
+	}
+}
+
 // In place of a parity file it is removed, and the file made again. A folder is left: it is told that it lies there.
 func TestNoFileInPlaceOfParity(t *testing.T) {
 	for kind, by := range notFiles {

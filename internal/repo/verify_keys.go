@@ -69,14 +69,14 @@ func (v *verifier) keyDamage(ctx context.Context) (list []Damage, err error) {
 			return nil, ctx.Err()
 		}
 		switch {
-		case err == nil || leftover[file] || errors.Is(err, storage.ErrNotExist): // it was removed just now
+		case err == nil || leftover[file] || storage.Absent(err): // it was removed just now
 		case !unreadable(err) && !errors.Is(err, storage.ErrTooLarge):
 			return nil, err
 		default:
 			list = append(list, Damage{File: file.Path(), Reason: err.Error() + "; whom it is for cannot open the repository"})
 		}
 		good[file] = err == nil
-		there = there || !errors.Is(err, storage.ErrNotExist)
+		there = there || !storage.Absent(err)
 	}
 	if !there {
 		list = append(list, Damage{File: keyring.Folder, Reason: (&keyring.NoKeyFilesError{}).Reason() + ": only the recovery kit opens the repository"})

@@ -192,7 +192,7 @@ func (l *loader) read(ctx context.Context) error {
 			break
 		}
 		content, err := storage.ReadAll(ctx, l.store, name.Path(), MaxFile)
-		if errors.Is(err, storage.ErrNotExist) {
+		if storage.Absent(err) {
 			l.missing = append(l.missing, name)
 			continue
 		}

@@ -162,7 +162,7 @@ func Recipients(ctx context.Context, store storage.Store, ring *Ring) ([]Recipie
 	var list []Recipient
 	for _, file := range files {
 		content, err := storage.ReadAll(ctx, store, file.Path(), MaxFile)
-		if errors.Is(err, storage.ErrNotExist) {
+		if storage.Absent(err) {
 			continue // removed just now
 		}
 		if err := passing(err); err != nil {
