@@ -49,6 +49,8 @@ type app struct {
 	listed *ferry.Memory
 	// completing is true while a shell completes a command: nothing is asked then, and no command of the user's is run.
 	completing bool
+	// ofJob is true for a resource of a job, which goes on with its other sources where one is not listed whole, and tells that itself.
+	ofJob bool
 	// unattended is true for what a server does: nobody is asked.
 	unattended bool
 	// live, while bars are drawn on the terminal that out is too, prints lines above them; else nil.

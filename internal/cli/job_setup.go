@@ -128,7 +128,7 @@ func (r *resource) pace() storage.Pace {
 // asResource is the repository with the keys that its resource names.
 func (a *app) asResource(r policy.Repository) *resource {
 	with := *a
-	with.instance = r.Instance
+	with.instance, with.ofJob = r.Instance, true
 	with.keys = &keys{app: &with, shared: a.keys}
 	add := func(list *[]string, value string) {
 		if value != "" {
