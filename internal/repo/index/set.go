@@ -269,7 +269,8 @@ func (s *Set) FindIn(ctx context.Context, domain format.Name, id format.ID) (Pla
 
 // find returns a place of an id that is accepted, which is asked with the lock held.
 func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) (Place, bool, error) {
-	places, inParts := s.findHere(ctx, id, accept)
+	var room [4]Place // so that nothing is allocated
+	places, inParts := s.findHere(ctx, id, accept, room[:0])
 	if len(places) > 0 {
 		return slices.MinFunc(places, s.lastFirst), true, nil
 	}
@@ -283,8 +284,8 @@ func (s *Set) find(ctx context.Context, id *format.ID, accept func(Place) bool) 
 	})
 }
 
-// findHere looks in what needs no storage. inParts is true if there are segments that do need it.
-func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool) (places []Place, inParts bool) {
+// findHere looks in what needs no storage, and appends what it finds to places. inParts is true if there are segments that do need it.
+func (s *Set) findHere(ctx context.Context, id *format.ID, accept func(Place) bool, places []Place) (_ []Place, inParts bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	visit := func(place Place) bool {
