@@ -68,9 +68,18 @@ type Mover struct {
 	// processors are taken by those who encode, one each: copies at once wait for sources and for storage, and together compress
 	// no more at a time than one does.
 	processors chan struct{}
-	// buffers and patches are used again by all copies.
-	buffers, patches sync.Pool
+	// gather is how many bytes of one point are stored one behind the other while others are copied.
+	gather int
+	// buffers, patches and encoded are used again by all copies.
+	buffers, patches, encoded sync.Pool
 }
+
+const (
+	// gatherPoint is as much as fits, with a run more, into what a restore reads at once, which is 4 MiB. gatherAll is the most of all
+	// points that are copied at once.
+	gatherPoint = 3 << 20
+	gatherAll   = 16 << 20
+)
 
 // New makes a mover.
 func New(ingest *repo.Ingest, options Options) *Mover {
@@ -79,9 +88,13 @@ func New(ingest *repo.Ingest, options Options) *Mover {
 	}
 	options.AtOnce = max(options.AtOnce, 1)
 	workers := processors.Number()
-	m := &Mover{ingest: ingest, options: options, workers: workers, processors: make(chan struct{}, workers)}
+	m := &Mover{
+		ingest: ingest, options: options, workers: workers, processors: make(chan struct{}, workers),
+		gather: min(gatherPoint, gatherAll/options.AtOnce),
+	}
 	size := int(max(runBytes, ingest.Repository().BlockSize(), maxChunk))
 	m.buffers.New = func() any { buffer := make([]byte, 0, size); return &buffer }
+	m.encoded.New = func() any { return repo.NewEncoded(int(max(runBytes/ingest.Repository().BlockSize(), 1)), size) }
 	return m
 }
 

@@ -36,7 +36,11 @@ func (t *task) transfer() (*repo.Transfer, *repo.Point) {
 	if t.codec != nil {
 		codec = *t.codec
 	}
-	return t.mover.ingest.NewTransfer(repository, codec, t.mover.options.Codec == CodecAuto), point
+	transfer := t.mover.ingest.NewTransfer(repository, codec, t.mover.options.Codec == CodecAuto)
+	if transfer != nil {
+		transfer.Gather = t.mover.gather
+	}
+	return transfer, point
 }
 
 // native is the content as a Ferry repository has it, if it is of one.
@@ -81,7 +85,7 @@ func (t *task) takeOver(ctx context.Context, transfer *repo.Transfer, o *object,
 	from, _ := content.Stored()
 	k := &taking{task: t, from: from, transfer: transfer, object: o, root: root, batches: make(chan batch)}
 	workers := takers
-	if t.ordered() {
+	if t.sealed() {
 		workers = 1
 	}
 	group, ctx := errgroup.WithContext(ctx)

@@ -28,7 +28,7 @@ func (p *pipeline) readRandom(ctx context.Context, o *object) error {
 	ranges := make(chan blockRange)
 	group, ctx := errgroup.WithContext(ctx)
 	parallel := readers
-	if p.task.ordered() {
+	if p.task.sealed() {
 		parallel = 1
 	}
 	for range parallel {

@@ -38,7 +38,7 @@ func TestWhoWaitsForTheSameBlockIsToldOfAFailure(t *testing.T) {
 				in := ingestInto(t, store, IngestOptions{})
 				block := gatedContent(1)
 				id := in.BlockID(block)
-				if known, err := in.reserve(t.Context(), id); known || err != nil { // and encodes it from now on
+				if known, err := in.reserve(t.Context(), id, notLooked); known || err != nil { // and encodes it from now on
 					t.Fatal(known, err)
 				}
 				second := make(chan error, 1)

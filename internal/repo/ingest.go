@@ -40,8 +40,9 @@ const (
 //
 // The path of a block:
 //
-//	StoreBlock: id -> known? -> encode -> append to the open pack
-//	pack full:  table, sync, publish -> index -> log entry with the pack, the partials and the points that waited
+//	Encode:       id -> known? -> encode
+//	StoreEncoded: reserve -> append to the open pack, several blocks one behind the other
+//	pack full:    table, sync, publish -> index -> log entry with the pack, the partials and the points that waited
 //
 // Sealing runs behind: while seals are on their way, at most maxQueue before somebody waits, the next packs are filled. What waits for half a minute goes
 // though its pack is not full, as soon as nothing else is on its way.
@@ -67,6 +68,9 @@ type Ingest struct {
 	// is worth the second that it takes to commit it after a stop was asked for.
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	// storing is taken by who stores encoded blocks one behind the other.
+	storing chan struct{}
 
 	mu sync.Mutex // guards what follows, and appending
 	// pending are ids that the log does not have yet: true when appended to a pack, false while being encoded.
@@ -173,7 +177,7 @@ func (r *Repository) NewIngest(ctx context.Context, options IngestOptions) (*Ing
 	}
 	in := &Ingest{
 		repo: r, index: set, domain: r.defaultDomain(), announced: true,
-		pending: map[format.ID]bool{}, relied: map[format.Name]bool{},
+		pending: map[format.ID]bool{}, relied: map[format.Name]bool{}, storing: make(chan struct{}, 1),
 	}
 	if options.Sealed {
 		in.domain, in.sealed, in.announced = format.RandomName(), true, false

@@ -21,14 +21,15 @@ import (
 	"ferry/internal/storage/memory"
 )
 
-// machinesAtOnce are three with disks of noise.
+// machinesAtOnce are three, with two disks of noise each: what is copied at once is stored disk by disk.
 func machinesAtOnce() []*sourcetest.Point {
 	var points []*sourcetest.Point
 	for i := range 3 {
 		data := make([]byte, twoDisks)
 		_, _ = rand.NewChaCha8([32]byte{byte(i), 21}).Read(data)
 		points = append(points, &sourcetest.Point{Machine: sourcetest.Machine(fmt.Sprint("vm", i)), Native: "p", Created: at(1), Objects: []sourcetest.Object{
-			{Name: "vda", Data: data, Access: source.AccessRandom},
+			{Name: "vda", Data: data[:twoDisks/2], Access: source.AccessRandom},
+			{Name: "vdb", Data: data[twoDisks/2:], Access: source.AccessRandom},
 		}})
 	}
 	return points

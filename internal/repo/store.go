@@ -31,31 +31,12 @@ func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, co
 	return took, nil
 }
 
-// Encoded is a block that was encoded and is not stored yet.
-type Encoded struct {
-	ID    format.ID
-	plain int64
-	frame *[]byte
-}
-
-// Encode encodes a block for StoreEncoded. StoreBlock is cheaper for blocks that may be known.
-func (in *Ingest) Encode(plain []byte, codec Codec) Encoded {
-	id := in.BlockID(plain)
-	return Encoded{id, int64(len(plain)), in.encode(pack.KindBlock, id, plain, codec)}
-}
-
-// StoreEncoded makes sure that an encoded block is stored. It is to be called once, and returns what StoreBlock does.
-func (in *Ingest) StoreEncoded(ctx context.Context, block Encoded) (took int, err error) {
-	defer in.buffers.Put(block.frame)
-	return in.storeFrame(ctx, block.ID, block.plain, *block.frame)
-}
-
 // storeFrame makes sure that a block is stored, as the frame that was made of it. It returns what StoreBlock does.
-func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, frame []byte) (took int, err error) {
+func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, frame []byte, absent int) (took int, err error) {
 	if err := errors.Join(ctx.Err(), in.Failed()); err != nil {
 		return 0, err
 	}
-	known, err := in.reserve(ctx, id)
+	known, err := in.reserve(ctx, id, absent)
 	if err != nil {
 		return 0, err
 	}
@@ -67,13 +48,6 @@ func (in *Ingest) storeFrame(ctx context.Context, id format.ID, plain int64, fra
 	}
 	in.count(plain, took)
 	return took, nil
-}
-
-// encode makes a frame in a buffer of the pool.
-func (in *Ingest) encode(kind pack.Kind, id format.ID, plain []byte, codec Codec) *[]byte {
-	buffer := in.buffers.Get().(*[]byte)
-	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
-	return buffer
 }
 
 // count adds a block to the statistics: one that took so many bytes, or was there already.
@@ -107,11 +81,12 @@ func (in *Ingest) store(ctx context.Context, kind pack.Kind, id format.ID, plain
 	if err := errors.Join(ctx.Err(), in.Failed()); err != nil {
 		return 0, err
 	}
-	if known, err := in.reserve(ctx, id); known || err != nil {
+	if known, err := in.reserve(ctx, id, notLooked); known || err != nil {
 		return 0, err
 	}
-	buffer := in.encode(kind, id, plain, codec)
+	buffer := in.buffers.Get().(*[]byte)
 	defer in.buffers.Put(buffer)
+	*buffer = pack.AppendFrame((*buffer)[:0], in.repo.hasher, in.sealer, kind, codec, id, plain)
 	if err := in.appendFrame(ctx, kind, id, *buffer); err != nil {
 		return 0, err
 	}
@@ -138,9 +113,24 @@ func (in *Ingest) appendFrame(ctx context.Context, kind pack.Kind, id format.ID,
 	return err
 }
 
+// notLooked says that nobody has looked for an id.
+const notLooked = -1
+
+// known is true if the id is stored or appended. If not, absent is what reserve may be told of it, so that it need not look again.
+func (in *Ingest) known(ctx context.Context, id format.ID) (known bool, absent int, err error) {
+	in.mu.Lock()
+	known, absent = in.pending[id], in.published
+	in.mu.Unlock()
+	if !known {
+		known, err = in.stored(ctx, id)
+	}
+	return known, absent, err
+}
+
 // reserve is true if the id is stored or appended; else it is the caller's to store now. It waits while another caller
-// encodes it: who is told that a block is there may commit a point with it at once.
-func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err error) {
+// encodes it: who is told that a block is there may commit a point with it at once. Nobody need look for the id in the index while
+// as much is published as when it was absent.
+func (in *Ingest) reserve(ctx context.Context, id format.ID, absent int) (known bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for {
@@ -157,20 +147,16 @@ func (in *Ingest) reserve(ctx context.Context, id format.ID) (known bool, err er
 			}
 			continue
 		}
-		published := in.published
-		in.mu.Unlock()
-		place, found, err := in.find(ctx, id)
-		in.mu.Lock()
-		if err != nil {
-			return false, err
-		}
-		if found {
-			in.relied[place.Pack] = true
-			return true, nil
-		}
-		if _, reserved := in.pending[id]; !reserved && published == in.published {
+		if absent == in.published {
 			in.pending[id] = false
 			return false, nil
+		}
+		absent = in.published
+		in.mu.Unlock()
+		found, err := in.stored(ctx, id)
+		in.mu.Lock()
+		if found || err != nil {
+			return found, err
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"ferry/internal/repo/pack"
 	"ferry/internal/repo/tree"
@@ -22,6 +23,8 @@ type Transfer struct {
 	to    *Ingest
 	codec Codec
 	keep  bool
+	// Gather is how many bytes of new frames each taker stores at least one behind the other, if they come soon; 0 is none.
+	Gather int
 }
 
 // NewTransfer begins to take over from a repository. Blocks that have another codec than this one are encoded anew. With keep
@@ -63,7 +66,20 @@ type Taker struct {
 	// codec that the block that was read last is to have, if its frame cannot go over. The transfer's is for a block that came
 	// from elsewhere than the index says, because what lies there is damaged: of that the frame is not seen here.
 	codec Codec
+	// gathered are blocks that were read and are not stored yet, since when the first is.
+	gathered Encoded
+	blocks   []taken
+	since    time.Time
 }
+
+// taken is a block that was read, and whether its frame goes over as it was.
+type taken struct {
+	block Block
+	whole bool
+}
+
+// gatherTime is how long a block waits at most for others that are stored with it, unless the storage or the source is slow.
+const gatherTime = 5 * time.Second
 
 // NewTaker makes a taker.
 func (t *Transfer) NewTaker() *Taker {
@@ -97,13 +113,19 @@ func (t *Taker) Take(ctx context.Context, blocks []Block, done func(Block, Taken
 			return err
 		}
 	}
-	return t.reader.Read(ctx, t.wanted, func(block Block, plain []byte) error {
-		taken, err := t.store(ctx, block, plain)
-		if err != nil {
+	err := t.reader.Read(ctx, t.wanted, func(block Block, plain []byte) error {
+		if err := t.gather(ctx, block, plain); err != nil {
 			return err
 		}
-		return done(block, taken)
+		if t.gathered.Bytes() < t.transfer.Gather && time.Since(t.since) < gatherTime {
+			return nil
+		}
+		return t.store(ctx, done)
 	}, failed)
+	if storeErr := t.store(ctx, done); err == nil { // what was read is kept, also if the next cannot be
+		err = storeErr
+	}
+	return err
 }
 
 // take proves a frame. Unless it can go over as it is, its content is in the reader then.
@@ -136,26 +158,35 @@ func (t *Taker) take(p placed, frame []byte) error {
 	return nil
 }
 
-// store stores the block that was read last: its frame, or its content encoded anew.
-func (t *Taker) store(ctx context.Context, block Block, plain []byte) (Taken, error) {
+// gather keeps the block that was read last until it is stored: its frame, or its content encoded anew.
+func (t *Taker) gather(ctx context.Context, block Block, plain []byte) error {
 	whole, codec := t.whole, t.codec
 	t.whole, t.codec = nil, t.transfer.codec
-	if whole != nil {
-		took, err := t.transfer.to.storeFrame(ctx, block.ID, block.Length, whole)
-		return Taken{Read: true, Whole: took > 0, Took: took}, err
+	if len(t.blocks) == 0 {
+		t.since = time.Now()
 	}
-	took, err := t.transfer.to.StoreBlock(ctx, block.ID, plain, codec)
-	return Taken{Read: true, Took: took}, err
+	number := int64(len(t.blocks))
+	t.blocks = append(t.blocks, taken{block, whole != nil})
+	if whole != nil {
+		t.gathered.addFrame(number, block.ID, block.Length, whole)
+		return nil
+	}
+	return t.transfer.to.encode(ctx, &t.gathered, number, block.ID, plain, codec)
+}
+
+// store stores what was gathered, and calls done with it.
+func (t *Taker) store(ctx context.Context, done func(Block, Taken) error) error {
+	defer t.gathered.Reset()
+	defer func() { t.blocks = t.blocks[:0] }()
+	return t.transfer.to.StoreEncoded(ctx, &t.gathered, func(b EncodedBlock, took int) error {
+		of := t.blocks[b.Number]
+		return done(of.block, Taken{Read: true, Whole: of.whole && took > 0, Took: took})
+	})
 }
 
 // has is true if the domain has a block, or it is on its way there: a point may refer to it.
 func (in *Ingest) has(ctx context.Context, block Block) (known bool, err error) {
-	in.mu.Lock()
-	known = in.pending[block.ID]
-	in.mu.Unlock()
-	if !known {
-		known, err = in.stored(ctx, block.ID)
-	}
+	known, _, err = in.known(ctx, block.ID)
 	if known {
 		in.count(block.Length, 0)
 	}

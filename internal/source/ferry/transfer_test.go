@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -266,6 +268,35 @@ func TestEncryptedFramesGoOverToWhoHasTheKey(t *testing.T) {
 					t.Errorf("%s: point %d: object %d differs", c.to, i, k)
 				}
 			}
+		}
+	}
+}
+
+// What several takers read lies in the copy as it lay in the source: a restore of the copy makes few more reads than of the source.
+func TestWhatGoesOverLiesInOrder(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	const size = 64 << 20 // two leaves of blocks of 128 KiB
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{5}).Read(data)
+	p := &sourcetest.Point{Machine: sourcetest.Machine("m"), Native: "1", Objects: []sourcetest.Object{
+		{Name: "vda", Data: data, Access: source.AccessRandom}, {Name: "vdb", Data: data[:size/2], Access: source.AccessRandom},
+	}}
+	dir := t.TempDir()
+	a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
+	copyWith(t, sourcetest.Open(t, p), a, mover.CodecNone, repo.Options{BlockSize: 128 << 10})
+	copyWith(t, open(t, a), b, mover.CodecAuto, repo.Options{BlockSize: 128 << 10})
+	withKeys := encrypted()
+	withKeys.BlockSize = 128 << 10
+	copyWith(t, openWithKeys(t, a), c, mover.CodecAuto, withKeys)
+	for _, dir := range []string{b, c} {
+		found, err := opened(t, dir, repo.Options{}).Analyze(t.Context(), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if of := found.Fragmentation[0]; of.Blocks != (size+size/2)>>17 || of.Runs > of.InOrder*4/3 {
+			t.Errorf("a restore reads %d blocks in %d reads, in order it would be %d", of.Blocks, of.Runs, of.InOrder)
+		} else {
+			t.Logf("%d reads, in order %d", of.Runs, of.InOrder)
 		}
 	}
 }
