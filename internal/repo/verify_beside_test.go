@@ -63,13 +63,14 @@ func TestVerifyBesideOthers(t *testing.T) {
 }
 
 // A storage that fails while points are read and followed, whose packs were proven before, is an error of the storage and no damage. One
-// that answers, and has a place that cannot be read, is damage. Of a point's file it is not noted: another time it may be read.
+// that answers, and has a place that cannot be read, is damage. Of a point's file it is not noted: another time it may be read. So it is
+// of what is derived.
 func TestVerifyWhileTheStorageFails(t *testing.T) {
 	for what, fails := range map[string]map[memory.Op]bool{
 		"of all":       {memory.OpOpen: true, memory.OpRead: true, memory.OpStat: true},
 		"of its reads": {memory.OpRead: true},
 	} {
-		for _, folder := range []string{"packs/", "points/"} {
+		for _, folder := range []string{"packs/", "points/", "index/"} {
 			store, cache := initialized(t, repo.Options{}), newCache(t)
 			r := must(openSmall(t.Context(), store, cache))(t)
 			mustCopyAll(t, r, threeMachines()...)

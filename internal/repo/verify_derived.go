@@ -25,7 +25,9 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		if err := cmp.Or(ctx.Err(), err); err != nil {
 			return err
 		}
-		v.derived(segmentName(segment.ID), wrong)
+		if err := v.derived(ctx, segmentName(segment.ID), wrong); err != nil {
+			return err
+		}
 	}
 	for _, partial := range state.Partials {
 		content, err := storage.ReadAll(ctx, r.store, partial.File, partialLimit)
@@ -36,7 +38,9 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		v.derived(partial.File, wrong)
+		if err := v.derived(ctx, partial.File, wrong); err != nil {
+			return err
+		}
 	}
 	for info, err := range r.store.List(ctx, "checkpoints/") {
 		if err != nil {
@@ -44,8 +48,11 @@ func (v *verifier) verifyDerived(ctx context.Context) error {
 		}
 		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok {
 			err := r.withLaterKeys(ctx, func() error { _, err := r.readCheckpoint(ctx, n); return err })
-			if !errors.Is(err, storage.ErrNotExist) { // else a writer has just dropped it
-				v.derived(info.Name, err)
+			if errors.Is(err, storage.ErrNotExist) { // a writer has just dropped it
+				continue
+			}
+			if err := v.derived(ctx, info.Name, err); err != nil {
+				return err
 			}
 		}
 	}
@@ -83,14 +90,19 @@ func (v *verifier) verifySegment(ctx context.Context, segment commitlog.Segment)
 	return err
 }
 
-func (v *verifier) derived(name string, err error) {
+// derived tells what is wrong with a derived file. An error is the storage's, which says nothing of the file.
+func (v *verifier) derived(ctx context.Context, name string, err error) error {
 	if err == nil {
-		return
+		return nil
+	}
+	if !permanent(err) && !storage.Missing(err) && !v.repo.answersFor(ctx, name) {
+		return err
 	}
 	if storage.Missing(err) {
 		err = whyMissing(err)
 	}
 	v.damage(Damage{File: name, Reason: err.Error() + "; it is derived, no point needs it"})
+	return nil
 }
 
 // whyMissing says what is with a file that is missing: nothing lies there, or what lies there.

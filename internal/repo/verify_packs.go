@@ -265,8 +265,7 @@ func (v *verifier) verifyParity(ctx context.Context, p commitlog.Pack, good bool
 			return nil
 		}
 	}
-	v.derived(name, err)
-	return ctx.Err()
+	return cmp.Or(ctx.Err(), v.derived(ctx, name, err))
 }
 
 // checkParity returns an error unless the pack's parity file is whole.
