@@ -210,7 +210,10 @@ func (r *Repository) reloadKeys(ctx context.Context) error {
 	for _, warning := range warnings {
 		r.warn("%s", warning)
 	}
-	r.keys.ring.Store(ring)
+	known := r.ring().DataKeys
+	if !slices.ContainsFunc(known, func(key keyring.DataKey) bool { return !ring.Has(key.Generation) }) { // else a key file was damaged meanwhile
+		r.keys.ring.Store(ring)
+	}
 	return nil
 }
 

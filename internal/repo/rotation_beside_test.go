@@ -1,9 +1,12 @@
 package repo_test
 
 import (
+	"errors"
 	"testing"
 
 	"ferry/internal/repo"
+	"ferry/internal/repo/keyring"
+	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
 
@@ -32,6 +35,46 @@ func TestOpenWhileKeysAreRotated(t *testing.T) {
 			}
 			check(t, r, threeMachines()[0])
 			closeRepo(t, r)
+		}
+	}
+}
+
+// A key that was read stays known although its file is damaged then and an older one opens still: verification looks at the key files again
+// where it meets one of a data key that is not known.
+func TestKeyFileIsDamagedWhileTheRepositoryIsOpen(t *testing.T) {
+	holder, points := newHolder(t, "holder"), threeMachines()[:2]
+	store := encryptedFor(t, holder)
+	r := openAs(t, store, holder)
+	mustCopyAll(t, r, points[0])
+	older := map[string][]byte{}
+	for _, name := range store.Names(keyring.Folder) {
+		older[name] = must(storage.ReadAll(t.Context(), store, name, 1<<20))(t)
+	}
+	must(r.RotateKeys(t.Context(), repo.RotateOptions{}))(t)
+	mustCopyAll(t, r, points[1])
+	r = openAs(t, store, holder)
+	var newer keyring.File
+	for _, name := range store.Names(keyring.Folder) {
+		if file, is := keyring.ParseFile(name); is && file.Generation == 2 {
+			newer = file
+		}
+	}
+	if err := store.Tamper(newer.Path(), func(b []byte) []byte { b[len(b)-1] ^= 1; return b }); err != nil {
+		t.Fatal(err)
+	}
+	newer.Generation = 3
+	older[newer.Path()] = []byte("of nobody here")
+	for name, content := range older {
+		if err := store.Put(t.Context(), name, content); err != nil && !errors.Is(err, storage.ErrExists) {
+			t.Fatal(err)
+		}
+	}
+	if damage := must(r.VerifyWith(t.Context(), repo.VerifyOptions{}))(t).Damage; len(damage) != 2 {
+		t.Errorf("%+v", damage)
+	}
+	for _, p := range points {
+		if err := compare(t.Context(), r, p); err != nil {
+			t.Error(err)
 		}
 	}
 }
