@@ -192,6 +192,7 @@ func TestMemoryOfStreamsAtOnce(t *testing.T) {
 		}
 		return nil
 	})
+	t.Logf("%d MiB held of ids", held>>20)
 	if held > 48<<20 {
 		t.Errorf("%d MiB are held of ids", held>>20)
 	}

@@ -13,8 +13,9 @@ import (
 // value has room for none yet.
 type Encoded struct {
 	blocks []EncodedBlock
-	// frames of those that were not known, one behind the other.
+	// frames of those that were not known, one behind the other; room is for how many bytes there is to be room when the first comes.
 	frames []byte
+	room   int
 	// absent is what reserve is told of them.
 	absent int
 }
@@ -28,10 +29,10 @@ type EncodedBlock struct {
 	end    int // of its frame
 }
 
-// NewEncoded has room for so many blocks, of so many bytes together.
+// NewEncoded has room for so many blocks, of so many bytes together. It takes memory for these when the first is not known.
 func NewEncoded(blocks, bytes int) *Encoded {
 	room := bytes + bytes/blocks/4 + blocks*(pack.FrameHeaderSize+64) // a codec wants more than what it makes
-	return &Encoded{blocks: make([]EncodedBlock, 0, blocks), frames: make([]byte, 0, room), absent: math.MaxInt}
+	return &Encoded{blocks: make([]EncodedBlock, 0, blocks), room: room, absent: math.MaxInt}
 }
 
 // Reset forgets the blocks.
@@ -75,6 +76,9 @@ func (in *Ingest) encode(ctx context.Context, e *Encoded, number int64, id forma
 	}
 	e.absent = min(e.absent, absent)
 	if !known {
+		if e.frames == nil {
+			e.frames = make([]byte, 0, e.room)
+		}
 		e.frames = pack.AppendFrame(e.frames, in.repo.hasher, in.sealer, pack.KindBlock, codec, id, plain)
 	}
 	e.blocks = append(e.blocks, EncodedBlock{Number: number, ID: id, Length: int64(len(plain)), known: known, end: len(e.frames)})
