@@ -36,11 +36,7 @@ func (t *task) transfer() (*repo.Transfer, *repo.Point) {
 	if t.codec != nil {
 		codec = *t.codec
 	}
-	transfer := t.mover.ingest.NewTransfer(repository, codec, t.mover.options.Codec == CodecAuto)
-	if transfer != nil {
-		transfer.Gather = t.mover.gather
-	}
-	return transfer, point
+	return t.mover.ingest.NewTransfer(repository, codec, t.mover.options.Codec == CodecAuto, t.mover.gather), point
 }
 
 // native is the content as a Ferry repository has it, if it is of one.

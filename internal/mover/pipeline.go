@@ -71,10 +71,13 @@ func (t *task) sealed() bool {
 // time, one for two thirds.
 const aheadInTurn = 2
 
-// inTurn is true if runs are stored in the order in which they were sent. A few workers that store what one machine brings hardly overtake
-// each other by themselves, and where most is known waiting for turns costs a tenth of the time.
+// fewWorkers hardly overtake each other by themselves, where they store what one machine brings.
+const fewWorkers = 4
+
+// inTurn is true if runs are stored in the order in which they were sent. Few workers need no turns; where most is known, waiting for them
+// costs a tenth of the time.
 func (t *task) inTurn() bool {
-	return t.mover.workers > 4 || t.mover.options.AtOnce > 1 || t.sealed()
+	return t.mover.workers > fewWorkers || t.mover.options.AtOnce > 1 || t.sealed()
 }
 
 // workers of a task.

@@ -14,6 +14,7 @@ import (
 	"ferry/internal/repo"
 	"ferry/internal/source/sourcetest"
 	"ferry/internal/storage"
+	"ferry/internal/storage/memory"
 )
 
 func compact(t testing.TB, r *repo.Repository, options repo.CompactOptions) *repo.CompactReport {
@@ -40,6 +41,18 @@ func manyStates(n, blocks int) []*sourcetest.Point {
 		points = append(points, p)
 	}
 	return points
+}
+
+// fourStates is a repository with four such points, copied one after the other, whose blocks lie all over it therefore.
+func fourStates(t *testing.T) (*memory.Store, []*sourcetest.Point, *repo.Repository) {
+	t.Helper()
+	store, points := initialized(t, repo.Options{}), manyStates(4, 40)
+	r := must(openSmall(t.Context(), store, ""))(t)
+	t.Cleanup(func() { closeRepo(t, r) })
+	for _, p := range points {
+		mustCopyAll(t, r, p)
+	}
+	return store, points, r
 }
 
 // The newest point's blocks lie in order after a compaction, also after reclaim; a second one finds nothing to do; nothing
@@ -95,13 +108,7 @@ func TestCompactWithinABudget(t *testing.T) {
 
 // A compaction that finds no space for its log entry leaves nothing behind that takes what space there is.
 func TestCompactIntoAFullStorage(t *testing.T) {
-	store := initialized(t, repo.Options{})
-	points := manyStates(4, 40)
-	r := must(openSmall(t.Context(), store, ""))(t)
-	defer closeRepo(t, r)
-	for _, p := range points {
-		mustCopyAll(t, r, p)
-	}
+	store, points, r := fourStates(t)
 	before := store.Names("packs/")
 	fullBut(store, "log/", -1)
 	if _, err := r.Compact(t.Context(), repo.CompactOptions{Codec: repo.CodecZstd}); !errors.Is(err, storage.ErrFull) {
@@ -119,13 +126,7 @@ func TestCompactIntoAFullStorage(t *testing.T) {
 
 // A compaction of which the pack is taken for garbage before it is named loses nothing.
 func TestCompactedPackTakenForGarbage(t *testing.T) {
-	store := initialized(t, repo.Options{})
-	points := manyStates(4, 40)
-	r := must(openSmall(t.Context(), store, ""))(t)
-	defer closeRepo(t, r)
-	for _, p := range points {
-		mustCopyAll(t, r, p)
-	}
+	store, points, r := fourStates(t)
 	beforeNext(store, r, func() {
 		for range 2 {
 			reclaimBeside(t, place{store: store})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"ferry/internal/repo/pack"
 	"ferry/internal/storage"
 	"ferry/internal/storage/memory"
 )
@@ -22,7 +23,7 @@ func TestWhoWaitsForTheSameBlockIsToldOfAFailure(t *testing.T) {
 		"abandoned": func(_ *testing.T, _ *memory.Store, in *Ingest) { in.Abandon(errLost) },
 		"sealer": func(t *testing.T, store *memory.Store, in *Ingest) {
 			other := gatedContent(2)
-			if _, err := in.StoreBlock(t.Context(), in.BlockID(other), other, CodecNone); err != nil {
+			if _, err := in.store(t.Context(), pack.KindBlock, in.BlockID(other), other, CodecNone); err != nil { // as healing does
 				t.Fatal(err)
 			}
 			store.SetFault(func(memory.Op, string) error { return errLost })

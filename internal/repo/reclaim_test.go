@@ -345,13 +345,7 @@ func TestReclaimAndCompactKeepParity(t *testing.T) {
 
 // A process that read the log long ago finds blocks that were moved since, whose packs are deleted.
 func TestReadersFindWhatWasMoved(t *testing.T) {
-	store := initialized(t, repo.Options{})
-	points := manyStates(4, 40)
-	r := must(openSmall(t.Context(), store, ""))(t)
-	defer closeRepo(t, r)
-	for _, p := range points {
-		mustCopyAll(t, r, p)
-	}
+	store, points, r := fourStates(t)
 	reader := must(openSmall(t.Context(), store, ""))(t)
 	defer closeRepo(t, reader)
 	before := must(reader.PlacesOf(t.Context(), reachable(t, r, points[3].ID())[5]))(t)

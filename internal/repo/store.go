@@ -20,15 +20,18 @@ func (in *Ingest) BlockID(plain []byte) format.ID {
 	return in.repo.hasher.Sum(format.ContextBlock, plain)
 }
 
-// StoreBlock makes sure that a block is stored. The id must be BlockID's of this very buffer. It returns how many bytes it
-// takes; 0 if the block was there already.
+// StoreBlock encodes and stores one block. The id must be BlockID's of this very buffer. It returns how many bytes it takes; 0 if the
+// block was there already.
 func (in *Ingest) StoreBlock(ctx context.Context, id format.ID, plain []byte, codec Codec) (took int, err error) {
-	took, err = in.store(ctx, pack.KindBlock, id, plain, codec)
-	if err != nil {
+	var e Encoded
+	if err := in.encode(ctx, &e, 0, id, plain, codec); err != nil {
 		return 0, err
 	}
-	in.count(int64(len(plain)), took)
-	return took, nil
+	err = in.StoreEncoded(ctx, &e, func(_ EncodedBlock, bytes int) error {
+		took = bytes
+		return nil
+	})
+	return took, err
 }
 
 // storeFrame makes sure that a block is stored, as the frame that was made of it. It returns what StoreBlock does.

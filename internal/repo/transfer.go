@@ -19,22 +19,22 @@ import (
 //
 // In both cases the frame's checksum must hold: it is what proves the frame to those without a key.
 type Transfer struct {
-	from  *Repository
-	to    *Ingest
-	codec Codec
-	keep  bool
-	// Gather is how many bytes of new frames each taker stores at least one behind the other, if they come soon; 0 is none.
-	Gather int
+	from   *Repository
+	to     *Ingest
+	codec  Codec
+	keep   bool
+	gather int
 }
 
 // NewTransfer begins to take over from a repository. Blocks that have another codec than this one are encoded anew. With keep
 // they keep what they have, encrypted anew or not: somebody chose it for them, and it may have cost more time than there is
-// now. Then the codec is for those of which it is not known. It is nil if equal content has not equal ids in both.
-func (in *Ingest) NewTransfer(from *Repository, codec Codec, keep bool) *Transfer {
+// now. Then the codec is for those of which it is not known. Each taker stores so many bytes of new frames at least one behind the other, if
+// they come soon. It is nil if equal content has not equal ids in both.
+func (in *Ingest) NewTransfer(from *Repository, codec Codec, keep bool, gather int) *Transfer {
 	if !in.repo.hasher.SameIDs(from.hasher) {
 		return nil
 	}
-	return &Transfer{from: from, to: in, codec: codec, keep: keep}
+	return &Transfer{from: from, to: in, codec: codec, keep: keep, gather: gather}
 }
 
 // Changed yields the blocks of a disk of the source that are not as in base, a disk of the target of the same size and
@@ -117,7 +117,7 @@ func (t *Taker) Take(ctx context.Context, blocks []Block, done func(Block, Taken
 		if err := t.gather(ctx, block, plain); err != nil {
 			return err
 		}
-		if t.gathered.Bytes() < t.transfer.Gather && time.Since(t.since) < gatherTime {
+		if t.gathered.Bytes() < t.transfer.gather && time.Since(t.since) < gatherTime {
 			return nil
 		}
 		return t.store(ctx, done)
