@@ -247,10 +247,15 @@ func (m *model) check(t *rapid.T) {
 		t.Fatalf("refresh: %v", err)
 	}
 	m.checkKeys(t)
+	entries := r.Entries() // once: the paused copy's point may come while the others are looked at
+	listed := map[backup.PointID]bool{}
+	for _, e := range entries {
+		listed[e.ID] = true
+	}
 	var there []*sourcetest.Point
 	for _, p := range m.tried {
 		id := p.ID()
-		has := r.Has(id)
+		has := listed[id]
 		if m.paused != nil && m.paused.point == p { // its packs may be committed at any moment
 			if has {
 				there = append(there, p)
@@ -263,8 +268,8 @@ func (m *model) check(t *rapid.T) {
 				m.state[id] = present
 			}
 		}
-		if has != (m.state[id] == present) {
-			t.Fatalf("point %s is there: %v, and should be: %v", p.Native, has, !has)
+		if has != (m.state[id] == present) || has != r.Has(id) {
+			t.Fatalf("point %s is listed: %v, is there: %v, and should be: %v", p.Native, has, r.Has(id), m.state[id] == present)
 		}
 		if has {
 			there = append(there, p)
@@ -272,8 +277,8 @@ func (m *model) check(t *rapid.T) {
 			delete(m.unclaimed, id) // if it is copied again it is claimed
 		}
 	}
-	if entries := len(r.Entries()); entries != len(there) {
-		t.Fatalf("%d points are listed, and %d should be", entries, len(there))
+	if len(entries) != len(there) {
+		t.Fatalf("%d points are listed, and %d should be", len(entries), len(there))
 	}
 	if !m.doubtful && len(there) > 2 { // the newest, and one of the others
 		there = []*sourcetest.Point{there[len(there)-1], there[m.n%(len(there)-1)]}
