@@ -42,7 +42,8 @@ func (a *app) formats() []source.Format {
 }
 
 // openSource lists a folder of backups, or a repository in a bucket. A repository that does not open, such as one whose log is damaged,
-// is an error: it is not known to be without points. A job tells of one in a folder as of what is not listed whole.
+// is an error: it is not known to be without points. A job tells of one that is damaged, or lies in a folder, as of what is not listed
+// whole; a bucket that is only not to be reached is an error of its source, which passes.
 func (a *app) openSource(ctx context.Context, path, name string) (*registry.Source, error) {
 	options := registry.Options{Name: name, Instance: a.instance, CacheDir: a.cacheDir, Formats: a.formats()}
 	if s3.IsLocation(path) {
@@ -62,10 +63,13 @@ func (a *app) openSource(ctx context.Context, path, name string) (*registry.Sour
 	if err != nil {
 		return nil, err
 	}
-	only := options.Elsewhere || !a.ofJob && isRepository(path)
-	if len(opened.Points) == 0 && len(opened.Incomplete) > 0 && only && !errors.Is(opened.Incomplete[0], repo.ErrNeedsKey) {
-		opened.Close()
-		return nil, opened.Incomplete[0] // the only place there is
+	if len(opened.Points) == 0 && len(opened.Incomplete) > 0 && isRepository(path) { // the only place there is
+		reason := opened.Incomplete[0]
+		told := a.ofJob && (!options.Elsewhere || errors.Is(reason, repo.ErrCorrupt))
+		if !told && !errors.Is(reason, repo.ErrNeedsKey) {
+			opened.Close()
+			return nil, reason
+		}
 	}
 	var messages []string
 	for _, problem := range opened.Problems {
