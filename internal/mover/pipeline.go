@@ -297,6 +297,10 @@ func (p *pipeline) store(ctx context.Context, r run, encoded *repo.Encoded) erro
 	return nil
 }
 
+// gatherBlocks is how many blocks are kept at most to be stored at once, known ones and zeros with them, of which nothing is stored: a
+// restore reads no more of them together than a leaf has.
+const gatherBlocks = 256
+
 // storeInTurn stores the encoded blocks of a run. Where others may store something between it and the next, it is kept until there is
 // more to be stored at once, but for no longer than another run is on its way.
 func (p *pipeline) storeInTurn(ctx context.Context, r run, encoded *repo.Encoded) error {
@@ -310,7 +314,7 @@ func (p *pipeline) storeInTurn(ctx context.Context, r run, encoded *repo.Encoded
 		p.of = r.object
 	}
 	p.gathered.Append(encoded)
-	if p.gathered.Bytes() < p.task.mover.gather && r.turn.number < p.sent.Load() {
+	if p.gathered.Bytes() < p.task.mover.gather && p.gathered.Blocks() < gatherBlocks && r.turn.number < p.sent.Load() {
 		return nil
 	}
 	return p.task.storeEncoded(ctx, r.object, &p.gathered)

@@ -41,6 +41,9 @@ func (e *Encoded) Reset() { e.blocks, e.frames, e.absent = e.blocks[:0], e.frame
 // Bytes is how many bytes the frames have.
 func (e *Encoded) Bytes() int { return len(e.frames) }
 
+// Blocks is how many there are.
+func (e *Encoded) Blocks() int { return len(e.blocks) }
+
 // Append adds the blocks of another.
 func (e *Encoded) Append(other *Encoded) {
 	e.absent = min(e.absent, other.absent)
