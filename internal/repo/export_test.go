@@ -74,6 +74,9 @@ func (r *Repository) OpenSegments() []format.Name {
 	return slices.Collect(maps.Keys(open))
 }
 
+// SettleAnew compares the segments that the index has with their checksums.
+func (r *Repository) SettleAnew(ctx context.Context) error { return r.settleAnew(ctx) }
+
 // BlockID computes a block's id.
 func (r *Repository) BlockID(plain []byte) format.ID { return r.hasher.Sum(format.ContextBlock, plain) }
 

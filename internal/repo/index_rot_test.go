@@ -2,8 +2,10 @@ package repo_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -324,5 +326,53 @@ func TestSegmentsAreReplacedAfterOneWasGivenUp(t *testing.T) {
 	check(t, r, points...)
 	if open := r.OpenSegments(); len(open) != 1 || len(r.State().Index) != 1 || r.State().Index[open[0]].ID != open[0] {
 		t.Errorf("segments %v are open, the log names %v", open, r.State().Index)
+	}
+}
+
+// A process cannot read the segment that replaces others, once: it goes on with those, and reads the tables of their packs when one of them rots.
+// They stay open no longer than until the log names what it can read.
+func TestReplacedSegmentsAreKeptForOneThatCannotBeUsed(t *testing.T) {
+	for _, rots := range []bool{false, true} {
+		store, cache := initialized(t, repo.Options{}), newCache(t)
+		points := []*sourcetest.Point{onePoint("a", "a", content(1, 40*smallBlock)), onePoint("b", "b", content(2, 40*smallBlock))}
+		other := must(openSmall(t.Context(), store, newCache(t)))(t)
+		for _, point := range points {
+			mustCopyAll(t, other, point)
+			must(other.Reindex(t.Context(), false, nil))(t)
+		}
+		r := must(openSmall(t.Context(), store, cache))(t)
+		check(t, r, points...)
+		before := r.OpenSegments()
+
+		must(other.Reindex(t.Context(), true, nil))(t)
+		store.SetFault(func(op memory.Op, name string) error {
+			if strings.HasPrefix(name, "index/") && op != memory.OpDelete {
+				return errors.New("the storage fails")
+			}
+			return nil
+		})
+		if err := errors.Join(r.Refresh(t.Context()), compare(t.Context(), r, points[0]), compare(t.Context(), r, points[1])); err != nil {
+			t.Fatal(err)
+		}
+		store.SetFault(nil)
+		if open := r.OpenSegments(); len(before) != 2 || len(open) != 2 || !slices.Contains(before, open[0]) || !slices.Contains(before, open[1]) {
+			t.Fatalf("segments %v are open, before %v", open, before)
+		}
+		if rots {
+			rotCached(t, cache, func(raw []byte) bool { raw[len(raw)/2] ^= 4; return true })
+		}
+		if err := r.SettleAnew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		check(t, r, points...)
+		for range 2 {
+			must(other.Reindex(t.Context(), true, nil))(t)
+			check(t, r, points...)
+			if open := r.OpenSegments(); len(open) != 1 || r.State().Index[open[0]].ID != open[0] {
+				t.Errorf("segments %v are open, the log names %v", open, r.State().Index)
+			}
+		}
+		closeRepo(t, r)
+		closeRepo(t, other)
 	}
 }

@@ -161,14 +161,47 @@ func (r *Repository) learn(ctx context.Context, news unindexed) error {
 		delete(r.unusable, s.ID)
 		return !unusable
 	})
-	if len(r.unusable) > 0 { // then what replaces them may be what is damaged
-		return nil
+	if len(r.unusable)+len(r.replaced) > 0 {
+		removed, news.segments = r.replaceable(removed)
 	}
 	return r.removeSegments(ctx, removed, news.segments)
 }
 
+// replaceable are those of the segments that the log names no more, the ones kept until now among them, which the index can do without,
+// and the segments of the log that it has. The others are kept: they have a pack that the log has in nothing else than segments that
+// cannot be used, such as the one that replaced them. The caller holds r.indexing.
+func (r *Repository) replaceable(removed []commitlog.Segment) (without, usable []commitlog.Segment) {
+	r.mu.Lock()
+	live := slices.Collect(maps.Values(r.state.Index))
+	r.mu.Unlock()
+	needed := map[format.Name]bool{}
+	for _, segment := range live {
+		if _, unusable := r.unusable[segment.ID]; unusable {
+			for _, name := range segment.Packs {
+				needed[name] = true
+			}
+		} else {
+			usable = append(usable, segment)
+		}
+	}
+	for _, segment := range usable {
+		for _, name := range segment.Packs {
+			delete(needed, name)
+		}
+	}
+	for _, segment := range removed {
+		r.replaced[segment.ID] = segment
+	}
+	for _, segment := range r.replaced {
+		if !slices.ContainsFunc(segment.Packs, func(name format.Name) bool { return needed[name] }) {
+			without = append(without, segment)
+		}
+	}
+	return without, usable
+}
+
 // removeSegments takes segments out of the index that the log names no more. Healing gives damaged ones up without others in their
-// place: the tables of the packs that are in none of those that were added are read.
+// place: the tables of the packs that are in none of these are read.
 func (r *Repository) removeSegments(ctx context.Context, removed, added []commitlog.Segment) error {
 	in := make([][]format.Name, len(added))
 	for i, segment := range added {
@@ -194,6 +227,7 @@ func (r *Repository) removeSegments(ctx context.Context, removed, added []commit
 	}
 	for _, segment := range removed {
 		r.index.RemoveSegment(segment.ID)
+		delete(r.replaced, segment.ID)
 	}
 	return nil
 }

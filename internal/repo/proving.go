@@ -108,8 +108,11 @@ func (r *Repository) readInstead(ctx context.Context, id format.Name, why error)
 	record, live := r.state.Index[id]
 	r.mu.Unlock()
 	packs, local := r.local[id]
+	if !local && !live {
+		record = r.replaced[id] // none if what replaced it is used
+	}
 	if !local {
-		packs = record.Packs // none if others have merged it
+		packs = record.Packs
 	}
 	if len(packs) > 0 {
 		r.warn("index segment %s is not used, its packs are read instead: %v", id, why)
@@ -122,6 +125,7 @@ func (r *Repository) readInstead(ctx context.Context, id format.Name, why error)
 	}
 	r.index.RemoveSegment(id)
 	delete(r.local, id)
+	delete(r.replaced, id)
 	if live {
 		r.unusable[id] = true
 	}

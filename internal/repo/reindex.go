@@ -72,6 +72,7 @@ func (r *Repository) forgetIndex() {
 	r.unindexed, r.indexedTo = unindexed{everything: true}, commitlog.Head{}
 	clear(r.packs)
 	clear(r.local)
+	clear(r.replaced)
 	for id := range r.state.Index {
 		r.segments[id], r.unusable[id] = true, true
 	}

@@ -130,8 +130,10 @@ type Repository struct {
 	unindexed unindexed            // what the log has said since; guarded by mu
 	segments  map[format.Name]bool // segments that the index has, or that turned out damaged
 	unusable  map[format.Name]bool // those that cannot be used; true if that will stay so
-	settled   map[format.Name]bool // those that were read and checked whole since the repository was opened
-	tabled    map[format.Name]bool // those that were compared with the tables of their packs
+	// replaced are segments that the log names no more and the index keeps, since what replaced them cannot be used.
+	replaced map[format.Name]commitlog.Segment
+	settled  map[format.Name]bool // those that were read and checked whole since the repository was opened
+	tabled   map[format.Name]bool // those that were compared with the tables of their packs
 	// local are segments of this process alone, and the packs that they cover.
 	local map[format.Name][]format.Name
 	// spillEntries and smallSegment are the constants of these names. Tests make them small.
@@ -165,7 +167,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 	r := &Repository{
 		store: store, description: description, hasher: hasher, env: env, writer: format.RandomName(),
 		cache: newCache(env.CacheDir, description), state: commitlog.NewState(), givenUp: map[string]bool{},
-		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{},
+		segments: map[format.Name]bool{}, packs: map[format.Name]bool{}, unusable: map[format.Name]bool{}, replaced: map[format.Name]commitlog.Segment{},
 		settled: map[format.Name]bool{}, tabled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true},
 		spillEntries: spillEntries, smallSegment: smallSegment, nodes: newNodeCache(), parity: parity.NewCoder(hasher),
 		packTarget: packTarget, nodePackTarget: nodePackTarget, partialsAhead: make(chan struct{}, storage.ParallelReads(store)),
