@@ -64,6 +64,8 @@ func TestServerRebuiltFromTheTarget(t *testing.T) {
 		t.Errorf("%+v", now)
 	}
 
+	// Told when to begin, it does not find by itself what is new, before it is told to.
+	s.apply(s.job("schedule: {mode: manual}\nbackfill: all\nretention: {points: 20}\n"))
 	backUp(2)
 	if session := s.session("offsite"); len(session.Report.did("copy")) != 1 {
 		t.Errorf("what is new: %+v", session)
