@@ -424,7 +424,8 @@ func TestServerEndsInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.serve()
-	s.apply(s.full())
+	// Slow enough that it is not done before the test, which may get no processor for a while, has seen a quarter of it.
+	s.apply(strings.Replace(s.full(), "location: "+s.source, "location: "+s.source+"\nbandwidth: [{limit: 60MB/s}]", 1))
 	session := s.begin("offsite")
 	db := s.catalog()
 	defer db.Close()
