@@ -307,7 +307,7 @@ func TestJobWaitsForALock(t *testing.T) {
 	u := newUser(t)
 	u.want(0, "repo", "init", target)
 	r := u.start("job", "run", "--once", "-f", file, "--wait", "10m", "--json")
-	for stop := time.Now().Add(time.Minute); len(u.points(target)) == 0 && time.Now().Before(stop) && !zombie(r); {
+	for stop := time.Now().Add(runLimit); len(u.points(target)) == 0 && time.Now().Before(stop) && !zombie(r); {
 		time.Sleep(50 * time.Millisecond)
 	}
 	if stored := u.points(target); len(stored) != 1 || stored[0].Machine.Name != "idle" {
