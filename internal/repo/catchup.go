@@ -62,13 +62,19 @@ func (r *Repository) catchUp(ctx context.Context, each func()) error {
 	return nil
 }
 
-// checkGap looks for entries behind a missing one.
+// checkGap looks for entries behind a missing one. What lies there and is no file has the name of an entry, and says nothing of those before.
 func (r *Repository) checkGap(ctx context.Context, missing uint64) error {
 	for info, err := range storage.ListAfter(ctx, r.store, "log/", commitlog.EntryName(missing)) {
 		if err != nil {
 			return err
 		}
 		if n, ok := commitlog.ParseNumber(path.Base(info.Name)); ok && n > missing {
+			if info.NotFile {
+				if _, err := storage.ReadAll(ctx, r.store, info.Name, commitlog.MaxSize); errors.Is(err, storage.ErrNotFile) {
+					return notFile(err)
+				}
+				continue // it is gone meanwhile
+			}
 			if _, err := r.store.Stat(ctx, commitlog.EntryName(missing)); err == nil {
 				return nil // another writer is just going on
 			}
@@ -121,7 +127,7 @@ func (r *Repository) loadRemembered(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, notFile(err)
 	}
 	_, _, head, err := commitlog.Decode(r.hasher, n, entry)
 	if err != nil || head != state.Head {

@@ -129,13 +129,25 @@ func TestNoFileInPlaceOfAPack(t *testing.T) {
 	}
 }
 
-// In place of a log entry, of the next one, or of repository.json it is an error that names the file: a repository that goes on without them
-// is another.
+// In place of a log entry, of the next one or one far behind, or of repository.json it is an error that names the file: a repository that goes on
+// without them is another. So it is for a machine that remembers the state after an entry in whose place a link lies; a folder is as none.
 func TestNoFileInPlaceOfTheLog(t *testing.T) {
 	for kind, by := range notFiles {
-		for _, name := range []string{"repository.json", "log/000000000002", "log/000000000004"} {
+		for name, cache := range map[string]string{
+			"repository.json": "", "log/000000000002": "", "log/000000000004": "", "log/000000000009": "", "log/000000000003": newCache(t),
+		} {
+			if kind == "folder" && (name == "log/000000000009" || cache != "") {
+				continue // it is listed as none, and read by what else there is
+			}
 			t.Run(kind+" "+name, func(t *testing.T) {
 				folder, _, _, _ := inFolder(t)
+				if cache != "" {
+					r := must(openSmall(t.Context(), openFolder(t, folder), cache))(t)
+					if err := r.WriteCheckpoint(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					closeRepo(t, r)
+				}
 				path := filepath.Join(folder, name)
 				if _, err := os.Lstat(path); err != nil { // the next entry
 					if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -143,7 +155,7 @@ func TestNoFileInPlaceOfTheLog(t *testing.T) {
 					}
 				}
 				replaced(t, path, by)
-				r, err := openSmall(t.Context(), openFolder(t, folder), "")
+				r, err := openSmall(t.Context(), openFolder(t, folder), cache)
 				if err == nil {
 					closeRepo(t, r)
 				}

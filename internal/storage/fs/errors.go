@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLink: a symbolic link lies where a folder of the store is expected.
-var errLink = errors.New("is a symbolic link, which a repository does not follow")
-
 // notFile says what lies where a file is expected.
 type notFile string
 
@@ -32,6 +29,9 @@ const (
 	// isTaken is isFolder for what was to be written there.
 	isTaken notFile = "a folder lies there, which is left alone"
 )
+
+// errLink: a symbolic link lies where a folder of the store is expected. It is no object, nor in place of one.
+var errLink = errors.New(string(isLink))
 
 // pathOf returns where an object lies, for messages.
 func (s *Store) pathOf(name string) string { return filepath.Join(s.path, name) }
