@@ -50,13 +50,13 @@ func TestLockedKey(t *testing.T) {
 	}
 }
 
-// What is no public key is named by where it stands. What it is may be a secret.
+// What is no public key is named by where it stands, as all names are. What it is may be a secret.
 func TestWrongRecipients(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "those.pub")
+	file := filepath.Join(t.TempDir(), "those\x1b[2J%.pub")
 	if err := os.WriteFile(file, []byte("# office\n\nhunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for where, f := range map[string]newKeyFlags{file + ", line 3": {recipientFiles: []string{file}}, "--recipient": {recipients: []string{"hunter2"}}} {
+	for where, f := range map[string]newKeyFlags{printable(file) + ", line 3": {recipientFiles: []string{file}}, "--recipient": {recipients: []string{"hunter2"}}} {
 		if _, err := f.publicKeys(); err == nil || !strings.HasPrefix(err.Error(), where+": ") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%v, want %s", err, where)
 		}

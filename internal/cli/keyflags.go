@@ -303,7 +303,7 @@ func firstLine(content []byte) repo.Passphrase {
 // readSecretFile reads a file that only its owner should be able to read.
 func (a *app) readSecretFile(name string) ([]byte, error) {
 	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		a.warnings([]string{fmt.Sprintf("%s can be read by others: chmod 600", name)})
+		a.warnings([]string{fmt.Sprintf("%s can be read by others: chmod 600", printable(name))})
 	}
 	return readSmallFile(name)
 }

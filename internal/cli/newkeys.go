@@ -108,7 +108,7 @@ func (f *newKeyFlags) publicKeys() (list []repo.KeyRecipient, err error) {
 			}
 			recipient, err := repo.ParseRecipient(text, f.label)
 			if err != nil { // the line may be a secret
-				return nil, usage("%s, line %d: %w", file, number, err)
+				return nil, usage("%s, line %d: %w", printable(file), number, err)
 			}
 			list = append(list, recipient)
 		}
