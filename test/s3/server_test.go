@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,6 +96,11 @@ func running(folder string) (*server, func(), error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		for range 5 { // between looking for a free port and listening on it, another program may have taken it
+			if s, stop, err := start(program, folder); err == nil || !strings.Contains(err.Error(), "address already in use") {
+				return s, stop, err
+			}
+		}
 		return start(program, folder)
 	}
 	accessKey, secretKey = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
@@ -129,7 +133,7 @@ func start(program, folder string) (*server, func(), error) {
 	address := listener.Addr().String()
 	listener.Close()
 	for _, name := range []string{"data", "versions"} {
-		if err := os.Mkdir(filepath.Join(folder, name), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(folder, name), 0o700); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -157,8 +161,7 @@ func start(program, folder string) (*server, func(), error) {
 	}
 	deadline := time.After(30 * time.Second)
 	for {
-		if answer, err := http.Get("http://" + address + "/"); err == nil {
-			answer.Body.Close()
+		if answers(client) {
 			return &server{address: address, client: client}, stop, nil
 		}
 		select {
@@ -171,6 +174,14 @@ func start(program, folder string) (*server, func(), error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// answers is true if the server does that has the keys: another one may have taken its port.
+func answers(client *minio.Client) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := client.ListBuckets(ctx)
+	return err == nil
 }
 
 // kind of bucket.
