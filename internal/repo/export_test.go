@@ -132,6 +132,9 @@ func (r *Repository) LosePack(ctx context.Context, id format.Name) error {
 // SetLeavesAhead bounds how many leaves of a tree are read ahead.
 func (r *Repository) SetLeavesAhead(nodes int) { r.leavesAhead = nodes }
 
+// SetReservePiece makes the files of the reserve small.
+func (r *Repository) SetReservePiece(size int64) { r.reservePiece = size }
+
 // SetNodePacksLimit bounds the memory for packs of nodes, in bytes.
 func (r *Repository) SetNodePacksLimit(limit int64) { r.nodePacksLimit = limit }
 

@@ -154,6 +154,8 @@ type Repository struct {
 	partialsAhead chan struct{}
 	// writtenDownWithin is the constant of this name. Tests make it short.
 	writtenDownWithin time.Duration
+	// reservePiece is the constant of this name. Tests make it small.
+	reservePiece int64
 	// nodePacksLimit is the constant of this name. Tests make it small.
 	nodePacksLimit int64
 	// leavesAhead is the constant of this name. Tests make it small.
@@ -171,7 +173,7 @@ func newRepository(store storage.Store, env Environment, description format.Desc
 		settled: map[format.Name]bool{}, tabled: map[format.Name]bool{}, local: map[format.Name][]format.Name{}, unindexed: unindexed{everything: true},
 		spillEntries: spillEntries, smallSegment: smallSegment, nodes: newNodeCache(), parity: parity.NewCoder(hasher),
 		packTarget: packTarget, nodePackTarget: nodePackTarget, partialsAhead: make(chan struct{}, storage.ParallelReads(store)),
-		writtenDownWithin: writtenDownWithin, nodePacksLimit: nodePacksLimit, leavesAhead: leavesAhead,
+		writtenDownWithin: writtenDownWithin, reservePiece: reservePiece, nodePacksLimit: nodePacksLimit, leavesAhead: leavesAhead,
 	}
 	r.files = newPackFiles(store, r.packSize)
 	if keys != nil {

@@ -39,7 +39,7 @@ func (r *Repository) Reserve(ctx context.Context) error {
 			continue
 		}
 		if content == nil {
-			content = make([]byte, reservePiece)
+			content = make([]byte, r.reservePiece)
 		}
 		rand.Read(content) // never fails. Zeros, or the same again, take no space in some file systems
 		if err := r.store.Put(ctx, name, content); err != nil && !errors.Is(err, storage.ErrExists) {
@@ -96,7 +96,7 @@ func (r *Repository) withReserveBut(ctx context.Context, leave int, write func()
 // Reserved is how much of the reserve is there, and how large it is when it is whole, in bytes.
 func (r *Repository) Reserved(ctx context.Context) (kept, whole int64, err error) {
 	there, err := r.reserved(ctx)
-	return int64(len(there)) * reservePiece, reservePieces * reservePiece, err
+	return int64(len(there)) * r.reservePiece, reservePieces * r.reservePiece, err
 }
 
 // reserved are the files of the reserve that are there.

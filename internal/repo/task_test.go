@@ -28,7 +28,7 @@ type task struct {
 	kept  []*sourcetest.Point
 	goes  []*sourcetest.Point
 	comes []*sourcetest.Point
-	// damaged is true if something may be called damaged until the task is done, shut if the repository may not open until then.
+	// damaged is true if something may be called damaged until the task is done, shut if the repository may not open, or be as it was, until then.
 	damaged, shut bool
 	// locking is true if the storage can lock.
 	locking bool
@@ -157,7 +157,7 @@ func (k task) look(t *testing.T, at place, done bool, more func(*repo.Repository
 	if err == nil {
 		defer closeRepo(t, r)
 	}
-	if k.shut && !done && (err != nil || r.Locked()) {
+	if k.shut && !done && (err != nil || r.Locked() || r.Diverged() != nil) {
 		return
 	}
 	if err == nil {
@@ -209,7 +209,7 @@ func sameContent(one, other *memory.Store) bool {
 	content := func(store *memory.Store) map[string][]byte {
 		files := map[string][]byte{}
 		for _, name := range store.Names("") {
-			if !strings.HasPrefix(name, "marks/") || strings.HasPrefix(name, "marks/keys-") {
+			if !strings.HasPrefix(name, "marks/") || strings.HasPrefix(name, "marks/keys-") || strings.HasPrefix(name, "marks/reserve-") {
 				_ = store.Tamper(name, func(b []byte) []byte { files[name] = b; return b })
 			}
 		}

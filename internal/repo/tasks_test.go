@@ -250,7 +250,35 @@ func (b basis) others(t *testing.T) map[string]task {
 		"write job": {store: written, kept: b.kept, run: func(ctx context.Context, _ testing.TB, r *repo.Repository, _ place) error {
 			return r.WriteJob(ctx, record("new"))
 		}, always: jobIs("old", "new"), done: jobIs("new")},
+		"reserve": {store: b.store, kept: b.kept, run: func(ctx context.Context, _ testing.TB, r *repo.Repository, _ place) error {
+			r.SetReservePiece(smallPack)
+			return r.Reserve(ctx)
+		}, done: func(t *testing.T, r *repo.Repository, _ place) {
+			if kept, whole, err := r.Reserved(t.Context()); err != nil || kept != whole {
+				t.Errorf("%d of %d bytes are in reserve, %v", kept, whole, err)
+			}
+		}},
+		"adopt": {store: b.store, seen: held, kept: b.kept, shut: true, alone: adopting},
 	}
+}
+
+// adopting is the task to go on with a repository that lacks what this machine has seen of it.
+func adopting(ctx context.Context, t testing.TB, at place) error {
+	r, err := at.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.Adopt(), r.Close()); err != nil {
+		return err
+	}
+	r, err = at.copied().open(context.Background())
+	if err == nil {
+		err = errors.Join(r.Diverged(), r.Close())
+	}
+	if err != nil {
+		t.Errorf("adopted: %v", err)
+	}
+	return nil
 }
 
 // jobIs wants the record of one job, which is one of the documents; where listings do not show it, to be told so.
