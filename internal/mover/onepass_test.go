@@ -110,6 +110,7 @@ func heldByStreams(t *testing.T, blockSize int, give func(sink source.Sink, disk
 	const atOnce, disks = 4, 24
 	live := func() int64 {
 		runtime.GC()
+		runtime.GC() // what pools have is kept through one
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
 		return int64(stats.HeapAlloc)
@@ -163,6 +164,7 @@ func TestMemoryOfStreamsAtOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short: under the race detector memory is held otherwise, and it takes minutes")
 	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // what is on its way through workers is held besides, more with each processor
 	const grain, page = source.SinkGrain, bitmapWords * 64 * source.SinkGrain
 	half := noise(1, grain)
 	held := heldByStreams(t, 128<<10, func(sink source.Sink, disk int) error {
@@ -272,7 +274,8 @@ func TestMemoryOfHugeDisks(t *testing.T) {
 	}
 	for _, shape := range []string{"reverse", "random"} {
 		command := exec.Command(os.Args[0], "-test.run=^TestMemoryOfHugeDisks$", fmt.Sprintf("-test.short=%v", testing.Short()))
-		command.Env = append(os.Environ(), "FERRY_MEMORY_TEST="+shape)
+		// What is on its way through workers is held besides, more with each processor.
+		command.Env = append(os.Environ(), "FERRY_MEMORY_TEST="+shape, "GOMAXPROCS=4")
 		output, err := command.CombinedOutput()
 		t.Logf("%s: %s", shape, output)
 		if err != nil {
