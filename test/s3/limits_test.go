@@ -3,6 +3,7 @@
 package s3
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -62,6 +63,8 @@ func newMeter(t *testing.T, server string, breakAfter int64) *meter {
 	return m
 }
 
+// serve hands on what a connection sends, and counts it as it comes: a server that takes nothing for a while must not have it wait where
+// it is sent, whence all would come at once, and be counted then.
 func (m *meter) serve(client *net.TCPConn) {
 	defer client.Close()
 	_ = client.SetReadBuffer(64 << 10) // what waits here is counted late, or early
@@ -76,15 +79,34 @@ func (m *meter) serve(client *net.TCPConn) {
 		_, _ = io.Copy(counting{client, &m.received}, upstream)
 		_ = client.CloseWrite()
 	})
-	to := counting{upstream, &m.sent}
+	onward := make(chan []byte, 1<<16) // of this nothing waits for the server
+	var forth sync.WaitGroup
+	forth.Go(func() {
+		for some := range onward {
+			if _, err := upstream.Write(some); err != nil {
+				client.Close() // and the rest goes nowhere
+			}
+		}
+	})
+	to := counting{handing(onward), &m.sent}
 	if n, err := io.CopyN(to, client, m.breakAfter); err == nil && n > 0 && m.broken.Add(1) <= mostBroken {
 		_ = client.SetLinger(0)
 		client.Close()
 	} else if err == nil {
 		_, _ = io.Copy(to, client)
 	}
+	close(onward)
+	forth.Wait()
 	upstream.Close()
 	back.Wait()
+}
+
+// handing is a writer that gives a copy of what is written to whoever receives.
+type handing chan<- []byte
+
+func (h handing) Write(p []byte) (int, error) {
+	h <- bytes.Clone(p)
+	return len(p), nil
 }
 
 // counting counts what is written.
@@ -120,17 +142,19 @@ func watch(is <-chan struct{}, meters ...*meter) {
 	}
 }
 
-// most is the most that passed within a time, of what of gives of a sample.
-func most(samples []sample, within time.Duration, of func(sample) int64) (bytes int64) {
+// most is the most that passed within a time, of what of gives of a sample. What was counted since a sample may have come since the one before
+// it: a busy machine lets nobody run for a while, and who counts runs behind who looks.
+func most(samples []sample, within time.Duration, of func(sample) int64) (passed int64) {
 	for i, first := range samples {
+		since := samples[max(i-1, 0)].before
 		for _, s := range samples[i:] {
-			if s.after.Sub(first.before) > within {
+			if s.after.Sub(since) > within {
 				break
 			}
-			bytes = max(bytes, of(s)-of(first))
+			passed = max(passed, of(s)-of(first))
 		}
 	}
-	return bytes
+	return passed
 }
 
 func sent(s sample) int64     { return s.sent }
