@@ -56,7 +56,7 @@ start() {
 		remember_owner = 0
 	C
 	libvirtd -d -f "$run/libvirtd.conf" -p "$pidfile"
-	for _ in $(seq 100); do virsh version >/dev/null 2>&1 && break || sleep 0.1; done
+	for _ in $(seq 600); do virsh version >/dev/null 2>&1 && break || sleep 0.1; done # a busy machine takes its time
 
 	qemu-img create -q -f qcow2 "$img/vda.qcow2" 256M
 	qemu-img create -q -f qcow2 "$img/base.qcow2" 32M
@@ -116,7 +116,7 @@ stop() {
 		local pid
 		pid=$(cat "$pidfile")
 		kill "$pid" 2>/dev/null || true
-		for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null && [ "$(ps -o stat= -p "$pid" | cut -c1)" != Z ] && sleep 0.1 || break; done
+		for _ in $(seq 600); do kill -0 "$pid" 2>/dev/null && [ "$(ps -o stat= -p "$pid" | cut -c1)" != Z ] && sleep 0.1 || break; done
 		rm -f "$pidfile"
 	fi
 	forget
