@@ -126,8 +126,16 @@ func TestAMappingTellsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	pages, err := pagecache.ResidentByMapping(file, 0, size)
-	if got := pages * int64(os.Getpagesize()); err != nil || got != warm {
-		t.Errorf("%d bytes are in the cache, want %d: %v", got, warm, err)
+	told := func(resident func(*os.File, int64, int64) (int64, error)) int64 {
+		pages, err := resident(file, 0, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pages
+	}
+	// The kernel may take some of it at any moment, and nobody reads more.
+	before, mapped, after := told(pagecache.Resident), told(pagecache.ResidentByMapping), told(pagecache.Resident)
+	if mapped > before || mapped < after {
+		t.Errorf("%d pages are in the cache as of a mapping, %d before and %d afterwards", mapped, before, after)
 	}
 }
