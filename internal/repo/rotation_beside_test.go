@@ -2,6 +2,8 @@ package repo_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"ferry/internal/repo"
@@ -76,5 +78,50 @@ func TestKeyFileIsDamagedWhileTheRepositoryIsOpen(t *testing.T) {
 		if err := compare(t.Context(), r, p); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// At any moment of a rotation, and after one that was interrupted at it, whoever holds another key verifies: that key may not have the new data
+// key yet, which is said, and is no damage of the note about a key that has.
+func TestVerifyWhileKeysAreRotated(t *testing.T) {
+	first, second := newHolder(t, "first"), newHolder(t, "second")
+	base := encryptedFor(t, first, second)
+	mustCopyAll(t, openAs(t, base, first), threeMachines()[0])
+	told := map[string]int{}
+	for moment, met := 1, true; met; moment++ {
+		store, calls := base.Clone(), 0
+		met = false
+		hooked := &between{Store: store, when: func(memory.Op, string) bool { calls++; return calls == moment }}
+		rotator := openAs(t, hooked, second)
+		look := func(when string) {
+			r := openAs(t, store, first)
+			report := must(r.Verify(t.Context(), nil))(t)
+			if len(report.Damage) > 0 || report.DamagedPoints > 0 {
+				t.Errorf("%s call %d: %+v", when, moment, report.Damage)
+			}
+			if slices.ContainsFunc(r.Warnings(), func(warning string) bool { return strings.Contains(warning, "newer data key") }) {
+				told[when]++
+			}
+			closeRepo(t, r)
+		}
+		calls, hooked.do = 0, func() {
+			met = true
+			look("before")
+			store.SetFault(func(memory.Op, string) error { return errInjected })
+		}
+		_, _ = rotator.RotateKeys(t.Context(), repo.RotateOptions{}) // it fails, but for what is not needed at its end
+		store.SetFault(nil)
+		look("after it was interrupted at")
+		if moment%4 == 1 { // another rotation ends it
+			if _, err := openAs(t, store, second).RotateKeys(t.Context(), repo.RotateOptions{}); err != nil {
+				t.Errorf("call %d: once more: %v", moment, err)
+			}
+			r := openAs(t, store, first)
+			check(t, r, threeMachines()[0])
+			closeRepo(t, r)
+		}
+	}
+	if told["before"] == 0 || told["after it was interrupted at"] == 0 {
+		t.Errorf("nobody was told: %v", told)
 	}
 }

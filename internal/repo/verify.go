@@ -12,6 +12,7 @@ import (
 	"ferry/internal/backup"
 	"ferry/internal/repo/commitlog"
 	"ferry/internal/repo/format"
+	"ferry/internal/repo/keyring"
 	"ferry/internal/storage"
 )
 
@@ -194,6 +195,8 @@ type verifier struct {
 	touched map[badPlace]bool
 	// unplaced is true if something is needed that is in no pack at all.
 	unplaced bool
+	// unopened are key files of data keys that this one lacks.
+	unopened []keyring.File
 	// segments sums up the tables of good packs for each index segment that covers them.
 	segments map[format.Name]*segmentSum
 	// covers is which packs the segments cover.

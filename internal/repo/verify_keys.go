@@ -30,6 +30,10 @@ func (v *verifier) verifyKeys(ctx context.Context) error {
 	for _, d := range found {
 		v.damage(d)
 	}
+	for _, file := range v.unopened {
+		v.repo.warn("%s is of a newer data key than the key given opens: a rotation is on its way or was interrupted, or somebody without the key made the file; "+
+			"whoever has that data key ends the rotation with another one", file.Path())
+	}
 	return nil
 }
 
@@ -81,8 +85,15 @@ func (v *verifier) keyDamage(ctx context.Context) (list []Damage, err error) {
 	if !there {
 		list = append(list, Damage{File: keyring.Folder, Reason: (&keyring.NoKeyFilesError{}).Reason() + ": only the recovery kit opens the repository"})
 	}
+	v.unopened = nil
 	for _, recipient := range recipients {
-		if good[recipient.File] && !recipient.Known {
+		switch {
+		case !good[recipient.File] || recipient.Known:
+		case recipient.Unread != nil:
+			return nil, recipient.Unread
+		case !r.ring().Has(recipient.File.Generation): // another key's: it says nothing of the note
+			v.unopened = append(v.unopened, recipient.File)
+		default:
 			list = append(list, Damage{File: recipient.File.NotePath(), Reason: "the note about this recipient is lost or damaged, or somebody without the key made this key file: a rotation leaves it out"})
 		}
 	}
