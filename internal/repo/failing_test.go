@@ -59,6 +59,25 @@ func TestWhoWaitsForTheSameBlockIsToldOfAFailure(t *testing.T) {
 	}
 }
 
+// An ingest that is abandoned while it writes down ends with why it was, and not with the interruption that this is.
+func TestAbandonedIngestEndsWithItsCause(t *testing.T) {
+	store := memory.New()
+	in := ingestInto(t, store, IngestOptions{})
+	block := gatedContent(1)
+	if _, err := in.StoreBlock(t.Context(), in.BlockID(block), block, CodecNone); err != nil {
+		t.Fatal(err)
+	}
+	store.SetFault(func(op memory.Op, _ string) error {
+		if op == memory.OpCommit {
+			in.Abandon(errLost)
+		}
+		return in.ctx.Err()
+	})
+	if err := in.Close(t.Context(), nil); !errors.Is(err, errLost) {
+		t.Errorf("close: %v", err)
+	}
+}
+
 // Of the packs of a seal that are made durable at once one fails: those that are durable are named in the log, the others leave
 // nothing behind.
 func TestPacksThatAreDurableAreKeptThoughAnotherFails(t *testing.T) {

@@ -81,6 +81,7 @@ func (in *Ingest) runSealer() {
 		}
 		if err != nil && !errors.Is(err, ErrCondemned) {
 			in.fail(err)
+			err = in.Failed() // the first: where the ingest was abandoned meanwhile, why
 		}
 		for _, p := range s.points {
 			p.done(err)
