@@ -92,6 +92,9 @@ var described = sync.OnceValue(func() *description {
 	return d
 })
 
+// compiling is held while a schema of the description is compiled: requests are made at once, too.
+var compiling sync.Mutex
+
 // checkDescribed fails if an answer is not one that the description has.
 func checkDescribed(t testing.TB, method, target string, a answered) {
 	t.Helper()
@@ -117,8 +120,10 @@ func checkDescribed(t testing.TB, method, target string, a answered) {
 			t.Errorf("%s %s: no answer %d %s of type %q is described", method, target, a.status, status, media)
 			return
 		}
+		compiling.Lock()
 		schema, err := d.compiler.Compile("openapi.json#/paths/" + key + "/" + strings.ToLower(method) + "/responses/" + code + "/content/" +
 			strings.ReplaceAll(media, "/", "~1") + "/schema")
+		compiling.Unlock()
 		if err != nil {
 			t.Fatal(err)
 		}
