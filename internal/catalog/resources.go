@@ -172,3 +172,19 @@ func (r *Resources) List(ctx context.Context, kind string, deleted bool) (list [
 	slices.SortFunc(list, func(a, b Resource) int { return cmp.Compare(a.Name, b.Name) })
 	return list, err
 }
+
+// Together returns the resources of some kinds that are not deleted, as they are at one moment: read one kind after the other, a job might be
+// there without its repository. They are in the order of the kinds, and by name.
+func (r *Resources) Together(ctx context.Context, kinds ...string) (list []Resource, err error) {
+	err = r.db.read(ctx, "listing resources", func(rows *sql.Rows) error {
+		resource, err := scanResource(rows)
+		if slices.Contains(kinds, resource.Kind) {
+			list = append(list, resource)
+		}
+		return err
+	}, `SELECT `+resourceColumns+` FROM resources WHERE deleted_at = 0`)
+	slices.SortFunc(list, func(a, b Resource) int {
+		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(a.Name, b.Name))
+	})
+	return list, err
+}

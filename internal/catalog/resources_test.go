@@ -46,6 +46,28 @@ func TestResourcesChangeOnlyAtTheirVersion(t *testing.T) {
 	})
 }
 
+func TestResourcesTogether(t *testing.T) {
+	opened(t, func(t *testing.T, c *Catalog, _ *clock) {
+		ctx := t.Context()
+		for _, of := range [][2]string{{"Job", "b"}, {"Repository", "z"}, {"Other", "a"}, {"Job", "B"}, {"Repository", "c"}, {"Job", "gone"}} {
+			_, err := c.Resources.Put(ctx, of[0], of[1], "of "+of[1], 0)
+			must(t, err)
+		}
+		gone, err := c.Resources.Get(ctx, "Job", "gone")
+		must(t, err)
+		must(t, c.Resources.Delete(ctx, "Job", "gone", gone.Version))
+		list, err := c.Resources.Together(ctx, "Repository", "Job")
+		must(t, err)
+		var names []string
+		for _, r := range list {
+			names = append(names, r.Kind+" "+r.Name)
+		}
+		if got := strings.Join(names, ", "); got != "Repository c, Repository z, Job B, Job b" || list[0].Document != "of c" {
+			t.Errorf("%s", got)
+		}
+	})
+}
+
 func TestDeletedResourcesKeepTheirLastDocument(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, clock *clock) {
 		ctx := t.Context()

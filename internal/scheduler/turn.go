@@ -102,15 +102,13 @@ func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 }
 
 func (s *Scheduler) readResources(ctx context.Context) (policy.Resources, error) {
+	list, err := s.catalog.Resources.Together(ctx, "Repository", "Job")
+	if err != nil {
+		return policy.Resources{}, err
+	}
 	var files []policy.File
-	for _, kind := range []string{"Repository", "Job"} {
-		list, err := s.catalog.Resources.List(ctx, kind, false)
-		if err != nil {
-			return policy.Resources{}, err
-		}
-		for _, r := range list {
-			files = append(files, policy.File{Name: strings.ToLower(kind) + " " + r.Name, Content: []byte(r.Document)})
-		}
+	for _, r := range list {
+		files = append(files, policy.File{Name: strings.ToLower(r.Kind) + " " + r.Name, Content: []byte(r.Document)})
 	}
 	return policy.Rules{Memory: &s.read}.Parse(files...)
 }

@@ -269,6 +269,34 @@ func TestConcurrentChangesHoldTogether(t *testing.T) {
 	wait.Wait()
 }
 
+// Who reads all resources while others go sees those of one moment: no job without its repository, though that went behind it.
+func TestWhatIsReadIsOfOneMoment(t *testing.T) {
+	f := newFixture(t)
+	f.applied(repositoryYAML("pve"))
+	ended := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		defer close(ended)
+		for range 60 {
+			f.applied(repositoryYAML("vault") + "---\n" + jobYAML("offsite", "pve", "vault"))
+			f.delete("Job", "offsite", "")
+			f.delete("Repository", "vault", "")
+		}
+	})
+	for going := true; going; {
+		select {
+		case <-ended:
+			going = false
+		default:
+		}
+		if _, err := f.parsed(t.Context()); err != nil {
+			t.Errorf("what is read does not hold: %v", err)
+			break
+		}
+	}
+	wait.Wait()
+}
+
 func TestJobs(t *testing.T) {
 	f := newFixture(t)
 	f.applied(threeYAML())

@@ -178,16 +178,11 @@ func (s *Server) version(ctx context.Context, kind, name string) (int64, error) 
 
 // eachStored hands out the resources, by kind and name.
 func (s *Server) eachStored(ctx context.Context, each func(catalog.Resource)) error {
-	for _, kind := range []string{kindJob, kindRepository} {
-		list, err := s.Catalog.Resources.List(ctx, kind, false)
-		if err != nil {
-			return err
-		}
-		for _, r := range list {
-			each(r)
-		}
+	list, err := s.Catalog.Resources.Together(ctx, kindJob, kindRepository)
+	for _, r := range list {
+		each(r)
 	}
-	return nil
+	return err
 }
 
 // parsed are the resources that hold.
