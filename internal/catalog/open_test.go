@@ -41,7 +41,7 @@ func TestOpenAtOnce(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				if _, err := c.Resources.List(context.Background(), "Job", false); err != nil {
+				if _, err := c.Resources.List(context.Background(), false, "Job"); err != nil {
 					t.Error(err)
 				}
 			})
@@ -219,7 +219,7 @@ func openAndCheck(t *testing.T, path string) error {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Resources.List(t.Context(), "Job", false); err != nil {
+	if _, err := c.Resources.List(t.Context(), false, "Job"); err != nil {
 		return err
 	}
 	return c.Check(t.Context())
@@ -244,7 +244,7 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, ErrFull) || backup.Hint(err) == "" {
 		t.Fatalf("%v, hint %q", err, backup.Hint(err))
 	}
-	list, err := c.Resources.List(t.Context(), "Job", false)
+	list, err := c.Resources.List(t.Context(), false, "Job")
 	if must(t, err); len(list) != written-1 {
 		t.Errorf("%d resources, %d were acknowledged", len(list), written-1)
 	}

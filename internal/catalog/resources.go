@@ -161,28 +161,17 @@ func (r *Resources) Get(ctx context.Context, kind, name string) (found Resource,
 	return found, err
 }
 
-// List returns the resources of a kind by name, those that are deleted or the others.
-func (r *Resources) List(ctx context.Context, kind string, deleted bool) (list []Resource, err error) {
-	err = r.db.read(ctx, "listing "+kind, func(rows *sql.Rows) error {
-		resource, err := scanResource(rows)
-		list = append(list, resource)
-		return err
-	}, `SELECT `+resourceColumns+` FROM resources WHERE kind = $1 AND CASE WHEN deleted_at = 0 THEN 0 ELSE 1 END = $2`, kind, flag(deleted))
-	// Databases differ in how they order text.
-	slices.SortFunc(list, func(a, b Resource) int { return cmp.Compare(a.Name, b.Name) })
-	return list, err
-}
-
-// Together returns the resources of some kinds that are not deleted, as they are at one moment: read one kind after the other, a job might be
-// there without its repository. They are in the order of the kinds, and by name.
-func (r *Resources) Together(ctx context.Context, kinds ...string) (list []Resource, err error) {
+// List returns the resources of some kinds, those that are deleted or the others, as they are at one moment: read one kind after the other, a
+// job might be there without its repository. They are in the order of the kinds, and by name.
+func (r *Resources) List(ctx context.Context, deleted bool, kinds ...string) (list []Resource, err error) {
 	err = r.db.read(ctx, "listing resources", func(rows *sql.Rows) error {
 		resource, err := scanResource(rows)
 		if slices.Contains(kinds, resource.Kind) {
 			list = append(list, resource)
 		}
 		return err
-	}, `SELECT `+resourceColumns+` FROM resources WHERE deleted_at = 0`)
+	}, `SELECT `+resourceColumns+` FROM resources WHERE CASE WHEN deleted_at = 0 THEN 0 ELSE 1 END = $1`, flag(deleted))
+	// Databases differ in how they order text.
 	slices.SortFunc(list, func(a, b Resource) int {
 		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(a.Name, b.Name))
 	})

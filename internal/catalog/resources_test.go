@@ -46,7 +46,7 @@ func TestResourcesChangeOnlyAtTheirVersion(t *testing.T) {
 	})
 }
 
-func TestResourcesTogether(t *testing.T) {
+func TestResourcesOfSomeKinds(t *testing.T) {
 	opened(t, func(t *testing.T, c *Catalog, _ *clock) {
 		ctx := t.Context()
 		for _, of := range [][2]string{{"Job", "b"}, {"Repository", "z"}, {"Other", "a"}, {"Job", "B"}, {"Repository", "c"}, {"Job", "gone"}} {
@@ -56,7 +56,7 @@ func TestResourcesTogether(t *testing.T) {
 		gone, err := c.Resources.Get(ctx, "Job", "gone")
 		must(t, err)
 		must(t, c.Resources.Delete(ctx, "Job", "gone", gone.Version))
-		list, err := c.Resources.Together(ctx, "Repository", "Job")
+		list, err := c.Resources.List(ctx, false, "Repository", "Job")
 		must(t, err)
 		var names []string
 		for _, r := range list {
@@ -76,7 +76,7 @@ func TestDeletedResourcesKeepTheirLastDocument(t *testing.T) {
 			must(t, err)
 		}
 		names := func(deleted bool) string {
-			list, err := c.Resources.List(ctx, "Job", deleted)
+			list, err := c.Resources.List(ctx, deleted, "Job")
 			must(t, err)
 			var names []string
 			for _, r := range list {
@@ -96,7 +96,7 @@ func TestDeletedResourcesKeepTheirLastDocument(t *testing.T) {
 		if live, deleted := names(false), names(true); live != "B _ b é" || deleted != "a" {
 			t.Errorf("live %q, deleted %q", live, deleted)
 		}
-		orphans, err := c.Resources.List(ctx, "Job", true)
+		orphans, err := c.Resources.List(ctx, true, "Job")
 		if must(t, err); orphans[0].Document != "of a" || !orphans[0].Deleted.Equal(clock.now()) {
 			t.Errorf("orphan %+v", orphans[0])
 		}
@@ -192,10 +192,10 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 		if _, err := c.Resources.Put(ctx, "Job", "a", "x", 0); !errors.Is(err, context.Canceled) {
 			t.Errorf("put: %v", err)
 		}
-		if _, err := c.Resources.List(ctx, "Job", false); !errors.Is(err, context.Canceled) {
+		if _, err := c.Resources.List(ctx, false, "Job"); !errors.Is(err, context.Canceled) {
 			t.Errorf("list: %v", err)
 		}
-		list, err := c.Resources.List(t.Context(), "Job", false)
+		list, err := c.Resources.List(t.Context(), false, "Job")
 		if must(t, err); len(list) != 0 {
 			t.Errorf("there: %+v", list)
 		}

@@ -104,7 +104,7 @@ func (l *lab) alarms() (told []string) {
 	l.t.Helper()
 	var files []policy.File
 	for _, kind := range []string{"Repository", "Job"} {
-		list, err := l.catalog.Resources.List(l.t.Context(), kind, false)
+		list, err := l.catalog.Resources.List(l.t.Context(), false, kind)
 		l.must(err)
 		for _, r := range list {
 			files = append(files, policy.File{Name: r.Name, Content: []byte(r.Document)})

@@ -102,7 +102,7 @@ func (s *Scheduler) resources(ctx context.Context) (policy.Resources, error) {
 }
 
 func (s *Scheduler) readResources(ctx context.Context) (policy.Resources, error) {
-	list, err := s.catalog.Resources.Together(ctx, "Repository", "Job")
+	list, err := s.catalog.Resources.List(ctx, false, "Repository", "Job")
 	if err != nil {
 		return policy.Resources{}, err
 	}

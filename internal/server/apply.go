@@ -21,9 +21,13 @@ func (s *Server) apply(ctx context.Context, wanted api.Apply) (api.Applied, erro
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	documents := policy.Split([]byte(wanted.Documents))
-	stored := map[string]catalog.Resource{}
-	if err := s.eachStored(ctx, func(r catalog.Resource) { stored[describe(r.Kind, r.Name)] = r }); err != nil {
+	list, err := s.storedResources(ctx)
+	if err != nil {
 		return api.Applied{}, err
+	}
+	stored := map[string]catalog.Resource{}
+	for _, r := range list {
+		stored[describe(r.Kind, r.Name)] = r
 	}
 	kept := func(d policy.Document) bool {
 		return wanted.KeepExisting && stored[describe(d.Kind, d.Name)].Version > 0
@@ -97,12 +101,14 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 			return err
 		}
 	}
-	if err := s.eachStored(ctx, func(r catalog.Resource) {
+	stored, err := s.storedResources(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range stored {
 		if !given[describe(r.Kind, r.Name)] {
 			files = append(files, fileOf(r))
 		}
-	}); err != nil {
-		return err
 	}
 	rules := policy.Rules{
 		Memory: &s.read,
@@ -113,7 +119,7 @@ func (s *Server) check(ctx context.Context, whole string, documents []policy.Doc
 		},
 		Job: func(j policy.Job) []policy.Problem { return only(given[describe(kindJob, j.Name)], j, s.Allowed.Job) },
 	}
-	_, err := rules.Parse(files...)
+	_, err = rules.Parse(files...)
 	if problems, ok := err.(policy.Problems); ok { //nolint:errorlint // Parse gives this type and no other
 		return relocated(problems, lines)
 	}

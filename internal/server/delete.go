@@ -164,14 +164,16 @@ func (s *Server) release(ctx context.Context, job string) error {
 
 // unused returns an error if a stored resource refers to one. What else is wrong with them is no reason to keep it.
 func (s *Server) unused(ctx context.Context, kind, name string) error {
+	stored, err := s.storedResources(ctx)
+	if err != nil {
+		return err
+	}
 	var with, without []policy.File
-	if err := s.eachStored(ctx, func(r catalog.Resource) {
+	for _, r := range stored {
 		with = append(with, fileOf(r))
 		if r.Kind != kind || r.Name != name {
 			without = append(without, fileOf(r))
 		}
-	}); err != nil {
-		return err
 	}
 	before := s.problemsOf(with)
 	var users []string

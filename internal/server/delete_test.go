@@ -76,7 +76,7 @@ func TestDeletedJobKeepsItsPolicy(t *testing.T) {
 	if a := f.delete("Job", "offsite", ""); a.status != 204 {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	orphans, err := f.Catalog.Resources.List(t.Context(), kindJob, true)
+	orphans, err := f.Catalog.Resources.List(t.Context(), true, kindJob)
 	if err != nil || len(orphans) != 1 || !strings.Contains(orphans[0].Document, "name: offsite") {
 		t.Errorf("%+v, %v", orphans, err)
 	}

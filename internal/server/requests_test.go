@@ -475,8 +475,8 @@ func FuzzApply(f *testing.F) {
 				t.Fatalf("what is not allowed was stored: %v", problems)
 			}
 		}
-		var list []catalog.Resource
-		if err := server.eachStored(t.Context(), func(r catalog.Resource) { list = append(list, r) }); err != nil {
+		list, err := server.storedResources(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range list {

@@ -66,12 +66,13 @@ func (s *Server) resourceOperations(described huma.API) {
 	}, func(ctx context.Context, input *struct {
 		Kind string `query:"kind" enum:"Job,Repository" doc:"Only those of this kind."`
 	}) (*answer[[]api.Resource], error) {
+		stored, err := s.storedResources(ctx)
 		list := []api.Resource{}
-		err := s.eachStored(ctx, func(r catalog.Resource) {
+		for _, r := range stored {
 			if input.Kind == "" || input.Kind == r.Kind {
 				list = append(list, resourceOf(r))
 			}
-		})
+		}
 		return reply(list), err
 	})
 	operate(s, described, huma.Operation{
@@ -176,21 +177,20 @@ func (s *Server) version(ctx context.Context, kind, name string) (int64, error) 
 	return stored.Version, err
 }
 
-// eachStored hands out the resources, by kind and name.
-func (s *Server) eachStored(ctx context.Context, each func(catalog.Resource)) error {
-	list, err := s.Catalog.Resources.Together(ctx, kindJob, kindRepository)
-	for _, r := range list {
-		each(r)
-	}
-	return err
+// storedResources are the resources, by kind and name.
+func (s *Server) storedResources(ctx context.Context) ([]catalog.Resource, error) {
+	return s.Catalog.Resources.List(ctx, false, kindJob, kindRepository)
 }
 
 // parsed are the resources that hold.
 func (s *Server) parsed(ctx context.Context) (policy.Resources, error) {
-	var files []policy.File
-	err := s.eachStored(ctx, func(r catalog.Resource) { files = append(files, fileOf(r)) })
-	if err != nil || len(files) == 0 {
+	list, err := s.storedResources(ctx)
+	if err != nil || len(list) == 0 {
 		return policy.Resources{}, err
+	}
+	var files []policy.File
+	for _, r := range list {
+		files = append(files, fileOf(r))
 	}
 	resources, err := policy.Rules{Memory: &s.read}.Parse(files...)
 	var problems policy.Problems

@@ -251,8 +251,12 @@ func (f *fixture) applied(documents string) string {
 func (f *fixture) stored() string {
 	f.t.Helper()
 	var list []string
-	if err := f.eachStored(f.t.Context(), func(r catalog.Resource) { list = append(list, describe(r.Kind, r.Name)) }); err != nil {
+	stored, err := f.storedResources(f.t.Context())
+	if err != nil {
 		f.t.Fatal(err)
+	}
+	for _, r := range stored {
+		list = append(list, describe(r.Kind, r.Name))
 	}
 	return strings.Join(list, ", ")
 }

@@ -67,7 +67,7 @@ func (l *looker) repositories(ctx context.Context, found places) error {
 	if err != nil {
 		return err
 	}
-	deleted, err := l.catalog.Resources.List(ctx, "Job", true)
+	deleted, err := l.catalog.Resources.List(ctx, true, "Job")
 	if err != nil {
 		return err
 	}
