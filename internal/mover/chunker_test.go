@@ -17,10 +17,9 @@ import (
 
 // cutInto gives a stream to a chunker in pieces of the sizes, over and over, and returns its blocks.
 func cutInto(t interface{ Fatal(...any) }, table [256]uint64, data []byte, sizes ...int) [][]byte {
-	most := len(data)/minChunk + 2
 	p := &pipeline{
-		task: &task{mover: &Mover{onTheWay: make(chan struct{}, most)}},
-		runs: make(chan run, most),
+		task: &task{mover: &Mover{}},
+		runs: make(chan run, len(data)/minChunk+2),
 	}
 	p.task.mover.buffers.New = func() any { return new([]byte) }
 	c := &chunker{pipe: p, object: &object{}, table: table, buffer: make([]byte, 0, 2*maxChunk)}

@@ -68,9 +68,6 @@ type Mover struct {
 	// processors are taken by those who encode, one each: copies at once wait for sources and for storage, and together compress
 	// no more at a time than one does.
 	processors chan struct{}
-	// onTheWay is taken for each run from when it is sent until it is stored: copies at once together have no more in memory than one alone
-	// may have, whoever is slow.
-	onTheWay chan struct{}
 	// gather is how many bytes of one point are stored one behind the other while others are copied.
 	gather int
 	// buffers, patches and encoded are used again by all copies.
@@ -95,7 +92,6 @@ func New(ingest *repo.Ingest, options Options) *Mover {
 		ingest: ingest, options: options, workers: workers, processors: make(chan struct{}, workers),
 		gather: min(gatherPoint, gatherAll/options.AtOnce),
 	}
-	m.onTheWay = make(chan struct{}, m.runsOnTheWay())
 	size := int(max(runBytes, ingest.Repository().BlockSize(), maxChunk))
 	m.buffers.New = func() any { buffer := make([]byte, 0, size); return &buffer }
 	m.encoded.New = func() any { return repo.NewEncoded(int(max(runBytes/ingest.Repository().BlockSize(), 1)), size) }

@@ -17,8 +17,8 @@ import (
 const (
 	// runBytes is how much is read at once.
 	runBytes = 1 << 20
-	// queuedPerProcessor is how many runs wait for a worker, for each processor, of all that is copied at once.
-	queuedPerProcessor = 2
+	// queued runs between the readers and the workers, for each worker, of all that is copied at once.
+	queuedPerWorker = 2
 )
 
 // run is a piece of an object on its way from a reader to a worker.
@@ -28,7 +28,7 @@ type run struct {
 	number int64
 	// patch, if set, has the blocks' numbers instead. It is given back as data is.
 	patch *patch
-	// data is of pooled memory, given back when the run is stored.
+	// data is of pooled memory, given back when the worker is done.
 	data *[]byte
 	turn turn
 }
@@ -76,25 +76,16 @@ const fewWorkers = 4
 
 // inTurn is true if runs are stored in the order in which they were sent. Few workers need no turns; where most is known, waiting for them
 // costs a tenth of the time.
-func (m *Mover) inTurn() bool {
-	_, sealed := m.ingest.Domain()
-	return m.workers > fewWorkers || m.options.AtOnce > 1 || sealed
+func (t *task) inTurn() bool {
+	return t.mover.workers > fewWorkers || t.mover.options.AtOnce > 1 || t.sealed()
 }
 
-// runsOnTheWay is how many runs may be on their way at once, of all that is copied: queued, with a worker, or waiting for their turn.
-func (m *Mover) runsOnTheWay() int {
-	if m.inTurn() {
-		return m.workers * (1 + aheadInTurn + queuedPerProcessor)
+// workers of a task.
+func (t *task) workers() int {
+	if !t.inTurn() {
+		return t.mover.workers
 	}
-	return m.workers * (1 + queuedPerProcessor)
-}
-
-// workersOfTask is how many workers a copy has: it can use all processors while others wait for their sources.
-func (m *Mover) workersOfTask() int {
-	if m.inTurn() {
-		return m.workers + max(aheadInTurn*m.workers/m.options.AtOnce, 1)
-	}
-	return m.workers
+	return t.mover.workers + max(aheadInTurn*t.mover.workers/t.mover.options.AtOnce, 1)
 }
 
 // pipeline moves runs from readers to workers, which encode them in parallel and store each one's blocks one behind the other, in turn where
@@ -119,11 +110,10 @@ type pipeline struct {
 
 // move reads all objects that are not inline and stores them. What was read when the source broke off is stored all the same.
 func (t *task) move(ctx context.Context) error {
-	m := t.mover
-	p := &pipeline{task: t, runs: make(chan run, cap(m.onTheWay)), last: make(chan struct{})}
+	p := &pipeline{task: t, runs: make(chan run, max(queuedPerWorker*t.mover.workers/t.mover.options.AtOnce, 1)), last: make(chan struct{})}
 	close(p.last)
 	workers, ctx := errgroup.WithContext(ctx)
-	for range m.workersOfTask() {
+	for range t.workers() {
 		workers.Go(func() error { return p.work(ctx) })
 	}
 	var readErr error
@@ -132,11 +122,7 @@ func (t *task) move(ctx context.Context) error {
 		readErr = p.read(ctx)
 		return nil
 	})
-	err := workers.Wait()
-	for range p.runs { // that no worker took any more
-		<-m.onTheWay
-	}
-	if err != nil {
+	if err := workers.Wait(); err != nil {
 		return err
 	}
 	return readErr
@@ -190,21 +176,20 @@ func (p *pipeline) patch() *patch {
 	return &patch{}
 }
 
-// send hands a run to the workers. It waits while as many are on their way as may be. Runs reach the workers in the order of their turns: a
-// worker waits for the runs before its own.
+// send hands a run to the workers. It waits while they are behind. Runs reach them in the order of their turns: a worker waits for the runs
+// before its own.
 func (p *pipeline) send(ctx context.Context, r run) error {
-	select {
-	case p.task.mover.onTheWay <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	r.turn = turn{number: p.sent.Load() + 1, before: p.last, after: make(chan struct{})}
-	p.runs <- r // there is room for all that are on their way
-	p.last = r.turn.after
-	p.sent.Add(1)
-	return nil
+	select {
+	case p.runs <- r:
+		p.last = r.turn.after
+		p.sent.Add(1)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // work stores runs until there are no more.
@@ -214,36 +199,25 @@ func (p *pipeline) work(ctx context.Context) error {
 		if err != nil || r.data == nil {
 			return err
 		}
-		err = p.encodeAndStore(ctx, r, idle)
-		<-p.task.mover.onTheWay
+		free, err := p.task.mover.takeProcessor(ctx)
 		if err != nil {
 			return err
 		}
+		encoded := p.task.mover.encoded.Get().(*repo.Encoded)
+		err = p.encode(ctx, r, p.codec(idle && free), encoded)
+		p.task.mover.leaveProcessor()
+		if err == nil {
+			err = p.store(ctx, r, encoded)
+		}
+		if err != nil {
+			return err
+		}
+		p.task.mover.encoded.Put(encoded)
+		p.task.mover.buffers.Put(r.data)
+		if r.patch != nil {
+			p.task.mover.patches.Put(r.patch)
+		}
 	}
-}
-
-// encodeAndStore encodes a run, stores it, and gives its memory back.
-func (p *pipeline) encodeAndStore(ctx context.Context, r run, idle bool) error {
-	m := p.task.mover
-	free, err := m.takeProcessor(ctx)
-	if err != nil {
-		return err
-	}
-	encoded := m.encoded.Get().(*repo.Encoded)
-	err = p.encode(ctx, r, p.codec(idle && free), encoded)
-	m.leaveProcessor()
-	if err == nil {
-		err = p.store(ctx, r, encoded)
-	}
-	if err != nil {
-		return err
-	}
-	m.encoded.Put(encoded)
-	m.buffers.Put(r.data)
-	if r.patch != nil {
-		m.patches.Put(r.patch)
-	}
-	return nil
 }
 
 // takeProcessor waits for a processor, and says whether one was free.
@@ -267,7 +241,7 @@ func (m *Mover) leaveProcessor() { <-m.processors }
 func (p *pipeline) next(ctx context.Context) (r run, idle bool, err error) {
 	select {
 	case r = <-p.runs:
-		return r, false, nil
+		return r, false, ctx.Err()
 	default:
 	}
 	p.waiting.Add(1)
@@ -275,7 +249,7 @@ func (p *pipeline) next(ctx context.Context) (r run, idle bool, err error) {
 	select {
 	case r = <-p.runs:
 		// A stream is read by decompressing it: only if no other worker was busy was there a processor left over.
-		idle = !p.streaming.Load() || int(p.waiting.Load()) == p.task.mover.workersOfTask()
+		idle = !p.streaming.Load() || int(p.waiting.Load()) == p.task.workers()
 		return r, idle, nil
 	case <-ctx.Done():
 		return r, false, ctx.Err()
@@ -308,7 +282,7 @@ func (p *pipeline) encode(ctx context.Context, r run, codec repo.Codec, encoded 
 
 // store stores the encoded blocks of a run, when it is the run's turn if there are turns.
 func (p *pipeline) store(ctx context.Context, r run, encoded *repo.Encoded) error {
-	if !p.task.mover.inTurn() {
+	if !p.task.inTurn() {
 		return p.task.storeEncoded(ctx, r.object, encoded)
 	}
 	select {
