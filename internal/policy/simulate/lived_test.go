@@ -357,13 +357,7 @@ var stretches = []struct{ name, from, to, jobs string }{
 // on its way is carried again. Those are blocks of 150 MB, for each of which the slow link, shared by two, takes 5 minutes more. Nothing is lost by that.
 // A copy that goes on begins while the reads of the one before drain: until then, three blocks of a link in three parts at most, its machine has two of
 // them instead of the half, so it can come about by up to two blocks early.
-//
-// On the usual link a block takes 15 seconds. A copy of many hours that is interrupted three times, at the window's end and at two boundaries, may carry
-// up to four blocks again each time.
 var again = map[string]struct{ early, late time.Duration }{
-	"01-05 05:00 nightly mail stored 01-03 23:00": {late: 3 * time.Minute},
-	"01-05 05:00 nightly mail copies 01-04 23:00": {late: 3 * time.Minute},
-	"01-05 05:20 nightly mail stored 01-04 23:00": {late: 3 * time.Minute},
 	"11-07 04:50 nightly web stored 11-06 22:30":  {early: 11 * time.Minute, late: 31 * time.Minute}, // two blocks, six at most, and the look
 	"11-07 20:56 nightly mail stored 11-06 23:00": {early: 2 * time.Minute},
 }
@@ -387,7 +381,9 @@ func TestYearLived(t *testing.T) {
 			checked += len(rows)
 			for i, r := range rows {
 				slack := again[strings.Join([]string{r.when, r.job, r.machine, r.what}, " ")]
-				rows[i].early, rows[i].late = slack.early, max(slack.late, time.Minute) // sources are looked at once a minute
+				// Sources are looked at once a minute; and of what was interrupted up to six blocks are carried again, which half the usual link
+				// takes half a minute for, each. Two may come early there, too.
+				rows[i].early, rows[i].late = max(slack.early, time.Minute), max(slack.late, 4*time.Minute)
 			}
 			for _, wrong := range w.unlike(rows, events) {
 				t.Error(wrong)
